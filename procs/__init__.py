@@ -1,0 +1,1 @@
+"""WHO runs it: topology, stages, supervisor, and the command line `scalperctl`."""

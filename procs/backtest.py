@@ -1,0 +1,120 @@
+"""The same stages over the same rings in one process, without any other process: the backtest, and the tests' yardstick.
+
+Virtual time makes the order of every decision a function of the records, so a recording gives the same orders and fills
+here as through the pipeline of processes; a test says so.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from procs import board, topology
+from procs.fold import R_DONE, R_SINCE, flush_outputs, save, show_cursors
+from procs.plan import Plan
+from procs.stage import LoopSettings, World, heap_world
+from ringbuf.jit import Recs, kernel
+from ringbuf.layout import CAPACITY, CURSOR, GATING, reader_line
+
+KEPT: Final = ("orders", "wire", "reports", "refusals")
+"""Rings whose records a backtest keeps."""
+ORDER: Final = ("feed", "features", "quoter", "risk", "router", "exchange")
+
+
+class BacktestStalled(RuntimeError):
+    """No stage could do anything although not all had ended: a defect of the topology; the message says who waits."""
+
+
+@dataclass(slots=True)
+class Run:
+    """A backtest's outcome: the records of the kept rings, and the world as it stood at the end."""
+
+    world: World
+    stages: dict[str, Any]
+    kept: dict[str, Recs] = field(default_factory=dict)
+    rounds: int = 0
+
+
+@kernel
+def _give_back(fold: Any) -> None:
+    """Let the writers have the slots back: what a checkpoint does, without the copy."""
+    flush_outputs(fold)
+    fold.reg[R_SINCE] = 0
+    show_cursors(fold)
+
+
+class _Keeper:
+    """Copies a ring's records out before they are overwritten, as the recorder does."""
+
+    def __init__(self, world: World, name: str) -> None:
+        entry = topology.RING[name]
+        words = world.rings[name]
+        self.ctl = words
+        self.cursor = reader_line(entry.reader_index("recorder")) + CURSOR
+        words[self.cursor - CURSOR + GATING] = 1
+        self.recs = words[512:].view(entry.record)
+        self.pieces: list[Recs] = []
+        self.head = 0
+
+    def take(self) -> None:
+        tail = int(self.ctl[0])
+        capacity = int(self.ctl[CAPACITY])
+        while self.head < tail:
+            row = self.head & (capacity - 1)
+            upto = min(capacity, row + tail - self.head)
+            self.pieces.append(self.recs[row:upto].copy())
+            self.head += upto - row
+        self.ctl[self.cursor] = self.head
+
+    def all(self) -> Recs:
+        return np.concatenate(self.pieces) if self.pieces else self.recs[:0].copy()
+
+
+def run(
+    plan: Plan, *, keep: tuple[str, ...] = KEPT, checkpoints: bool = False, progress: Callable[[int, int], None] | None = None
+) -> Run:
+    """Run a plan to its end in this process.
+
+    `keep` names the rings whose records are returned; `checkpoints` saves after each round as the pipeline does (tests);
+    `progress(frames, expected)` is called now and then. Raises BacktestStalled.
+    """
+    modules: dict[str, Any] = {name: importlib.import_module(topology.STAGE[name].module) for name in ORDER}
+    world = heap_world({name: module.state_spec(plan.symbols) for name, module in modules.items()})
+    for entry in topology.RINGS:
+        world.rings[entry.name][reader_line(entry.reader_index("recorder")) + GATING] = 0
+    keepers = {name: _Keeper(world, name) for name in keep}
+    stages = {name: module.build(plan, world, LoopSettings()) for name, module in modules.items()}
+    outcome = Run(world, stages)
+    feed_page = board.page(world.board, topology.stage_id("feed"))
+    while True:
+        work = 0
+        for name in ORDER:
+            io = stages[name]
+            if io.fold.reg[R_DONE]:
+                continue
+            before = int(io.fold.reg[1])
+            work += modules[name].poll(io)
+            work += int(io.fold.reg[1]) != before
+            if checkpoints:
+                flush_outputs(io.fold)
+                save(io.fold)
+            else:
+                _give_back(io.fold)
+        for keeper in keepers.values():
+            keeper.take()
+        outcome.rounds += 1
+        if progress is not None and outcome.rounds % 256 == 0:
+            modules["feed"].show(stages["feed"])
+            progress(int(feed_page[board.FRAMES]), plan.frames)
+        if all(io.fold.reg[R_DONE] for io in stages.values()):
+            break
+        if work == 0:
+            waiting = ", ".join(f"{n} (low {int(io.fold.reg[1])})" for n, io in stages.items() if not io.fold.reg[R_DONE])
+            raise BacktestStalled(f"nobody can go on: {waiting}")
+    modules["feed"].show(stages["feed"])
+    outcome.kept = {name: keeper.all() for name, keeper in keepers.items()}
+    return outcome

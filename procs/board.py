@@ -1,0 +1,124 @@
+"""The board: one shared segment on which every process shows what it does, and finds what it is told.
+
+    words 0..127      doorbells, one a stage on its own cache line (futex words)
+    128 + 1024*stage  that stage's page: commands, counters, latency histograms
+
+The stage is the only writer of its counters, the supervisor of STOP and INCARNATION. Inspection reads, never asks.
+Every counter is declared once, below, with its unit and a sentence; the CLI prints from these declarations.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from procs.topology import MAX_STAGE_ID
+
+Words = npt.NDArray[np.int64]
+
+HISTOGRAM_WORDS: Final = 1224  # shm.histogram.WORDS; the supervisor reads the board without loading numba
+DOORBELL_STRIDE: Final = 8
+DOORBELL_WORDS: Final = 128
+
+
+class Counter(NamedTuple):
+    """One word of a stage's page."""
+
+    index: int
+    key: str
+    unit: str
+    meaning: str
+
+
+# commands and state
+HEARTBEAT: Final = 0
+STOP: Final = 1
+READY: Final = 2
+FINISHED: Final = 3
+PID: Final = 4
+INCARNATION: Final = 5
+CORE: Final = 6
+STARTED_NS: Final = 7
+DRAIN: Final = 8  # the feed ends its stream, and END runs through all stages
+# the loop's own
+RECORDS: Final = 16
+WORK_POLLS: Final = 17
+CHECKPOINTS: Final = 18
+RECOVERIES: Final = 19
+SLEEPS: Final = 20
+SLEPT_NS: Final = 21
+DIVERGED: Final = 22
+FIRST_WORK_NS: Final = 23
+LOOP_NS: Final = 24
+FAULT: Final = 25
+# the feed's own
+FRAMES: Final = 32
+FRAME_BYTES: Final = 33
+MALFORMED: Final = 34
+UNKNOWN: Final = 35
+GAPS: Final = 36
+RESYNCS: Final = 37
+ORACLE_CHECKED: Final = 38
+ORACLE_EQUAL: Final = 39
+SOURCE_NS: Final = 40
+FRAMES_EXPECTED: Final = 41
+
+HISTOGRAMS: Final = 96
+HISTOGRAM_HOP: Final = 0
+HISTOGRAM_ORIGIN: Final = 1
+HISTOGRAM_COUNT: Final = 2
+
+PAGE_WORDS: Final = HISTOGRAMS + HISTOGRAM_COUNT * HISTOGRAM_WORDS
+BOARD_WORDS: Final = DOORBELL_WORDS + (MAX_STAGE_ID + 1) * PAGE_WORDS
+
+assert (MAX_STAGE_ID + 1) * DOORBELL_STRIDE <= DOORBELL_WORDS
+
+LOOP_COUNTERS: Final = (
+    Counter(HEARTBEAT, "heartbeat", "polls", "Polls of the stage's loop; it stands still only if the stage hangs."),
+    Counter(RECORDS, "records", "records", "Input records processed since the pipeline began, recomputed ones included."),
+    Counter(WORK_POLLS, "work_polls", "polls", "Polls that found work."),
+    Counter(CHECKPOINTS, "checkpoints", "checkpoints", "Checkpoints written."),
+    Counter(RECOVERIES, "recoveries", "starts", "Starts that resumed from a checkpoint."),
+    Counter(SLEEPS, "sleeps", "sleeps", "Times the loop went to sleep on its doorbell."),
+    Counter(SLEPT_NS, "slept_ns", "ns", "Time asleep on the doorbell."),
+    Counter(DIVERGED, "diverged", "records", "Recomputed records that differed from what had been published: always 0."),
+    Counter(LOOP_NS, "loop_ns", "ns", "Time in the loop, asleep or awake, as of its last checkpoint."),
+    Counter(FAULT, "fault", "code", "Why the stage gave up, 0 while it has not."),
+)
+
+FEED_COUNTERS: Final = (
+    Counter(FRAMES, "frames", "frames", "Raw frames read from the source."),
+    Counter(FRAME_BYTES, "frame_bytes", "bytes", "Bytes of those frames."),
+    Counter(MALFORMED, "malformed", "frames", "Frames that could not be decoded exactly."),
+    Counter(UNKNOWN, "unknown", "frames", "Frames of a kind that the decoder does not know."),
+    Counter(GAPS, "gaps", "gaps", "Times a book's sequence was broken."),
+    Counter(RESYNCS, "resyncs", "books", "Times a book became valid from a snapshot."),
+    Counter(ORACLE_CHECKED, "oracle_checked", "checks", "Times book and best bid/ask message stood at the same update id."),
+    Counter(ORACLE_EQUAL, "oracle_equal", "checks", "Times they agreed in price and quantity on both sides."),
+    Counter(SOURCE_NS, "source_ns", "ns", "Time of the last frame, as the source stamps it."),
+    Counter(FRAMES_EXPECTED, "frames_expected", "frames", "Frames in the recording; 0 where the source has no end."),
+)
+
+
+def doorbell(stage_id: int) -> int:
+    """A stage's doorbell number: the index of its word in the board's first words."""
+    return stage_id * DOORBELL_STRIDE
+
+
+def page_start(stage_id: int) -> int:
+    """First word of a stage's page."""
+    return DOORBELL_WORDS + stage_id * PAGE_WORDS
+
+
+def page(words: Words, stage_id: int) -> Words:
+    """A stage's page as a view of the board's words."""
+    start = page_start(stage_id)
+    return words[start : start + PAGE_WORDS]
+
+
+def histogram(page_words: Words, which: int) -> Words:
+    """One of the page's latency histograms."""
+    start = HISTOGRAMS + which * HISTOGRAM_WORDS
+    return page_words[start : start + HISTOGRAM_WORDS]

@@ -1,0 +1,232 @@
+"""What `scalperctl` understands: every command with its options, a sentence, and examples. Parsing only.
+
+A command names the function that does it as `module:function`; procs.cli.main imports that module alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+from procs.cli.outcome import USAGE, CliError, explained
+from procs.topology import STAGES
+
+PROGRAM: Final = "scalperctl"
+BENCHES: Final = ("ring", "wake", "pipeline", "restart")
+SHELLS: Final = ("bash", "zsh", "fish")
+STAGE_NAMES: Final = tuple(stage.name for stage in STAGES)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are one sentence with a remedy, raised instead of printed."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a usage error."""
+        raise CliError(f"{message}: see `{self.prog} --help`", USAGE)
+
+
+def positive(text: str) -> float:
+    """A number of seconds (or of anything) of 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1e9")
+    return value
+
+
+def whole(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isdigit() or not 0 < int(text) < 2**62:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _profile_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="PROFILE", help="a profile's name (paper, replay) or a path with a slash")
+    parser.add_argument("--recording", metavar="FILE", nargs="+", help="recorded frames, plain or .gz; profile replay if none is named")
+    parser.add_argument("--speed", metavar="max|N", help="max: as fast as the machine goes; 1: as recorded; 10: ten times that")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", help="over the profile, e.g. risk.equity=5000 (repeatable)")
+
+
+def _instance(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--instance", metavar="NAME", help="which pipeline; else the only one that runs")
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="figures for programs")
+
+
+def _window(parser: argparse.ArgumentParser, default: float) -> None:
+    parser.add_argument("--window", metavar="S", type=positive, default=default, help=f"seconds to measure over (default {default:g}; 0: no rates)")
+
+
+def _start(p: argparse.ArgumentParser) -> None:
+    _profile_options(p)
+    _instance(p)
+    p.add_argument("--foreground", action="store_true", help="stay in this process (systemd, containers)")
+    p.add_argument("--timeout", metavar="S", type=positive, default=900.0, help="give up waiting after this long (default 900)")
+
+
+def _stop(p: argparse.ArgumentParser) -> None:
+    _instance(p)
+    p.add_argument("--timeout", metavar="S", type=positive, default=30.0, help="give up waiting after this long (default 30)")
+
+
+def _restart(p: argparse.ArgumentParser) -> None:
+    p.add_argument("stage", choices=STAGE_NAMES, metavar="STAGE", help=", ".join(STAGE_NAMES))
+    _instance(p)
+    p.add_argument("--timeout", metavar="S", type=positive, default=20.0, help="give up waiting after this long (default 20)")
+
+
+def _status(p: argparse.ArgumentParser) -> None:
+    _instance(p)
+    _json(p)
+    _window(p, 0.2)
+
+
+def _stats(p: argparse.ArgumentParser) -> None:
+    _instance(p)
+    _json(p)
+    _window(p, 0.2)
+    p.add_argument("--watch", action="store_true", help="again and again until Ctrl-C")
+
+
+def _latency(p: argparse.ArgumentParser) -> None:
+    _instance(p)
+    _json(p)
+
+
+def _top(p: argparse.ArgumentParser) -> None:
+    _instance(p)
+    p.add_argument("--interval", metavar="S", type=positive, default=1.0, help="seconds between two frames (default 1)")
+    p.add_argument("--frames", metavar="N", type=whole, default=0, help="end after this many frames")
+    p.add_argument("--width", metavar="N", type=whole, default=0, help="columns (default: the terminal's)")
+
+
+def _trace(p: argparse.ArgumentParser) -> None:
+    p.add_argument("order", metavar="ORDER", type=whole, help="client order id, as the report and the journals show it")
+    _instance(p)
+    _json(p)
+    p.add_argument("--journal", metavar="DIR", help="a folder of journals, instead of the last run's")
+
+
+def _topology(p: argparse.ArgumentParser) -> None:
+    kind = p.add_mutually_exclusive_group()
+    kind.add_argument("--dot", action="store_true", help="as a Graphviz digraph")
+    kind.add_argument("--mermaid", action="store_true", help="as a Mermaid flowchart")
+    _json(p)
+
+
+def _bench(p: argparse.ArgumentParser) -> None:
+    p.add_argument("what", choices=BENCHES, help="what to measure")
+    _json(p)
+    p.add_argument("--recording", metavar="FILE", nargs="+", help="pipeline: measure with this instead of the embedded market")
+    p.add_argument("--seconds", metavar="S", type=positive, help="pipeline: seconds of the embedded market's time (default 600)")
+    p.add_argument("--kills", metavar="N", type=whole, default=20, help="restart: SIGKILLs a stage (default 20)")
+
+
+def _halt(p: argparse.ArgumentParser) -> None:
+    p.add_argument("what", choices=("trip", "reset", "status"), help="trip: cancel all, open nothing; reset: a person's go-ahead")
+    p.add_argument("--reason", metavar="TEXT", help="why, in a few words (trip and reset want one)")
+    _instance(p)
+    _json(p)
+
+
+def _report(p: argparse.ArgumentParser) -> None:
+    _instance(p)
+    _json(p)
+
+
+def _demo(p: argparse.ArgumentParser) -> None:
+    _profile_options(p)
+    _instance(p)
+    p.add_argument("--seconds", metavar="S", type=positive, default=20.0, help="how long the embedded market runs (default 20)")
+    _json(p)
+
+
+def _backtest(p: argparse.ArgumentParser) -> None:
+    _profile_options(p)
+    _json(p)
+
+
+def _clean(p: argparse.ArgumentParser) -> None:
+    which = p.add_mutually_exclusive_group()
+    which.add_argument("--instance", metavar="NAME", help="only what this one left")
+    which.add_argument("--all", action="store_true", help="what any instance left (the default)")
+    _json(p)
+
+
+def _completion(p: argparse.ArgumentParser) -> None:
+    p.add_argument("shell", choices=SHELLS)
+
+
+Command = tuple[str, str, str, Callable[[argparse.ArgumentParser], None]]
+
+COMMANDS: Final[dict[str, Command]] = {
+    "start": ("procs.cli.starting:start", "bring a pipeline up", "start\nstart --config replay --recording day1.gz day2.gz --speed max\nstart --set risk.equity=5000 --instance second", _start),
+    "stop": ("procs.cli.stopping:stop", "end it in order: nothing is lost", "stop\nstop --instance replay --timeout 60", _stop),
+    "restart": ("procs.cli.stopping:restart", "give one stage a new process", "restart risk", _restart),
+    "status": ("procs.cli.status:status", "every process: state, restarts, memory, CPU", "status\nstatus --json --window 10", _status),
+    "stats": ("procs.cli.stats:stats", "every ring: tail (write), heads (read), lag, rates, backpressure", "stats\nstats --watch\nstats --json", _stats),
+    "latency": ("procs.cli.stats:latency", "every hop: p50, p99, p99.9, max", "latency\nlatency --json", _latency),
+    "top": ("procs.cli.top:top", "a living view; q quits", "top\ntop --frames 1 --width 120", _top),
+    "trace": ("procs.cli.tracing:trace", "the whole way of one order, from frame to fill", "trace 42\ntrace 42 --journal ./journal", _trace),
+    "topology": ("procs.cli.drawing:topology", "the table of rings and stages, or a drawing of it", "topology\ntopology --mermaid\ntopology --dot | dot -Tsvg > topology.svg", _topology),
+    "doctor": ("procs.cli.doctor:doctor", "what this machine gives and lacks, with the remedies", "doctor\ndoctor --json", _json),
+    "bench": ("procs.cli.benches:bench", "measure this machine", "bench ring --json\nbench pipeline\nbench restart --kills 50", _bench),
+    "halt": ("procs.cli.halt:halt", "the kill switch", 'halt trip --reason "prices look wrong"\nhalt status\nhalt reset --reason "feed was fixed"', _halt),
+    "report": ("procs.cli.report:report", "what the last (or living) run did: orders, money, figures of merit", "report\nreport --instance replay --json", _report),
+    "demo": ("procs.cli.demo:demo", "start, watch, end and report: a first look", "demo\ndemo --recording spot_btcusdt_20240808.gz", _demo),
+    "backtest": ("procs.cli.report:backtest", "the same decisions in one process, then the report", "backtest --recording day1.gz day2.gz\nbacktest --set generator.duration_s=600 --json", _backtest),
+    "clean": ("procs.cli.stopping:clean", "remove shared memory that dead pipelines left", "clean\nclean --instance paper", _clean),
+    "version": ("procs.cli.drawing:version", "versions of this program and what it stands on", "version --json", _json),
+    "completion": ("procs.cli.completion:completion", "a completion script for your shell", "completion bash > ~/.local/share/bash-completion/completions/scalperctl", _completion),
+}  # fmt: skip
+"""name -> (function, sentence, examples, what adds its options)."""
+
+
+def _examples(text: str) -> str:
+    return "examples:\n" + "\n".join(f"  {PROGRAM} {line}" for line in text.splitlines())
+
+
+def _add(parsers: Any, name: str, command: Command) -> None:
+    function, sentence, examples, options = command
+    parser = parsers.add_parser(
+        name,
+        help=sentence,
+        description=sentence[0].upper() + sentence[1:] + ".",
+        epilog=f"{_examples(examples)}\n\nexit codes:\n{explained()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    options(parser)
+    parser.set_defaults(function=function, command=name)
+
+
+def parser(only: str | None = None) -> Parser:
+    """The parser. With `only`, that command's options alone are built: most of the start-up time is here."""
+    found = Parser(
+        prog=PROGRAM,
+        description="Runs, watches and measures scalper pipelines.",
+        epilog=_examples("demo\nstart\ntop\nstop") + f"\n\nexit codes:\n{explained()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parsers = found.add_subparsers(metavar="COMMAND", parser_class=Parser, required=True)
+    for name, command in COMMANDS.items():
+        if only is None or name == only:
+            _add(parsers, name, command)
+    return found
+
+
+def option_names(name: str) -> list[str]:
+    """The options and choices of one command, for completion scripts."""
+    probe = Parser(prog=PROGRAM)
+    COMMANDS[name][3](probe)
+    words: list[str] = []
+    for action in probe._actions:  # argparse has no public list
+        words += [option for option in action.option_strings if option.startswith("--")]
+        if not action.option_strings and action.choices:
+            words += [str(choice) for choice in action.choices]
+    return words

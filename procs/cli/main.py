@@ -1,0 +1,84 @@
+"""`scalperctl`: finds the command, runs it, and turns every operating error into one sentence and an exit code.
+
+An error of this program itself (a defect) still shows its traceback: hiding it would help nobody.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from procs.cli.arguments import COMMANDS, PROGRAM, parser
+from procs.cli.outcome import ALREADY_RUNNING, FAILED, INTERRUPTED, NOT_RUNNING, USAGE, CliError
+
+ERRORS: Final[tuple[tuple[str, str, int], ...]] = (
+    ("procs.strict_yaml", "ConfigError", USAGE),
+    ("procs.plan", "PlanError", USAGE),
+    ("sim.spool", "RecordingError", USAGE),
+    ("trading.instruments", "InstrumentError", USAGE),
+    ("procs.control", "NotRunningError", NOT_RUNNING),
+    ("procs.control", "ControlError", FAILED),
+    ("procs.rundir", "InstanceBusyError", ALREADY_RUNNING),
+    ("procs.rundir", "RunDirError", FAILED),
+    ("procs.killswitch", "KillSwitchError", FAILED),
+    ("shm.errors", "SegmentExists", ALREADY_RUNNING),
+    ("shm.errors", "SegmentMissing", NOT_RUNNING),
+    ("shm.errors", "SegmentError", FAILED),
+    ("ringbuf.layout", "RingLayoutError", FAILED),
+    ("procs.journal_format", "JournalError", FAILED),
+    ("procs.trace", "TraceError", FAILED),
+    ("procs.backtest", "BacktestStalled", FAILED),
+)
+"""Operating errors: (module, class, exit code), first match counts. Modules that nobody imported raised nothing."""
+
+
+def exit_code_of(error: BaseException) -> int | None:
+    """The exit code of an operating error, None for a defect."""
+    if isinstance(error, CliError):
+        return error.code
+    for module, name, code in ERRORS:
+        kind = getattr(sys.modules.get(module), name, None)
+        if kind is not None and isinstance(error, kind):
+            return code
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        return FAILED
+    return None
+
+
+def sentence_of(error: BaseException) -> str:
+    """The error on one line."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror.lower()}; check the path and its permissions"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = parser(words[0] if words and words[0] in COMMANDS else None).parse_args(words)
+        module, _, function = args.function.partition(":")
+        command: Callable[[Any], int] = getattr(importlib.import_module(module), function)
+        code = command(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except SystemExit as end:  # argparse's --help
+        return end.code if isinstance(end.code, int) else USAGE
+    except Exception as error:
+        code_or_none = exit_code_of(error)
+        if code_or_none is None:
+            raise
+        print(f"{PROGRAM}: {sentence_of(error)}", file=sys.stderr)
+        return code_or_none
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Which instance a command means, and its memory, opened to look at.
+
+A name given by --instance counts, then the profile's of --config, then the only pipeline that runs. Looking never makes a
+folder or a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from procs import control, pipeline, rundir
+from procs.cli.outcome import NOT_RUNNING, USAGE, CliError
+from procs.config import Profile, load_profile, parse_override, profile_from_json
+from procs.pipeline import Memory
+from shm.errors import SegmentError, SegmentMissing
+
+PROFILE_NAME = "profile.json"
+
+
+def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says over the profile's file."""
+    found: dict[str, Any] = {}
+    for text in getattr(args, "set", None) or []:
+        key, value = parse_override(text)
+        found[key] = value
+    files: Sequence[str] = getattr(args, "recording", None) or []
+    if files:
+        found["source.kind"] = "recording"
+        found["source.files"] = [str(file) for file in files]
+    speed = getattr(args, "speed", None)
+    if speed is not None:
+        found["source.speed"] = speed if speed == "max" else _number(speed)
+    if getattr(args, "instance", None):
+        found["instance"] = args.instance
+    return found
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise CliError(f"--speed {text!r} is no speed: write max, or a number such as 1 or 10", USAGE) from None
+
+
+def profile_for(args: argparse.Namespace, *, more: dict[str, Any] | None = None) -> Profile:
+    """The profile of --config with the command line's overrides; `replay` where only recordings are given."""
+    named = getattr(args, "config", None)
+    name = named or ("replay" if getattr(args, "recording", None) else "paper")
+    return load_profile(name, {**(more or {}), **overrides_of(args)})
+
+
+def living() -> list[str]:
+    """Names of the instances that run."""
+    return [name for name in rundir.instances() if rundir.holder(name)]
+
+
+def instance_for(args: argparse.Namespace, *, must_run: bool = True) -> str:
+    """The instance that a command means. CliError NOT_RUNNING or USAGE where there is none, or no one choice."""
+    name = getattr(args, "instance", None)
+    if name:
+        try:
+            rundir.checked_name(name)
+        except ValueError as error:
+            raise CliError(str(error), USAGE) from None
+    elif getattr(args, "config", None):
+        name = load_profile(args.config).instance
+    if not name:
+        running = living()
+        if len(running) > 1:
+            raise CliError(f"several pipelines run ({', '.join(running)}): say which with --instance NAME", USAGE)
+        if not running:
+            if not must_run:
+                return ""
+            raise CliError("no pipeline is running: start one with `scalperctl start`", NOT_RUNNING)
+        return running[0]
+    if must_run and not rundir.holder(name):
+        raise CliError(f"instance {name!r} is not running: start it with `scalperctl start --instance {name}`", NOT_RUNNING)
+    return str(name)
+
+
+@contextlib.contextmanager
+def looking_at(instance: str) -> Iterator[Memory]:
+    """The instance's memory, read-only. CliError NOT_RUNNING if there is none (yet)."""
+    try:
+        memory = pipeline.attach(instance, readonly=True)
+    except SegmentMissing:
+        raise CliError(
+            f"instance {instance!r} has no shared memory (it is starting, ending, or not running): "
+            "see `scalperctl status`, or start it with `scalperctl start`",
+            NOT_RUNNING,
+        ) from None
+    try:
+        yield memory
+    finally:
+        with contextlib.suppress(SegmentError, BufferError):
+            memory.close()
+
+
+def run_folder(instance: str) -> Path | None:
+    """The living instance's run directory, None where there is none."""
+    for folder in rundir.run_dir_candidates(instance):
+        if (folder / "lock").exists():
+            return folder
+    return None
+
+
+def running_profile(instance: str) -> Profile | None:
+    """The profile that a living instance runs by."""
+    for folder in rundir.run_dir_candidates(instance):
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            return profile_from_json((folder / PROFILE_NAME).read_bytes())
+    return None
+
+
+def ask(instance: str, message: dict[str, Any], timeout: float = 5.0) -> dict[str, Any]:
+    """The supervisor's answer. Raises control.ControlError; NotRunningError among them."""
+    return control.request(instance, message, timeout)

@@ -1,0 +1,169 @@
+"""`status`: every process with its state, restarts, memory and CPU; what the supervisor says joined with what /proc shows.
+
+`collect` gathers, `rows` and `sentences` lay out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from typing import Any, Final
+
+from procs import board, pipeline, topology
+from procs.cli import processes, running
+from procs.cli.outcome import OK, UNHEALTHY
+from procs.cli.table import Cell, Column, Paint, clean_text, count, megabytes, paint_for, span, table
+from shm.errors import SegmentError
+
+COLUMNS: Final = (
+    Column("PROCESS", right=False),
+    Column("PID"),
+    Column("STATE", right=False),
+    Column("READY", right=False, keep=6),
+    Column("STARTS", keep=2),
+    Column("CRASHES", keep=5),
+    Column("BEAT", keep=3),
+    Column("CORE", keep=4),
+    Column("CPU %"),
+    Column("PSS MB"),
+)
+STATE_STYLES: Final = {
+    "RUNNING": "green", "EXITED": "dim", "STOPPED": "dim", "STARTING": "yellow", "BACKOFF": "yellow", "STOPPING": "yellow",
+    "FATAL": "red bold",
+}  # fmt: skip
+
+
+def collect(instance: str, window_s: float) -> dict[str, Any]:
+    """The whole status as JSON values. Raises control.ControlError if the supervisor does not answer."""
+    said = running.ask(instance, {"do": "status"})
+    entries = {entry["name"]: entry for entry in said["stages"]}
+    pids = {name: int(entry["pid"]) for name, entry in entries.items() if entry["pid"]}
+    pids["supervisor"] = int(said["pid"])
+    cpu = processes.cpu_percent(pids.values(), window_s)
+    pss = {name: processes.pss_kb(pid) for name, pid in pids.items()}
+    cores = _cores(instance)
+    stages = []
+    for stage in topology.STAGES:
+        if stage.name in entries:
+            stages.append(_process(entries[stage.name], pss, cpu) | {"core": cores.get(stage.name)})
+    return {
+        "instance": said["instance"],
+        "world": said["world"],
+        "phase": said["phase"],
+        "uptime_s": said["uptime_s"],
+        "halted": said["halted"],
+        "warm": said["warm"],
+        "progress": said["progress"],
+        "supervisor": {"pid": said["pid"], "pss_kb": pss["supervisor"], "cpu_pct": cpu[pids["supervisor"]]},
+        "zygote": _process(entries["zygote"], pss, cpu) if "zygote" in entries else None,
+        "stages": stages,
+        "total_pss_kb": int(processes.total(pss.values())),
+        "cpu_pct_total": round(processes.total(cpu.values()), 2) if window_s > 0 else None,
+        "window_s": window_s,
+        "healthy": not unhealthy(said),
+    }
+
+
+def unhealthy(said: dict[str, Any]) -> list[str]:
+    """What is wrong, a clause each, from the supervisor's answer or `collect`'s."""
+    found = []
+    for entry in said["stages"]:
+        state = entry.get("actual") or entry.get("state")
+        if state == "FATAL":
+            ended = f" ({clean_text(entry['last_end'])})" if entry.get("last_end") else ""
+            found.append(f"{entry['name']} was given up{ended}: see {entry['log']}, then `scalperctl restart {entry['name']}`")
+        elif state == "BACKOFF":
+            found.append(f"{entry['name']} crashed and waits to be started again: see {entry['log']}")
+    if said["halted"]:
+        found.append(f"{clean_text(said['halted'])}: `scalperctl halt reset --reason TEXT` lets it trade again")
+    return found
+
+
+def _process(entry: dict[str, Any], pss: dict[str, int | None], cpu: dict[int, float | None]) -> dict[str, Any]:
+    return {
+        "name": entry["name"],
+        "pid": entry["pid"],
+        "state": entry["actual"],
+        "wanted": entry["wanted"],
+        "ready": entry["ready"],
+        "incarnation": entry["incarnation"],
+        "restarts": entry["restarts"],
+        "crashes": entry["crashes"],
+        "since_s": entry["since_s"],
+        "heartbeat_age_ms": entry["silent_ms"],
+        "last_end": entry["last_end"],
+        "log": entry["log"],
+        "pss_kb": pss.get(entry["name"]),
+        "cpu_pct": cpu.get(entry["pid"]) if entry["pid"] else None,
+    }
+
+
+def _cores(instance: str) -> dict[str, int | None]:
+    """The core that each stage is pinned to; empty while there is no board, None where a stage is not pinned."""
+    try:
+        memory = pipeline.attach(instance, rings=(), readonly=True)
+    except SegmentError:
+        return {}
+    found: dict[str, int | None] = {}
+    for stage in topology.STAGES:
+        page = board.page(memory.board_words, stage.stage_id)
+        started, core = int(page[board.STARTED_NS]), int(page[board.CORE])
+        found[stage.name] = core if started and core >= 0 and stage.hot else None
+    del page
+    memory.close()
+    return found
+
+
+def rows(status: dict[str, Any]) -> list[list[Cell]]:
+    """The table's rows: stages in the order of the topology, then zygote and supervisor."""
+    found: list[list[Cell]] = []
+    for entry in [*status["stages"], *([status["zygote"]] if status["zygote"] else [])]:
+        beat = entry["heartbeat_age_ms"]
+        cpu = entry["cpu_pct"]
+        found.append([
+            entry["name"],
+            str(entry["pid"] or "-"),
+            (entry["state"], STATE_STYLES.get(entry["state"], "")),
+            "yes" if entry["ready"] else ("no", "yellow"),
+            str(entry["incarnation"]),
+            (str(entry["crashes"]), "yellow") if entry["crashes"] else "0",
+            "-" if beat is None else f"{beat} ms",
+            "-" if entry.get("core") is None else str(entry["core"]),
+            "-" if cpu is None else f"{cpu:.1f}",
+            megabytes(entry["pss_kb"]),
+        ])  # fmt: skip
+    own = status["supervisor"]
+    cpu = own["cpu_pct"]
+    found.append(["supervisor", str(own["pid"]), ("RUNNING", "green"), "yes", "1", "0", "-", "-",
+                  "-" if cpu is None else f"{cpu:.1f}", megabytes(own["pss_kb"])])  # fmt: skip
+    return found
+
+
+def sentences(status: dict[str, Any]) -> str:
+    """The first line: what runs, in which phase, for how long, and the sums."""
+    total = f"{status['total_pss_kb'] / 1024:.0f} MB"
+    cpu = f", {status['cpu_pct_total']:.1f}% of a core" if status["cpu_pct_total"] is not None else ""
+    return (
+        f"{status['instance']} ({status['world']}): {status['phase']} for {span(status['uptime_s'] * 1e9)}, "
+        f"{count(status['progress'])} records, {total}{cpu}"
+    )
+
+
+def lay_out(status: dict[str, Any], width: int, paint: Paint) -> list[str]:
+    """The status as lines."""
+    lines = [paint(sentences(status), "bold"), "", *table(COLUMNS, rows(status), width, paint)]
+    wrong = unhealthy({**status, "stages": [*status["stages"], *([status["zygote"]] if status["zygote"] else [])]})
+    return lines + ([""] if wrong else []) + [paint("! " + text, "red") for text in wrong]
+
+
+def status(args: argparse.Namespace) -> int:
+    """The command."""
+    found = collect(running.instance_for(args), args.window)
+    if args.json:
+        print(json.dumps(found, indent=2))
+    else:
+        width = shutil.get_terminal_size((120, 40)).columns
+        print("\n".join(lay_out(found, width, paint_for(sys.stdout))))
+    return OK if found["healthy"] else UNHEALTHY

@@ -1,0 +1,78 @@
+"""`stop`, `restart` and `clean`: words to a living supervisor, and the broom for what a dead one left."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any
+
+from procs import control, rundir
+from procs.cli import running
+from procs.cli.outcome import FAILED, OK, UNHEALTHY, USAGE, CliError
+from procs.cli.table import clean_text, span
+from shm import cleanup
+
+POLL_S = 0.02
+
+
+def stop(args: argparse.Namespace) -> int:
+    """The command `stop`."""
+    instance = running.instance_for(args)
+    started = time.monotonic()
+    if not control.stop_and_wait(instance, args.timeout):
+        raise CliError(
+            f"instance {instance!r} has not ended within {args.timeout:g} s: ask again with `scalperctl stop`, which ends it by signals",
+            UNHEALTHY,
+        )
+    print(f"{instance} stopped after {span((time.monotonic() - started) * 1e9)}")
+    return OK
+
+
+def restart(args: argparse.Namespace) -> int:
+    """The command `restart STAGE`: asks, then waits until the new process consumes."""
+    instance = running.instance_for(args)
+    started = time.monotonic()
+    was = int(running.ask(instance, {"do": "restart", "stage": args.stage})["was"])
+    while time.monotonic() - started < args.timeout:
+        entry = _stage(instance, args.stage)
+        if entry["actual"] == "FATAL":
+            raise CliError(f"{args.stage} gave up ({clean_text(entry['last_end'] or 'no reason')}): see {entry['log']}", UNHEALTHY)
+        if entry["ready"] and entry["incarnation"] > was:
+            print(f"{args.stage} runs again as pid {entry['pid']} after {span((time.monotonic() - started) * 1e9)}")
+            return OK
+        time.sleep(POLL_S)
+    raise CliError(f"{args.stage} is not ready after {args.timeout:g} s: see `scalperctl status`", UNHEALTHY)
+
+
+def _stage(instance: str, name: str) -> dict[str, Any]:
+    for entry in running.ask(instance, {"do": "status"})["stages"]:
+        if entry["name"] == name:
+            return dict(entry)
+    raise CliError(f"the supervisor of {instance!r} knows no stage {name!r}", FAILED)
+
+
+def clean(args: argparse.Namespace) -> int:
+    """The command `clean`."""
+    if args.instance:
+        try:
+            rundir.checked_name(args.instance)
+        except ValueError as error:
+            raise CliError(str(error), USAGE) from None
+    removed = cleanup.clean(args.instance)
+    left = cleanup.list_segments(args.instance)
+    if args.json:
+        print(json.dumps({"removed": removed, "left": [{"name": s.name, "state": s.state, "bytes": s.nbytes} for s in left]}, indent=2))
+        return OK
+    for name in removed:
+        print(f"removed {name}")
+    living = [segment for segment in left if segment.state != cleanup.State.FOREIGN]
+    if living:
+        names = sorted({segment.name.split(".")[1] for segment in living})
+        print(f"left {len(living)} segments of {', '.join(names)}: living")
+    for segment in left:
+        if segment.state == cleanup.State.FOREIGN:
+            print(f"left {segment.path}: {clean_text(segment.note)}; not ours to remove")
+    if not removed:
+        print("nothing to clean")
+    return OK

@@ -1,0 +1,275 @@
+"""One frame of `top` as lines of text: header, stages, rings, books, orders and money. Pure: a View in, lines out.
+
+What this module is not: it reads nothing and knows no terminal; procs.cli.top does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from procs.cli.figures import RingFigures, Snapshot
+from procs.cli.latencies import Hop
+from procs.cli.observe import Account, Counts, Symbol, Top
+from procs.cli.status import STATE_STYLES
+from procs.cli.table import Cell, Column, Paint, bar, clean_text, clip, count, rate, share, span, table, visible
+
+STAGE_COLUMNS: Final = (
+    Column("STAGE", right=False),
+    Column("PID", keep=7),
+    Column("STATE", right=False),
+    Column("STARTS", keep=6),
+    Column("CPU %", keep=5),
+    Column("BUSY", keep=4),
+    Column("RECORDS/S"),
+    Column("HOP P50"),
+    Column("HOP P99", keep=2),
+    Column("FROM FRAME P50", keep=3),
+    Column("P99", keep=3),
+)
+RING_COLUMNS: Final = (
+    Column("RING", right=False),
+    Column("TAIL (WRITE)"),
+    Column("/S", keep=2),
+    Column("SLOWEST READER", right=False),
+    Column("HEAD (READ)"),
+    Column("LAG"),
+    Column("FULL", right=False, keep=1),
+    Column("STALLS", keep=3),
+    Column("OVERRUNS", keep=4),
+)
+BOOK_COLUMNS: Final = (
+    Column("BOOK", right=False),
+    Column("BID QTY", keep=2),
+    Column("BID"),
+    Column("ASK"),
+    Column("ASK QTY", keep=2),
+    Column("SPREAD", keep=1),
+    Column("LAST", keep=3),
+    Column("STATE", right=False),
+)
+MONEY_COLUMNS: Final = (
+    Column("POSITION", right=False),
+    Column("QTY"),
+    Column("ENTRY", keep=3),
+    Column("REALISED", keep=1),
+    Column("UNREALISED", keep=1),
+    Column("FEES", keep=2),
+    Column("NET"),
+    Column("FILLS"),
+    Column("TURNOVER", keep=4),
+)
+BAR: Final = 12
+
+
+@dataclass(slots=True)
+class View:
+    """Everything that one frame shows. `status`: as procs.cli.status.collect gives it, None once the supervisor is gone."""
+
+    instance: str
+    figures: Snapshot
+    hops: list[Hop]
+    symbols: list[Symbol] = field(default_factory=list)
+    tops: list[Top] = field(default_factory=list)
+    accounts: list[Account] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+    since_start: bool = True
+    status: dict[str, Any] | None = None
+
+
+def feed_counters(figures: Snapshot) -> dict[str, int]:
+    """The feed's counters by key."""
+    return next(stage["counters"] for stage in figures["stages"] if stage["name"] == "feed")
+
+
+def progress_share(figures: Snapshot) -> float | None:
+    """How much of the recording has been read, None where the source has no known end."""
+    counters = feed_counters(figures)
+    expected = counters["frames_expected"]
+    return counters["frames"] / expected if expected else None
+
+
+def net(view: View) -> float:
+    """Realised and unrealised profit less fees, of all symbols."""
+    total = 0.0
+    for symbol, account, top in zip(view.symbols, view.accounts, view.tops, strict=False):
+        total += account.realised + account.unrealised(symbol, top.mid_ticks) - account.fees
+    return total
+
+
+def signed(value: float) -> Cell:
+    """Money with its sign, green above and red below zero."""
+    text = f"{value:+,.2f}"
+    if float(text.replace(",", "")) == 0:
+        return "0.00"
+    return text, "green" if value > 0 else "red"
+
+
+def header(view: View, width: int, paint: Paint) -> list[str]:
+    """The first lines: who, in which phase, how far."""
+    status, counters = view.status, feed_counters(view.figures)
+    phase = status["phase"] if status else "ended"
+    left = f" {view.instance}  {phase}"
+    if status:
+        left += f" for {span(status['uptime_s'] * 1e9)}"
+    feed_rate = next((ring.get("rate") for ring in view.figures["rings"] if ring["name"] == "market"), None)
+    right = f"{count(counters['frames'])} frames  {rate(feed_rate)} market records/s "
+    if status and status["cpu_pct_total"] is not None:
+        right = f"{status['cpu_pct_total']:.0f}% cpu  {status['total_pss_kb'] / 1024:.0f} MB  " + right
+    gap = max(width - visible(left) - visible(right), 1)
+    lines = [paint(clip(left + " " * gap + right, width), "bold")]
+    done = progress_share(view.figures)
+    if done is not None:
+        room = max(width - 10, 10)
+        lines.append(f" {bar(done, room)} {done:>6.1%}")
+    if status and status["halted"]:
+        lines.append(paint(clip(f" HALTED  {clean_text(status['halted'])}", width), "red bold"))
+    return lines
+
+
+def stage_rows(view: View) -> list[list[Cell]]:
+    """One line a stage."""
+    found: list[list[Cell]] = []
+    entries = {entry["name"]: entry for entry in view.status["stages"]} if view.status else {}
+    hops = {hop["stage"]: hop for hop in view.hops}
+    for stage in view.figures["stages"]:
+        entry: dict[str, Any] = entries.get(stage["name"], {})
+        hop = hops.get(stage["name"])
+        state = entry.get("state", "-")
+        cpu = entry.get("cpu_pct")
+        starts = entry.get("incarnation", stage["counters"]["recoveries"] + 1)
+        cells: list[Cell] = [
+            (stage["name"], "bold"), str(entry.get("pid") or "-"), (state, STATE_STYLES.get(state, "")),
+            (str(starts), "yellow" if starts > 1 else ""), "-" if cpu is None else f"{cpu:.1f}",
+            share(stage.get("busy")), rate(stage.get("rate")),
+        ]  # fmt: skip
+        if hop is None or not hop["hop"]["count"]:
+            cells += ["-"] * 4
+        else:
+            cells += [span(hop["hop"]["p50_ns"]), span(hop["hop"]["p99_ns"]), span(hop["origin"]["p50_ns"]), span(hop["origin"]["p99_ns"])]
+        found.append(cells)
+    return found
+
+
+def ring_row(ring: RingFigures) -> list[Cell]:
+    """A ring with its slowest gating reader."""
+    gating = [reader for reader in ring["readers"] if reader["gating"]] or ring["readers"]
+    slowest = max(gating, key=lambda reader: reader["lag"])
+    used, overruns = ring["utilisation"], sum(reader["overruns"] for reader in ring["readers"])
+    style = "red" if used > 0.9 else "yellow" if used > 0.5 else "green"
+    return [
+        (ring["name"], "bold"), count(ring["tail"]), rate(ring.get("rate")), slowest["name"], count(slowest["head"]),
+        count(slowest["lag"]), (bar(used, BAR), style), count(ring["stalls"]), (count(overruns), "red" if overruns else ""),
+    ]  # fmt: skip
+
+
+def book_rows(view: View) -> list[list[Cell]]:
+    """One line a symbol: the top of its book."""
+    found: list[list[Cell]] = []
+    for symbol, top in zip(view.symbols, view.tops, strict=True):
+        digits = symbol.price_digits
+        mid = top.mid_ticks
+        state: Cell = ("valid", "green") if top.valid else ("stale", "red") if top.ts_ns else ("waiting", "dim")
+        if not mid:
+            found.append([(clean_text(symbol.name), "bold"), "-", "-", "-", "-", "-", "-", state])
+            continue
+        found.append([
+            (clean_text(symbol.name), "bold"),
+            f"{top.bid_lots * symbol.lot_size:,.5f}",
+            (f"{top.bid_ticks * symbol.tick_size:,.{digits}f}", "green"),
+            (f"{top.ask_ticks * symbol.tick_size:,.{digits}f}", "red"),
+            f"{top.ask_lots * symbol.lot_size:,.5f}",
+            f"{(top.ask_ticks - top.bid_ticks) / mid * 1e4:.2f} bps",
+            f"{top.last_ticks * symbol.tick_size:,.{digits}f}" if top.last_ticks else "-",
+            state,
+        ])  # fmt: skip
+    return found
+
+
+def money_rows(view: View) -> list[list[Cell]]:
+    """One line a symbol that we have traded."""
+    found: list[list[Cell]] = []
+    for symbol, account, top in zip(view.symbols, view.accounts, view.tops, strict=True):
+        if not account.fills:
+            continue
+        quantity = account.position_lots * symbol.lot_size
+        entry = account.cost / abs(quantity) if account.position_lots else 0.0
+        unrealised = account.unrealised(symbol, top.mid_ticks)
+        found.append([
+            (clean_text(symbol.name), "bold"),
+            f"{quantity:+,.5f}" if account.position_lots else "flat",
+            f"{entry:,.{symbol.price_digits}f}" if account.position_lots else "-",
+            signed(account.realised),
+            signed(unrealised),
+            f"{account.fees:,.2f}",
+            signed(account.realised + unrealised - account.fees),
+            count(account.fills),
+            f"{account.turnover:,.0f}",
+        ])  # fmt: skip
+    return found
+
+
+def order_line(view: View) -> str:
+    """What became of our orders, in one line."""
+    counts = view.counts
+    sent = next(ring["tail"] for ring in view.figures["rings"] if ring["name"] == "orders")
+    refused = next(ring["tail"] for ring in view.figures["rings"] if ring["name"] == "refusals")
+    text = (
+        f"commands {sent:,}  acknowledged {counts.acks:,}  fills {counts.fills:,}  canceled {counts.canceled:,}  "
+        f"rejected {counts.rejected:,}  expired {counts.expired:,}  open {len(counts.live):,}  refused by risk {refused:,}"
+    )
+    return text if view.since_start else f"{text}  (since this view began)"
+
+
+def heading(title: str, width: int, paint: Paint) -> str:
+    """A section's title on a rule."""
+    return paint(f"{title} " + "─" * max(width - len(title) - 1, 0), "cyan")
+
+
+def frame(view: View, width: int, height: int, paint: Paint, *, note: str = "") -> list[str]:
+    """The whole frame, at most `height` lines; intake logs go first when there is no room for all rings."""
+    shown = [ring for ring in view.figures["rings"] if not ring["name"].startswith("intake.")]
+    fixed: list[str] = [*header(view, width, paint), "", heading("stages", width, paint)]
+    fixed += table(STAGE_COLUMNS, stage_rows(view), width, paint)
+    after: list[str] = ["", heading("books", width, paint), *table(BOOK_COLUMNS, book_rows(view), width, paint)]
+    counters = feed_counters(view.figures)
+    after.append(clip(
+        f"best bid and offer equal to the venue's {counters['oracle_equal']:,} of {counters['oracle_checked']:,} times, "
+        f"gaps {counters['gaps']:,}, resyncs {counters['resyncs']:,}, malformed {counters['malformed']:,}", width))  # fmt: skip
+    money = money_rows(view)
+    after += ["", heading("orders", width, paint), clip(order_line(view), width)]
+    after += table(MONEY_COLUMNS, money, width, paint) if money else []
+    last = [paint(clip(note, width), "dim")] if note else []
+    if height <= 0 or len(fixed) + len(after) + len(last) + len(view.figures["rings"]) + 3 <= height:
+        shown = list(view.figures["rings"])
+    rings = ["", heading("rings", width, paint), *table(RING_COLUMNS, [ring_row(ring) for ring in shown], width, paint)]
+    lines = _fitted([fixed, rings, after], max(height - len(last), 1) if height > 0 else 0)
+    return [clip(line, width) for line in [*lines, *last]]
+
+
+def _fitted(parts: Sequence[list[str]], height: int) -> list[str]:
+    """All parts, or what fits: blank lines go first, then the rings' last lines."""
+    lines = [line for part in parts for line in part]
+    if height <= 0 or len(lines) <= height:
+        return lines
+    tight = [[line for line in part if line] for part in parts]
+    over = sum(map(len, tight)) - height
+    if over > 0:
+        rings = tight[1]
+        del rings[max(len(rings) - over, 0) :]
+    return [line for part in tight for line in part][:height]
+
+
+def compact(view: View) -> str:
+    """One line for a log or a pipe: how far, how fast, what came of it."""
+    counters, done = feed_counters(view.figures), progress_share(view.figures)
+    market = next(ring for ring in view.figures["rings"] if ring["name"] == "market")
+    fullest = max(view.figures["rings"], key=lambda ring: ring["utilisation"])
+    hop = next((hop for hop in view.hops if hop["stage"] == "risk"), None)
+    text = f"{counters['frames']:>9,} frames" + (f" {done:>6.1%}" if done is not None else "")
+    text += f"  {rate(market.get('rate')):>6}/s  fullest ring {fullest['name']} {share(fullest['utilisation'])}"
+    if hop is not None and hop["hop"]["count"]:
+        text += f"  frame to risk p50 {span(hop['origin']['p50_ns'])}"
+    text += f"  orders {view.counts.acks:,}  fills {view.counts.fills:,}  net {net(view):+,.2f}"
+    return text

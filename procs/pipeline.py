@@ -1,0 +1,179 @@
+"""A pipeline's shared memory: which segments there are, how they are made, found and removed.
+
+    /scalper.<instance>.board            doorbells, commands, counters, histograms
+    /scalper.<instance>.ring.<ring>      one a ring of the topology
+    /scalper.<instance>.fold.<stage>     checkpoints of one stage
+
+Nothing here needs numba: the supervisor and the command line stay small. A ring's pages lie on the NUMA node of the process that reads it most: its first reader's core decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from procs import board, topology
+from procs.board import Words
+from procs.topology import Ring
+from ringbuf import layout
+from shm import numa
+from shm.errors import SegmentError
+from shm.segment import Segment
+from trading.records import layout_hash
+
+KIND_BOARD: Final = 1
+KIND_RING: Final = 2
+KIND_FOLD: Final = 3
+
+BOARD_LAYOUT: Final = board.BOARD_WORDS * 1000 + board.PAGE_WORDS
+"""The board's layout in one number: it changes when a page grows."""
+
+
+def segment_name(instance: str, what: str) -> str:
+    """Name of one of an instance's segments."""
+    return f"/scalper.{instance}.{what}"
+
+
+def ring_segment(name: str) -> str:
+    """The `what` of a ring's segment; intake.risk becomes ring.intake-risk."""
+    return "ring." + name.replace(".", "-")
+
+
+@dataclass(slots=True)
+class Placement:
+    """Wishes about memory, from the profile, and the core that each stage has."""
+
+    numa: bool = True
+    huge_pages: bool = False
+    lock_memory: bool = False
+    cores: dict[str, int] = field(default_factory=dict)
+
+    def node(self, reader: str) -> int | None:
+        """NUMA node of a stage's core, None where it makes no difference."""
+        nodes = numa.discover()
+        if not self.numa or len(nodes) < 2 or reader not in self.cores:
+            return None
+        return numa.node_of_cpu(self.cores[reader], nodes)
+
+
+@dataclass(slots=True)
+class Memory:
+    """The segments of one instance as this process has them open."""
+
+    instance: str
+    segments: dict[str, Segment] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+    @property
+    def board_words(self) -> Words:
+        """The board's words."""
+        return self.segments["board"].words
+
+    def ring(self, name: str) -> Words:
+        """A ring's payload words."""
+        return self.segments[ring_segment(name)].words
+
+    def close(self) -> None:
+        """Let go of the memory; the segments stay."""
+        for segment in self.segments.values():
+            segment.close()
+        self.segments.clear()
+
+    def destroy(self) -> None:
+        """Remove the instance's segments: those that this process made, and the checkpoints that its stages made."""
+        for stage in topology.STAGES:
+            with contextlib.suppress(SegmentError):
+                found = Segment.attach(segment_name(self.instance, f"fold.{stage.name}"), kind=KIND_FOLD)
+                found.unlink()
+                found.close()
+        for segment in self.segments.values():
+            with contextlib.suppress(SegmentError):
+                segment.unlink()
+        self.close()
+
+
+def format_ring(words: Words, entry: Ring, *, without: Sequence[str] = ()) -> None:
+    """Write a topology ring's control words. Readers named in `without` do not gate (they do not run)."""
+    layout.format_ring(
+        words,
+        entry.record,
+        entry.capacity,
+        ring_id=entry.ring_id,
+        gating=tuple(reader not in without for reader in entry.readers),
+        writer_doorbell=board.doorbell(topology.stage_id(entry.writer)),
+        reader_doorbells=tuple(board.doorbell(topology.stage_id(reader)) for reader in entry.readers),
+        record_hash=layout_hash(entry.record),
+    )
+
+
+def create(instance: str, placement: Placement, *, journal: bool = True) -> Memory:
+    """Make all segments of an instance; on any failure none is left.
+
+    A stage makes its own checkpoints' segment, whose size only its code knows. Raises shm.errors.SegmentError: another
+    living pipeline of that name, no room, no permission.
+    """
+    memory = Memory(instance)
+    notices: list[str] = []
+    try:
+        memory.segments["board"] = _make(instance, "board", board.BOARD_WORDS * 8, BOARD_LAYOUT, KIND_BOARD, 0, placement, None)
+        for entry in topology.RINGS:
+            payload = layout.payload_bytes(entry.capacity, entry.record)
+            what = ring_segment(entry.name)
+            memory.segments[what] = _make(
+                instance,
+                what,
+                payload,
+                layout_hash(entry.record),
+                KIND_RING,
+                entry.ring_id,
+                placement,
+                placement.node(entry.readers[0]),
+            )
+            format_ring(memory.ring(entry.name), entry, without=() if journal else ("recorder",))
+    except BaseException:
+        memory.destroy()
+        raise
+    for segment in memory.segments.values():
+        notices.extend(getattr(segment.placement, "notices", ()))
+    memory.notices = tuple(dict.fromkeys(notices))
+    return memory
+
+
+def _make(
+    instance: str, what: str, payload: int, fingerprint: int, kind: int, number: int, wish: Placement, node: int | None
+) -> Segment:
+    return Segment.create(
+        segment_name(instance, what),
+        payload,
+        layout_hash=fingerprint,
+        kind=kind,
+        segment_id=number,
+        numa_node=node,
+        huge=wish.huge_pages,
+        lock=wish.lock_memory,
+        prefault=False,
+    )
+
+
+def attach(instance: str, *, rings: tuple[str, ...] | None = None, readonly: bool = False) -> Memory:
+    """Open an instance's board and the named rings (None: all).
+
+    Raises shm.errors.SegmentError; a missing board means that no pipeline of that name is there.
+    """
+    memory = Memory(instance)
+    try:
+        memory.segments["board"] = Segment.attach(
+            segment_name(instance, "board"), layout_hash=BOARD_LAYOUT, kind=KIND_BOARD, readonly=readonly
+        )
+        for name in rings if rings is not None else tuple(e.name for e in topology.RINGS):
+            entry = topology.RING[name]
+            what = ring_segment(name)
+            memory.segments[what] = Segment.attach(
+                segment_name(instance, what), layout_hash=layout_hash(entry.record), kind=KIND_RING, readonly=readonly
+            )
+    except BaseException:
+        memory.close()
+        raise
+    return memory

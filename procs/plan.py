@@ -1,0 +1,107 @@
+"""What a run is made of, resolved: the profile with its symbols as an instrument table and its recording staged.
+
+A stage gets a `Plan` and nothing else; it never reads a file of settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from procs.config import Profile
+from procs.fold import BLOCK, SPIN, YIELD
+from procs.stage import LoopSettings
+from procs.topology import STAGES
+from sim.settings import Generator, SimulatedExchange
+from sim.spool import StagedRecording, open_spool
+from trading.instruments import Instrument, instrument_table
+from trading.jit import Recs
+from trading.settings import Strategy
+
+MAX_SYMBOLS: Final = 64
+
+
+class PlanError(ValueError):
+    """Profile and recording do not fit together; the message names symbol and remedy."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """One run's settings as the stages take them."""
+
+    strategy: Strategy
+    instruments: Recs
+    names: tuple[str, ...]
+    exchange: SimulatedExchange
+    generator: Generator
+    spool: Path | None
+    speed: float  # 0: as fast as it goes
+    frames: int  # in the recording; 0: no end known
+
+    @property
+    def symbols(self) -> int:
+        """How many symbols the run has."""
+        return len(self.names)
+
+
+def plan_of(profile: Profile, recording: StagedRecording | None = None) -> Plan:
+    """The plan of a profile; a recording brings its symbols, in its order, with ticks and lots inferred from its frames.
+
+    A symbol that the profile describes as well keeps the profile's fees, limits and switches. Raises PlanError where
+    the two contradict each other.
+    """
+    if recording is None:
+        instruments: Sequence[Instrument] = profile.instruments()
+        if not instruments:
+            raise PlanError(
+                "the profile names no symbols and no recording: add `symbols:` or give --recording FILE, e.g. symbols: [{name: BTCUSDT}]"
+            )
+    else:
+        known = {instrument.name: instrument for instrument in profile.instruments()}
+        instruments = [_merged(symbol.instrument(), known.get(symbol.name)) for symbol in recording.symbols]
+    speed = 0.0 if profile.source.speed == "max" else float(profile.source.speed)
+    return Plan(
+        strategy=profile,
+        instruments=instrument_table(instruments),
+        names=tuple(instrument.name for instrument in instruments),
+        exchange=profile.exchange,
+        generator=profile.generator,
+        spool=recording.path if recording is not None else None,
+        speed=speed,
+        frames=recording.n_frames if recording is not None else 0,
+    )
+
+
+def _merged(found: Instrument, given: Instrument | None) -> Instrument:
+    if given is None:
+        return found
+    if given.market != found.market:
+        raise PlanError(
+            f"{given.name}: the profile says {given.market.name.lower()}, the recording's frames are {found.market.name.lower()}: "
+            "correct `market:` or remove the symbol from the profile"
+        )
+    # what the frames print decides ticks and lots, unless the profile's are finer and the frames' are multiples of them
+    return replace(
+        given,
+        tick_size=found.tick_size,
+        lot_size=found.lot_size,
+        step_size=given.step_size if float(given.step_size) >= float(found.lot_size) else found.lot_size,
+    )
+
+
+def load_recording(spool: Path | None) -> StagedRecording | None:
+    """Describe a staged recording again (a restarted stage knows only its path)."""
+    return None if spool is None else open_spool(spool)[1]
+
+
+def loop_settings(profile: Profile, cores: int) -> LoopSettings:
+    """How the stages wait: `auto` blocks when there are more processes than cores."""
+    wait = profile.pipeline.wait
+    if wait == "auto":
+        wait = "block" if cores < len(STAGES) + 1 else "spin"
+    strategy = {"spin": SPIN, "yield": YIELD, "block": BLOCK}[wait]
+    return LoopSettings(
+        strategy=strategy, spin=max(profile.pipeline.spin_iterations, 1), checkpoint_every=profile.pipeline.checkpoint_every
+    )

@@ -1,0 +1,258 @@
+"""Where an instance keeps what: run directory (socket, lock, logs), state directory (kill switch, journal), kernel cache.
+
+    run      $RUNTIME_DIRECTORY (systemd), else $XDG_RUNTIME_DIR/scalper, else /tmp/scalper-<uid>      gone after a reboot
+    state    $STATE_DIRECTORY (systemd), else $XDG_STATE_HOME/scalper, else ~/.local/state/scalper      kept
+    cache    $CACHE_DIRECTORY (systemd), else $XDG_CACHE_HOME/scalper, else ~/.cache/scalper            can be made anew
+
+Each has one folder per instance (a systemd directory that is already called like the instance is that folder).
+Folders are 0700 and ours, or they are refused: somebody else's folder in /tmp must not get our socket or our latch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import stat
+import struct
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Final, Self
+
+INSTANCE: Final = re.compile(r"[a-z0-9_-]{1,24}")
+KERNEL_PACKAGES: Final = ("shm", "ringbuf", "trading", "sim", "procs")
+CACHES_KEPT: Final = 4
+SYSTEM_RUN: Final = Path("/run/scalper")
+SYSTEM_STATE: Final = Path("/var/lib/scalper")
+
+
+class RunDirError(OSError):
+    """A directory cannot be used; the message names it and the remedy."""
+
+
+class InstanceBusyError(RuntimeError):
+    """Another pipeline has this name. `pid` is its supervisor, 0 if unknown."""
+
+    def __init__(self, instance: str, pid: int, lock: Path) -> None:
+        self.instance, self.pid = instance, pid
+        holder = f"as pid {pid}" if pid else "under an unknown pid"
+        super().__init__(
+            f"instance {instance!r} already runs {holder} (lock {lock}): stop it with `scalperctl stop`, "
+            "or give this one another `instance:` name in its profile"
+        )
+
+
+def checked_name(instance: str) -> str:
+    """The name, if it is one; ValueError otherwise (it becomes part of paths)."""
+    if not INSTANCE.fullmatch(instance):
+        raise ValueError(f"instance {instance!r}: a name has 1 to 24 of a-z, 0-9, - and _")
+    return instance
+
+
+def _own_folder(path: Path) -> Path:
+    """`path` as a folder of ours with mode 0700, made if missing. Raises RunDirError."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as e:
+        raise RunDirError(f"{path}: {e.strerror}; remove what stands there or check the permissions above it") from None
+    try:
+        found = os.fstat(fd)
+        if found.st_uid != os.geteuid():
+            raise RunDirError(f"{path} belongs to uid {found.st_uid}, not to us ({os.geteuid()}); remove it")
+        if stat.S_IMODE(found.st_mode) != 0o700:
+            os.fchmod(fd, 0o700)
+    finally:
+        os.close(fd)
+    return path
+
+
+def _from_systemd(variable: str) -> Path | None:
+    first = os.environ.get(variable, "").split(":")[0]
+    return Path(first) if first.startswith("/") else None
+
+
+def _below_home(variable: str, default: str, kind: str) -> Path:
+    value = os.environ.get(variable, "")
+    if value.startswith("/"):
+        return Path(value) / "scalper"
+    home = Path(os.path.expanduser("~"))
+    if home.is_absolute() and os.access(home, os.W_OK):
+        return home / default / "scalper"
+    return Path(f"/tmp/scalper-{kind}-{os.geteuid()}")
+
+
+def _for_instance(base: Path, instance: str) -> Path:
+    return base if base.name == instance else base / checked_name(instance)
+
+
+def run_base() -> Path:
+    """The folder above all run directories of this user (not created)."""
+    systemd = _from_systemd("RUNTIME_DIRECTORY")
+    if systemd is not None:
+        return systemd
+    xdg = os.environ.get("XDG_RUNTIME_DIR", "")
+    if xdg.startswith("/") and os.access(xdg, os.W_OK):
+        return Path(xdg) / "scalper"
+    return Path(f"/tmp/scalper-{os.geteuid()}")
+
+
+def run_dir(instance: str) -> Path:
+    """The instance's run directory, made if missing."""
+    checked_name(instance)
+    base = run_base()
+    folder = _for_instance(base, instance)
+    if folder != base:
+        _own_folder(base)
+    return _own_folder(folder)
+
+
+def log_dir(instance: str) -> Path:
+    """Where the stages' own output goes, one file a stage."""
+    return _own_folder(run_dir(instance) / "log")
+
+
+def run_dir_candidates(instance: str) -> list[Path]:
+    """Where a client may find a living instance: this user's place, then the system service's. Nothing is created."""
+    checked_name(instance)
+    candidates = [_for_instance(run_base(), instance), SYSTEM_RUN / instance, Path(f"/tmp/scalper-{os.geteuid()}") / instance]
+    return list(dict.fromkeys(candidates))
+
+
+def instances() -> list[str]:
+    """Names that have a run directory here, living or not."""
+    bases = dict.fromkeys([run_base(), SYSTEM_RUN, Path(f"/tmp/scalper-{os.geteuid()}")])
+    found: dict[str, None] = {}
+    for base in bases:
+        with contextlib.suppress(OSError):
+            for entry in sorted(base.iterdir()):
+                if INSTANCE.fullmatch(entry.name) and (entry / "lock").exists():
+                    found[entry.name] = None
+            if (base / "lock").exists() and INSTANCE.fullmatch(base.name):
+                found[base.name] = None
+    return list(found)
+
+
+def state_base() -> Path:
+    """The folder above all state directories of this user (not created)."""
+    return _from_systemd("STATE_DIRECTORY") or _below_home("XDG_STATE_HOME", ".local/state", "state")
+
+
+def state_dir(instance: str) -> Path:
+    """The instance's state directory, made if missing."""
+    checked_name(instance)
+    return _own_folder(_for_instance(state_base(), instance))
+
+
+def kernel_sources(extra: Iterable[Path] = ()) -> list[Path]:
+    """Every source file whose kernels may be compiled: the project's packages and `extra`."""
+    root = Path(__file__).resolve().parent.parent
+    files = [file for package in KERNEL_PACKAGES for file in (root / package).rglob("*.py")]
+    return sorted({*files, *extra})
+
+
+def _cpu() -> bytes:
+    """Model and features of this CPU, as the kernel tells them (without importing LLVM)."""
+    lines = []
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", "rb") as file:
+        for line in file:
+            if not line.strip():
+                break
+            if line.startswith((b"model name", b"flags", b"Features", b"CPU part", b"CPU implementer")):
+                lines.append(line)
+    return b"".join(lines)
+
+
+def kernel_key(extra: Iterable[Path] = ()) -> str:
+    """16 hex digits that change with any kernel source, the CPU, and the versions of numba, llvmlite and numpy.
+
+    numba itself does not notice an edited kernel that another one imported.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for file in kernel_sources(extra):
+        raw = file.read_bytes()
+        digest.update(f"{file.name}:{len(raw)}:".encode() + raw)
+    digest.update(_cpu())
+    for package in ("numba", "llvmlite", "numpy"):
+        digest.update(metadata.version(package).encode() + b";")
+    return digest.hexdigest()
+
+
+def numba_cache_dir(extra: Iterable[Path] = ()) -> Path:
+    """The folder for NUMBA_CACHE_DIR, made if missing; the oldest of more than CACHES_KEPT are removed."""
+    base = _from_systemd("CACHE_DIRECTORY") or _below_home("XDG_CACHE_HOME", ".cache", "cache")
+    base = _own_folder(_own_folder(base) / "kernels")
+    folder = base / kernel_key(extra)
+    fresh = not folder.exists()
+    _own_folder(folder)
+    os.utime(folder)
+    if fresh:
+        with contextlib.suppress(OSError):
+            old = sorted((f for f in base.iterdir() if f != folder), key=lambda f: f.stat().st_mtime, reverse=True)
+            for stale in old[CACHES_KEPT - 1 :]:
+                shutil.rmtree(stale, ignore_errors=True)
+    return folder
+
+
+def _flock(kind: int) -> bytes:
+    """struct flock over the whole file (pid must be 0 for open-file-description locks)."""
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
+
+
+def _pid_in(fd: int) -> int:
+    text = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+    return int(text) if text.isdigit() else 0
+
+
+class InstanceLock:
+    """Held for the life of a pipeline: one supervisor per name. The kernel lets go of it when the holder dies."""
+
+    def __init__(self, instance: str) -> None:
+        self.path = run_dir(instance) / "lock"
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._fd = os.open(self.path, flags, 0o600)
+        try:
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK))
+        except BlockingIOError:
+            pid = _pid_in(self._fd)
+            os.close(self._fd)
+            raise InstanceBusyError(instance, pid, self.path) from None
+        except BaseException:
+            os.close(self._fd)
+            raise
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let go. The file stays: unlinking a lock file races with the next holder."""
+        if self._fd >= 0:
+            os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+
+def holder(instance: str) -> int:
+    """Pid of the living supervisor of this instance, 0 if there is none. Only asks: a look must not hold up a start."""
+    for folder in run_dir_candidates(instance):
+        try:
+            fd = os.open(folder / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            # an open-file-description lock can be asked about without taking it; flock(2) cannot
+            kind = struct.unpack_from("h", fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK)))[0]
+            if kind != fcntl.F_UNLCK:
+                return _pid_in(fd)
+        finally:
+            os.close(fd)
+    return 0

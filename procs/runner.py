@@ -1,0 +1,150 @@
+"""Runs one stage in its own process: attach, recover, then the compiled loop in a pinned thread without the GIL.
+
+The main thread does nothing but wait for signals: handlers never run while compiled code holds the main thread, so the
+hot loop has a thread of its own and is told to stop by a word on the board.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from procs import board, pipeline, topology
+from procs.config import Profile
+from procs.fold import checkpoint_words, restore
+from procs.plan import load_recording, loop_settings, plan_of
+from procs.stage import StateSpec, World, arena_words, fold_layout
+from ringbuf.intrinsics import MEMBARRIER_REGISTER_GLOBAL_EXPEDITED
+from ringbuf.jit import kernel
+from shm.errors import RoleHeld, SegmentMissing
+from shm.owner import claim
+from shm.segment import Segment
+
+PR_SET_TIMERSLACK: Final = 29
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_DIVERGED: Final = 4
+OWNER_ROLE: Final = 0
+
+
+@kernel
+def _register_membarrier(command: int) -> int:
+    from_kernel = membarrier(command)
+    return from_kernel
+
+
+from ringbuf.intrinsics import membarrier  # noqa: E402  (a global of the kernel above)
+
+
+def prepare_thread(core: int | None) -> None:
+    """Pin the calling thread and let its timed waits end on time instead of 50 us late."""
+    if core is not None:
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, {core})
+    ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
+
+
+def run_stage(name: str, runtime: Mapping[str, Any]) -> int:
+    """One incarnation of a stage, from attach to exit code. The zygote calls this in the forked child.
+
+    `runtime`: instance, profile, spool (path or None), cores (name -> core), journal_dir, incarnation.
+    """
+    profile: Profile = runtime["profile"]
+    _register_membarrier(MEMBARRIER_REGISTER_GLOBAL_EXPEDITED)
+    if not topology.STAGE[name].hot:
+        module: Any = importlib.import_module(topology.STAGE[name].module)
+        return int(module.main(profile, runtime))
+    return _run_hot(name, profile, runtime)
+
+
+def _rings_of(name: str) -> tuple[str, ...]:
+    return tuple(entry.name for entry in (*topology.inputs(name), *topology.outputs(name)))
+
+
+def _checkpoints(instance: str, name: str, spec: StateSpec) -> Segment:
+    """The stage's checkpoint segment: the first incarnation makes it, the others find it."""
+    where, layout = pipeline.segment_name(instance, f"fold.{name}"), fold_layout(spec)
+    try:
+        return Segment.attach(where, layout_hash=layout, kind=pipeline.KIND_FOLD)
+    except SegmentMissing:
+        words = checkpoint_words(arena_words(name, spec))
+        return Segment.create(
+            where,
+            words * 8,
+            layout_hash=layout,
+            kind=pipeline.KIND_FOLD,
+            segment_id=topology.stage_id(name),
+            prefault=False,
+        )
+
+
+def _run_hot(name: str, profile: Profile, runtime: Mapping[str, Any]) -> int:
+    module: Any = importlib.import_module(topology.STAGE[name].module)
+    spool = runtime.get("spool")
+    plan = plan_of(profile, load_recording(Path(spool) if spool else None))
+    memory = pipeline.attach(runtime["instance"], rings=_rings_of(name))
+    checkpoints = _checkpoints(runtime["instance"], name, module.state_spec(plan.symbols))
+    try:
+        claim(checkpoints.header, OWNER_ROLE)
+    except RoleHeld as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    page = board.page(memory.board_words, topology.stage_id(name))
+    cores = dict(runtime.get("cores") or {})
+    page[board.PID], page[board.INCARNATION] = os.getpid(), int(runtime.get("incarnation", 0))
+    page[board.CORE], page[board.STARTED_NS] = cores.get(name, -1), time.monotonic_ns()
+    page[board.READY] = 0
+    if page[board.FINISHED]:
+        return EXIT_OK
+    rings = {entry: memory.ring(entry) for entry in _rings_of(name)}
+    world = World(rings, memory.board_words, {name: checkpoints.words})
+    io = module.build(plan, world, loop_settings(profile, os.cpu_count() or 1))
+    page[board.RECOVERIES] += restore(io.fold)
+    done_read, done_write = os.pipe2(os.O_CLOEXEC)
+    failure: list[BaseException] = []
+
+    def loop() -> None:
+        try:
+            prepare_thread(cores.get(name))
+            module.run(io)
+        except BaseException as error:  # reported by the main thread, which owns the exit code
+            failure.append(error)
+        finally:
+            os.write(done_write, b".")
+
+    thread = threading.Thread(target=loop, name=f"{name}-hot")
+    _wait(thread, page, done_read)
+    if failure:
+        raise failure[0]
+    diverged = sum(int(loc[3]) for loc in io.fold.out_loc) + int(io.fold.intake.loc[3])
+    page[board.DIVERGED] = diverged
+    if diverged:
+        print(f"{name}: {diverged} recomputed records differ from what had been published", file=sys.stderr)
+        return EXIT_DIVERGED
+    return EXIT_OK
+
+
+def _wait(thread: threading.Thread, page: Any, done: int) -> None:
+    """Start the hot thread and wait for its end; SIGTERM and SIGINT set the stop word."""
+    wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(wake_write)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    thread.start()
+    while True:
+        readable, _, _ = select.select([wake_read, done], [], [])
+        if done in readable:
+            break
+        os.read(wake_read, 64)
+        page[board.STOP] = 1
+    thread.join()

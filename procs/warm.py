@@ -1,0 +1,36 @@
+"""Load or compile everything that a stage's loop calls, by running it once over rings on the heap.
+
+The zygote does this before it forks, so that a restarted stage computes its first record within milliseconds. The run is
+real (same types, same code), but its STOP word is set, so that it ends at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from procs import board, topology
+from procs.config import Profile, SymbolSettings
+from procs.fold import restore
+from procs.plan import Plan, plan_of
+from procs.stage import LoopSettings, World, heap_world
+
+
+def warm_plan(profile: Profile) -> Plan:
+    """A plan to warm up with: the profile's symbols, or one made up where a recording will bring them."""
+    import msgspec
+
+    symbols = profile.symbols or (SymbolSettings(name="BTCUSDT"),)
+    return plan_of(msgspec.structs.replace(profile, symbols=symbols))
+
+
+def warm_stage(name: str, profile: Profile) -> None:
+    """Compile or load one stage's loop."""
+    module: Any = importlib.import_module(topology.STAGE[name].module)
+    plan = warm_plan(profile)
+    world: World = heap_world({name: module.state_spec(plan.symbols)})
+    board.page(world.board, topology.stage_id(name))[board.STOP] = 1
+    io = module.build(plan, world, LoopSettings())
+    restore(io.fold)
+    module.poll(io)
+    module.run(io)

@@ -1,0 +1,1 @@
+"""HOW indices move: atomics, the slot-sequence ring, wait strategies. Knows bytes and words, nothing of trading."""

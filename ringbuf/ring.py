@@ -1,0 +1,314 @@
+"""The slot-sequence ring: one writer, several readers with cursors of their own.
+
+The writer fills a slot and release-stores its sequence, which lies in the slot's last word: a reader that polls the slot
+it wants next finds payload and permission in the same cache lines, and the writer's tail is never shared on the hot
+path. A gating reader's cursor is read by the writer only when its cached copy says "full".
+
+    writer: begin -> fill slot -> commit ... flush        reader: ready -> use slot -> advance ... release
+    (begin opens the slot: sequence 0)                    (release publishes the cursor)
+
+Private bookkeeping is one row of int64 an endpoint (`loc`), plain data: copying it is a checkpoint of the endpoint.
+
+A *recomputing* writer (one restarted from a checkpoint) runs through the same begin/commit: while its tail is below what
+the dead incarnation had published, begin hands out the scratch slot and commit compares instead of publishing, so
+that nothing is doubled, and a difference (which would mean that the fold is not deterministic) is counted.
+
+Not here: waiting (ringbuf.waiting), Python conveniences (ringbuf.endpoint), who owns what (shm.owner).
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from ringbuf import layout
+from ringbuf.intrinsics import (
+    exchange,
+    fence_acquire,
+    fence_release,
+    futex_wake,
+    load_acquire,
+    load_acquire2,
+    store_release,
+    store_release2,
+)
+from ringbuf.jit import Recs, Words, kernel
+from ringbuf.layout import (
+    ARMED_READERS,
+    ARMED_WRITER,
+    CAPACITY,
+    CURSOR,
+    DOORBELLS,
+    FULL_STALLS,
+    GATING,
+    LINE_WORDS,
+    LOSSY,
+    OVERRUNS,
+    POSITION,
+    READER_DOORBELL,
+    READER_LINES,
+    READERS,
+    RECORD_WORDS,
+    TAIL,
+    WATERMARK,
+    WRITER_DOORBELL,
+)
+
+LOC_WORDS: Final = 16
+
+# an output's private row
+O_TAIL: Final = 0  # next sequence to write
+O_GATE: Final = 1  # smallest gating cursor when last looked
+O_KNOWN: Final = 2  # below this the dead incarnation had published already
+O_DIVERGED: Final = 3  # recomputed records that differ from what had been published
+O_WATERMARK: Final = 4
+O_FLUSHED: Final = 5  # tail as last shown in the control page
+
+# an input's private row
+I_HEAD: Final = 0  # next sequence to read
+I_READER: Final = 1
+I_ENDED: Final = 2
+I_SHIFT: Final = 3  # ns that a record's time is put later in the merge (lookahead)
+I_TIMED: Final = 4  # 0: taken at once, outside the merge by time
+I_RELEASED: Final = 5  # cursor as last published
+
+NO_GATE: Final = 1 << 62
+
+
+class Output(NamedTuple):
+    """A ring's writing end."""
+
+    ctl: Words  # int64[512]
+    words: Words  # int64[capacity + 1, record words]
+    recs: Recs  # the same slots as records
+    loc: Words  # int64[16], private
+    identity: Words  # indices of the words that make a record's identity
+
+
+class Input(NamedTuple):
+    """A ring's reading end."""
+
+    ctl: Words
+    words: Words
+    recs: Recs
+    loc: Words
+
+
+def output(words: Words, record: np.dtype, loc: Words, identity: Words) -> Output:
+    """The writing end over a ring's payload words. `loc` is the caller's: int64[16], zeroed or restored."""
+    ctl, slots, recs = layout.views(words, record)
+    return Output(ctl, slots, recs, loc, identity)
+
+
+def input_(words: Words, record: np.dtype, loc: Words, reader: int) -> Input:
+    """The reading end number `reader` over a ring's payload words."""
+    ctl, slots, recs = layout.views(words, record)
+    if not 0 <= reader < int(ctl[READERS]):
+        raise layout.RingLayoutError(f"reader {reader}: the ring has {int(ctl[READERS])}")
+    loc[I_READER] = reader
+    return Input(ctl, slots, recs, loc)
+
+
+@kernel
+def smallest_cursor(ctl: Words) -> int:
+    """The smallest cursor of the gating readers; NO_GATE where nobody gates."""
+    smallest = NO_GATE
+    for reader in range(ctl[READERS]):
+        line = READER_LINES + reader * LINE_WORDS
+        if ctl[line + GATING] != 0:
+            cursor = load_acquire(ctl, line + CURSOR)
+            if cursor < smallest:
+                smallest = cursor
+    return smallest
+
+
+@kernel
+def room(ctl: Words, loc: Words, wanted: int) -> int:
+    """Free slots before the writer would overtake a gating reader; looks at the readers only if `wanted` seem missing."""
+    if ctl[LOSSY] != 0:
+        return ctl[CAPACITY]
+    free = ctl[CAPACITY] - (loc[O_TAIL] - loc[O_GATE])
+    if free < wanted:
+        gate = smallest_cursor(ctl)
+        if gate > loc[O_TAIL]:
+            gate = loc[O_TAIL]
+        loc[O_GATE] = gate
+        free = ctl[CAPACITY] - (loc[O_TAIL] - gate)
+    return free
+
+
+@kernel
+def begin(out: Output) -> int:
+    """Open the next slot and return its row; fill it, then commit. The caller has made sure that there is room.
+
+    Opening marks the slot unreadable before the first word of it changes, so that an observing reader that is lapped in
+    the middle of a copy sees it.
+    """
+    tail = out.loc[O_TAIL]
+    if tail < out.loc[O_KNOWN]:
+        return out.ctl[CAPACITY]
+    row = tail & (out.ctl[CAPACITY] - 1)
+    store_release2(out.words, row, out.ctl[RECORD_WORDS] - 1, 0)
+    fence_release()
+    return row
+
+
+@kernel
+def commit(out: Output) -> int:
+    """Publish the slot that begin opened; returns the record's sequence number (from 0)."""
+    tail = out.loc[O_TAIL]
+    last = out.ctl[RECORD_WORDS] - 1
+    row = tail & (out.ctl[CAPACITY] - 1)
+    if tail < out.loc[O_KNOWN]:
+        if load_acquire2(out.words, row, last) == tail + 1:
+            scratch = out.ctl[CAPACITY]
+            for k in range(out.identity.shape[0]):
+                if out.words[row, out.identity[k]] != out.words[scratch, out.identity[k]]:
+                    out.loc[O_DIVERGED] += 1
+                    break
+    else:
+        store_release2(out.words, row, last, tail + 1)
+    out.loc[O_TAIL] = tail + 1
+    return tail
+
+
+@kernel
+def ring_doorbell(doorbells: Words, number: int) -> None:
+    """Wake whoever sleeps on this doorbell. The bell's count changes first, so a sleeper-to-be sees that it was rung."""
+    store_release(doorbells, number, load_acquire(doorbells, number) + 1)
+    futex_wake(doorbells, number, 1 << 30)
+
+
+@kernel
+def wake_readers(ctl: Words, doorbells: Words) -> None:
+    """Ring for the readers that have said they sleep. Costs one load of a quiet line where nobody does.
+
+    No fence stands between the writer's stores and this load: the sleeper's membarrier takes its place
+    (ringbuf.waiting).
+    """
+    if load_acquire(ctl, ARMED_READERS) != 0:
+        armed = exchange(ctl, ARMED_READERS, 0)
+        for reader in range(ctl[READERS]):
+            if (armed >> reader) & 1:
+                ring_doorbell(doorbells, ctl[READER_DOORBELL + reader])
+
+
+@kernel
+def flush(ctl: Words, loc: Words, watermark: int, doorbells: Words) -> None:
+    """Show tail and watermark in the control page and wake sleeping readers if either moved.
+
+    The watermark is a promise: no record with a smaller `ts_ns` follows. It never falls.
+    """
+    moved = False
+    if loc[O_FLUSHED] != loc[O_TAIL]:
+        loc[O_FLUSHED] = loc[O_TAIL]
+        if loc[O_TAIL] > ctl[TAIL]:
+            store_release(ctl, TAIL, loc[O_TAIL])
+        moved = True
+    if watermark > loc[O_WATERMARK]:
+        loc[O_WATERMARK] = watermark
+        if watermark > ctl[WATERMARK]:
+            store_release(ctl, WATERMARK, watermark)
+        moved = True
+    if moved:
+        wake_readers(ctl, doorbells)
+
+
+@kernel
+def note_full(ctl: Words) -> None:
+    """Count one stall of the writer at a full ring (backpressure)."""
+    ctl[FULL_STALLS] += 1
+
+
+@kernel
+def ready(ctl: Words, words: Words, head: int) -> bool:
+    """Whether record `head` may be read."""
+    row = head & (ctl[CAPACITY] - 1)
+    return load_acquire2(words, row, ctl[RECORD_WORDS] - 1) == head + 1
+
+
+@kernel
+def release(ctl: Words, loc: Words, doorbells: Words) -> None:
+    """Publish the cursor: the writer may reuse every slot before it. Wakes a writer that sleeps for room."""
+    head = loc[I_HEAD]
+    line = READER_LINES + loc[I_READER] * LINE_WORDS
+    ctl[line + POSITION] = head
+    if loc[I_RELEASED] != head:
+        loc[I_RELEASED] = head
+        store_release(ctl, line + CURSOR, head)
+        if load_acquire(ctl, ARMED_WRITER) != 0:
+            exchange(ctl, ARMED_WRITER, 0)
+            ring_doorbell(doorbells, ctl[WRITER_DOORBELL])
+
+
+@kernel
+def copy_observed(ctl: Words, words: Words, head: int, into: Words) -> int:
+    """Copy record `head` into `into` (int64[record words]) as a reader that the writer does not wait for.
+
+    1: copied whole. 0: not written yet. -1: lapped, it is gone (also when it was overwritten during the copy).
+    """
+    last = ctl[RECORD_WORDS] - 1
+    row = head & (ctl[CAPACITY] - 1)
+    seq = load_acquire2(words, row, last)
+    if seq != head + 1:
+        if seq > head + 1 or load_acquire(ctl, TAIL) > head:
+            return -1
+        return 0
+    for k in range(last):
+        into[k] = words[row, k]
+    fence_acquire()
+    if load_acquire2(words, row, last) != head + 1:
+        return -1
+    into[last] = seq
+    return 1
+
+
+@kernel
+def count_overrun(ctl: Words, reader: int, lost: int) -> None:
+    """Add records that a lapped reader lost to its line."""
+    ctl[READER_LINES + reader * LINE_WORDS + OVERRUNS] += lost
+
+
+@kernel
+def published_tail(ctl: Words, words: Words, start: int) -> int:
+    """The sequence after the last published record, looking forward from `start`: what a dead writer had got done.
+
+    TAIL is shown lazily, the slots' own sequences are the truth. `start` must not lie after it.
+    """
+    tail = start
+    shown = load_acquire(ctl, TAIL)
+    if shown > tail:
+        tail = shown
+    while ready(ctl, words, tail):
+        tail += 1
+    return tail
+
+
+def own_doorbells(words: Words) -> Words:
+    """The doorbells inside a ring's own control page, for rings that stand alone."""
+    return words[DOORBELLS : DOORBELLS + layout.DOORBELL_COUNT]
+
+
+__all__ = [
+    "ARMED_READERS",
+    "ARMED_WRITER",
+    "Input",
+    "Output",
+    "begin",
+    "commit",
+    "copy_observed",
+    "count_overrun",
+    "flush",
+    "input_",
+    "note_full",
+    "output",
+    "own_doorbells",
+    "published_tail",
+    "ready",
+    "release",
+    "ring_doorbell",
+    "room",
+    "smallest_cursor",
+    "wake_readers",
+]

@@ -1,0 +1,147 @@
+"""What the simulated exchange remembers: dtypes, parameters, start state. All of it is plain data.
+
+Orders stand in fixed columns (`o_*`), a slot each, in one doubly linked list a symbol in the order of arrival. Slot
+SCRATCH holds the order that is being looked at before it has a slot of its own. Messages under way stand in a FIFO (`p_*`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from sim.latency import bounds_ns
+from sim.rng import stream
+from sim.settings import SimulatedExchange
+from sim.venue_book import VENUE_BOOK_FIELDS
+from trading.book import clear
+from trading.jit import Recs, kernel
+
+MAX_ORDERS: Final = 512
+MAX_PENDING: Final = 1024
+MAX_WALK: Final = 32
+"""Levels that one taking order reaches; what is left then finds no liquidity."""
+ROOM: Final = MAX_WALK + 4
+"""Reports that one arriving message can cause."""
+OUT_ROWS: Final = 2048
+"""Rows of the `out` array that every kernel of the exchange wants."""
+SCRATCH: Final = MAX_ORDERS
+NONE: Final = -1
+
+EXCH_STATE: Final = np.dtype(
+    [
+        *VENUE_BOOK_FIELDS,
+        ("book_ok", "i8"),  # a whole snapshot has come, and no STALE since
+        ("building", "i8"),  # levels of a snapshot are coming
+        ("market_stale", "i8"),  # the market ring says that the book is not to be used
+        ("first", "i8"),  # resting orders, by arrival; NONE: no order
+        ("last", "i8"),
+        ("trade_id", "i8"),
+    ],
+    align=True,
+)
+
+_SLOTS: Final = MAX_ORDERS + 1
+
+EXCH_GLOBAL: Final = np.dtype(
+    [
+        ("n_out", "i8"),  # reports written in this call
+        ("now_ns", "i8"),  # venue time: of the last event
+        ("last_arrival_ns", "i8"),
+        ("last_visible_ns", "i8"),
+        ("orders_received", "i8"),  # message numbers: counters of the latency draws
+        ("reports_sent", "i8"),
+        ("venue_order_id", "i8"),
+        ("ended", "i8"),  # END_* bits
+        ("end_ns", "i8"),  # when the market ended
+        ("closed", "i8"),
+        ("n_resting", "i8"),
+        ("reports_lost", "i8"),  # `out` was smaller than OUT_ROWS: a mistake of the caller
+        ("free", "i8", MAX_ORDERS),
+        ("n_free", "i8"),
+        ("o_order_id", "i8", _SLOTS),
+        ("o_venue_id", "i8", _SLOTS),
+        ("o_symbol", "i8", _SLOTS),
+        ("o_side", "i8", _SLOTS),
+        ("o_type", "i8", _SLOTS),
+        ("o_tif", "i8", _SLOTS),
+        ("o_purpose", "i8", _SLOTS),
+        ("o_price", "i8", _SLOTS),
+        ("o_key", "i8", _SLOTS),  # of the price, on its own side
+        ("o_qty", "i8", _SLOTS),
+        ("o_cum", "i8", _SLOTS),
+        ("o_decision", "f8", _SLOTS),
+        ("o_sent_ns", "i8", _SLOTS),
+        ("o_ahead", "i8", _SLOTS),  # queue model: lots ahead ...
+        ("o_level", "i8", _SLOTS),  # ... the level's quantity when last seen
+        ("o_printed", "i8", _SLOTS),  # ... prints since then
+        ("o_unexplained", "i8", _SLOTS),  # ... the last decrease without a print
+        ("o_moved", "i8", _SLOTS),  # ... by how much it moved us
+        ("o_unexplained_ns", "i8", _SLOTS),
+        ("o_next", "i8", _SLOTS),
+        ("o_previous", "i8", _SLOTS),
+        ("p_head", "i8"),  # free-running
+        ("p_tail", "i8"),
+        ("p_arrival_ns", "i8", MAX_PENDING),
+        ("p_sent_ns", "i8", MAX_PENDING),
+        ("p_kind", "i8", MAX_PENDING),
+        ("p_symbol", "i8", MAX_PENDING),
+        ("p_order_id", "i8", MAX_PENDING),  # CANCEL: the target
+        ("p_side", "i8", MAX_PENDING),
+        ("p_type", "i8", MAX_PENDING),
+        ("p_tif", "i8", MAX_PENDING),
+        ("p_purpose", "i8", MAX_PENDING),
+        ("p_price", "i8", MAX_PENDING),
+        ("p_qty", "i8", MAX_PENDING),
+        ("p_decision", "f8", MAX_PENDING),
+    ],
+    align=True,
+)
+
+EXCH_PARAMS: Final = np.dtype(
+    [
+        ("entry_seed", "i8"),
+        ("response_seed", "i8"),
+        ("entry_min_ns", "i8"),
+        ("entry_max_ns", "i8"),
+        ("response_min_ns", "i8"),
+        ("response_max_ns", "i8"),
+        ("queue_power", "f8"),
+        ("taker_share", "f8"),
+    ],
+    align=True,
+)
+
+
+def make_params(settings: SimulatedExchange, instruments: Recs) -> Recs:
+    """EXCH_PARAMS, shape (1,). Raises ValueError for latency bounds the wrong way round, or for no instrument."""
+    if len(instruments) == 0:
+        raise ValueError("the simulated exchange needs an instrument; add a symbol")
+    params = np.zeros(1, EXCH_PARAMS)
+    row = params[0]
+    row["entry_seed"], row["response_seed"] = stream(settings.seed, 1), stream(settings.seed, 2)
+    row["entry_min_ns"], row["entry_max_ns"], row["response_min_ns"], row["response_max_ns"] = bounds_ns(settings.latency)
+    row["queue_power"], row["taker_share"] = settings.queue_power, settings.taker_depth_share
+    return params
+
+
+def min_entry_ns(params: Recs) -> int:
+    """No order arrives sooner than this after it was sent."""
+    return int(params[0]["entry_min_ns"])
+
+
+def min_response_ns(params: Recs) -> int:
+    """No report is visible sooner than this after its event: from an event at t, reports have ts_ns >= t + this."""
+    return int(params[0]["response_min_ns"])
+
+
+@kernel
+def init(state: Recs, glob: Recs, params: Recs, instruments: Recs) -> None:
+    """Put zeroed state into its start: no book, no order, nothing under way."""
+    for s in range(state.size):
+        clear(state[s])
+        state[s].first = NONE
+        state[s].last = NONE
+    for i in range(MAX_ORDERS):
+        glob[0].free[i] = MAX_ORDERS - 1 - i
+    glob[0].n_free = MAX_ORDERS

@@ -1,0 +1,183 @@
+"""What a run's report holds: plain values that any layout can show and JSON can carry.
+
+`sim.report` fills it from records, `sim.tearsheet` lays it out as text. Nothing here computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypedDict
+
+from trading.kpis import Drawdown, Figure, Shortfall
+
+
+class HopLatency(TypedDict):
+    """One hop's latency, ns, of this machine's clock."""
+
+    count: int
+    p50_ns: float
+    p99_ns: float
+    p999_ns: float
+    max_ns: float
+
+
+class ReaderStats(TypedDict):
+    """Where one reader of a ring stands."""
+
+    head: int
+    overruns: int
+
+
+class RingStats(TypedDict):
+    """One ring at the end of the run. `backpressure`: how often its writer found it full."""
+
+    capacity: int
+    tail: int
+    backpressure: int
+    readers: Mapping[str, ReaderStats]
+
+
+class BookStats(TypedDict):
+    """One symbol's book: comparisons with the venue's own best bid and offer, and what its sequence said."""
+
+    oracle_checked: int
+    oracle_equal: int
+    gaps: int
+    resyncs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """What ran. Times are Unix ns; `observed_ns` leaves out silences."""
+
+    title: str
+    profile: str
+    sources: tuple[str, ...]
+    symbols: tuple[str, ...]
+    first_ts_ns: int
+    last_ts_ns: int
+    observed_ns: int
+    messages: int
+    market_records: int
+    wall_s: float
+    simulated: bool
+    assumptions: tuple[str, ...]  # fees, latency, seed, queue model: one short sentence each
+    order_digest: str
+    fill_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurposeRow:
+    """Orders of one purpose."""
+
+    purpose: str
+    sent: int
+    filled_orders: int
+    fills: int
+    turnover: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderCounts:
+    """What became of the orders. Counts of orders, except `fills`, `partial_fills` and `cancel_rejects` (of reports)."""
+
+    sent: int
+    acknowledged: int
+    rejected: int
+    rejects_by_reason: dict[str, int]
+    cancels_sent: int
+    canceled: int
+    cancel_rejects: int
+    expired: int
+    filled_whole: int
+    filled_partly: int
+    open_at_end: int
+    fills: int
+    partial_fills: int
+    fill_rate: Figure
+    maker_share: Figure
+    by_purpose: tuple[PurposeRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SymbolRow:
+    """One symbol's money. `position` in units of the base currency, signed; prices and money in the quote currency."""
+
+    symbol: str
+    fills: int
+    turnover: float
+    position: float
+    entry_price: float | None
+    mark_price: float | None
+    realised: float
+    unrealised: float
+    fees: float
+    net: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Money:
+    """Money in the quote currency. gross = realised + unrealised, before fees; net = gross - fees."""
+
+    currency: str
+    one_currency: bool
+    start_equity: float
+    end_equity: float
+    gross: float
+    fees: float
+    net: float
+    realised: float
+    unrealised: float
+    turnover: float
+    drawdown: Drawdown
+    curve: tuple[float, ...]  # equity, evenly spaced in observed time, a few dozen points
+    symbols: tuple[SymbolRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kpis:
+    """Figures over returns of `period_ns` and over round trips; `trials`: strategies tried before this one was shown."""
+
+    period_ns: int
+    observed_days: float
+    round_trips: int
+    trials: int
+    sharpe: Figure
+    sharpe_year: Figure
+    sortino: Figure
+    sortino_year: Figure
+    calmar: Figure
+    deflated_sharpe: Figure
+    win_rate: Figure
+    profit_factor: Figure
+    holding_ns: Figure
+    shortfall: Shortfall
+    ack_p50_ns: Figure
+    ack_p99_ns: Figure
+    ack_max_ns: Figure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkoutRow:
+    """Markouts in bps of one group of fills, in the order of `Report.horizons_ns`."""
+
+    group: str
+    fills: int
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """All of it: plain values, as JSON in `sim.report.render_json`."""
+
+    ran: Ran
+    orders: OrderCounts
+    money: Money
+    kpis: Kpis
+    horizons_ns: tuple[int, ...]
+    markouts: tuple[MarkoutRow, ...]
+    refusals: dict[str, int]
+    latency: dict[str, HopLatency]
+    rings: dict[str, RingStats]
+    books: dict[str, BookStats]

@@ -1,0 +1,114 @@
+"""What every test stands on: the recordings, a cache of compiled kernels that is never stale, and proof that nothing leaks.
+
+Not a place for fakes or builders of test objects: those ship with the packages that they imitate.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHM = Path("/dev/shm")
+CACHES_KEPT = 8
+DAY_S = 86_400
+"""Caches of compiled kernels beyond CACHES_KEPT go when unused for a day: a younger one may be another run's."""
+
+
+def imported_sources(starts: list[Path]) -> list[Path]:
+    """Every project file that the given files import, directly or not, themselves included; sorted."""
+    found: set[Path] = set()
+    waiting = list(starts)
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.add(path)
+        try:
+            tree = ast.parse(path.read_bytes())
+        except SyntaxError:
+            continue  # pytest itself reports it, with the line
+        for node in ast.walk(tree):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            for name in names:
+                base = ROOT.joinpath(*name.split("."))
+                waiting += [file for file in (base.with_suffix(".py"), base / "__init__.py") if file.is_file()]
+    return sorted(found)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Key numba's cache by the sources that these tests import: numba does not see an edited *imported* kernel.
+
+    Only files that name a kernel decorator count, so that editing the CLI recompiles nothing.
+    """
+    if "NUMBA_CACHE_DIR" in os.environ:
+        return
+    chosen = [Path(arg.split("::")[0]).resolve() for arg in config.args]
+    starts = [path for path in chosen if path.is_file()]
+    if len(starts) != len(chosen) or not chosen:
+        starts = sorted(ROOT.glob("tests/*.py"))
+    key = hashlib.sha256(platform.python_version().encode())  # numba itself looks at its version and the CPU
+    for path in imported_sources(starts):
+        source = path.read_bytes()
+        if b"kernel" in source or b"intrinsic" in source or b"njit" in source:
+            key.update(source)
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scalper" / "numba-tests"
+    ours = home / key.hexdigest()[:16]
+    ours.mkdir(parents=True, exist_ok=True)
+    ours.touch()
+    os.environ["NUMBA_CACHE_DIR"] = str(ours)
+    by_age = sorted(home.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in by_age[CACHES_KEPT:]:
+        if old.stat().st_mtime < ours.stat().st_mtime - DAY_S:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """The folder of recorded market data: SCALPER_DATA, else ../shared/data beside the project; skips without it."""
+    folder = Path(os.environ.get("SCALPER_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no recordings: {folder} is not a folder; set SCALPER_DATA to the one that holds them")
+    return folder
+
+
+def segments() -> set[str]:
+    """The names of all scalper segments that exist now."""
+    return {path.name for path in SHM.glob("scalper.*")}
+
+
+def mapped_by_strangers(names: set[str]) -> set[str]:
+    """Those segments that a living process outside this test run has mapped: another pipeline's, not a leak of ours."""
+    own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+    theirs = set()
+    for process in psutil.process_iter():
+        if process.pid in own:
+            continue
+        try:
+            maps = Path(f"/proc/{process.pid}/maps").read_text()
+        except OSError:
+            continue  # gone meanwhile, or not ours to look into
+        theirs |= {name for name in names if f"/dev/shm/{name}" in maps}
+    return theirs
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_in_shared_memory() -> Iterator[None]:
+    """Fails the run when a segment that it created still exists at its end."""
+    before = segments()
+    yield
+    left = segments() - before
+    left -= mapped_by_strangers(left)
+    assert not left, f"left in {SHM} by this test run: {sorted(left)}"

@@ -1,0 +1,135 @@
+"""The kill switch's latch: it holds, survives, fails closed, and only a reason removes it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from procs import killswitch, rundir
+from procs.killswitch import KillSwitchError, halted, reset, status, trip
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """State directory of instance "t"."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setattr(rundir, "SYSTEM_STATE", tmp_path / "system")
+    return rundir.state_dir("t")
+
+
+def history(folder: Path) -> list[dict[str, object]]:
+    """The history's entries."""
+    return [msgspec.json.decode(line) for line in (folder / "halts.log").read_bytes().splitlines()]
+
+
+def test_trip_and_reset(state: Path) -> None:
+    """Tripped: halted with its words; reset: free again; both stand in the history."""
+    assert status("t") is None and not halted("t") and reset("t", "me", "just in case") is None
+    latch = trip("t", "risk", "drawdown 9 %\nover 8 %")
+    assert (latch.who, latch.reason, latch.pid) == ("risk", "drawdown 9 % over 8 %", os.getpid())
+    assert halted("t") and status("t") == latch and "halted by risk at 20" in latch.in_words()
+    assert (state / "halt.json").stat().st_mode & 0o777 == 0o600
+    assert sorted(p.name for p in state.iterdir()) == ["halt.json", "halts.log"], "no temporary file stays"
+    assert reset("t", "me", "limits reviewed") == latch
+    assert not halted("t")
+    assert [(e["what"], e["who"], e["reason"]) for e in history(state)] == [
+        ("trip", "risk", "drawdown 9 % over 8 %"),
+        ("reset", "me", "limits reviewed"),
+    ]
+
+
+def test_the_first_words_hold(state: Path) -> None:
+    """A second trip does not overwrite why it began; the history has both."""
+    trip("t", "risk", "first")
+    assert trip("t", "operator", "second").reason == "first"
+    assert [e["reason"] for e in history(state)] == ["first", "second"]
+
+
+@pytest.mark.parametrize("words", ["", "  ", "\n"])
+def test_no_reason_no_reset(state: Path, words: str) -> None:
+    """Reset and trip want a name and a reason; without, the latch stays as it is."""
+    trip("t", "risk", "x")
+    for who, reason in ((words, "r"), ("w", words)):
+        with pytest.raises(ValueError, match="the kill switch wants a"):
+            reset("t", who, reason)
+        with pytest.raises(ValueError, match="the kill switch wants a"):
+            trip("t", who, reason)
+    assert halted("t")
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff", b'{"who": 5}', b"x" * 100_000])
+def test_a_damaged_latch_is_a_latch(state: Path, raw: bytes) -> None:
+    """Any bytes in the file: halted, and the reset works."""
+    (state / "halt.json").write_bytes(raw)
+    latch = status("t")
+    assert latch is not None and "is damaged" in latch.reason and str(state) in latch.in_words()
+    assert trip("t", "a", "b") == latch
+    reset("t", "me", "disk replaced")
+    assert not halted("t")
+
+
+@pytest.mark.parametrize("make", [lambda p: p.mkdir(), lambda p: p.symlink_to("/dev/null"), lambda p: os.mkfifo(p)])
+def test_whatever_stands_there_is_a_latch(state: Path, make: object) -> None:
+    """A folder, a link or a pipe in the latch's place: halted, without waiting."""
+    make(state / "halt.json")  # type: ignore[operator]
+    assert halted("t")
+
+
+def test_a_disk_that_refuses(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No room: KillSwitchError names the file, so that the caller halts by other means."""
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(KillSwitchError, match=r"halt\.json: the kill switch could not be latched \(No space left"):
+        trip("t", "risk", "x")
+    monkeypatch.undo()
+
+
+def test_a_reset_that_cannot_be_recorded_does_not_happen(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The history comes first: without it the latch stays."""
+    trip("t", "risk", "x")
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(killswitch, "_log", refuse)
+    with pytest.raises(KillSwitchError, match="could not be reset"):
+        reset("t", "me", "fine now")
+    assert halted("t")
+
+
+def _trip(n: int) -> str:
+    return trip("t", f"process {n}", "race").who
+
+
+def test_many_at_once_agree(state: Path) -> None:
+    """Eight processes trip together: all get the same latch, eight entries are in the history."""
+    with multiprocessing.get_context("fork").Pool(8) as pool:
+        winners = set(pool.map(_trip, range(8), chunksize=1))
+    latch = status("t")
+    assert latch is not None and winners == {latch.who}
+    assert len(history(state)) == 8
+
+
+def test_instances_do_not_share(state: Path) -> None:
+    """One instance's halt is not another's."""
+    trip("t", "risk", "x")
+    assert not halted("u")
+
+
+def test_the_services_state_counts_too(state: Path, tmp_path: Path) -> None:
+    """Where we may write the system service's state, its latch is ours: trip, status and reset reach both."""
+    (tmp_path / "system" / "t").mkdir(parents=True)
+    trip("t", "operator", "before the service starts")
+    assert (tmp_path / "system" / "t" / "halt.json").exists() and (state / "halt.json").exists()
+    (state / "halt.json").unlink()
+    assert halted("t"), "the service's latch alone halts"
+    reset("t", "operator", "checked")
+    assert not halted("t") and not (tmp_path / "system" / "t" / "halt.json").exists()

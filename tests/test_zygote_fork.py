@@ -1,0 +1,230 @@
+"""The zygote: loads, forks single-threaded, hands its children to the subreaper, and dies with it.
+
+The parent is a process of its own (this file as a program), because it must be a subreaper with no other children.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+LIMIT_S = 40.0
+
+
+def warm(profile: Any) -> None:
+    """As a stage module's."""
+    if profile.instance == "bad-warm":
+        raise RuntimeError("kernel does not compile")
+    if profile.instance == "cold":
+        # as numba does: machine code appears in the cache, the process has grown by compiling
+        Path(os.environ["NUMBA_CACHE_DIR"], "kernel.nbc").touch()
+    if profile.instance == "threads":
+        import threading
+
+        threading.Thread(target=signal.pause, daemon=True).start()
+
+
+def run_stage(name: str, runtime: Mapping[str, Any]) -> int:
+    """Reports on itself into a file, then does what its name says."""
+    status = Path("/proc/self/status").read_text()
+    sockets = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
+            if os.readlink(f"/proc/self/fd/{fd}").startswith("socket:"):
+                sockets.append(int(fd))
+    told = {
+        "pid": os.getpid(),
+        "ppid": os.getppid(),
+        "comm": Path("/proc/self/comm").read_text().strip(),
+        "started_ns": time.monotonic_ns(),
+        "requested_ns": runtime["requested_mono_ns"],
+        "incarnation": runtime["incarnation"],
+        "instance": runtime["profile"].instance,
+        "extra": runtime["extra"],
+        "sockets": sockets,
+        "blocked": next(line for line in status.splitlines() if line.startswith("SigBlk")),
+        "ignored": next(line for line in status.splitlines() if line.startswith("SigIgn")),
+        "threads_env": os.environ["OPENBLAS_NUM_THREADS"],
+    }
+    path = Path(runtime["run_dir"]) / f"{name}.{runtime['incarnation']}.json"
+    path.with_suffix(".new").write_text(json.dumps(told))
+    path.with_suffix(".new").rename(path)
+    match name:
+        case "returns":
+            return 7
+        case "raises":
+            raise RuntimeError("words for the log")
+        case "exits":
+            sys.exit(5)
+        case _:
+            signal.pause()
+            return 0
+
+
+def parent(folder: str, instance: str, stages: list[str], then: str) -> None:
+    """Plays the supervisor: starts a zygote, asks for stages, prints what it hears and how they end."""
+    import msgspec
+
+    from procs.config import load_profile, profile_json
+    from procs.zygote import PR_SET_CHILD_SUBREAPER, Begin, Failed, Ready, Spawn, Spawned, prctl
+    from procs.zygote_client import ZygoteClient
+
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    profile = load_profile("paper", {"instance": instance})
+    begin = Begin(
+        profile=msgspec.Raw(profile_json(profile)),
+        stages=dict.fromkeys(stages, "test_zygote_fork" if instance != "no-module" else "no_such_module"),
+        runner="test_zygote_fork:run_stage",
+        runtime={"run_dir": folder, "extra": [1, "x"]},
+        cache_dir=folder,
+        log_dir=folder,
+    )
+    client = ZygoteClient(begin, Path(folder) / "zygote.log")
+    heard: list[Any] = []
+    said: list[str] = []
+
+    def hear(kind: type) -> Any:
+        while True:
+            for message in heard:
+                if isinstance(message, kind):
+                    heard.remove(message)
+                    return message
+            if not select.select([client.channel], [], [], LIMIT_S)[0]:
+                raise TimeoutError(f"no {kind}")
+            new = client.messages()
+            heard.extend(new)
+            said.extend(type(m).__name__ for m in new)
+            if any(isinstance(m, Failed) for m in new):
+                print(json.dumps({"failed": [m.error for m in new if isinstance(m, Failed)][0]}), flush=True)
+                sys.exit(0)
+            if not new:
+                raise EOFError(f"the zygote hung up; wanted {kind}")
+
+    hear(Ready)
+    if instance == "cold":
+        print(json.dumps({"said": said}), flush=True)
+    pids = {}
+    for n, stage in enumerate(stages, 1):
+        client.request(Spawn(stage, n, time.monotonic_ns()))
+        pids[stage] = hear(Spawned).pid
+    print(json.dumps({"pids": pids, "zygote": client.pid}), flush=True)
+    if then == "wait":
+        signal.pause()
+    if then == "close":
+        client.close()
+        codes = {}
+        for _ in range(len(pids) + 1):
+            pid, status = os.wait()
+            codes[pid] = os.waitstatus_to_exitcode(status)
+        print(json.dumps({"codes": {name: codes[pid] for name, pid in pids.items()}, "zygote": codes[client.pid]}), flush=True)
+
+
+def start(folder: Path, instance: str, stages: list[str], then: str) -> subprocess.Popen[str]:
+    """The parent program, running."""
+    env = dict(os.environ) | {"PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
+    arguments = [sys.executable, __file__, str(folder), instance, json.dumps(stages), then]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, env=env, text=True)
+
+
+def test_children_belong_to_the_subreaper(tmp_path: Path) -> None:
+    """A stage is the supervisor's child, named, with its own output, unblocked signals, no socket, and its exit code arrives."""
+    stages = ["returns", "raises", "exits"]
+    with start(tmp_path, "t", stages, "close") as process:
+        out, _ = process.communicate(timeout=LIMIT_S)
+    first, second = map(json.loads, out.splitlines())
+    assert second["codes"] == {"returns": 7, "raises": 1, "exits": 5} and second["zygote"] == 0
+    for n, stage in enumerate(stages, 1):
+        told = json.loads((tmp_path / f"{stage}.{n}.json").read_text())
+        assert told["pid"] == first["pids"][stage] and told["ppid"] == process.pid
+        assert told["comm"] == f"scalper:{stage}"[:15]
+        assert (told["incarnation"], told["instance"], told["extra"]) == (n, "t", [1, "x"])
+        assert told["sockets"] == [] and told["blocked"].split()[1].strip("0") == ""
+        assert told["threads_env"] == "1"
+        assert told["started_ns"] > told["requested_ns"]
+    log = (tmp_path / "raises.log").read_text()
+    assert "RuntimeError: words for the log" in log and (tmp_path / "raises.log").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_supervisors_death_takes_all(tmp_path: Path) -> None:
+    """SIGKILL of the parent: zygote and stages get SIGKILL from the kernel."""
+    process = start(tmp_path, "t", ["a", "b"], "wait")
+    assert process.stdout is not None
+    told = json.loads(process.stdout.readline())
+    fds = [os.pidfd_open(pid) for pid in (*told["pids"].values(), told["zygote"])]
+    process.kill()
+    process.wait(LIMIT_S)
+    process.stdout.close()
+    for fd in fds:
+        assert select.select([fd], [], [], LIMIT_S)[0], "still alive"
+        os.close(fd)
+
+
+def test_a_zygote_that_compiled_starts_over(tmp_path: Path) -> None:
+    """After compiling it executes itself again, as the same process, and says so; stages come from the second one."""
+    with start(tmp_path, "cold", ["returns"], "close") as process:
+        out, _ = process.communicate(timeout=LIMIT_S)
+    lines = list(map(json.loads, out.splitlines()))
+    assert lines[0]["said"] == ["Warmed", "Compiled", "Warmed", "Ready"]
+    assert lines[2]["codes"] == {"returns": 7} and lines[2]["zygote"] == 0
+
+
+@pytest.mark.parametrize(
+    ("instance", "words"),
+    [
+        ("bad-warm", "RuntimeError: kernel does not compile"),
+        ("threads", "started 1 threads; a fork may deadlock"),
+        ("no-module", "ModuleNotFoundError: No module named 'no_such_module'"),
+    ],
+)
+def test_failures_are_told(tmp_path: Path, instance: str, words: str) -> None:
+    """A kernel that does not compile, a module that starts threads or is not there: told in words, traceback in the log."""
+    with start(tmp_path, instance, ["a"], "close") as process:
+        out, _ = process.communicate(timeout=LIMIT_S)
+    assert words in json.loads(out)["failed"]
+    assert "Traceback" in (tmp_path / "zygote.log").read_text()
+
+
+def test_by_hand_it_says_what_to_use() -> None:
+    """`python -m procs.zygote` by a person is refused with the right command."""
+    done = subprocess.run([sys.executable, "-m", "procs.zygote"], cwd=HERE.parent, capture_output=True, text=True, timeout=40)
+    assert done.returncode == 2 and "scalperctl start" in done.stderr
+
+
+def test_log_rotation(tmp_path: Path) -> None:
+    """A log that has grown past its limit is put aside at the next spawn; a link in its place is refused."""
+    from procs import zygote
+
+    (tmp_path / "risk.log").write_bytes(b"x" * (zygote.LOG_ROTATE_BYTES + 1))
+    os.close(zygote._open_log(str(tmp_path), "risk"))
+    assert (tmp_path / "risk.log").stat().st_size == 0
+    assert (tmp_path / "risk.log.1").stat().st_size == zygote.LOG_ROTATE_BYTES + 1
+    (tmp_path / "feed.log").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        zygote._open_log(str(tmp_path), "feed")
+
+
+def test_a_hang_up_before_begin(tmp_path: Path) -> None:
+    """A supervisor that hangs up before it said anything: the zygote ends quietly."""
+    from procs import zygote
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.close()
+    with theirs:
+        assert zygote.serve(theirs, os.getpid()) == 0
+
+
+if __name__ == "__main__":
+    parent(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), sys.argv[4])

@@ -1,0 +1,251 @@
+"""Binance market-data frames (spot and USD-M) from bytes to integers: one pass, no objects, nothing rounded.
+
+Understood, as combined-stream frames `{"stream":...,"data":{...}}` and bare: `depthUpdate` (diff depth), `trade`, `aggTrade`,
+`bookTicker` (spot's has no "e") and, bare only, the REST depth snapshot. Keys may come in any order and with blanks;
+unknown keys are stepped over. Partial-depth streams (`@depth5|10|20`) look like diffs or snapshots and are neither: they
+count as unknown. A frame is malformed if it is no JSON object, says something twice, lacks a field that its kind needs or
+holds a number that the instrument cannot (more decimals than its tick or lot, or no multiple of the tick).
+
+Levels go straight into the caller's depth rows (price_ticks, qty_lots, flags: ASK or 0); everything else into FRAME_FIELDS.
+
+What this module is not: it keeps no book, no sequence, no memory from frame to frame.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from trading.binance_layout import (
+    E_AGG_TRADE,
+    E_BBO,
+    E_DEPTH,
+    E_TRADE,
+    I_AGG_ID,
+    I_EVENT_TIME,
+    I_FIRST_ID,
+    I_LAST_ID,
+    I_PREV_ID,
+    I_SNAPSHOT_ID,
+    I_TIME,
+    I_TRADE_ID,
+    MAX_MS,
+    MAX_SNAPSHOT_LEVELS,
+    MAX_US,
+    S_DEPTH,
+    SEEN_BOOK_SIDE,
+    SEEN_DIFF_SIDE,
+    SEEN_MAKER,
+    T_ASK,
+    T_ASK_QTY,
+    T_BID,
+    T_BID_QTY,
+    T_KIND,
+    T_PRICE,
+    T_QTY,
+    T_STREAM,
+    TEXT_BIT,
+    Frame,
+    FrameKind,
+)
+from trading.binance_object import (
+    named_symbol,
+    scan_levels,
+    scan_object,
+    scan_units,
+)
+from trading.instruments import Market
+from trading.jit import Bytes, Recs, kernel
+from trading.records import Flag
+from trading.scan import (
+    OPEN_BRACE,
+    address_of,
+    byte_at,
+    pack,
+    skip_space,
+)
+
+_UNKNOWN: Final = int(FrameKind.UNKNOWN)
+_MALFORMED: Final = int(FrameKind.MALFORMED)
+_DEPTH: Final = int(FrameKind.DEPTH)
+_TRADE: Final = int(FrameKind.TRADE)
+_AGG_TRADE: Final = int(FrameKind.AGG_TRADE)
+_BBO: Final = int(FrameKind.BBO)
+_SNAPSHOT: Final = int(FrameKind.SNAPSHOT)
+_ASK_FLAG: Final = int(Flag.ASK)
+_USDM: Final = int(Market.BINANCE_USDM)
+_AT: Final = ord("@")
+
+
+@kernel
+def _is_partial_depth(base: int, frame: Frame, end: int) -> bool:
+    """Whether the stream's name is `...@depth<digits>...`: the top of a book, not its changes."""
+    if frame.seen & (1 << (TEXT_BIT + T_STREAM)) == 0:
+        return False
+    p = base + frame.texts[T_STREAM]
+    stop = p + frame.text_lens[T_STREAM]
+    while p < stop and byte_at(p) != _AT:
+        p += 1
+    return p + 6 < stop and pack(p + 1, 5, end) == S_DEPTH and 48 <= byte_at(p + 6) <= 57
+
+
+@kernel
+def _kind(base: int, end: int, frame: Frame) -> int:
+    """The FrameKind by "e", or by the keys that came where there is no "e"; UNKNOWN for others."""
+    if frame.seen & (1 << (TEXT_BIT + T_KIND)) != 0:
+        n = frame.text_lens[T_KIND]
+        at = base + frame.texts[T_KIND]
+        word = pack(at, min(n, 8), end)
+        if n == 11 and word == E_DEPTH[0] and pack(at + 8, 3, end) == E_DEPTH[1]:
+            return _UNKNOWN if _is_partial_depth(base, frame, end) else _DEPTH
+        if n == 5 and word == E_TRADE:
+            return _TRADE
+        if n == 8 and word == E_AGG_TRADE:
+            return _AGG_TRADE
+        if n == 10 and word == E_BBO[0] and pack(at + 8, 2, end) == E_BBO[1]:
+            return _BBO
+        return _UNKNOWN
+    if frame.seen & (1 << I_SNAPSHOT_ID) != 0:
+        return _SNAPSHOT if frame.enveloped == 0 else _UNKNOWN
+    needed = (1 << I_LAST_ID) | (1 << (TEXT_BIT + T_BID)) | (1 << (TEXT_BIT + T_ASK))
+    return _BBO if frame.seen & needed == needed else _UNKNOWN
+
+
+@kernel
+def _has(frame: Frame, bits: int) -> bool:
+    return frame.seen & bits == bits
+
+
+@kernel
+def _exchange_ns(frame: Frame) -> int:
+    """Matching time if given, else event time, in Unix ns (sent as ms, or as us with 16 digits); 0: none, -1: impossible."""
+    if frame.seen & (1 << I_TIME) != 0:
+        value = frame.integers[I_TIME]
+    elif frame.seen & (1 << I_EVENT_TIME) != 0:
+        value = frame.integers[I_EVENT_TIME]
+    else:
+        return 0
+    if value <= MAX_MS:
+        return value * 1_000_000
+    if 10**15 <= value <= MAX_US:
+        return value * 1000
+    return -1
+
+
+@kernel
+def _pair(base: int, end: int, frame: Frame, price: int, qty: int, side: int, instrument: Any) -> bool:
+    """Convert the price and quantity strings of two text slots into bbo_ticks/bbo_lots[side]."""
+    ticks, p = scan_units(base + frame.texts[price] - 1, end, instrument.price_decimals, instrument.tick_units)
+    if p < 0:
+        return False
+    lots, p = scan_units(base + frame.texts[qty] - 1, end, instrument.qty_decimals, 1)
+    if p < 0:
+        return False
+    frame.bbo_ticks[side] = ticks
+    frame.bbo_lots[side] = lots
+    return True
+
+
+@kernel
+def _take_depth(base: int, end: int, kind: int, usdm: bool, instruments: Recs, frame: Frame, rows: Recs) -> bool:
+    """Check a diff's or snapshot's fields, and scan the levels that had to wait for the symbol."""
+    bit = SEEN_BOOK_SIDE if kind == _SNAPSHOT else SEEN_DIFF_SIDE
+    if not _has(frame, bit | (bit << 1)):
+        return False
+    if frame.levels_symbol >= 0 and frame.levels_symbol != frame.symbol:
+        return False
+    for side in range(2):
+        at = frame.late_sides[side]
+        if at > 0 and scan_levels(base + at, end, instruments[frame.symbol], side * _ASK_FLAG, frame, rows) < 0:
+            return False
+    if kind == _SNAPSHOT:
+        frame.last_id = frame.integers[I_SNAPSHOT_ID]
+        bids = 0
+        for i in range(frame.n_levels):
+            bids += rows[i].flags != _ASK_FLAG
+        return bids <= MAX_SNAPSHOT_LEVELS and frame.n_levels - bids <= MAX_SNAPSHOT_LEVELS
+    if not _has(frame, (1 << I_FIRST_ID) | (1 << I_LAST_ID)) or (usdm and not _has(frame, 1 << I_PREV_ID)):
+        return False
+    frame.first_id = frame.integers[I_FIRST_ID]
+    frame.last_id = frame.integers[I_LAST_ID]
+    frame.prev_id = frame.integers[I_PREV_ID] if usdm else 0
+    return frame.first_id <= frame.last_id and frame.prev_id <= frame.last_id
+
+
+@kernel
+def _take_trade(base: int, end: int, kind: int, instrument: Any, frame: Frame) -> bool:
+    slot = I_AGG_ID if kind == _AGG_TRADE else I_TRADE_ID
+    texts = (1 << (TEXT_BIT + T_PRICE)) | (1 << (TEXT_BIT + T_QTY))
+    if not _has(frame, (1 << slot) | texts | (1 << I_TIME) | SEEN_MAKER):
+        return False
+    frame.last_id = frame.integers[slot]
+    return _pair(base, end, frame, T_PRICE, T_QTY, 0, instrument)
+
+
+@kernel
+def _take_bbo(base: int, end: int, instrument: Any, frame: Frame) -> bool:
+    """An empty side comes as price 0 and quantity 0; crossed or half-empty pairs are refused."""
+    bids = (1 << (TEXT_BIT + T_BID)) | (1 << (TEXT_BIT + T_BID_QTY))
+    asks = (1 << (TEXT_BIT + T_ASK)) | (1 << (TEXT_BIT + T_ASK_QTY))
+    if not _has(frame, (1 << I_LAST_ID) | bids | asks):
+        return False
+    frame.last_id = frame.integers[I_LAST_ID]
+    if not _pair(base, end, frame, T_BID, T_BID_QTY, 0, instrument):
+        return False
+    if not _pair(base, end, frame, T_ASK, T_ASK_QTY, 1, instrument):
+        return False
+    bid = frame.bbo_ticks[0]
+    ask = frame.bbo_ticks[1]
+    if (bid == 0) != (frame.bbo_lots[0] == 0) or (ask == 0) != (frame.bbo_lots[1] == 0):
+        return False
+    return bid == 0 or ask == 0 or bid < ask
+
+
+@kernel
+def decode(buf: Bytes, start: int, end: int, hint: int, instruments: Recs, frame: Frame, rows: Recs) -> int:
+    """Decode the frame at `buf[start:end]` into `frame` and, for depth, its levels into `rows[0:n_levels]`.
+
+    `hint` is the instrument of frames that name none (-1: unknown). Answers a FrameKind. With MALFORMED, `frame.symbol` and
+    `frame.is_depth` say whose book has missed a message, as far as the bytes still tell. Rows beyond n_levels may hold
+    leftovers. Any bytes are safe; 0 <= start and end <= len(buf) are the caller's to see to.
+    """
+    frame.seen = 0
+    frame.faults = 0
+    frame.enveloped = 0
+    frame.late_sides[0] = 0
+    frame.late_sides[1] = 0
+    frame.levels_symbol = -1
+    frame.symbol = -1
+    frame.is_depth = 0
+    frame.n_levels = 0
+    base = address_of(buf) + start
+    end = base + end - start
+    p = skip_space(base, end)
+    if p >= end or byte_at(p) != OPEN_BRACE:
+        return _MALFORMED
+    p = scan_object(base, p, end, hint, instruments, frame, rows)
+    whole = p >= 0 and skip_space(p, end) == end
+    kind = _kind(base, end, frame)
+    if kind == _UNKNOWN:
+        return _UNKNOWN if whole else _MALFORMED
+    if kind == _SNAPSHOT:
+        frame.symbol = hint if 0 <= hint < instruments.shape[0] else -1
+    else:
+        frame.symbol = named_symbol(base, frame, hint, instruments)
+    frame.is_depth = 1 if kind == _DEPTH else 0
+    if frame.symbol < 0:
+        return _UNKNOWN if whole else _MALFORMED
+    if not whole or frame.faults != 0:
+        return _MALFORMED
+    frame.ts_exchange_ns = _exchange_ns(frame)
+    if frame.ts_exchange_ns < 0:
+        return _MALFORMED
+    instrument = instruments[frame.symbol]
+    if kind == _TRADE or kind == _AGG_TRADE:
+        good = _take_trade(base, end, kind, instrument, frame)
+        if good and (frame.bbo_ticks[0] == 0 or frame.bbo_lots[0] == 0):
+            return _UNKNOWN  # USD-M sends such placeholders ("X":"NA"); nothing was traded
+    elif kind == _BBO:
+        good = _take_bbo(base, end, instrument, frame)
+    else:
+        good = _take_depth(base, end, kind, instrument.market == _USDM, instruments, frame, rows)
+    return kind if good else _MALFORMED

@@ -1,0 +1,363 @@
+"""One order book as plain int64 arrays: every price level, best first, without allocation.
+
+A side is kept by *key*: the price in ticks for asks, minus the price for bids, so that on both sides the best level is
+the smallest key and one code serves both. Near the best, quantities stand in a dense window of WINDOW keys, used as
+a ring (slot = key mod WINDOW: moving the window copies nothing), with a bitmap of three levels to find the next one:
+
+    lots  [ .  .  7  .  2  .  . ...  ]   one word a key, meaningful only where its bit is set
+    bits0 one bit a key      bits1 one bit a word of bits0      bits2 one bit a word of bits1
+
+Levels beyond the window are kept in `far`, sorted worst first: most changes happen near the window, so the tail
+that an insertion moves is short. Invariants: every level with key < base + WINDOW is in the window, none lies below `base`,
+and `best` is the smallest key (NO_KEY: the side is empty). `far` holds FAR levels; when it is full the worst level is
+forgotten and counted in `levels_dropped` (beyond it the depth is unknown, as it is beyond a venue's snapshot).
+
+What this module is not: it knows no message, sequence or venue; whether the book is right is the feed fold's business.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from trading.jit import kernel
+from trading.records import LEVELS
+from trading.scan import lowest_bit
+
+BID: Final = 0
+ASK: Final = 1
+
+WINDOW: Final = 16384
+FAR: Final = 5120
+NO_KEY: Final = 2**62
+_MASK: Final = WINDOW - 1
+_MARGIN: Final = WINDOW // 8  # keys kept free before the best level when the window is placed
+_DRIFT: Final = WINDOW // 4  # the window follows when the best level has gone further than this from its base
+_WORDS0: Final = WINDOW // 64
+_WORDS1: Final = _WORDS0 // 64
+
+assert WINDOW & _MASK == 0 and 1 <= _WORDS1 <= 64, "the bitmap has three levels of 64 bits"
+assert FAR >= 5000, "a snapshot of 5000 levels a side must fit however thin the book is"
+
+BOOK_FIELDS: Final[tuple[Any, ...]] = (
+    ("base", "i8", 2),  # first key of the window, by side
+    ("best", "i8", 2),  # smallest key or NO_KEY
+    ("near_count", "i8", 2),  # levels in the window
+    ("far_count", "i8", 2),
+    ("levels_dropped", "i8"),
+    ("window_moves", "i8"),
+    ("top_ticks", "i8", (2, LEVELS)),  # what `fill_top` was last asked for; 0: no such level
+    ("top_lots", "i8", (2, LEVELS)),
+    ("bits2", "i8", 2),
+    ("bits1", "i8", (2, _WORDS1)),
+    ("bits0", "i8", (2, _WORDS0)),
+    ("lots", "i8", (2, WINDOW)),
+    ("far_key", "i8", (2, FAR)),
+    ("far_lots", "i8", (2, FAR)),
+)
+"""Fields of a book's state, to stand in a larger state record. Kernels take such a record (`book = state[i]`)."""
+
+BOOK: Final = np.dtype(list(BOOK_FIELDS), align=True)
+
+Book = Any
+"""A numba record that has BOOK_FIELDS."""
+
+
+@intrinsic
+def _shift(typingctx: Any, words: Any, to: Any, start: Any, count: Any) -> Any:
+    """memmove within a contiguous int64 array: words[to:to + count] = words[start:start + count]. Bounds are the caller's."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        target = builder.gep(array.data, [args[1]])
+        source = builder.gep(array.data, [args[2]])
+        cgutils.raw_memmove(builder, target, source, args[3], 8)
+        return context.get_dummy_value()
+
+    if isinstance(words, types.Array) and words.dtype == types.int64 and words.ndim == 1:
+        return types.none(words, types.int64, types.int64, types.int64), codegen
+    return None
+
+
+@kernel
+def _shift_far(book: Book, side: int, to: int, start: int, count: int) -> None:
+    """Move `count` far levels from index `start` to index `to`."""
+    if count > 0:
+        _shift(book.far_key[side], to, start, count)
+        _shift(book.far_lots[side], to, start, count)
+
+
+@kernel
+def clear(book: Book) -> None:
+    """Forget all levels. Quantities stay behind in the arrays; without their bit they mean nothing."""
+    for side in range(2):
+        book.base[side] = 0
+        book.best[side] = NO_KEY
+        book.near_count[side] = 0
+        book.far_count[side] = 0
+        book.bits2[side] = 0
+        for i in range(_WORDS1):
+            book.bits1[side, i] = 0
+        for i in range(_WORDS0):
+            book.bits0[side, i] = 0
+
+
+@kernel
+def _next_slot(book: Book, side: int, slot: int) -> int:
+    """The first occupied slot at or after `slot`, -1 if there is none up to the end of the ring."""
+    w = slot >> 6
+    found = book.bits0[side, w] & (-1 << (slot & 63))
+    if found != 0:
+        return (w << 6) | lowest_bit(found)
+    w += 1
+    if w >= _WORDS0:
+        return -1
+    v = w >> 6
+    found = book.bits1[side, v] & (-1 << (w & 63))
+    if found == 0:
+        v += 1
+        if v >= _WORDS1:
+            return -1
+        found = book.bits2[side] & (-1 << v)
+        if found == 0:
+            return -1
+        v = lowest_bit(found)
+        found = book.bits1[side, v]
+    w = (v << 6) | lowest_bit(found)
+    return (w << 6) | lowest_bit(book.bits0[side, w])
+
+
+@kernel
+def next_near(book: Book, side: int, key: int) -> int:
+    """The smallest occupied key of the window at or after `key` (>= base), NO_KEY if there is none."""
+    limit = book.base[side] + WINDOW
+    if key >= limit:
+        return NO_KEY
+    slot = key & _MASK
+    found = _next_slot(book, side, slot)
+    if found < 0:
+        found = _next_slot(book, side, 0) + WINDOW
+        if found < WINDOW:
+            return NO_KEY
+    key += found - slot
+    return key if key < limit else NO_KEY
+
+
+@kernel
+def _occupy(book: Book, side: int, key: int, lots: int) -> None:
+    """Set a level within the window; `lots` > 0."""
+    slot = key & _MASK
+    book.lots[side, slot] = lots
+    w = slot >> 6
+    bit = 1 << (slot & 63)
+    word = book.bits0[side, w]
+    if word & bit != 0:
+        return
+    book.bits0[side, w] = word | bit
+    book.near_count[side] += 1
+    if word == 0:
+        v = w >> 6
+        book.bits1[side, v] |= 1 << (w & 63)
+        book.bits2[side] |= 1 << v
+    if key < book.best[side]:
+        book.best[side] = key
+
+
+@kernel
+def _vacate(book: Book, side: int, key: int) -> bool:
+    """Clear a level within the window; whether there was one. Leaves `best` alone."""
+    slot = key & _MASK
+    w = slot >> 6
+    bit = 1 << (slot & 63)
+    word = book.bits0[side, w]
+    if word & bit == 0:
+        return False
+    word ^= bit
+    book.bits0[side, w] = word
+    book.near_count[side] -= 1
+    if word == 0:
+        v = w >> 6
+        book.bits1[side, v] ^= 1 << (w & 63)
+        if book.bits1[side, v] == 0:
+            book.bits2[side] ^= 1 << v
+    return True
+
+
+@kernel
+def _far_place(book: Book, side: int, key: int) -> int:
+    """Index of the first far level whose key is <= `key` (they stand worst first)."""
+    low = 0
+    high = book.far_count[side]
+    while low < high:
+        middle = (low + high) >> 1
+        if book.far_key[side, middle] > key:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@kernel
+def _far_set(book: Book, side: int, key: int, lots: int) -> None:
+    """Set (lots > 0) or remove (0) a level beyond the window."""
+    count = book.far_count[side]
+    place = _far_place(book, side, key)
+    if place < count and book.far_key[side, place] == key:
+        if lots > 0:
+            book.far_lots[side, place] = lots
+            return
+        _shift_far(book, side, place, place + 1, count - 1 - place)
+        book.far_count[side] = count - 1
+        return
+    if lots == 0:
+        return
+    if count == FAR:
+        book.levels_dropped += 1
+        if place == 0:
+            return
+        place -= 1
+        _shift_far(book, side, 0, 1, place)
+    else:
+        _shift_far(book, side, place + 1, place, count - place)
+        book.far_count[side] = count + 1
+    book.far_key[side, place] = key
+    book.far_lots[side, place] = lots
+
+
+@kernel
+def _evict(book: Book, side: int, first: int) -> None:
+    """Take all window levels with key >= `first` over to `far`, whose levels are all worse than these."""
+    moved = 0
+    key = next_near(book, side, first)
+    while key != NO_KEY:
+        moved += 1
+        key = next_near(book, side, key + 1)
+    count = book.far_count[side]
+    excess = max(0, count + moved - FAR)
+    book.levels_dropped += excess
+    _shift_far(book, side, 0, excess, count - excess)
+    place = count + moved - excess  # the best of the evicted ends up last
+    book.far_count[side] = place
+    key = next_near(book, side, first)
+    while key != NO_KEY:
+        place -= 1
+        if place >= 0:
+            book.far_key[side, place] = key
+            book.far_lots[side, place] = book.lots[side, key & _MASK]
+        _vacate(book, side, key)
+        key = next_near(book, side, key + 1)
+
+
+@kernel
+def _move_window(book: Book, side: int, base: int) -> None:
+    """Let the window start at `base`, at or below the best level; levels change places with `far` as needed."""
+    book.window_moves += 1
+    old = book.base[side]
+    if base < old:
+        _evict(book, side, max(old, base + WINDOW))
+        book.base[side] = base
+        return
+    book.base[side] = base
+    count = book.far_count[side]
+    while count > 0 and book.far_key[side, count - 1] < base + WINDOW:
+        count -= 1
+        _occupy(book, side, book.far_key[side, count], book.far_lots[side, count])
+    book.far_count[side] = count
+
+
+@kernel
+def set_level(book: Book, side: int, key: int, lots: int) -> None:
+    """The level at `key` (asks: price in ticks, bids: minus that) now has `lots`; 0 removes it. |key| < 2**61."""
+    offset = key - book.base[side]
+    if 0 <= offset < WINDOW and book.best[side] != NO_KEY:
+        if lots > 0:
+            _occupy(book, side, key, lots)
+        elif _vacate(book, side, key) and key == book.best[side]:
+            best = next_near(book, side, key + 1)
+            if best == NO_KEY and book.far_count[side] > 0:
+                best = book.far_key[side, book.far_count[side] - 1]
+                book.best[side] = best
+                _move_window(book, side, best - _MARGIN)
+            book.best[side] = best
+    elif book.best[side] == NO_KEY:
+        if lots > 0:
+            book.base[side] = key - _MARGIN
+            _occupy(book, side, key, lots)
+    elif offset >= WINDOW:
+        _far_set(book, side, key, lots)
+    elif lots > 0:
+        _move_window(book, side, key - _MARGIN)
+        book.best[side] = key
+        _occupy(book, side, key, lots)
+
+
+@kernel
+def follow(book: Book) -> None:
+    """Move each window after its best level if that has drifted; call it once a message."""
+    for side in range(2):
+        best = book.best[side]
+        if best != NO_KEY and best - book.base[side] > _DRIFT:
+            _move_window(book, side, best - _MARGIN)
+
+
+@kernel
+def is_crossed(book: Book) -> bool:
+    """Best bid >= best ask (a locked book counts as crossed); never so with an empty side."""
+    return book.best[BID] != NO_KEY and book.best[ASK] != NO_KEY and book.best[BID] + book.best[ASK] <= 0
+
+
+@kernel
+def lots_at(book: Book, side: int, key: int) -> int:
+    """Quantity at a key, 0 if there is no such level."""
+    offset = key - book.base[side]
+    if book.best[side] == NO_KEY or offset < 0:
+        return 0
+    if offset < WINDOW:
+        slot = key & _MASK
+        return book.lots[side, slot] if book.bits0[side, slot >> 6] & (1 << (slot & 63)) != 0 else 0
+    place = _far_place(book, side, key)
+    if place < book.far_count[side] and book.far_key[side, place] == key:
+        return book.far_lots[side, place]
+    return 0
+
+
+@kernel
+def next_key(book: Book, side: int, key: int) -> int:
+    """The smallest occupied key at or after `key`, in the window or beyond; NO_KEY if there is none."""
+    if book.best[side] == NO_KEY:
+        return NO_KEY
+    key = max(key, book.best[side])
+    found = next_near(book, side, key)
+    if found != NO_KEY or book.far_count[side] == 0:
+        return found
+    place = _far_place(book, side, key)  # at `key` itself, if it is there; else one past the next
+    if place < book.far_count[side] and book.far_key[side, place] == key:
+        return key
+    return book.far_key[side, place - 1] if place > 0 else NO_KEY
+
+
+@kernel
+def fill_top(book: Book, side: int, key: int, first: int) -> None:
+    """Fill `top_ticks[side, first:]` and `top_lots` with the levels at or after `key`, best first, zeros when they run out."""
+    i = first
+    found = next_key(book, side, key)
+    while i < LEVELS and found != NO_KEY:
+        book.top_ticks[side, i] = found if side == ASK else -found
+        book.top_lots[side, i] = lots_at(book, side, found)
+        i += 1
+        if i < LEVELS:
+            found = next_key(book, side, found + 1)
+    while i < LEVELS:
+        book.top_ticks[side, i] = 0
+        book.top_lots[side, i] = 0
+        i += 1
+
+
+@kernel
+def count_levels(book: Book, side: int) -> int:
+    """Levels that this side knows."""
+    return book.near_count[side] + book.far_count[side]

@@ -1,0 +1,210 @@
+"""Two-sided quotes by the `skewed` rule: where they should stand now, told only when that matters.
+
+`half = max(min_spread_bps/1e4, volatility_weight * vol) * mid / 2`, `skew = inventory/max_inventory * skew * mid`,
+`bid = mid - half - skew`, `ask = mid + half - skew` (FORMULAS, market making), the bid rounded down and the ask up to a tick.
+`vol` is the realised volatility over one minute as a fraction: the EWMA (RiskMetrics 1996) deviation of the mid's log
+returns per bar of `features.bar_ms`, scaled by the square root of time. Until it is warm nothing is quoted.
+
+When a target is told:
+- at once, if a side that is out must be pulled: book not usable or not fresh (both sides), or the inventory leaves no room
+  for another order on that side, or its quantity or price is no longer allowed;
+- otherwise not sooner than `requote_ms` after the last one, and only if a side appears or a price moved by more than
+  `requote_ticks` (within the tolerance an order keeps its place in the queue), or if a fill happened since: then the same
+  target is told again, for the filled side to be put back.
+
+What this module is not: it sends no orders and knows none; risk turns targets into orders, and limits stand there.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+
+from trading import bars
+from trading.bars import Rec
+from trading.instruments import notional_e8
+from trading.jit import Recs, kernel
+from trading.records import ExecType, Kind
+from trading.settings import Strategy
+
+QUOTE_STATE: Final = np.dtype(
+    [
+        *bars.BAR_FIELDS,
+        ("best_bid_ticks", "i8"),  # of the latest market record; 0: the book is not usable or not fresh
+        ("best_ask_ticks", "i8"),
+        ("inventory_lots", "i8"),  # signed, of every fill of the symbol
+        ("bid_ticks", "i8"),  # the target told last
+        ("bid_lots", "i8"),
+        ("ask_ticks", "i8"),
+        ("ask_lots", "i8"),
+        ("told_ts_ns", "i8"),
+        ("filled", "i8"),  # 1: a fill since the target was told
+    ],
+    align=True,
+)
+"""What is kept per symbol."""
+
+QUOTE_GLOBAL: Final = np.dtype([("quotes", "i8"), ("pulls", "i8"), ("fills", "i8")], align=True)
+"""Counts: targets told, those of them that pulled a side, fills taken."""
+
+QUOTE_PARAMS: Final = np.dtype(
+    [
+        ("enabled", "i8"),
+        ("bar_ns", "i8"),
+        ("decay", "f8"),
+        ("warm_returns", "i8"),
+        ("min_spread", "f8"),  # fraction of mid
+        ("volatility_weight", "f8"),
+        ("skew", "f8"),
+        ("order_notional", "f8"),
+        ("max_inventory_notional", "f8"),
+        ("requote_ticks", "i8"),
+        ("requote_ns", "i8"),
+    ],
+    align=True,
+)
+"""The settings as the kernels read them."""
+
+MAX_TICKS: Final = 2.0**53
+"""Beyond this a float does not hold every whole tick."""
+
+_QUOTE: Final = int(Kind.QUOTE)
+_FILL: Final = int(ExecType.FILL)
+
+
+def make_params(strategy: Strategy, instruments: Recs) -> Recs:
+    """QUOTE_PARAMS (1,) of a strategy; which symbols are quoted stands in `instruments.make_market`."""
+    q, f = strategy.quoting, strategy.features
+    params = np.zeros(1, QUOTE_PARAMS)
+    p = params[0]
+    p["enabled"] = q.enabled
+    p["bar_ns"], p["decay"] = f.bar_ms * 1_000_000, f.volatility_lambda
+    p["warm_returns"] = bars.warm_returns(f.volatility_lambda)
+    p["min_spread"], p["volatility_weight"], p["skew"] = q.min_spread_bps / 1e4, q.volatility_weight, q.skew
+    p["order_notional"], p["max_inventory_notional"] = q.order_notional, q.max_inventory_notional
+    p["requote_ticks"], p["requote_ns"] = q.requote_ticks, q.requote_ms * 1_000_000
+    return params
+
+
+def init(state: Recs, glob: Recs, params: Recs, instruments: Recs) -> None:
+    """Put QUOTE_STATE (n_symbols,) and QUOTE_GLOBAL (1,) into their start state: no inventory, nothing told."""
+    assert len(state) == len(instruments) and len(glob) == len(params) == 1
+    state[:] = np.zeros((), QUOTE_STATE)
+    glob[:] = np.zeros((), QUOTE_GLOBAL)
+    for s in range(len(state)):
+        bars.start(state[s])
+
+
+@kernel
+def minute_volatility(volatility: float) -> float:
+    """A deviation a second as one a minute, both fractions."""
+    return volatility * math.sqrt(bars.SECONDS_PER_MINUTE)
+
+
+@kernel
+def half_spread(mid: float, volatility: float, min_spread: float, volatility_weight: float) -> float:
+    """Half of the quoted spread in ticks; `volatility` is a fraction per minute (see the module)."""
+    return max(min_spread, volatility_weight * volatility) * mid * 0.5
+
+
+@kernel
+def _side_lots(instruments: Recs, symbol: int, price_ticks: int, lots: int, held: int, max_lots: float) -> int:
+    """Quantity of one side, 0 where none is allowed; `held` is the inventory seen from that side."""
+    it = instruments[symbol]
+    if price_ticks < 1 or lots < it.min_qty_lots or lots <= 0 or held + lots > max_lots:
+        return 0
+    if notional_e8(instruments, symbol, price_ticks, lots) < it.min_notional_e8:
+        return 0
+    return lots
+
+
+@kernel
+def _tell(symbol: int, ts_ns: int, s: Rec, g: Rec, p: Rec, instruments: Recs, o: Rec) -> int:
+    """Work out the target at `ts_ns` and tell it if it is due: 1 with `o` written, else 0."""
+    bid = ask = bid_lots = ask_lots = 0
+    mid = half = skew = 0.0
+    it = instruments[symbol]
+    if s.best_bid_ticks > 0 and s.returns >= p.warm_returns:
+        mid = 0.5 * (s.best_bid_ticks + s.best_ask_ticks)
+        lot_value = mid * it.tick_size * it.lot_size
+        max_lots = p.max_inventory_notional / lot_value
+        half = half_spread(mid, minute_volatility(s.volatility), p.min_spread, p.volatility_weight)
+        skew = s.inventory_lots / max_lots * p.skew * mid
+        # never crossing: what a post-only order must keep to, and bid <= ask - 1 holds before and after
+        # (bounded as floats, so that no inventory takes a price out of int64)
+        bid = int(max(0.0, min(math.floor(mid - half - skew), s.best_ask_ticks - 1.0)))
+        ask = int(min(MAX_TICKS, max(math.ceil(mid + half - skew), s.best_bid_ticks + 1.0)))
+        # the nudge keeps a quotient that is exact in decimals from landing one step below itself
+        wanted = int(min(p.order_notional / lot_value * (1.0 + 1e-12), float(it.max_qty_lots)))
+        step = max(1, it.step_lots)
+        lots = wanted // step * step
+        bid_lots = _side_lots(instruments, symbol, bid, lots, s.inventory_lots, max_lots)
+        ask_lots = _side_lots(instruments, symbol, ask, lots, -s.inventory_lots, max_lots)
+        if bid_lots == 0:
+            bid = 0
+        if ask_lots == 0:
+            ask = 0
+
+    pulls = (s.bid_lots > 0 and bid_lots == 0) or (s.ask_lots > 0 and ask_lots == 0)
+    if not pulls:
+        if bid_lots == 0 and ask_lots == 0:
+            return 0
+        appears = (s.bid_lots == 0 and bid_lots > 0) or (s.ask_lots == 0 and ask_lots > 0)
+        moves = abs(bid - s.bid_ticks) > p.requote_ticks or abs(ask - s.ask_ticks) > p.requote_ticks
+        told_before = s.told_ts_ns > 0
+        if not (appears or moves or s.filled) or (told_before and ts_ns - s.told_ts_ns < p.requote_ns):
+            return 0
+    s.bid_ticks, s.bid_lots, s.ask_ticks, s.ask_lots = bid, bid_lots, ask, ask_lots
+    s.told_ts_ns, s.filled = ts_ns, 0
+    g.quotes += 1
+    if pulls:
+        g.pulls += 1
+    o.ts_ns, o.kind, o.symbol, o.flags = ts_ns, _QUOTE, symbol, 0
+    o.bid_ticks, o.bid_lots, o.ask_ticks, o.ask_lots = bid, bid_lots, ask, ask_lots
+    o.fair_price, o.half_spread, o.skew = mid, half, skew
+    o.inventory_lots = s.inventory_lots
+    return 1
+
+
+@kernel
+def on_market(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instruments: Recs, out: Recs, at: int) -> int:
+    """Take MARKET_RECORD `recs[i]`; returns 1 with QUOTE_RECORD `out[at]` written if a target is due, else 0.
+
+    `fair_price` (the mid), `half_spread` and `skew` are in ticks; all 0 when the book is not usable.
+    A record of a symbol that is not quoted, or not in the table, is passed over.
+    """
+    rec = recs[i]
+    symbol = rec.symbol
+    if symbol < 0 or symbol >= len(state) or instruments[symbol].make_market == 0 or params[0].enabled == 0:
+        return 0
+    s, p = state[symbol], params[0]
+    if bars.usable(rec):
+        bars.roll(s, rec.ts_ns, 0.5 * (rec.bid_ticks[0] + rec.ask_ticks[0]), p.bar_ns, p.decay, p.warm_returns)
+        fresh = bars.note_book(s, rec)
+        s.best_bid_ticks = rec.bid_ticks[0] if fresh else 0
+        s.best_ask_ticks = rec.ask_ticks[0] if fresh else 0
+    else:
+        bars.interrupt(s)
+        s.best_bid_ticks = s.best_ask_ticks = 0
+    return _tell(symbol, rec.ts_ns, s, glob[0], p, instruments, out[at])
+
+
+@kernel
+def on_report(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instruments: Recs, out: Recs, at: int) -> int:
+    """Take REPORT_RECORD `recs[i]`; a FILL moves the inventory. Returns 1 with `out[at]` written if a target is due, else 0.
+
+    Every fill of the symbol counts, whatever the order's purpose; the ring delivers each once.
+    """
+    rec = recs[i]
+    symbol = rec.symbol
+    if rec.exec_type != _FILL or symbol < 0 or symbol >= len(state):
+        return 0
+    s, p = state[symbol], params[0]
+    s.inventory_lots += rec.side * rec.last_lots
+    s.filled = 1
+    glob[0].fills += 1
+    if instruments[symbol].make_market == 0 or p.enabled == 0:
+        return 0
+    return _tell(symbol, rec.ts_ns, s, glob[0], p, instruments, out[at])

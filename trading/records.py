@@ -1,0 +1,328 @@
+"""The records that travel on the rings: declared once, here, with units in the names.
+
+Every record is whole cache lines of 8-byte words. Word 0 is the time at which the record takes effect
+(`ts_ns`: Unix ns, virtual in replay), the last word is the ring's slot sequence, written by the ring alone.
+Prices and quantities are int64 ticks and lots; floats occur only in analytics.
+
+A field whose name ends in `_mono_ns` is a *stamp*: CLOCK_MONOTONIC of this machine, for latency figures
+only. Stamps are not part of a record's identity: two runs that agree in every other word are the same run.
+`identity_words` gives the words that count.
+
+What this module is not: it knows no ring, no venue, no process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import IntEnum, IntFlag
+from typing import Final
+
+import numpy as np
+
+LEVELS: Final = 5
+"""Book levels a side that a market record carries."""
+
+TS_END: Final = 2**62
+"""A time after every event: the watermark of a ring whose writer has ended."""
+
+
+class Kind(IntEnum):
+    """What a record says. One numbering for all rings, so that a dump needs no context."""
+
+    NONE = 0
+    END = 1  # the writer's last record: nothing follows
+    # market, depth
+    DEPTH = 10  # the book changed (market: top levels after the message; depth: one level)
+    TRADE = 11  # a print
+    BBO = 12  # best bid/offer message
+    SNAPSHOT = 13  # market: book rebuilt from a snapshot; depth: forget the book, levels follow
+    STALE = 14  # the book is not to be used until further notice
+    # signals, quotes
+    SIGNAL = 20
+    QUOTE = 30
+    # orders, wire
+    NEW = 40
+    CANCEL = 41
+    REFUSED = 42  # refusals ring: what risk did not let pass, and why
+    # executions, reports
+    REPORT = 50
+    # control
+    HALT = 60
+    RESUME = 61
+    INTAKE = 70  # intake log: `count` records of ring `ring` were taken next
+
+
+class Flag(IntFlag):
+    """`flags` of market and depth records."""
+
+    BOOK_VALID = 1  # the book follows the venue's sequence and is not crossed
+    AGGRESSOR_SELL = 2  # trade: the seller was the aggressor (Binance m=true)
+    ASK = 4  # depth: the level is on the ask side
+    LAST = 8  # depth: last level of its message
+
+
+class Side(IntEnum):
+    """Order side; the value is the sign of the position that a fill adds."""
+
+    SELL = -1
+    NONE = 0
+    BUY = 1
+
+
+class OrderType(IntEnum):
+    NONE = 0
+    MARKET = 1
+    LIMIT = 2
+    POST_ONLY = 3
+
+
+class TimeInForce(IntEnum):
+    NONE = 0
+    GTC = 1
+    IOC = 2
+
+
+class Purpose(IntEnum):
+    """Why an order exists."""
+
+    NONE = 0
+    ENTRY = 1  # opened by a signal
+    EXIT_STOP = 2
+    EXIT_TIME = 3
+    EXIT_TARGET = 4
+    EXIT_SIGNAL = 5
+    QUOTE = 6  # a side of a two-sided quote
+    FLATTEN = 7
+
+
+class ExecType(IntEnum):
+    """What an execution report tells."""
+
+    NONE = 0
+    ACK = 1
+    REJECT = 2
+    FILL = 3
+    CANCELED = 4
+    CANCEL_REJECT = 5
+    EXPIRED = 6
+
+
+class OrderStatus(IntEnum):
+    NONE = 0
+    PENDING_NEW = 1
+    OPEN = 2
+    PARTIAL = 3
+    PENDING_CANCEL = 4
+    FILLED = 5
+    CANCELED = 6
+    REJECTED = 7
+    EXPIRED = 8
+    UNKNOWN = 9
+
+
+class Refusal(IntEnum):
+    """Why risk (or the venue, from 100) refused an order. Each is counted and shown."""
+
+    NONE = 0
+    HALTED = 1
+    BOOK_STALE = 2
+    BOOK_CROSSED = 3
+    NOT_POSITIVE = 4  # quantity or price zero, negative or not a number
+    TICK_MULTIPLE = 5
+    STEP_MULTIPLE = 6
+    MAX_QTY = 7
+    MAX_NOTIONAL = 8
+    MIN_NOTIONAL = 9
+    MAX_POSITION = 10
+    MAX_OPEN_ORDERS = 11
+    PRICE_COLLAR = 12
+    SELF_MATCH = 13
+    MESSAGE_RATE = 14
+    LOSS_LIMIT = 15
+    DRAWDOWN = 16
+    PORTFOLIO_HEAT = 17
+    NO_EQUITY = 18
+    ORDER_RING_FULL = 19
+    ORDER_TABLE_FULL = 20
+    DUPLICATE = 21
+    SESSION_ENDED = 22
+    WOULD_CROSS = 23
+    # from the venue
+    VENUE_POST_ONLY = 100
+    VENUE_UNKNOWN_ORDER = 101
+    VENUE_NO_LIQUIDITY = 102
+    VENUE_FILTER = 103
+    VENUE_CLOSED = 104
+    VENUE_BOOK_STALE = 105
+    VENUE_TABLE_FULL = 106
+
+
+def _record(*fields: tuple[str, str] | tuple[str, str, int]) -> np.dtype:
+    """Pad the fields to whole cache lines and put the slot's sequence into the last word."""
+    used = np.dtype(list(fields), align=True).itemsize
+    assert used % 8 == 0, f"a record is made of 8-byte words, this one has {used} bytes"
+    lines = (used + 8 + 63) // 64
+    spare = lines * 8 - used // 8 - 1
+    tail: list = [("spare", "i8", spare)] if spare else []
+    return np.dtype([*fields, *tail, ("seq", "i8")], align=True)
+
+
+_HEADER: Final = (
+    ("ts_ns", "i8"),
+    ("cause_seq", "i8"),  # the record that this one answers: its sequence on ...
+    ("cause_ring", "i4"),  # ... the ring with this id (procs.topology); -1: a raw frame
+    ("kind", "i4"),
+    ("symbol", "i4"),  # index into the instrument table
+    ("flags", "i4"),
+)
+_STAMPS: Final = (
+    ("ts_origin_mono_ns", "i8"),  # when the frame at the root of this cause entered the pipeline
+    ("ts_publish_mono_ns", "i8"),  # when this record was published
+)
+
+DEPTH_RECORD: Final = _record(
+    *_HEADER,
+    ("price_ticks", "i8"),
+    ("qty_lots", "i8"),  # absolute; 0 removes the level
+    ("update_id", "i8"),
+)
+"""One level change of the full book, 64 B."""
+
+MARKET_RECORD: Final = _record(
+    *_HEADER,
+    *_STAMPS,
+    ("ts_exchange_ns", "i8"),
+    ("ts_recv_ns", "i8"),
+    ("update_id", "i8"),  # book update id; trade id for a trade
+    ("price_ticks", "i8"),  # of the trade, else 0
+    ("qty_lots", "i8"),  # of the trade, else 0
+    ("bid_ticks", "i8", LEVELS),  # best first; 0 where there is no such level
+    ("bid_lots", "i8", LEVELS),
+    ("ask_ticks", "i8", LEVELS),
+    ("ask_lots", "i8", LEVELS),
+)
+"""One market event with the top of the book after it, 256 B."""
+
+MAX_SIGNALS: Final = 16
+
+SIGNAL_RECORD: Final = _record(
+    *_HEADER,
+    *_STAMPS,
+    ("score", "f8"),  # 0..100, 50 neutral
+    ("confidence", "f8"),  # 0..1
+    ("urgency", "f8"),  # 0..100
+    ("mid", "f8"),  # ticks
+    ("spread_bps", "f8"),
+    ("volatility", "f8"),  # EWMA deviation of mid returns a second, as a fraction
+    ("atr_ticks", "f8"),
+    ("bid_ticks", "i8"),
+    ("ask_ticks", "i8"),
+    ("bid_lots", "i8"),
+    ("ask_lots", "i8"),
+    ("ready_mask", "i8"),  # bit i: signal i is warm
+    ("active_mask", "i8"),  # bit i: signal i contributes
+    ("side", "i4"),  # Side that the ensemble asks for after its gates
+    ("gate", "i4"),  # trading.ensemble.Gate that held it back, 0: none
+    ("regime", "i4"),
+    ("reason", "i4"),
+    ("strength", "f4", MAX_SIGNALS),  # -1..1 each
+)
+"""What the features process makes of one market record, 256 B."""
+
+QUOTE_RECORD: Final = _record(
+    *_HEADER,
+    *_STAMPS,
+    ("bid_ticks", "i8"),  # 0 with bid_lots 0: no bid wanted
+    ("bid_lots", "i8"),
+    ("ask_ticks", "i8"),
+    ("ask_lots", "i8"),
+    ("fair_price", "f8"),  # ticks
+    ("half_spread", "f8"),  # ticks
+    ("skew", "f8"),  # ticks
+    ("inventory_lots", "i8"),
+)
+"""A target quote, 128 B."""
+
+ORDER_RECORD: Final = _record(
+    *_HEADER,
+    *_STAMPS,
+    ("order_id", "i8"),  # client order id: a counter, unique within the run
+    ("target_order_id", "i8"),  # CANCEL: the order to cancel
+    ("side", "i4"),
+    ("order_type", "i4"),
+    ("time_in_force", "i4"),
+    ("purpose", "i4"),
+    ("price_ticks", "i8"),  # 0 for MARKET
+    ("qty_lots", "i8"),
+    ("decision_ticks", "f8"),  # mid when decided
+    ("refusal", "i4"),
+    ("approved", "i4"),  # 1: risk let it pass; the router sends nothing else
+)
+"""An order command, approved or refused, 128 B."""
+
+REPORT_RECORD: Final = _record(
+    *_HEADER,
+    *_STAMPS,
+    ("order_id", "i8"),
+    ("venue_order_id", "i8"),
+    ("trade_id", "i8"),
+    ("exec_type", "i4"),
+    ("order_status", "i4"),
+    ("side", "i4"),
+    ("refusal", "i4"),
+    ("purpose", "i4"),
+    ("maker", "i4"),
+    ("price_ticks", "i8"),  # limit price of the order
+    ("last_ticks", "i8"),  # FILL: price
+    ("last_lots", "i8"),  # FILL: quantity
+    ("cum_lots", "i8"),
+    ("leaves_lots", "i8"),
+    ("fee_e8", "i8"),  # FILL: fee in 1e-8 of the quote currency; negative is a rebate
+    ("decision_ticks", "f8"),
+    ("ts_exchange_ns", "i8"),  # when it happened at the venue (ts_ns is when we see it)
+    ("ts_sent_ns", "i8"),  # when the order left the router
+)
+"""An execution report, 192 B."""
+
+CONTROL_RECORD: Final = _record(*_HEADER, ("reason", "i8"))
+"""An operator's or the supervisor's word to risk, 64 B."""
+
+INTAKE_RECORD: Final = _record(*_HEADER, ("ring", "i8"), ("count", "i8"), ("first_seq", "i8"))
+"""One line of a stage's intake log, 64 B."""
+
+
+def words(record: np.dtype) -> int:
+    """8-byte words of a record, its sequence included."""
+    return record.itemsize // 8
+
+
+def layout_hash(record: np.dtype) -> int:
+    """A 63-bit hash of names, types and offsets: who attaches with another layout is refused."""
+    assert record.fields is not None
+    text = ";".join(f"{n}:{record.fields[n][0].str}:{record.fields[n][1]}:{record.fields[n][0].shape}" for n in record.names or ())
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def identity_words(record: np.dtype) -> np.ndarray:
+    """Indices of the words that make a record's identity: all but stamps, spare words and the sequence."""
+    assert record.fields is not None
+    keep: list[int] = []
+    for name in record.names or ():
+        dtype, offset = record.fields[name][:2]
+        if name.endswith("_mono_ns") or name in ("spare", "seq"):
+            continue
+        keep.extend(range(offset // 8, (offset + dtype.itemsize + 7) // 8))
+    return np.array(sorted(set(keep)), dtype=np.int64)
+
+
+for _r, _bytes in (
+    (DEPTH_RECORD, 64),
+    (MARKET_RECORD, 256),
+    (SIGNAL_RECORD, 256),
+    (QUOTE_RECORD, 128),
+    (ORDER_RECORD, 128),
+    (REPORT_RECORD, 192),
+    (CONTROL_RECORD, 64),
+    (INTAKE_RECORD, 64),
+):
+    assert _r.itemsize == _bytes, (_r, _r.itemsize)
