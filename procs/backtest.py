@@ -14,10 +14,12 @@ from typing import Any, Final
 import numpy as np
 
 from procs import board, topology
-from procs.fold import R_DONE, R_SINCE, flush_outputs, save, show_cursors
+from procs.block import R_DONE, R_LOW, R_SINCE, registers
+from procs.checkpoint import save, show_cursors
+from procs.merge import flush_outputs
 from procs.plan import Plan
-from procs.stage import LoopSettings, World, heap_world
-from ringbuf.jit import Recs, kernel
+from procs.stage import Bound, LoopSettings, World, heap_world
+from ringbuf.jit import Recs, Words, kernel
 from ringbuf.layout import CAPACITY, CURSOR, GATING, reader_line
 
 KEPT: Final = ("orders", "wire", "reports", "refusals")
@@ -34,17 +36,17 @@ class Run:
     """A backtest's outcome: the records of the kept rings, and the world as it stood at the end."""
 
     world: World
-    stages: dict[str, Any]
+    stages: dict[str, Bound]
     kept: dict[str, Recs] = field(default_factory=dict)
     rounds: int = 0
 
 
 @kernel
-def _give_back(fold: Any) -> None:
+def _give_back(b: Words) -> None:
     """Let the writers have the slots back: what a checkpoint does, without the copy."""
-    flush_outputs(fold)
-    fold.reg[R_SINCE] = 0
-    show_cursors(fold)
+    flush_outputs(b)
+    registers(b)[R_SINCE] = 0
+    show_cursors(b)
 
 
 class _Keeper:
@@ -87,34 +89,36 @@ def run(
     for entry in topology.RINGS:
         world.rings[entry.name][reader_line(entry.reader_index("recorder")) + GATING] = 0
     keepers = {name: _Keeper(world, name) for name in keep}
-    stages = {name: module.build(plan, world, LoopSettings()) for name, module in modules.items()}
+    stages: dict[str, Bound] = {name: module.build(plan, world, LoopSettings()) for name, module in modules.items()}
     outcome = Run(world, stages)
     feed_page = board.page(world.board, topology.stage_id("feed"))
     while True:
         work = 0
         for name in ORDER:
-            io = stages[name]
-            if io.fold.reg[R_DONE]:
+            bound = stages[name]
+            if bound.registers[R_DONE]:
                 continue
-            before = int(io.fold.reg[1])
-            work += modules[name].poll(io)
-            work += int(io.fold.reg[1]) != before
+            before = int(bound.registers[R_LOW])
+            work += modules[name].poll(bound.block)
+            work += int(bound.registers[R_LOW]) != before
             if checkpoints:
-                flush_outputs(io.fold)
-                save(io.fold)
+                flush_outputs(bound.block)
+                save(bound.block)
             else:
-                _give_back(io.fold)
+                _give_back(bound.block)
         for keeper in keepers.values():
             keeper.take()
         outcome.rounds += 1
         if progress is not None and outcome.rounds % 256 == 0:
-            modules["feed"].show(stages["feed"])
+            modules["feed"].show(stages["feed"].block)
             progress(int(feed_page[board.FRAMES]), plan.frames)
-        if all(io.fold.reg[R_DONE] for io in stages.values()):
+        if all(bound.registers[R_DONE] for bound in stages.values()):
             break
         if work == 0:
-            waiting = ", ".join(f"{n} (low {int(io.fold.reg[1])})" for n, io in stages.items() if not io.fold.reg[R_DONE])
+            waiting = ", ".join(
+                f"{n} (low {int(s.registers[R_LOW])})" for n, s in stages.items() if not s.registers[R_DONE]
+            )
             raise BacktestStalled(f"nobody can go on: {waiting}")
-    modules["feed"].show(stages["feed"])
+    modules["feed"].show(stages["feed"].block)
     outcome.kept = {name: keeper.all() for name, keeper in keepers.items()}
     return outcome

@@ -2,99 +2,106 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final
 
 from procs import board, topology
+from procs.block import R_DONE, R_LOW, R_NOW, page, registers
 from procs.config import Profile
-from procs.fold import R_DONE, R_LOW, R_NOW, Fold, conclude, end_input, finished, flush_outputs, next_run, settle, taken
+from procs.fold import conclude, end_input, finished, settle, taken
+from procs.merge import flush_outputs, next_run
 from procs.plan import Plan
-from procs.stage import LoopSettings, StateSpec, World, assemble, emit, emit_end, note_latency, scratch
+from procs.stage import (
+    Bound,
+    LoopSettings,
+    StateSpec,
+    World,
+    assemble,
+    emit,
+    emit_end,
+    in_recs,
+    in_row,
+    note_latency,
+    own,
+    own_words,
+    scratch,
+)
 from procs.warm import warm_stage
 from ringbuf.intrinsics import store_release
-from ringbuf.jit import Recs, Words, kernel
-from ringbuf.ring import I_HEAD, Input, Output
+from ringbuf.jit import Words, kernel
 from trading import features
-from trading.records import SIGNAL_RECORD, TS_END, Kind
+from trading.features import FEATURE_GLOBAL, FEATURE_PARAMS, FEATURE_STATE
+from trading.instruments import INSTRUMENT
+from trading.records import MARKET_RECORD, SIGNAL_RECORD, TS_END, Kind, words
 
-NAME = "features"
-MARKET = 0
-CAUSE = topology.RING["market"].ring_id
-END = int(Kind.END)
-
-
-class Io(NamedTuple):
-    fold: Fold
-    market: Input
-    signals: Output
-    state: Recs
-    glob: Recs
-    params: Recs
-    instruments: Recs
-    out: Recs
-    out_words: Words
+NAME: Final = "features"
+MARKET: Final = 0
+SIGNALS: Final = 0
+CAUSE: Final = topology.RING["market"].ring_id
+END: Final = int(Kind.END)
+# the stage's own arrays
+STATE, GLOB, PARAMS, INSTRUMENTS, SCRATCH = 0, 1, 2, 3, 4
+WIDTH: Final = words(SIGNAL_RECORD)
+POLL_RECORDS: Final = 1024
 
 
 def state_spec(symbols: int) -> StateSpec:
     """What the stage keeps between records."""
-    return (("state", features.FEATURE_STATE, symbols), ("glob", features.FEATURE_GLOBAL, 1))
+    return (("state", FEATURE_STATE, symbols), ("glob", FEATURE_GLOBAL, 1))
 
 
-def build(plan: Plan, world: World, loop: LoopSettings) -> Io:
+def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     """Bind the stage to its rings, with its state at the start."""
-    parts = assemble(NAME, world, state_spec(plan.symbols), loop)
+    bound = assemble(NAME, world, state_spec(plan.symbols), loop)
+    state, glob = bound.state["state"], bound.state["glob"]
     params = features.make_params(plan.strategy, plan.instruments)
-    features.init(parts.state["state"], parts.state["glob"], params, plan.instruments)
-    out, out_words = scratch(SIGNAL_RECORD, 1)
-    return Io(
-        parts.fold,
-        parts.inputs["market"],
-        parts.outputs["signals"],
-        parts.state["state"],
-        parts.state["glob"],
-        params,
-        plan.instruments,
-        out,
-        out_words,
-    )
+    features.init(state, glob, params, plan.instruments)
+    bound.give(state, glob, params, plan.instruments, scratch(SIGNAL_RECORD, 1))
+    return bound
 
 
 @kernel
-def poll(io: Io) -> int:
+def _on_market(b: Words, now: int) -> None:
+    recs, row = in_recs(b, MARKET, MARKET_RECORD), in_row(b, MARKET)
+    head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
+    if recs[row].kind == END:
+        emit_end(b, SIGNALS, recs[row].ts_ns, CAUSE, head)
+        end_input(b, MARKET)
+        registers(b)[R_LOW] = TS_END
+        registers(b)[R_DONE] = 1
+        return
+    note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
+    out = own(b, SCRATCH, SIGNAL_RECORD)
+    state, glob = own(b, STATE, FEATURE_STATE), own(b, GLOB, FEATURE_GLOBAL)
+    n = features.on_market(recs, row, state, glob, own(b, PARAMS, FEATURE_PARAMS), own(b, INSTRUMENTS, INSTRUMENT), out, 0)
+    if n > 0:
+        emit(b, SIGNALS, own_words(b, SCRATCH, WIDTH), 0, CAUSE, head, origin, now)
+
+
+@kernel
+def poll(b: Words) -> int:
     """Drain what is there; how many records were taken."""
-    fold = io.fold
     work = 0
-    while work < 1024:
-        ring, count = next_run(fold)
-        flush_outputs(fold)
+    while work < POLL_RECORDS:
+        ring, count = next_run(b)
+        flush_outputs(b)
         if count == 0:
             break
-        now = fold.reg[R_NOW]
+        now = registers(b)[R_NOW]
         for _ in range(count):
-            head = io.market.loc[I_HEAD]
-            row = head & (io.market.words.shape[0] - 2)
-            rec = io.market.recs[row]
-            if rec.kind == END:
-                emit_end(io.signals, rec.ts_ns, CAUSE, head)
-                end_input(fold, ring)
-                fold.reg[R_LOW] = TS_END
-                fold.reg[R_DONE] = 1
-            else:
-                note_latency(fold.board, rec.ts_publish_mono_ns, rec.ts_origin_mono_ns, now)
-                features.on_market(io.market.recs, row, io.state, io.glob, io.params, io.instruments, io.out, 0)
-                emit(io.signals, io.out_words, 0, CAUSE, head, rec.ts_origin_mono_ns, now)
-            taken(fold, ring)
+            _on_market(b, now)
+            taken(b, ring)
         work += count
     return work
 
 
 @kernel
-def run(io: Io) -> None:
+def run(b: Words) -> None:
     """The hot loop."""
-    store_release(io.fold.board, board.READY, 1)
+    store_release(page(b), board.READY, 1)
     idle = 0
-    while not finished(io.fold):
-        idle = settle(io.fold, poll(io), idle)
-    conclude(io.fold)
+    while not finished(b):
+        idle = settle(b, poll(b), idle)
+    conclude(b)
 
 
 def warm(profile: Profile) -> None:

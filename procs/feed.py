@@ -8,38 +8,71 @@ after its last checkpoint.
 from __future__ import annotations
 
 import mmap
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
-from procs import board
-from procs.config import Profile
-from procs.fold import (
-    C_IDLE_NS,
+from procs import board, topology
+from procs.block import (
+    A_BURST,
+    IDLE_NS,
+    OUT,
+    OUT_STRIDE,
+    OUTPUTS,
+    OWN,
     R_BLOCKED,
     R_DONE,
     R_LOW,
     R_SINCE,
     R_WAIT_NS,
-    Fold,
-    conclude,
-    finished,
-    flush_outputs,
-    settle,
+    out_ctl,
+    out_loc,
+    page,
+    registers,
 )
+from procs.config import Profile
+from procs.fold import conclude, finished, settle
+from procs.merge import flush_outputs
 from procs.plan import Plan
-from procs.stage import FRAME, LoopSettings, StateSpec, World, assemble, emit, emit_bare, emit_end, scratch
+from procs.stage import (
+    FRAME,
+    Bound,
+    LoopSettings,
+    StateSpec,
+    World,
+    aligned_words,
+    assemble,
+    emit,
+    emit_bare,
+    emit_end,
+    own,
+    own_words,
+    scratch,
+)
 from procs.warm import warm_stage
-from ringbuf.intrinsics import load_acquire, mono_ns, store_release
-from ringbuf.jit import Recs, Words, kernel
-from ringbuf.ring import O_KNOWN, O_TAIL, Output, note_full, room
+from ringbuf.intrinsics import bytes_at, load_acquire, mono_ns, store_release, words_at
+from ringbuf.jit import Words, kernel
+from ringbuf.ring import O_KNOWN, O_TAIL, note_full, room
 from sim import market_generator, spool
+from sim.market_generator import GEN_GLOBAL, GEN_PARAMS, GEN_STATE
 from trading import market
+from trading.instruments import INSTRUMENT
 from trading.jit import Bytes
-from trading.records import DEPTH_RECORD, MARKET_RECORD, TS_END
+from trading.market import FEED_GLOBAL, FEED_PARAMS, FEED_STATE
+from trading.records import DEPTH_RECORD, MARKET_RECORD, TS_END, words
 
 NAME: Final = "feed"
-FRAME_BUFFER: Final = 1 << 18
+FRAME_BUFFER: Final = market_generator.MAX_FRAME_BYTES
+POLL_FRAMES: Final = 256
+MARKET, DEPTH = 0, 1
+assert [ring.name for ring in topology.outputs(NAME)] == ["market", "depth"]
+assert topology.RING["depth"].burst >= market.MAX_DEPTH_OUT
+assert topology.RING["market"].burst >= market.MAX_MARKET_OUT
+MARKET_WIDTH: Final = words(MARKET_RECORD)
+DEPTH_WIDTH: Final = words(DEPTH_RECORD)
+# the stage's own arrays
+STATE, GLOB, PARAMS, INSTRUMENTS, SOURCE, SOURCE_SETTINGS, GEN, GEN_GLOB, GEN_SETTINGS = 0, 1, 2, 3, 4, 5, 6, 7, 8
+SPOOL, FRAME_BYTES, WHERE, MARKET_OUT, DEPTH_OUT = 9, 10, 11, 12, 13
 
 SOURCE_STATE: Final = np.dtype(
     [
@@ -54,28 +87,6 @@ SOURCE_STATE: Final = np.dtype(
     align=True,
 )
 SOURCE_PARAMS: Final = np.dtype([("generated", "i8"), ("speed", "f8"), ("expected", "i8")], align=True)
-
-
-class Io(NamedTuple):
-    fold: Fold
-    market: Output
-    depth: Output
-    state: Recs
-    glob: Recs
-    params: Recs
-    instruments: Recs
-    source: Recs
-    source_params: Recs
-    gen_state: Recs
-    gen_glob: Recs
-    gen_params: Recs
-    spool: Bytes
-    frame: Bytes
-    where: Words
-    market_out: Recs
-    market_words: Words
-    depth_out: Recs
-    depth_words: Words
 
 
 def state_spec(symbols: int) -> StateSpec:
@@ -98,199 +109,199 @@ def _mapped(plan: Plan) -> Bytes:
         return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), np.uint8)
 
 
-def build(plan: Plan, world: World, loop: LoopSettings) -> Io:
+def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     """Bind the stage to its rings and its source, with its state at the start."""
-    parts = assemble(NAME, world, state_spec(plan.symbols), loop)
-    state = parts.state
+    bound = assemble(NAME, world, state_spec(plan.symbols), loop)
+    kept = bound.state
     params = market.make_params()
-    market.init(state["state"], state["glob"], plan.instruments, params)
+    market.init(kept["state"], kept["glob"], plan.instruments, params)
     source_params = np.zeros(1, SOURCE_PARAMS)
     source_params[0]["generated"], source_params[0]["speed"] = plan.spool is None, plan.speed
     source_params[0]["expected"] = plan.frames
     gen_params = market_generator.make_params(plan.generator, plan.instruments)
     if plan.spool is None:
-        market_generator.init(state["gen_state"], state["gen_glob"], gen_params, plan.instruments)
-    market_out, market_words = scratch(MARKET_RECORD, market.MAX_MARKET_OUT)
-    depth_out, depth_words = scratch(DEPTH_RECORD, market.MAX_DEPTH_OUT)
-    return Io(
-        parts.fold,
-        parts.outputs["market"],
-        parts.outputs["depth"],
-        state["state"],
-        state["glob"],
+        market_generator.init(kept["gen_state"], kept["gen_glob"], gen_params, plan.instruments)
+    bound.give(
+        kept["state"],
+        kept["glob"],
         params,
         plan.instruments,
-        state["source"],
+        kept["source"],
         source_params,
-        state["gen_state"],
-        state["gen_glob"],
+        kept["gen_state"],
+        kept["gen_glob"],
         gen_params,
         _mapped(plan),
-        np.zeros(FRAME_BUFFER, np.uint8),
-        np.zeros(max(spool.OUT_WORDS, 8), np.int64),
-        market_out,
-        market_words,
-        depth_out,
-        depth_words,
+        aligned_words(FRAME_BUFFER // 8).view(np.uint8),
+        np.zeros(spool.OUT_WORDS, np.int64),
+        scratch(MARKET_RECORD, market.MAX_MARKET_OUT),
+        scratch(DEPTH_RECORD, market.MAX_DEPTH_OUT),
     )
+    return bound
 
 
 @kernel
-def _next_time(io: Io) -> int:
+def _bytes(b: Words, k: int) -> Bytes:
+    return bytes_at(b[OWN + 2 * k], b[OWN + 2 * k + 1])
+
+
+@kernel
+def _where(b: Words) -> Words:
+    return words_at(b[OWN + 2 * WHERE], b[OWN + 2 * WHERE + 1])
+
+
+@kernel
+def _next_time(b: Words) -> int:
     """Receive time of the next frame, or TS_END where there is none; fills `where` for a recording."""
-    src = io.source[0]
+    src = own(b, SOURCE, SOURCE_STATE)[0]
     if src.exhausted != 0:
         return TS_END
-    if io.source_params[0].generated != 0:
-        due = io.gen_glob[0].next_ts_ns
-        if due <= 0 or due >= TS_END:
-            return TS_END
-        return due
-    if spool.next_frame(io.spool, src.offset, io.where) == 0:
+    if own(b, SOURCE_SETTINGS, SOURCE_PARAMS)[0].generated != 0:
+        due = own(b, GEN_GLOB, GEN_GLOBAL)[0].next_ts_ns
+        return due if 0 < due < TS_END else TS_END
+    where = _where(b)
+    if spool.next_frame(_bytes(b, SPOOL), src.offset, where) == 0:
         return TS_END
-    return io.where[0]
+    return where[spool.OUT_RECV_NS]
 
 
 @kernel
-def _consume(io: Io, ts_ns: int, origin: int) -> None:
+def _consume(b: Words, ts_ns: int, origin: int) -> None:
     """Decode one frame and publish what it says."""
-    src = io.source[0]
-    if io.source_params[0].generated != 0:
-        length = market_generator.next_frame(io.gen_state, io.gen_glob, io.gen_params, io.instruments, io.frame)
-        if length == 0:
+    src = own(b, SOURCE, SOURCE_STATE)[0]
+    instruments = own(b, INSTRUMENTS, INSTRUMENT)
+    if own(b, SOURCE_SETTINGS, SOURCE_PARAMS)[0].generated != 0:
+        gen = own(b, GEN_GLOB, GEN_GLOBAL)
+        raw = _bytes(b, FRAME_BYTES)
+        start, end = 0, market_generator.next_frame(own(b, GEN, GEN_STATE), gen, own(b, GEN_SETTINGS, GEN_PARAMS), instruments, raw)
+        recv, symbol = gen[0].recv_ns, gen[0].symbol
+        if end == 0:
             src.exhausted = 1
             return
-        recv, symbol = io.gen_glob[0].recv_ns, io.gen_glob[0].symbol
-        m = market.on_frame(
-            io.frame,
-            0,
-            length,
-            ts_ns,
-            recv,
-            symbol,
-            io.state,
-            io.glob,
-            io.params,
-            io.instruments,
-            io.market_out,
-            io.depth_out,
-        )
     else:
-        src.offset = spool.next_frame(io.spool, src.offset, io.where)
-        length = io.where[3] - io.where[2]
-        m = market.on_frame(
-            io.spool,
-            io.where[2],
-            io.where[3],
-            ts_ns,
-            io.where[0],
-            io.where[1],
-            io.state,
-            io.glob,
-            io.params,
-            io.instruments,
-            io.market_out,
-            io.depth_out,
-        )
-    for k in range(io.glob[0].n_depth):
-        emit_bare(io.depth, io.depth_words, k, FRAME, src.frames)
+        raw, where = _bytes(b, SPOOL), _where(b)
+        src.offset = spool.next_frame(raw, src.offset, where)
+        recv, symbol = where[spool.OUT_RECV_NS], where[spool.OUT_SYMBOL]
+        start, end = where[spool.OUT_START], where[spool.OUT_END]
+    glob = own(b, GLOB, FEED_GLOBAL)
+    m = market.on_frame(
+        raw,
+        start,
+        end,
+        ts_ns,
+        recv,
+        symbol,
+        own(b, STATE, FEED_STATE),
+        glob,
+        own(b, PARAMS, FEED_PARAMS),
+        instruments,
+        own(b, MARKET_OUT, MARKET_RECORD),
+        own(b, DEPTH_OUT, DEPTH_RECORD),
+    )
+    for k in range(glob[0].n_depth):
+        emit_bare(b, DEPTH, own_words(b, DEPTH_OUT, DEPTH_WIDTH), k, FRAME, src.frames)
     now = mono_ns()
     for k in range(m):
-        emit(io.market, io.market_words, k, FRAME, src.frames, origin, now)
+        emit(b, MARKET, own_words(b, MARKET_OUT, MARKET_WIDTH), k, FRAME, src.frames, origin, now)
     src.frames += 1
-    src.bytes += length
+    src.bytes += end - start
     src.last_ns = ts_ns
-    io.fold.reg[R_SINCE] += 1
+    registers(b)[R_SINCE] += 1
 
 
 @kernel
-def _end(io: Io) -> None:
-    src = io.source[0]
-    emit_end(io.depth, src.last_ns + 1, FRAME, src.frames)
-    emit_end(io.market, src.last_ns + 1, FRAME, src.frames)
-    io.fold.reg[R_LOW] = TS_END
-    io.fold.reg[R_DONE] = 1
-    io.fold.reg[R_SINCE] += 1
+def _end(b: Words) -> None:
+    src, reg = own(b, SOURCE, SOURCE_STATE)[0], registers(b)
+    emit_end(b, DEPTH, src.last_ns + 1, FRAME, src.frames)
+    emit_end(b, MARKET, src.last_ns + 1, FRAME, src.frames)
+    reg[R_LOW] = TS_END
+    reg[R_DONE] = 1
+    reg[R_SINCE] += 1
 
 
 @kernel
-def _draining(io: Io) -> bool:
+def _draining(b: Words) -> bool:
     """Told to end, and not in the middle of computing again what had been published before."""
-    if load_acquire(io.fold.board, board.DRAIN) == 0:
+    if load_acquire(page(b), board.DRAIN) == 0:
         return False
-    return io.market.loc[O_TAIL] >= io.market.loc[O_KNOWN] and io.depth.loc[O_TAIL] >= io.depth.loc[O_KNOWN]
+    market_loc, depth_loc = out_loc(b, MARKET), out_loc(b, DEPTH)
+    return market_loc[O_TAIL] >= market_loc[O_KNOWN] and depth_loc[O_TAIL] >= depth_loc[O_KNOWN]
 
 
 @kernel
-def poll(io: Io) -> int:
+def _has_room(b: Words) -> bool:
+    reg = registers(b)
+    reg[R_BLOCKED] = 0
+    for o in range(b[OUTPUTS]):
+        burst = b[OUT + o * OUT_STRIDE + A_BURST]
+        if room(out_ctl(b, o), out_loc(b, o), burst) < burst:
+            reg[R_BLOCKED] |= 1 << o
+            note_full(out_ctl(b, o))
+    return reg[R_BLOCKED] == 0
+
+
+@kernel
+def poll(b: Words) -> int:
     """Let in the frames whose time has come; how many were decoded."""
-    fold = io.fold
-    src = io.source[0]
-    speed = io.source_params[0].speed
+    reg, src = registers(b), own(b, SOURCE, SOURCE_STATE)[0]
+    speed = own(b, SOURCE_SETTINGS, SOURCE_PARAMS)[0].speed
     work = 0
-    fold.reg[R_BLOCKED] = 0
-    fold.reg[R_WAIT_NS] = fold.settings[C_IDLE_NS]
-    while work < 256 and fold.reg[R_DONE] == 0:
-        for o in range(len(fold.out_ctl)):
-            if room(fold.out_ctl[o], fold.out_loc[o], fold.out_burst[o]) < fold.out_burst[o]:
-                fold.reg[R_BLOCKED] |= 1 << o
-                note_full(fold.out_ctl[o])
-        if fold.reg[R_BLOCKED] != 0:
-            break
-        recv = _next_time(io)
-        if recv >= TS_END or _draining(io):
-            _end(io)
-            flush_outputs(fold)
+    reg[R_WAIT_NS] = b[IDLE_NS]
+    while work < POLL_FRAMES and reg[R_DONE] == 0 and _has_room(b):
+        recv = _next_time(b)
+        if recv >= TS_END or _draining(b):
+            _end(b)
+            flush_outputs(b)
             work += 1
             break
-        ts_ns = recv if recv > src.last_ns else src.last_ns + 1
+        ts_ns = max(recv, src.last_ns + 1)
         origin = mono_ns()
         if src.frames == 0 and src.pace_mono_ns == 0:
             src.first_ns, src.pace_mono_ns = ts_ns, origin
         # nothing earlier than this frame can come any more, whoever waits for that may go on
-        fold.reg[R_LOW] = ts_ns
+        reg[R_LOW] = ts_ns
         if speed > 0.0:
             due = src.pace_mono_ns + int((ts_ns - src.first_ns) / speed)
             if origin < due:
-                flush_outputs(fold)
-                if due - origin < fold.reg[R_WAIT_NS]:
-                    fold.reg[R_WAIT_NS] = due - origin
+                flush_outputs(b)
+                reg[R_WAIT_NS] = min(reg[R_WAIT_NS], due - origin)
                 break
-        _consume(io, ts_ns, origin)
-        flush_outputs(fold)
+        _consume(b, ts_ns, origin)
+        flush_outputs(b)
         work += 1
     return work
 
 
 @kernel
-def show(io: Io) -> None:
+def show(b: Words) -> None:
     """Put the feed's figures on the board."""
-    page, src = io.fold.board, io.source[0]
-    page[board.FRAMES], page[board.FRAME_BYTES], page[board.SOURCE_NS] = src.frames, src.bytes, src.last_ns
-    page[board.FRAMES_EXPECTED] = io.source_params[0].expected
-    page[board.MALFORMED], page[board.UNKNOWN] = io.glob[0].malformed, io.glob[0].unknown
+    words, src = page(b), own(b, SOURCE, SOURCE_STATE)[0]
+    glob, state = own(b, GLOB, FEED_GLOBAL)[0], own(b, STATE, FEED_STATE)
+    words[board.FRAMES], words[board.FRAME_BYTES], words[board.SOURCE_NS] = src.frames, src.bytes, src.last_ns
+    words[board.FRAMES_EXPECTED] = own(b, SOURCE_SETTINGS, SOURCE_PARAMS)[0].expected
+    words[board.MALFORMED], words[board.UNKNOWN] = glob.malformed, glob.unknown
     gaps, resyncs, checked, equal = 0, 0, 0, 0
-    for s in range(io.state.shape[0]):
-        gaps += io.state[s].gaps
-        resyncs += io.state[s].resyncs
-        checked += io.state[s].oracle_checked
-        equal += io.state[s].oracle_equal
-    page[board.GAPS], page[board.RESYNCS] = gaps, resyncs
-    page[board.ORACLE_CHECKED], page[board.ORACLE_EQUAL] = checked, equal
+    for s in range(state.shape[0]):
+        gaps += state[s].gaps
+        resyncs += state[s].resyncs
+        checked += state[s].oracle_checked
+        equal += state[s].oracle_equal
+    words[board.GAPS], words[board.RESYNCS] = gaps, resyncs
+    words[board.ORACLE_CHECKED], words[board.ORACLE_EQUAL] = checked, equal
 
 
 @kernel
-def run(io: Io) -> None:
+def run(b: Words) -> None:
     """The hot loop."""
-    store_release(io.fold.board, board.READY, 1)
+    store_release(page(b), board.READY, 1)
     idle = 0
-    while not finished(io.fold):
-        work = poll(io)
+    while not finished(b):
+        work = poll(b)
         if work > 0:
-            show(io)
-        idle = settle(io.fold, work, idle)
-    show(io)
-    conclude(io.fold)
+            show(b)
+        idle = settle(b, work, idle)
+    show(b)
+    conclude(b)
 
 
 def warm(profile: Profile) -> None:

@@ -2,117 +2,128 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final
 
 from procs import board, topology
+from procs.block import R_DONE, R_LOW, R_NOW, page, registers
 from procs.config import Profile
-from procs.fold import R_DONE, R_LOW, R_NOW, Fold, conclude, end_input, ended, finished, flush_outputs, next_run, settle, taken
+from procs.fold import conclude, end_input, ended, finished, settle, taken
+from procs.merge import flush_outputs, next_run
 from procs.plan import Plan
-from procs.stage import LoopSettings, StateSpec, World, assemble, emit, emit_end, note_latency, scratch
+from procs.stage import (
+    Bound,
+    LoopSettings,
+    StateSpec,
+    World,
+    assemble,
+    emit,
+    emit_end,
+    in_recs,
+    in_row,
+    note_latency,
+    own,
+    own_words,
+    scratch,
+)
 from procs.warm import warm_stage
 from ringbuf.intrinsics import store_release
-from ringbuf.jit import Recs, Words, kernel
-from ringbuf.ring import I_HEAD, Input, Output
+from ringbuf.jit import Words, kernel
 from trading import quoting
-from trading.records import QUOTE_RECORD, TS_END, Kind
+from trading.instruments import INSTRUMENT
+from trading.quoting import QUOTE_GLOBAL, QUOTE_PARAMS, QUOTE_STATE
+from trading.records import MARKET_RECORD, QUOTE_RECORD, REPORT_RECORD, TS_END, Kind, words
 
-NAME = "quoter"
+NAME: Final = "quoter"
 REPORTS, MARKET = 0, 1
 assert topology.STAGE[NAME].inputs == ("reports", "market")
-REPORTS_ID = topology.RING["reports"].ring_id
-MARKET_ID = topology.RING["market"].ring_id
-END = int(Kind.END)
-
-
-class Io(NamedTuple):
-    fold: Fold
-    reports: Input
-    market: Input
-    quotes: Output
-    state: Recs
-    glob: Recs
-    params: Recs
-    instruments: Recs
-    out: Recs
-    out_words: Words
+QUOTES: Final = 0
+REPORTS_ID: Final = topology.RING["reports"].ring_id
+MARKET_ID: Final = topology.RING["market"].ring_id
+END: Final = int(Kind.END)
+# the stage's own arrays
+STATE, GLOB, PARAMS, INSTRUMENTS, SCRATCH = 0, 1, 2, 3, 4
+WIDTH: Final = words(QUOTE_RECORD)
+POLL_RECORDS: Final = 1024
 
 
 def state_spec(symbols: int) -> StateSpec:
     """What the stage keeps between records."""
-    return (("state", quoting.QUOTE_STATE, symbols), ("glob", quoting.QUOTE_GLOBAL, 1))
+    return (("state", QUOTE_STATE, symbols), ("glob", QUOTE_GLOBAL, 1))
 
 
-def build(plan: Plan, world: World, loop: LoopSettings) -> Io:
+def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     """Bind the stage to its rings, with its state at the start."""
-    parts = assemble(NAME, world, state_spec(plan.symbols), loop, feedback="reports")
+    bound = assemble(NAME, world, state_spec(plan.symbols), loop, feedback="reports")
+    state, glob = bound.state["state"], bound.state["glob"]
     params = quoting.make_params(plan.strategy, plan.instruments)
-    quoting.init(parts.state["state"], parts.state["glob"], params, plan.instruments)
-    out, out_words = scratch(QUOTE_RECORD, 1)
-    return Io(
-        parts.fold,
-        parts.inputs["reports"],
-        parts.inputs["market"],
-        parts.outputs["quotes"],
-        parts.state["state"],
-        parts.state["glob"],
-        params,
-        plan.instruments,
-        out,
-        out_words,
-    )
+    quoting.init(state, glob, params, plan.instruments)
+    bound.give(state, glob, params, plan.instruments, scratch(QUOTE_RECORD, 1))
+    return bound
 
 
 @kernel
-def poll(io: Io) -> int:
-    """Drain what is there; how many records were taken. After the market's END only reports are read, and nothing is said."""
-    fold = io.fold
+def _on_market(b: Words, now: int) -> None:
+    recs, row = in_recs(b, MARKET, MARKET_RECORD), in_row(b, MARKET)
+    head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
+    if recs[row].kind == END:
+        emit_end(b, QUOTES, recs[row].ts_ns, MARKET_ID, head)
+        end_input(b, MARKET)
+        return
+    note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
+    out = own(b, SCRATCH, QUOTE_RECORD)
+    state, glob = own(b, STATE, QUOTE_STATE), own(b, GLOB, QUOTE_GLOBAL)
+    n = quoting.on_market(recs, row, state, glob, own(b, PARAMS, QUOTE_PARAMS), own(b, INSTRUMENTS, INSTRUMENT), out, 0)
+    if n > 0:
+        emit(b, QUOTES, own_words(b, SCRATCH, WIDTH), 0, MARKET_ID, head, origin, now)
+
+
+@kernel
+def _on_report(b: Words, now: int) -> None:
+    """After the market's END the quoter only listens."""
+    recs, row = in_recs(b, REPORTS, REPORT_RECORD), in_row(b, REPORTS)
+    head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
+    if recs[row].kind == END:
+        end_input(b, REPORTS)
+        return
+    note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
+    out = own(b, SCRATCH, QUOTE_RECORD)
+    state, glob = own(b, STATE, QUOTE_STATE), own(b, GLOB, QUOTE_GLOBAL)
+    n = quoting.on_report(recs, row, state, glob, own(b, PARAMS, QUOTE_PARAMS), own(b, INSTRUMENTS, INSTRUMENT), out, 0)
+    if n > 0 and not ended(b, MARKET):
+        emit(b, QUOTES, own_words(b, SCRATCH, WIDTH), 0, REPORTS_ID, head, origin, now)
+
+
+@kernel
+def poll(b: Words) -> int:
+    """Drain what is there; how many records were taken."""
     work = 0
-    while work < 1024:
-        ring, count = next_run(fold)
-        flush_outputs(fold)
+    while work < POLL_RECORDS:
+        ring, count = next_run(b)
+        flush_outputs(b)
         if count == 0:
             break
-        now = fold.reg[R_NOW]
+        now = registers(b)[R_NOW]
         for _ in range(count):
             if ring == MARKET:
-                head = io.market.loc[I_HEAD]
-                row = head & (io.market.words.shape[0] - 2)
-                rec = io.market.recs[row]
-                if rec.kind == END:
-                    emit_end(io.quotes, rec.ts_ns, MARKET_ID, head)
-                    end_input(fold, ring)
-                else:
-                    note_latency(fold.board, rec.ts_publish_mono_ns, rec.ts_origin_mono_ns, now)
-                    n = quoting.on_market(io.market.recs, row, io.state, io.glob, io.params, io.instruments, io.out, 0)
-                    if n > 0:
-                        emit(io.quotes, io.out_words, 0, MARKET_ID, head, rec.ts_origin_mono_ns, now)
+                _on_market(b, now)
             else:
-                head = io.reports.loc[I_HEAD]
-                row = head & (io.reports.words.shape[0] - 2)
-                report = io.reports.recs[row]
-                if report.kind == END:
-                    end_input(fold, ring)
-                else:
-                    note_latency(fold.board, report.ts_publish_mono_ns, report.ts_origin_mono_ns, now)
-                    n = quoting.on_report(io.reports.recs, row, io.state, io.glob, io.params, io.instruments, io.out, 0)
-                    if n > 0 and not ended(fold, MARKET):
-                        emit(io.quotes, io.out_words, 0, REPORTS_ID, head, report.ts_origin_mono_ns, now)
-            taken(fold, ring)
-        if ended(fold, MARKET) and ended(fold, REPORTS):
-            fold.reg[R_LOW] = TS_END
-            fold.reg[R_DONE] = 1
+                _on_report(b, now)
+            taken(b, ring)
+        if ended(b, MARKET) and ended(b, REPORTS):
+            registers(b)[R_LOW] = TS_END
+            registers(b)[R_DONE] = 1
         work += count
     return work
 
 
 @kernel
-def run(io: Io) -> None:
+def run(b: Words) -> None:
     """The hot loop."""
-    store_release(io.fold.board, board.READY, 1)
+    store_release(page(b), board.READY, 1)
     idle = 0
-    while not finished(io.fold):
-        idle = settle(io.fold, poll(io), idle)
-    conclude(io.fold)
+    while not finished(b):
+        idle = settle(b, poll(b), idle)
+    conclude(b)
 
 
 def warm(profile: Profile) -> None:

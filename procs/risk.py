@@ -2,212 +2,250 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final
 
 from procs import board, topology
+from procs.block import R_DONE, R_LOW, R_NOW, R_UNTIMED, page, registers
 from procs.config import Profile
-from procs.fold import R_DONE, R_LOW, R_NOW, Fold, conclude, end_input, ended, finished, flush_outputs, next_run, settle, taken
+from procs.fold import conclude, end_input, ended, finished, settle, taken
+from procs.merge import flush_outputs, next_run
 from procs.plan import Plan
-from procs.stage import LoopSettings, StateSpec, World, assemble, emit, emit_end, note_latency, scratch
+from procs.stage import (
+    Bound,
+    LoopSettings,
+    StateSpec,
+    World,
+    assemble,
+    emit,
+    emit_end,
+    in_recs,
+    in_row,
+    note_latency,
+    own,
+    own_words,
+    scratch,
+)
 from procs.warm import warm_stage
 from ringbuf.intrinsics import store_release
-from ringbuf.jit import Recs, Words, kernel
-from ringbuf.ring import I_HEAD, O_TAIL, Input, Output
+from ringbuf.jit import Words, kernel
 from trading import risk
-from trading.records import ORDER_RECORD, TS_END, Kind
+from trading.instruments import INSTRUMENT
+from trading.records import (
+    CONTROL_RECORD,
+    MARKET_RECORD,
+    ORDER_RECORD,
+    QUOTE_RECORD,
+    REPORT_RECORD,
+    SIGNAL_RECORD,
+    TS_END,
+    Kind,
+    words,
+)
+from trading.risk import RISK_GLOBAL, RISK_PARAMS, RISK_STATE
 
-NAME = "risk"
+NAME: Final = "risk"
 CONTROL, REPORTS, MARKET, SIGNALS, QUOTES = 0, 1, 2, 3, 4
 assert topology.STAGE[NAME].inputs == ("control", "reports", "market", "signals", "quotes")
-CONTROL_ID = topology.RING["control"].ring_id
-REPORTS_ID = topology.RING["reports"].ring_id
-MARKET_ID = topology.RING["market"].ring_id
-SIGNALS_ID = topology.RING["signals"].ring_id
-QUOTES_ID = topology.RING["quotes"].ring_id
-END = int(Kind.END)
+ORDERS, REFUSALS = 0, 1
+assert [ring.name for ring in topology.outputs(NAME)][:2] == ["orders", "refusals"]
+CONTROL_ID: Final = topology.RING["control"].ring_id
+REPORTS_ID: Final = topology.RING["reports"].ring_id
+MARKET_ID: Final = topology.RING["market"].ring_id
+SIGNALS_ID: Final = topology.RING["signals"].ring_id
+QUOTES_ID: Final = topology.RING["quotes"].ring_id
+END: Final = int(Kind.END)
+# the stage's own arrays
+STATE, GLOB, PARAMS, INSTRUMENTS, ORDERS_OUT, REFUSALS_OUT, CONTROL_IN = 0, 1, 2, 3, 4, 5, 6
+WIDTH: Final = words(ORDER_RECORD)
+POLL_RECORDS: Final = 1024
 assert topology.RING["orders"].burst >= risk.MAX_ORDERS_OUT
 assert topology.RING["refusals"].burst >= risk.MAX_REFUSALS_OUT
 
 
-class Io(NamedTuple):
-    fold: Fold
-    control: Input
-    reports: Input
-    market: Input
-    signals: Input
-    quotes: Input
-    orders: Output
-    refusals: Output
-    state: Recs
-    glob: Recs
-    params: Recs
-    instruments: Recs
-    orders_out: Recs
-    orders_words: Words
-    refusals_out: Recs
-    refusals_words: Words
-
-
 def state_spec(symbols: int) -> StateSpec:
     """What the stage keeps between records."""
-    return (("state", risk.RISK_STATE, symbols), ("glob", risk.RISK_GLOBAL, 1))
+    return (("state", RISK_STATE, symbols), ("glob", RISK_GLOBAL, 1))
 
 
-def build(plan: Plan, world: World, loop: LoopSettings) -> Io:
+def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     """Bind the stage to its rings, with its state at the start."""
-    parts = assemble(NAME, world, state_spec(plan.symbols), loop, feedback="reports")
+    bound = assemble(NAME, world, state_spec(plan.symbols), loop, feedback="reports")
+    state, glob = bound.state["state"], bound.state["glob"]
     params = risk.make_params(plan.strategy, plan.instruments)
-    risk.init(parts.state["state"], parts.state["glob"], params, plan.instruments)
-    orders_out, orders_words = scratch(ORDER_RECORD, risk.MAX_ORDERS_OUT)
-    refusals_out, refusals_words = scratch(ORDER_RECORD, risk.MAX_REFUSALS_OUT)
-    return Io(
-        parts.fold,
-        parts.inputs["control"],
-        parts.inputs["reports"],
-        parts.inputs["market"],
-        parts.inputs["signals"],
-        parts.inputs["quotes"],
-        parts.outputs["orders"],
-        parts.outputs["refusals"],
-        parts.state["state"],
-        parts.state["glob"],
+    risk.init(state, glob, params, plan.instruments)
+    bound.give(
+        state,
+        glob,
         params,
         plan.instruments,
-        orders_out,
-        orders_words,
-        refusals_out,
-        refusals_words,
+        scratch(ORDER_RECORD, risk.MAX_ORDERS_OUT),
+        scratch(ORDER_RECORD, risk.MAX_REFUSALS_OUT),
+        scratch(CONTROL_RECORD, 1),
     )
+    return bound
 
 
 @kernel
-def _emit(io: Io, n: int, ring_id: int, head: int, origin: int, now: int) -> None:
+def _emit(b: Words, n: int, ring_id: int, head: int, origin: int, now: int) -> None:
     for k in range(n):
-        emit(io.orders, io.orders_words, k, ring_id, head, origin, now)
-    for k in range(io.glob[0].n_refusals):
-        emit(io.refusals, io.refusals_words, k, ring_id, head, origin, now)
+        emit(b, ORDERS, own_words(b, ORDERS_OUT, WIDTH), k, ring_id, head, origin, now)
+    for k in range(own(b, GLOB, RISK_GLOBAL)[0].n_refusals):
+        emit(b, REFUSALS, own_words(b, REFUSALS_OUT, WIDTH), k, ring_id, head, origin, now)
 
 
 @kernel
-def _close_session(io: Io, ts_ns: int, ring_id: int, head: int, now: int) -> None:
-    """Cancel what is open and END the orders, once nobody can ask for more."""
-    fold = io.fold
-    if not (ended(fold, MARKET) and ended(fold, SIGNALS) and ended(fold, QUOTES)):
+def _close_session(b: Words, ts_ns: int, ring_id: int, head: int) -> None:
+    """END the orders once nobody can ask for more."""
+    if ended(b, MARKET) and ended(b, SIGNALS) and ended(b, QUOTES):
+        emit_end(b, ORDERS, ts_ns, ring_id, head)
+        emit_end(b, REFUSALS, ts_ns, ring_id, head)
+
+
+@kernel
+def _on_control(b: Words, now: int) -> None:
+    """An operator's word takes effect at the time that the merge gave it; the log keeps that time."""
+    recs, row = in_recs(b, CONTROL, CONTROL_RECORD), in_row(b, CONTROL)
+    head = recs[row].seq - 1
+    said = own(b, CONTROL_IN, CONTROL_RECORD)
+    said[0] = recs[row]
+    said[0].ts_ns = registers(b)[R_UNTIMED]
+    n = risk.on_control(
+        said,
+        0,
+        own(b, STATE, RISK_STATE),
+        own(b, GLOB, RISK_GLOBAL),
+        own(b, PARAMS, RISK_PARAMS),
+        own(b, INSTRUMENTS, INSTRUMENT),
+        own(b, ORDERS_OUT, ORDER_RECORD),
+        own(b, REFUSALS_OUT, ORDER_RECORD),
+    )
+    if not ended(b, MARKET):
+        _emit(b, n, CONTROL_ID, head, now, now)
+
+
+@kernel
+def _on_report(b: Words, now: int) -> None:
+    recs, row = in_recs(b, REPORTS, REPORT_RECORD), in_row(b, REPORTS)
+    head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
+    if recs[row].kind == END:
+        end_input(b, REPORTS)
         return
-    emit_end(io.orders, ts_ns, ring_id, head)
-    emit_end(io.refusals, ts_ns, ring_id, head)
+    note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
+    n = risk.on_report(
+        recs,
+        row,
+        own(b, STATE, RISK_STATE),
+        own(b, GLOB, RISK_GLOBAL),
+        own(b, PARAMS, RISK_PARAMS),
+        own(b, INSTRUMENTS, INSTRUMENT),
+        own(b, ORDERS_OUT, ORDER_RECORD),
+        own(b, REFUSALS_OUT, ORDER_RECORD),
+    )
+    if not ended(b, MARKET):
+        _emit(b, n, REPORTS_ID, head, origin, now)
 
 
 @kernel
-def _on_control(io: Io, now: int) -> None:
-    head = io.control.loc[I_HEAD]
-    row = head & (io.control.words.shape[0] - 2)
-    n = risk.on_control(io.control.recs, row, io.state, io.glob, io.params, io.instruments, io.orders_out, io.refusals_out)
-    if not ended(io.fold, MARKET):
-        _emit(io, n, CONTROL_ID, head, now, now)
-
-
-@kernel
-def _on_report(io: Io, now: int) -> None:
-    head = io.reports.loc[I_HEAD]
-    row = head & (io.reports.words.shape[0] - 2)
-    rec = io.reports.recs[row]
-    if rec.kind == END:
-        end_input(io.fold, REPORTS)
+def _on_market(b: Words, now: int) -> None:
+    recs, row = in_recs(b, MARKET, MARKET_RECORD), in_row(b, MARKET)
+    head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
+    state, glob, params = own(b, STATE, RISK_STATE), own(b, GLOB, RISK_GLOBAL), own(b, PARAMS, RISK_PARAMS)
+    instruments = own(b, INSTRUMENTS, INSTRUMENT)
+    orders, refusals = own(b, ORDERS_OUT, ORDER_RECORD), own(b, REFUSALS_OUT, ORDER_RECORD)
+    if recs[row].kind == END:
+        n = risk.on_market_end(recs[row].ts_ns, state, glob, params, instruments, orders, refusals)
+        _emit(b, n, MARKET_ID, head, now, now)
+        end_input(b, MARKET)
+        _close_session(b, recs[row].ts_ns, MARKET_ID, head)
         return
-    note_latency(io.fold.board, rec.ts_publish_mono_ns, rec.ts_origin_mono_ns, now)
-    n = risk.on_report(io.reports.recs, row, io.state, io.glob, io.params, io.instruments, io.orders_out, io.refusals_out)
-    if not ended(io.fold, MARKET):
-        _emit(io, n, REPORTS_ID, head, rec.ts_origin_mono_ns, now)
+    note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
+    n = risk.on_market(recs, row, state, glob, params, instruments, orders, refusals)
+    _emit(b, n, MARKET_ID, head, origin, now)
 
 
 @kernel
-def _on_market(io: Io, now: int) -> None:
-    head = io.market.loc[I_HEAD]
-    row = head & (io.market.words.shape[0] - 2)
-    rec = io.market.recs[row]
-    if rec.kind == END:
-        n = risk.on_market_end(rec.ts_ns, io.state, io.glob, io.params, io.instruments, io.orders_out, io.refusals_out)
-        _emit(io, n, MARKET_ID, head, now, now)
-        end_input(io.fold, MARKET)
-        _close_session(io, rec.ts_ns, MARKET_ID, head, now)
+def _on_signal(b: Words, now: int) -> None:
+    recs, row = in_recs(b, SIGNALS, SIGNAL_RECORD), in_row(b, SIGNALS)
+    head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
+    if recs[row].kind == END:
+        end_input(b, SIGNALS)
+        _close_session(b, recs[row].ts_ns, SIGNALS_ID, head)
         return
-    note_latency(io.fold.board, rec.ts_publish_mono_ns, rec.ts_origin_mono_ns, now)
-    n = risk.on_market(io.market.recs, row, io.state, io.glob, io.params, io.instruments, io.orders_out, io.refusals_out)
-    _emit(io, n, MARKET_ID, head, rec.ts_origin_mono_ns, now)
+    note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
+    n = risk.on_signal(
+        recs,
+        row,
+        own(b, STATE, RISK_STATE),
+        own(b, GLOB, RISK_GLOBAL),
+        own(b, PARAMS, RISK_PARAMS),
+        own(b, INSTRUMENTS, INSTRUMENT),
+        own(b, ORDERS_OUT, ORDER_RECORD),
+        own(b, REFUSALS_OUT, ORDER_RECORD),
+    )
+    if not ended(b, MARKET):
+        _emit(b, n, SIGNALS_ID, head, origin, now)
 
 
 @kernel
-def _on_signal(io: Io, now: int) -> None:
-    head = io.signals.loc[I_HEAD]
-    row = head & (io.signals.words.shape[0] - 2)
-    rec = io.signals.recs[row]
-    if rec.kind == END:
-        end_input(io.fold, SIGNALS)
-        _close_session(io, rec.ts_ns, SIGNALS_ID, head, now)
+def _on_quote(b: Words, now: int) -> None:
+    recs, row = in_recs(b, QUOTES, QUOTE_RECORD), in_row(b, QUOTES)
+    head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
+    if recs[row].kind == END:
+        end_input(b, QUOTES)
+        _close_session(b, recs[row].ts_ns, QUOTES_ID, head)
         return
-    note_latency(io.fold.board, rec.ts_publish_mono_ns, rec.ts_origin_mono_ns, now)
-    n = risk.on_signal(io.signals.recs, row, io.state, io.glob, io.params, io.instruments, io.orders_out, io.refusals_out)
-    if not ended(io.fold, MARKET):
-        _emit(io, n, SIGNALS_ID, head, rec.ts_origin_mono_ns, now)
+    note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
+    n = risk.on_quote(
+        recs,
+        row,
+        own(b, STATE, RISK_STATE),
+        own(b, GLOB, RISK_GLOBAL),
+        own(b, PARAMS, RISK_PARAMS),
+        own(b, INSTRUMENTS, INSTRUMENT),
+        own(b, ORDERS_OUT, ORDER_RECORD),
+        own(b, REFUSALS_OUT, ORDER_RECORD),
+    )
+    if not ended(b, MARKET):
+        _emit(b, n, QUOTES_ID, head, origin, now)
 
 
 @kernel
-def _on_quote(io: Io, now: int) -> None:
-    head = io.quotes.loc[I_HEAD]
-    row = head & (io.quotes.words.shape[0] - 2)
-    rec = io.quotes.recs[row]
-    if rec.kind == END:
-        end_input(io.fold, QUOTES)
-        _close_session(io, rec.ts_ns, QUOTES_ID, head, now)
-        return
-    note_latency(io.fold.board, rec.ts_publish_mono_ns, rec.ts_origin_mono_ns, now)
-    n = risk.on_quote(io.quotes.recs, row, io.state, io.glob, io.params, io.instruments, io.orders_out, io.refusals_out)
-    if not ended(io.fold, MARKET):
-        _emit(io, n, QUOTES_ID, head, rec.ts_origin_mono_ns, now)
-
-
-@kernel
-def poll(io: Io) -> int:
+def poll(b: Words) -> int:
     """Drain what is there; how many records were taken."""
-    fold = io.fold
     work = 0
-    while work < 1024:
-        ring, count = next_run(fold)
-        flush_outputs(fold)
+    while work < POLL_RECORDS:
+        ring, count = next_run(b)
+        flush_outputs(b)
         if count == 0:
             break
-        now = fold.reg[R_NOW]
+        now = registers(b)[R_NOW]
         for _ in range(count):
             if ring == MARKET:
-                _on_market(io, now)
+                _on_market(b, now)
             elif ring == SIGNALS:
-                _on_signal(io, now)
+                _on_signal(b, now)
             elif ring == QUOTES:
-                _on_quote(io, now)
+                _on_quote(b, now)
             elif ring == REPORTS:
-                _on_report(io, now)
+                _on_report(b, now)
             else:
-                _on_control(io, now)
-            taken(fold, ring)
-        if ended(fold, MARKET) and ended(fold, SIGNALS) and ended(fold, QUOTES) and ended(fold, REPORTS):
-            fold.reg[R_LOW] = TS_END
-            fold.reg[R_DONE] = 1
+                _on_control(b, now)
+            taken(b, ring)
+        if ended(b, MARKET) and ended(b, SIGNALS) and ended(b, QUOTES) and ended(b, REPORTS):
+            registers(b)[R_LOW] = TS_END
+            registers(b)[R_DONE] = 1
         work += count
     return work
 
 
 @kernel
-def run(io: Io) -> None:
+def run(b: Words) -> None:
     """The hot loop."""
-    store_release(io.fold.board, board.READY, 1)
+    store_release(page(b), board.READY, 1)
     idle = 0
-    while not finished(io.fold):
-        idle = settle(io.fold, poll(io), idle)
-    conclude(io.fold)
-
-
-assert O_TAIL == 0
+    while not finished(b):
+        idle = settle(b, poll(b), idle)
+    conclude(b)
 
 
 def warm(profile: Profile) -> None:

@@ -5,157 +5,144 @@ Later issues put real venues behind the same two rings; the decisions are in tra
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final
 
 from procs import board, topology
+from procs.block import R_DONE, R_LOW, R_NOW, page, registers
 from procs.config import Profile
-from procs.fold import (
-    R_DONE,
-    R_LOW,
-    R_NOW,
-    Fold,
-    conclude,
-    end_input,
-    ended,
-    finished,
-    flush_outputs,
-    next_run,
-    settle,
-    taken,
-)
+from procs.fold import conclude, end_input, ended, finished, settle, taken
+from procs.merge import flush_outputs, next_run
 from procs.plan import Plan
-from procs.stage import LoopSettings, StateSpec, World, assemble, emit, emit_end, note_latency, scratch
+from procs.stage import (
+    Bound,
+    LoopSettings,
+    StateSpec,
+    World,
+    assemble,
+    emit,
+    emit_end,
+    in_recs,
+    in_row,
+    note_latency,
+    own,
+    own_words,
+    scratch,
+)
 from procs.warm import warm_stage
 from ringbuf.intrinsics import store_release
-from ringbuf.jit import Recs, Words, kernel
-from ringbuf.ring import I_HEAD, Input, Output
+from ringbuf.jit import Words, kernel
 from trading import routing
-from trading.records import ORDER_RECORD, REPORT_RECORD, TS_END, Kind
+from trading.instruments import INSTRUMENT
+from trading.records import ORDER_RECORD, REPORT_RECORD, TS_END, Kind, words
+from trading.routing import ROUTE_GLOBAL, ROUTE_PARAMS
 
-NAME = "router"
+NAME: Final = "router"
 EXECUTIONS, ORDERS = 0, 1
 assert topology.STAGE[NAME].inputs == ("executions", "orders")
-EXECUTIONS_ID = topology.RING["executions"].ring_id
-ORDERS_ID = topology.RING["orders"].ring_id
-END = int(Kind.END)
-REPORTS_OUT = 1  # the output on which the router itself answers
+WIRE, REPORTS = 0, 1
 assert [ring.name for ring in topology.outputs(NAME)][:2] == ["wire", "reports"]
-TRANSIT_NS = 1
+EXECUTIONS_ID: Final = topology.RING["executions"].ring_id
+ORDERS_ID: Final = topology.RING["orders"].ring_id
+END: Final = int(Kind.END)
+TRANSIT_NS: Final = 1
 """An order leaves the router this much after risk wrote it: nothing that the router answers can precede its cause."""
-OUT_ROWS = topology.RING["reports"].burst
-
-
-class Io(NamedTuple):
-    fold: Fold
-    executions: Input
-    orders: Input
-    wire: Output
-    reports: Output
-    glob: Recs
-    params: Recs
-    instruments: Recs
-    wire_out: Recs
-    wire_words: Words
-    report_out: Recs
-    report_words: Words
+# the stage's own arrays
+GLOB, PARAMS, INSTRUMENTS, WIRE_OUT, REPORTS_OUT = 0, 1, 2, 3, 4
+WIRE_WIDTH: Final = words(ORDER_RECORD)
+REPORT_WIDTH: Final = words(REPORT_RECORD)
+POLL_RECORDS: Final = 1024
+assert topology.RING["wire"].burst >= routing.MAX_WIRE_OUT
+assert topology.RING["reports"].burst >= routing.MAX_REPORTS_OUT
 
 
 def state_spec(symbols: int) -> StateSpec:
     """What the stage keeps between records."""
-    return (("glob", routing.ROUTE_GLOBAL, 1),)
+    return (("glob", ROUTE_GLOBAL, 1),)
 
 
-def build(plan: Plan, world: World, loop: LoopSettings) -> Io:
+def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     """Bind the stage to its rings, with its state at the start."""
-    parts = assemble(NAME, world, state_spec(plan.symbols), loop, feedback="executions", reference=REPORTS_OUT, shifts={"orders": TRANSIT_NS})
+    bound = assemble(
+        NAME, world, state_spec(plan.symbols), loop, feedback="executions", reference=REPORTS, shifts={"orders": TRANSIT_NS}
+    )
+    glob = bound.state["glob"]
     params = routing.make_params(plan.strategy, plan.instruments)
-    routing.init(parts.state["glob"], params, plan.instruments)
-    wire_out, wire_words = scratch(ORDER_RECORD, OUT_ROWS)
-    report_out, report_words = scratch(REPORT_RECORD, OUT_ROWS)
-    return Io(
-        parts.fold,
-        parts.inputs["executions"],
-        parts.inputs["orders"],
-        parts.outputs["wire"],
-        parts.outputs["reports"],
-        parts.state["glob"],
+    routing.init(glob, params, plan.instruments)
+    bound.give(
+        glob,
         params,
         plan.instruments,
-        wire_out,
-        wire_words,
-        report_out,
-        report_words,
+        scratch(ORDER_RECORD, routing.MAX_WIRE_OUT),
+        scratch(REPORT_RECORD, routing.MAX_REPORTS_OUT),
     )
+    return bound
 
 
 @kernel
-def _on_order(io: Io, now: int) -> None:
-    head = io.orders.loc[I_HEAD]
-    row = head & (io.orders.words.shape[0] - 2)
-    rec = io.orders.recs[row]
-    if rec.kind == END:
-        emit_end(io.wire, rec.ts_ns + TRANSIT_NS, ORDERS_ID, head)
-        end_input(io.fold, ORDERS)
+def _on_order(b: Words, now: int) -> None:
+    recs, row = in_recs(b, ORDERS, ORDER_RECORD), in_row(b, ORDERS)
+    head, origin, ts_ns = recs[row].seq - 1, recs[row].ts_origin_mono_ns, recs[row].ts_ns + TRANSIT_NS
+    if recs[row].kind == END:
+        emit_end(b, WIRE, ts_ns, ORDERS_ID, head)
+        end_input(b, ORDERS)
         return
-    origin = rec.ts_origin_mono_ns
-    note_latency(io.fold.board, rec.ts_publish_mono_ns, origin, now)
-    n = routing.on_order(io.orders.recs, row, io.glob, io.params, io.instruments, io.wire_out, io.report_out)
+    note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
+    wire, reports, glob = own(b, WIRE_OUT, ORDER_RECORD), own(b, REPORTS_OUT, REPORT_RECORD), own(b, GLOB, ROUTE_GLOBAL)
+    n = routing.on_order(recs, row, glob, own(b, PARAMS, ROUTE_PARAMS), own(b, INSTRUMENTS, INSTRUMENT), wire, reports)
     for k in range(n):
-        io.wire_out[k].ts_ns = rec.ts_ns + TRANSIT_NS
-        emit(io.wire, io.wire_words, k, ORDERS_ID, head, origin, now)
-    for k in range(io.glob[0].n_reports):
-        io.report_out[k].ts_ns = rec.ts_ns + TRANSIT_NS
-        emit(io.reports, io.report_words, k, ORDERS_ID, head, origin, now)
+        wire[k].ts_ns = ts_ns
+        emit(b, WIRE, own_words(b, WIRE_OUT, WIRE_WIDTH), k, ORDERS_ID, head, origin, now)
+    for k in range(glob[0].n_reports):
+        reports[k].ts_ns = ts_ns
+        emit(b, REPORTS, own_words(b, REPORTS_OUT, REPORT_WIDTH), k, ORDERS_ID, head, origin, now)
 
 
 @kernel
-def _on_execution(io: Io, now: int) -> None:
-    head = io.executions.loc[I_HEAD]
-    row = head & (io.executions.words.shape[0] - 2)
-    rec = io.executions.recs[row]
-    if rec.kind == END:
-        emit_end(io.reports, rec.ts_ns, EXECUTIONS_ID, head)
-        end_input(io.fold, EXECUTIONS)
+def _on_execution(b: Words, now: int) -> None:
+    recs, row = in_recs(b, EXECUTIONS, REPORT_RECORD), in_row(b, EXECUTIONS)
+    head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
+    if recs[row].kind == END:
+        emit_end(b, REPORTS, recs[row].ts_ns, EXECUTIONS_ID, head)
+        end_input(b, EXECUTIONS)
         return
-    origin = rec.ts_origin_mono_ns
-    note_latency(io.fold.board, rec.ts_publish_mono_ns, origin, now)
-    n = routing.on_execution(io.executions.recs, row, io.glob, io.params, io.instruments, io.report_out)
+    note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
+    reports, glob = own(b, REPORTS_OUT, REPORT_RECORD), own(b, GLOB, ROUTE_GLOBAL)
+    n = routing.on_execution(recs, row, glob, own(b, PARAMS, ROUTE_PARAMS), own(b, INSTRUMENTS, INSTRUMENT), reports)
     for k in range(n):
-        emit(io.reports, io.report_words, k, EXECUTIONS_ID, head, origin, now)
+        emit(b, REPORTS, own_words(b, REPORTS_OUT, REPORT_WIDTH), k, EXECUTIONS_ID, head, origin, now)
 
 
 @kernel
-def poll(io: Io) -> int:
+def poll(b: Words) -> int:
     """Drain what is there; how many records were taken."""
-    fold = io.fold
     work = 0
-    while work < 1024:
-        ring, count = next_run(fold)
-        flush_outputs(fold)
+    while work < POLL_RECORDS:
+        ring, count = next_run(b)
+        flush_outputs(b)
         if count == 0:
             break
-        now = fold.reg[R_NOW]
+        now = registers(b)[R_NOW]
         for _ in range(count):
             if ring == ORDERS:
-                _on_order(io, now)
+                _on_order(b, now)
             else:
-                _on_execution(io, now)
-            taken(fold, ring)
-        if ended(fold, ORDERS) and ended(fold, EXECUTIONS):
-            fold.reg[R_LOW] = TS_END
-            fold.reg[R_DONE] = 1
+                _on_execution(b, now)
+            taken(b, ring)
+        if ended(b, ORDERS) and ended(b, EXECUTIONS):
+            registers(b)[R_LOW] = TS_END
+            registers(b)[R_DONE] = 1
         work += count
     return work
 
 
 @kernel
-def run(io: Io) -> None:
+def run(b: Words) -> None:
     """The hot loop."""
-    store_release(io.fold.board, board.READY, 1)
+    store_release(page(b), board.READY, 1)
     idle = 0
-    while not finished(io.fold):
-        idle = settle(io.fold, poll(io), idle)
-    conclude(io.fold)
+    while not finished(b):
+        idle = settle(b, poll(b), idle)
+    conclude(b)
 
 
 def warm(profile: Profile) -> None:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from procs import board, pipeline, topology
+from procs.checkpoint import checkpoint_words, restore
 from procs.config import Profile
-from procs.fold import checkpoint_words, restore
 from procs.plan import load_recording, loop_settings, plan_of
 from procs.stage import StateSpec, World, arena_words, fold_layout
 from ringbuf.intrinsics import MEMBARRIER_REGISTER_GLOBAL_EXPEDITED
@@ -108,15 +108,15 @@ def _run_hot(name: str, profile: Profile, runtime: Mapping[str, Any]) -> int:
         return EXIT_OK
     rings = {entry: memory.ring(entry) for entry in _rings_of(name)}
     world = World(rings, memory.board_words, {name: checkpoints.words})
-    io = module.build(plan, world, loop_settings(profile, os.cpu_count() or 1))
-    page[board.RECOVERIES] += restore(io.fold)
+    bound = module.build(plan, world, loop_settings(profile, os.cpu_count() or 1))
+    page[board.RECOVERIES] += restore(bound.block)
     done_read, done_write = os.pipe2(os.O_CLOEXEC)
     failure: list[BaseException] = []
 
     def loop() -> None:
         try:
             prepare_thread(cores.get(name))
-            module.run(io)
+            module.run(bound.block)
         except BaseException as error:  # reported by the main thread, which owns the exit code
             failure.append(error)
         finally:
@@ -126,8 +126,7 @@ def _run_hot(name: str, profile: Profile, runtime: Mapping[str, Any]) -> int:
     _wait(thread, page, done_read)
     if failure:
         raise failure[0]
-    diverged = sum(int(loc[3]) for loc in io.fold.out_loc) + int(io.fold.intake.loc[3])
-    page[board.DIVERGED] = diverged
+    diverged = int(page[board.DIVERGED])
     if diverged:
         print(f"{name}: {diverged} recomputed records differ from what had been published", file=sys.stderr)
         return EXIT_DIVERGED

@@ -12,41 +12,72 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from procs import board, topology
-from procs.fold import (
-    BY_INPUT,
-    C_BATCH,
-    C_CHECKPOINT_EVERY,
-    C_DOORBELL,
-    C_FEEDBACK,
-    C_IDLE_NS,
-    C_LOGGED,
-    C_REFERENCE,
-    C_SPIN,
-    C_STRATEGY,
-    C_TIMED,
-    IDLE_NS,
-    R_INTERNAL_DUE,
-    R_WAIT_NS,
+from procs import block, board, topology
+from procs.block import (
+    A_SLOTS,
+    IN,
+    IN_STRIDE,
+    OWN,
+    PAGE,
     REGISTERS,
-    SETTINGS,
-    SPIN,
-    Fold,
-    checkpoint_words,
+    in_ctl,
+    in_loc,
+    out_ctl,
+    out_identity,
+    out_loc,
+    out_slots,
 )
+from procs.checkpoint import checkpoint_words
+from procs.fold import IDLE_NS, SPIN
 from procs.pipeline import format_ring
-from ringbuf import layout, ring
+from ringbuf import layout
+from ringbuf.intrinsics import recs_at, words2_at, words_at
 from ringbuf.jit import Recs, Words, kernel
-from ringbuf.ring import I_READER, I_RELEASED, I_SHIFT, I_TIMED, LOC_WORDS, Input, Output, begin, commit
+from ringbuf.layout import CAPACITY
+from ringbuf.ring import I_HEAD, I_READER, I_RELEASED, I_SHIFT, I_TIMED, LOC_WORDS, open_slot, publish_slot
 from shm.histogram import WORDS as HISTOGRAM_WORDS
 from shm.histogram import record as record_latency
-from trading.records import TS_END, identity_words, layout_hash
+from trading.records import (
+    DEPTH_RECORD,
+    MARKET_RECORD,
+    ORDER_RECORD,
+    QUOTE_RECORD,
+    REPORT_RECORD,
+    SIGNAL_RECORD,
+    TS_END,
+    Kind,
+    identity_words,
+    layout_hash,
+)
+
+assert HISTOGRAM_WORDS == board.HISTOGRAM_WORDS
+
+W_CAUSE_SEQ: Final = 1
+W_CAUSE_RING: Final = 2  # low half; the kind is the high half
+W_SYMBOL: Final = 3  # low half; flags are the high half
+W_ORIGIN: Final = 4
+W_PUBLISH: Final = 5
+LOW_HALF: Final = 0xFFFFFFFF
+HIGH_HALF: Final = ~LOW_HALF
+END_HIGH: Final = int(Kind.END) << 32
+
+
+def _offset(record: np.dtype, name: str) -> int:
+    assert record.fields is not None
+    return int(record.fields[name][1])
+
+
+for _record in (MARKET_RECORD, SIGNAL_RECORD, QUOTE_RECORD, ORDER_RECORD, REPORT_RECORD, DEPTH_RECORD):
+    assert _offset(_record, "cause_seq") == W_CAUSE_SEQ * 8 and _offset(_record, "cause_ring") == W_CAUSE_RING * 8
+    assert _offset(_record, "kind") == W_CAUSE_RING * 8 + 4 and _offset(_record, "symbol") == W_SYMBOL * 8
+    if _record is not DEPTH_RECORD:
+        assert _offset(_record, "ts_origin_mono_ns") == W_ORIGIN * 8
+        assert _offset(_record, "ts_publish_mono_ns") == W_PUBLISH * 8
 
 StateSpec = Sequence[tuple[str, np.dtype, int]]
 """A stage's own state: (name, record dtype, how many), all of 8-byte words."""
-
-assert HISTOGRAM_WORDS == board.HISTOGRAM_WORDS
 
 FRAME: Final = -1
 """`cause_ring` of a record that answers a raw frame."""
@@ -74,14 +105,29 @@ class LoopSettings:
 
 
 @dataclass(slots=True)
-class Parts:
-    """What `assemble` gives a stage module."""
+class Bound:
+    """A stage bound to its rings: the block that its compiled functions take, and what keeps the memory alive."""
 
-    fold: Fold
-    inputs: dict[str, Input]
-    outputs: dict[str, Output]
+    block: Words
+    arena: Words
     state: dict[str, Recs]
-    scratch: dict[str, Recs] = field(default_factory=dict)
+    settings: LoopSettings
+    keep: list[Any] = field(default_factory=list)
+    own: int = 0
+
+    @property
+    def registers(self) -> Words:
+        """The arena's registers (procs.block)."""
+        return self.arena[: block.REGISTERS]
+
+    def give(self, *arrays: npt.NDArray[Any]) -> None:
+        """Put the stage's own arrays into the block, in this order: the compiled side finds them by number (`own`)."""
+        for array in arrays:
+            assert array.flags.c_contiguous
+            at = block.OWN + 2 * self.own
+            self.block[at], self.block[at + 1] = array.ctypes.data, array.shape[0]
+            self.keep.append(array)
+            self.own += 1
 
 
 def _rows(name: str) -> int:
@@ -127,130 +173,143 @@ def assemble(
     shifts: Mapping[str, int] | None = None,
     lead_ns: int = 0,
     feedback: str | None = None,
-    reference: int = BY_INPUT,
-) -> Parts:
-    """Lay out a stage's arena and bind its endpoints.
+    reference: int = block.BY_INPUT,
+) -> Bound:
+    """Lay out a stage's arena and fill its block with the addresses of its ends of the rings.
 
     `shifts` puts an input's records later in the merge (ns), `lead_ns` is how far the outputs' watermarks lead the inputs'.
-    `feedback` names the input on which reports come back, `reference` what promises about it are compared with (procs.fold).
+    `feedback` names the input on which reports come back, `reference` what promises about it are compared with (procs.merge).
     """
-    inputs, outputs, log = topology.inputs(name), topology.outputs(name), topology.intake(name)
-    data_outputs = [entry for entry in outputs if entry is not log]
-    arena = aligned_words(arena_words(name, spec))
-    at = REGISTERS
+    inputs, log = topology.inputs(name), topology.intake(name)
+    outputs = [entry for entry in topology.outputs(name) if entry is not log]
+    words = arena_words(name, spec)
+    arena, b = aligned_words(words), aligned_words(block.BLOCK_WORDS)
+    page = board.page(world.board, topology.stage_id(name))
+    bound = Bound(b, arena, {}, loop, [world, arena, page])
+    at = block.REGISTERS
 
     def row() -> Words:
         nonlocal at
         at += LOC_WORDS
         return arena[at - LOC_WORDS : at]
 
-    ins: dict[str, Input] = {}
-    for entry in inputs:
+    for r, entry in enumerate(inputs):
+        reader = entry.reader_index(name)
         loc = row()
-        loc[I_READER], loc[I_TIMED], loc[I_RELEASED] = entry.reader_index(name), entry.timed, -1
+        loc[I_READER], loc[I_TIMED], loc[I_RELEASED] = reader, entry.timed, -1
         loc[I_SHIFT] = (shifts or {}).get(entry.name, 0)
-        ins[entry.name] = ring.input_(world.rings[entry.name], entry.record, loc, entry.reader_index(name))
-    outs: dict[str, Output] = {}
-    for entry in outputs:
-        outs[entry.name] = ring.output(world.rings[entry.name], entry.record, row(), identity_words(entry.record))
-    state: dict[str, Recs] = {}
+        ctl, slots, _ = layout.views(world.rings[entry.name], entry.record)
+        _place(b, block.IN + r * block.IN_STRIDE, ctl, slots, loc)
+    for o, entry in enumerate([*outputs, log] if log is not None else outputs):
+        loc, identity = row(), identity_words(entry.record)
+        ctl, slots, _ = layout.views(world.rings[entry.name], entry.record)
+        start = block.OUT + o * block.OUT_STRIDE
+        _place(b, start, ctl, slots, loc)
+        b[start + block.A_BURST], b[start + block.A_LEAD] = entry.burst, lead_ns
+        b[start + block.A_IDENTITY], b[start + block.A_IDENTITY_COUNT] = identity.ctypes.data, identity.size
+        bound.keep.append(identity)
     for key, dtype, count in spec:
         size = dtype.itemsize // 8 * count
-        state[key] = arena[at : at + size].view(dtype)
+        bound.state[key] = arena[at : at + size].view(dtype)
         at += size
-    reg = arena[:REGISTERS]
-    reg[R_INTERNAL_DUE] = TS_END
-    reg[R_WAIT_NS] = loop.idle_ns
-    settings = np.zeros(SETTINGS, np.int64)
-    settings[C_STRATEGY], settings[C_SPIN] = loop.strategy, loop.spin
-    settings[C_CHECKPOINT_EVERY], settings[C_BATCH] = loop.checkpoint_every, loop.batch
-    settings[C_DOORBELL] = board.doorbell(topology.stage_id(name))
-    settings[C_TIMED], settings[C_LOGGED], settings[C_IDLE_NS] = loop.timed, log is not None, loop.idle_ns
-    # a stage without input rings gets one on which nothing ever comes: the compiler cannot type an empty tuple
-    ends: list[Input | Output] = list(ins.values()) or [_no_ring(gating=(False,))]
-    settings[C_FEEDBACK] = -1 if feedback is None else list(ins).index(feedback)
-    settings[C_REFERENCE] = reference
-    fold = Fold(
-        in_ctl=tuple(end.ctl for end in ends),
-        in_words=tuple(end.words for end in ends),
-        in_loc=tuple(end.loc for end in ends),
-        out_ctl=tuple(outs[e.name].ctl for e in data_outputs),
-        out_words=tuple(outs[e.name].words for e in data_outputs),
-        out_loc=tuple(outs[e.name].loc for e in data_outputs),
-        out_burst=np.array([e.burst for e in data_outputs], np.int64),
-        out_shift=np.full(len(data_outputs), lead_ns, np.int64),
-        intake=outs[log.name] if log is not None else _no_ring(),
-        arena=arena,
-        reg=reg,
-        checkpoint=world.checkpoints[name],
-        board=board.page(world.board, topology.stage_id(name)),
-        doorbells=world.board[: board.DOORBELL_WORDS],
-        settings=settings,
-    )
-    return Parts(fold, ins, outs, state)
+    bound.registers[block.R_INTERNAL_DUE] = TS_END
+    bound.registers[block.R_WAIT_NS] = loop.idle_ns
+    b[block.ARENA], b[block.ARENA_WORDS] = arena.ctypes.data, words
+    b[block.CHECKPOINT], b[block.PAGE] = world.checkpoints[name].ctypes.data, page.ctypes.data
+    assert world.checkpoints[name].size >= checkpoint_words(words)
+    b[block.DOORBELLS] = world.board.ctypes.data
+    b[block.INPUTS], b[block.OUTPUTS], b[block.LOG] = len(inputs), len(outputs), -1 if log is None else len(outputs)
+    b[block.STRATEGY], b[block.SPIN_POLLS] = loop.strategy, loop.spin
+    b[block.CHECKPOINT_EVERY], b[block.BATCH] = loop.checkpoint_every, loop.batch
+    b[block.DOORBELL] = board.doorbell(topology.stage_id(name))
+    b[block.TIMED], b[block.IDLE_NS] = loop.timed, loop.idle_ns
+    b[block.FEEDBACK] = -1 if feedback is None else [entry.name for entry in inputs].index(feedback)
+    b[block.REFERENCE] = reference
+    return bound
 
 
-def _no_ring(gating: tuple[bool, ...] = ()) -> Output:
-    """A ring that goes nowhere: stands where a stage with one input would have its intake log."""
-    entry = next(entry for entry in topology.RINGS if entry.name.startswith("intake."))
-    words = aligned_words(layout.payload_bytes(2, entry.record) // 8)
-    layout.format_ring(words, entry.record, 2, gating=gating)
-    return ring.output(words, entry.record, np.zeros(LOC_WORDS, np.int64), identity_words(entry.record))
+def _place(b: Words, at: int, ctl: Words, slots: Words, loc: Words) -> None:
+    """Addresses of one end of a ring."""
+    b[at + block.A_CTL], b[at + block.A_SLOTS] = ctl.ctypes.data, slots.ctypes.data
+    b[at + block.A_LOC], b[at + block.A_WIDTH] = loc.ctypes.data, slots.shape[1]
 
 
-def scratch(record: np.dtype, rows: int) -> tuple[Recs, Words]:
-    """A private buffer into which a kernel writes its outputs: as records and as int64[rows, record words]."""
-    words = aligned_words(rows * record.itemsize // 8)
-    return words.view(record), words.reshape(rows, record.itemsize // 8)
+def scratch(record: np.dtype, rows: int) -> Recs:
+    """A private buffer into which a kernel writes its outputs."""
+    return aligned_words(rows * record.itemsize // 8).view(record)
 
 
 @kernel
-def emit(out: Output, rows: Words, at: int, cause_ring: int, cause_seq: int, origin_mono_ns: int, now: int) -> int:
-    """Publish the record that a kernel wrote into row `at` of a scratch buffer, with its cause and stamps."""
-    slot = begin(out)
+def own(b: Words, k: int, dtype: Any) -> Recs:
+    """The stage's own array number `k` (in the order of Bound.give), as records of this dtype."""
+    return recs_at(b[OWN + 2 * k], b[OWN + 2 * k + 1], dtype)
+
+
+@kernel
+def own_words(b: Words, k: int, width: int) -> Words:
+    """The stage's own array number `k` as int64[rows, width]."""
+    return words2_at(b[OWN + 2 * k], b[OWN + 2 * k + 1], width)
+
+
+@kernel
+def in_recs(b: Words, r: int, dtype: Any) -> Recs:
+    """An input's slots as records."""
+    at = IN + r * IN_STRIDE
+    return recs_at(b[at + A_SLOTS], in_ctl(b, r)[CAPACITY] + 1, dtype)
+
+
+@kernel
+def in_row(b: Words, r: int) -> int:
+    """Row of the record that is next on this input."""
+    return in_loc(b, r)[I_HEAD] & (in_ctl(b, r)[CAPACITY] - 1)
+
+
+@kernel
+def emit(b: Words, o: int, rows: Words, at: int, cause_ring: int, cause_seq: int, origin_mono_ns: int, now: int) -> int:
+    """Publish the record that a kernel wrote into row `at` of a scratch buffer, with its cause and its stamps."""
+    ctl, slots, loc = out_ctl(b, o), out_slots(b, o), out_loc(b, o)
+    slot = open_slot(ctl, slots, loc)
     for k in range(rows.shape[1] - 1):
-        out.words[slot, k] = rows[at, k]
-    rec = out.recs[slot]
-    rec.cause_seq = cause_seq
-    rec.cause_ring = cause_ring
-    rec.ts_origin_mono_ns = origin_mono_ns
-    rec.ts_publish_mono_ns = now
-    return commit(out)
+        slots[slot, k] = rows[at, k]
+    slots[slot, W_CAUSE_SEQ] = cause_seq
+    slots[slot, W_CAUSE_RING] = (rows[at, W_CAUSE_RING] & HIGH_HALF) | (cause_ring & LOW_HALF)
+    slots[slot, W_ORIGIN] = origin_mono_ns
+    slots[slot, W_PUBLISH] = now
+    return publish_slot(ctl, slots, loc, out_identity(b, o))
 
 
 @kernel
-def emit_bare(out: Output, rows: Words, at: int, cause_ring: int, cause_seq: int) -> int:
+def emit_bare(b: Words, o: int, rows: Words, at: int, cause_ring: int, cause_seq: int) -> int:
     """`emit` for records without stamps."""
-    slot = begin(out)
+    ctl, slots, loc = out_ctl(b, o), out_slots(b, o), out_loc(b, o)
+    slot = open_slot(ctl, slots, loc)
     for k in range(rows.shape[1] - 1):
-        out.words[slot, k] = rows[at, k]
-    rec = out.recs[slot]
-    rec.cause_seq = cause_seq
-    rec.cause_ring = cause_ring
-    return commit(out)
+        slots[slot, k] = rows[at, k]
+    slots[slot, W_CAUSE_SEQ] = cause_seq
+    slots[slot, W_CAUSE_RING] = (rows[at, W_CAUSE_RING] & HIGH_HALF) | (cause_ring & LOW_HALF)
+    return publish_slot(ctl, slots, loc, out_identity(b, o))
 
 
 @kernel
-def emit_end(out: Output, ts_ns: int, cause_ring: int, cause_seq: int) -> int:
-    """Publish END: nothing follows on this ring."""
-    slot = begin(out)
-    for k in range(out.words.shape[1] - 1):
-        out.words[slot, k] = 0
-    rec = out.recs[slot]
-    rec.ts_ns = ts_ns
-    rec.kind = 1  # Kind.END
-    rec.symbol = -1
-    rec.cause_seq = cause_seq
-    rec.cause_ring = cause_ring
-    return commit(out)
+def emit_end(b: Words, o: int, ts_ns: int, cause_ring: int, cause_seq: int) -> int:
+    """Publish END: nothing follows on this ring. Its symbol is -1."""
+    ctl, slots, loc = out_ctl(b, o), out_slots(b, o), out_loc(b, o)
+    slot = open_slot(ctl, slots, loc)
+    for k in range(slots.shape[1] - 1):
+        slots[slot, k] = 0
+    slots[slot, 0] = ts_ns
+    slots[slot, W_CAUSE_SEQ] = cause_seq
+    slots[slot, W_CAUSE_RING] = END_HIGH | (cause_ring & LOW_HALF)
+    slots[slot, W_SYMBOL] = LOW_HALF
+    return publish_slot(ctl, slots, loc, out_identity(b, o))
 
 
 @kernel
-def note_latency(page: Words, published: int, origin: int, now: int) -> None:
+def note_latency(b: Words, published: int, origin: int, now: int) -> None:
     """Count one record's hop (published to taken) and way (frame in to taken) in the stage's histograms."""
-    h = board.HISTOGRAMS
-    record_latency(page[h : h + HISTOGRAM_WORDS], now - published)
-    record_latency(page[h + board.HISTOGRAM_WORDS : h + 2 * HISTOGRAM_WORDS], now - origin)
+    at = b[PAGE] + board.HISTOGRAMS * 8
+    record_latency(words_at(at, HISTOGRAM_WORDS), now - published)
+    record_latency(words_at(at + HISTOGRAM_WORDS * 8, HISTOGRAM_WORDS), now - origin)
 
 
 def core_of(name: str, cores: Any) -> int | None:

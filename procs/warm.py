@@ -10,8 +10,8 @@ import importlib
 from typing import Any
 
 from procs import board, topology
+from procs.checkpoint import restore
 from procs.config import Profile, SymbolSettings
-from procs.fold import restore
 from procs.plan import Plan, plan_of
 from procs.stage import LoopSettings, World, heap_world
 
@@ -30,7 +30,7 @@ def warm_stage(name: str, profile: Profile) -> None:
     plan = warm_plan(profile)
     world: World = heap_world({name: module.state_spec(plan.symbols)})
     board.page(world.board, topology.stage_id(name))[board.STOP] = 1
-    io = module.build(plan, world, LoopSettings())
-    restore(io.fold)
-    module.poll(io)
-    module.run(io)
+    bound = module.build(plan, world, LoopSettings())
+    restore(bound.block)
+    module.poll(bound.block)
+    module.run(bound.block)

@@ -16,6 +16,7 @@ from typing import Any, Final
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+from numba.np import arrayobj
 
 I64: Final = ir.IntType(64)
 I32: Final = ir.IntType(32)
@@ -244,3 +245,54 @@ def sched_yield(typingctx: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(), codegen
+
+
+def _array_at(context: Any, builder: Any, array_type: Any, address: Any, shape: tuple[Any, ...], strides: tuple[Any, ...]) -> Any:
+    array = context.make_array(array_type)(context, builder)
+    data = builder.inttoptr(address, array.data.type)
+    itemsize = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(array_type.dtype)))
+    arrayobj.populate_array(array, data=data, shape=shape, strides=strides, itemsize=itemsize, meminfo=None)
+    return array._getvalue()
+
+
+@intrinsic
+def words_at(typingctx: Any, address: Any, count: Any) -> Any:
+    """An int64[::1] view of `count` words at an address. Nobody counts references to it: the caller keeps the memory."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _array_at(context, builder, sig.return_type, args[0], (args[1],), (I64(8),))
+
+    return types.Array(types.int64, 1, "C")(types.int64, types.int64), codegen
+
+
+@intrinsic
+def words2_at(typingctx: Any, address: Any, rows: Any, width: Any) -> Any:
+    """An int64[:, ::1] view of `rows` times `width` words at an address."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        strides = (builder.mul(args[2], I64(8)), I64(8))
+        return _array_at(context, builder, sig.return_type, args[0], (args[1], args[2]), strides)
+
+    return types.Array(types.int64, 2, "C")(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def bytes_at(typingctx: Any, address: Any, count: Any) -> Any:
+    """A uint8[::1] view of `count` bytes at an address."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _array_at(context, builder, sig.return_type, args[0], (args[1],), (I64(1),))
+
+    return types.Array(types.uint8, 1, "C")(types.int64, types.int64), codegen
+
+
+@intrinsic
+def recs_at(typingctx: Any, address: Any, count: Any, dtype: Any) -> Any:
+    """A view of `count` records of a structured dtype (a global of the kernel) at an address, which must suit its alignment."""
+    record = dtype.dtype if isinstance(dtype, types.DType) else dtype
+    array_type = types.Array(record, 1, "C")
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _array_at(context, builder, sig.return_type, args[0], (args[1],), (I64(record.size),))
+
+    return array_type(types.int64, types.int64, dtype), codegen

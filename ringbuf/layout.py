@@ -113,6 +113,8 @@ def format_ring(
     check_capacity(capacity)
     if len(gating) > MAX_READERS:
         raise RingLayoutError(f"{len(gating)} readers: a ring has at most {MAX_READERS}")
+    if reader_doorbells is not None and len(reader_doorbells) != len(gating):
+        raise RingLayoutError(f"{len(reader_doorbells)} doorbells for {len(gating)} readers: wanted one each")
     if record.itemsize % 64:
         raise RingLayoutError(f"record of {record.itemsize} bytes: wanted whole cache lines of 64")
     if words.size * 8 < payload_bytes(capacity, record):

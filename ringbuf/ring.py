@@ -27,6 +27,7 @@ from ringbuf.intrinsics import (
     exchange,
     fence_acquire,
     fence_release,
+    fetch_add,
     futex_wake,
     load_acquire,
     load_acquire2,
@@ -116,7 +117,7 @@ def smallest_cursor(ctl: Words) -> int:
     smallest = NO_GATE
     for reader in range(ctl[READERS]):
         line = READER_LINES + reader * LINE_WORDS
-        if ctl[line + GATING] != 0:
+        if load_acquire(ctl, line + GATING) != 0:
             cursor = load_acquire(ctl, line + CURSOR)
             if cursor < smallest:
                 smallest = cursor
@@ -139,45 +140,65 @@ def room(ctl: Words, loc: Words, wanted: int) -> int:
 
 
 @kernel
-def begin(out: Output) -> int:
-    """Open the next slot and return its row; fill it, then commit. The caller has made sure that there is room.
+def open_slot(ctl: Words, words: Words, loc: Words) -> int:
+    """Open the next slot and return its row; fill it, then publish_slot. The caller has made sure that there is room.
 
     Opening marks the slot unreadable before the first word of it changes, so that an observing reader that is lapped in
     the middle of a copy sees it.
     """
-    tail = out.loc[O_TAIL]
-    if tail < out.loc[O_KNOWN]:
-        return out.ctl[CAPACITY]
-    row = tail & (out.ctl[CAPACITY] - 1)
-    store_release2(out.words, row, out.ctl[RECORD_WORDS] - 1, 0)
+    tail = loc[O_TAIL]
+    if tail < loc[O_KNOWN]:
+        return ctl[CAPACITY]
+    row = tail & (ctl[CAPACITY] - 1)
+    store_release2(words, row, ctl[RECORD_WORDS] - 1, 0)
     fence_release()
     return row
 
 
 @kernel
-def commit(out: Output) -> int:
-    """Publish the slot that begin opened; returns the record's sequence number (from 0)."""
-    tail = out.loc[O_TAIL]
-    last = out.ctl[RECORD_WORDS] - 1
-    row = tail & (out.ctl[CAPACITY] - 1)
-    if tail < out.loc[O_KNOWN]:
-        if load_acquire2(out.words, row, last) == tail + 1:
-            scratch = out.ctl[CAPACITY]
-            for k in range(out.identity.shape[0]):
-                if out.words[row, out.identity[k]] != out.words[scratch, out.identity[k]]:
-                    out.loc[O_DIVERGED] += 1
+def publish_slot(ctl: Words, words: Words, loc: Words, identity: Words) -> int:
+    """Publish the slot that open_slot opened; returns the record's sequence number (from 0).
+
+    `identity` names the words that a recomputed record is compared in.
+    """
+    tail = loc[O_TAIL]
+    last = ctl[RECORD_WORDS] - 1
+    row = tail & (ctl[CAPACITY] - 1)
+    if tail < loc[O_KNOWN]:
+        if load_acquire2(words, row, last) == tail + 1:
+            scratch = ctl[CAPACITY]
+            for k in range(identity.shape[0]):
+                if words[row, identity[k]] != words[scratch, identity[k]]:
+                    loc[O_DIVERGED] += 1
                     break
     else:
-        store_release2(out.words, row, last, tail + 1)
-    out.loc[O_TAIL] = tail + 1
+        store_release2(words, row, last, tail + 1)
+    loc[O_TAIL] = tail + 1
     return tail
 
 
 @kernel
+def begin(out: Output) -> int:
+    """`open_slot` of an output."""
+    return open_slot(out.ctl, out.words, out.loc)
+
+
+@kernel
+def commit(out: Output) -> int:
+    """`publish_slot` of an output."""
+    return publish_slot(out.ctl, out.words, out.loc, out.identity)
+
+
+@kernel
 def ring_doorbell(doorbells: Words, number: int) -> None:
-    """Wake whoever sleeps on this doorbell. The bell's count changes first, so a sleeper-to-be sees that it was rung."""
-    store_release(doorbells, number, load_acquire(doorbells, number) + 1)
-    futex_wake(doorbells, number, 1 << 30)
+    """Wake whoever sleeps on this doorbell. The bell's count changes first, so a sleeper-to-be sees that it was rung.
+
+    Several writers may ring the same bell, so the count is added to atomically. A number outside of the array, which only
+    a damaged control page can hold, rings nothing.
+    """
+    if 0 <= number < doorbells.shape[0]:
+        fetch_add(doorbells, number, 1)
+        futex_wake(doorbells, number, 1 << 30)
 
 
 @kernel
@@ -252,9 +273,14 @@ def copy_observed(ctl: Words, words: Words, head: int, into: Words) -> int:
     row = head & (ctl[CAPACITY] - 1)
     seq = load_acquire2(words, row, last)
     if seq != head + 1:
-        if seq > head + 1 or load_acquire(ctl, TAIL) > head:
+        if seq > head + 1:
             return -1
-        return 0
+        if load_acquire(ctl, TAIL) <= head:
+            return 0
+        # The writer is past it. It may have published it between our two looks, so look again before calling it lost.
+        seq = load_acquire2(words, row, last)
+        if seq != head + 1:
+            return -1
     for k in range(last):
         into[k] = words[row, k]
     fence_acquire()
@@ -272,16 +298,23 @@ def count_overrun(ctl: Words, reader: int, lost: int) -> None:
 
 @kernel
 def published_tail(ctl: Words, words: Words, start: int) -> int:
-    """The sequence after the last published record, looking forward from `start`: what a dead writer had got done.
+    """The sequence after the last published record, not below `start`: what a dead writer had got done.
 
-    TAIL is shown lazily, the slots' own sequences are the truth. `start` must not lie after it.
+    TAIL is shown lazily, the slots' own sequences are the truth. All are looked at: a writer that publishes more than a
+    ring's worth between two flushes has overwritten, or opened, the very slot at which TAIL points. A sequence that
+    cannot stand in its slot, or that a gating reader would not have let through, is no sequence.
     """
-    tail = start
-    shown = load_acquire(ctl, TAIL)
-    if shown > tail:
-        tail = shown
-    while ready(ctl, words, tail):
-        tail += 1
+    capacity, last = ctl[CAPACITY], ctl[RECORD_WORDS] - 1
+    tail = max(start, load_acquire(ctl, TAIL))
+    most = NO_GATE
+    if ctl[LOSSY] == 0:
+        most = smallest_cursor(ctl)
+        if most < NO_GATE:
+            most += capacity
+    for row in range(capacity):
+        seq = load_acquire2(words, row, last)
+        if tail < seq <= most and (seq - 1) & (capacity - 1) == row:
+            tail = seq
     return tail
 
 
@@ -302,7 +335,9 @@ __all__ = [
     "flush",
     "input_",
     "note_full",
+    "open_slot",
     "output",
+    "publish_slot",
     "own_doorbells",
     "published_tail",
     "ready",

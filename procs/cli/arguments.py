@@ -46,9 +46,13 @@ def whole(text: str) -> int:
 
 def _profile_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="PROFILE", help="a profile's name (paper, replay) or a path with a slash")
-    parser.add_argument("--recording", metavar="FILE", nargs="+", help="recorded frames, plain or .gz; profile replay if none is named")
+    parser.add_argument(
+        "--recording", metavar="FILE", nargs="+", help="recorded frames, plain or .gz; profile replay if none is named"
+    )
     parser.add_argument("--speed", metavar="max|N", help="max: as fast as the machine goes; 1: as recorded; 10: ten times that")
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", help="over the profile, e.g. risk.equity=5000 (repeatable)")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", help="over the profile, e.g. risk.equity=5000 (repeatable)"
+    )
 
 
 def _instance(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +64,13 @@ def _json(parser: argparse.ArgumentParser) -> None:
 
 
 def _window(parser: argparse.ArgumentParser, default: float) -> None:
-    parser.add_argument("--window", metavar="S", type=positive, default=default, help=f"seconds to measure over (default {default:g}; 0: no rates)")
+    parser.add_argument(
+        "--window",
+        metavar="S",
+        type=positive,
+        default=default,
+        help=f"seconds to measure over (default {default:g}; 0: no rates)",
+    )
 
 
 def _start(p: argparse.ArgumentParser) -> None:
@@ -166,25 +176,45 @@ def _completion(p: argparse.ArgumentParser) -> None:
 Command = tuple[str, str, str, Callable[[argparse.ArgumentParser], None]]
 
 COMMANDS: Final[dict[str, Command]] = {
-    "start": ("procs.cli.starting:start", "bring a pipeline up", "start\nstart --config replay --recording day1.gz day2.gz --speed max\nstart --set risk.equity=5000 --instance second", _start),
-    "stop": ("procs.cli.stopping:stop", "end it in order: nothing is lost", "stop\nstop --instance replay --timeout 60", _stop),
+    "start": ("procs.cli.starting:start", "bring a pipeline up", "start\n"
+"start --config replay --recording day1.gz day2.gz --speed max\n"
+"start --set risk.equity=5000 --instance second", _start),
+    "stop": ("procs.cli.stopping:stop", "end it in order: nothing is lost", "stop\n"
+"stop --instance replay --timeout 60", _stop),
     "restart": ("procs.cli.stopping:restart", "give one stage a new process", "restart risk", _restart),
-    "status": ("procs.cli.status:status", "every process: state, restarts, memory, CPU", "status\nstatus --json --window 10", _status),
-    "stats": ("procs.cli.stats:stats", "every ring: tail (write), heads (read), lag, rates, backpressure", "stats\nstats --watch\nstats --json", _stats),
-    "latency": ("procs.cli.stats:latency", "every hop: p50, p99, p99.9, max", "latency\nlatency --json", _latency),
-    "top": ("procs.cli.top:top", "a living view; q quits", "top\ntop --frames 1 --width 120", _top),
-    "trace": ("procs.cli.tracing:trace", "the whole way of one order, from frame to fill", "trace 42\ntrace 42 --journal ./journal", _trace),
-    "topology": ("procs.cli.drawing:topology", "the table of rings and stages, or a drawing of it", "topology\ntopology --mermaid\ntopology --dot | dot -Tsvg > topology.svg", _topology),
-    "doctor": ("procs.cli.doctor:doctor", "what this machine gives and lacks, with the remedies", "doctor\ndoctor --json", _json),
-    "bench": ("procs.cli.benches:bench", "measure this machine", "bench ring --json\nbench pipeline\nbench restart --kills 50", _bench),
-    "halt": ("procs.cli.halt:halt", "the kill switch", 'halt trip --reason "prices look wrong"\nhalt status\nhalt reset --reason "feed was fixed"', _halt),
-    "report": ("procs.cli.report:report", "what the last (or living) run did: orders, money, figures of merit", "report\nreport --instance replay --json", _report),
-    "demo": ("procs.cli.demo:demo", "start, watch, end and report: a first look", "demo\ndemo --recording spot_btcusdt_20240808.gz", _demo),
-    "backtest": ("procs.cli.report:backtest", "the same decisions in one process, then the report", "backtest --recording day1.gz day2.gz\nbacktest --set generator.duration_s=600 --json", _backtest),
-    "clean": ("procs.cli.stopping:clean", "remove shared memory that dead pipelines left", "clean\nclean --instance paper", _clean),
+    "status": ("procs.cli.status:status", "every process: state, restarts, memory, CPU", "status\n"
+"status --json --window 10", _status),
+    "stats": ("procs.cli.stats:stats", "every ring: tail (write), heads (read), lag, rates, backpressure", "stats\n"
+"stats --watch\n"
+"stats --json", _stats),
+    "latency": ("procs.cli.stats:latency", "every hop: p50, p99, p99.9, max", "latency\n"
+"latency --json", _latency),
+    "top": ("procs.cli.top:top", "a living view; q quits", "top\n"
+"top --frames 1 --width 120", _top),
+    "trace": ("procs.cli.tracing:trace", "the whole way of one order, from frame to fill", "trace 42\n"
+"trace 42 --journal ./journal", _trace),
+    "topology": ("procs.cli.drawing:topology", "the table of rings and stages, or a drawing of it", "topology\n"
+"topology --mermaid\n"
+"topology --dot | dot -Tsvg > topology.svg", _topology),
+    "doctor": ("procs.cli.doctor:doctor", "what this machine gives and lacks, with the remedies", "doctor\n"
+"doctor --json", _json),
+    "bench": ("procs.cli.benches:bench", "measure this machine", "bench ring --json\n"
+"bench pipeline\n"
+"bench restart --kills 50", _bench),
+    "halt": ("procs.cli.halt:halt", "the kill switch", 'halt trip --reason "prices look wrong"\n"
+"halt status\n"
+"halt reset --reason "feed was fixed"', _halt),
+    "report": ("procs.cli.report:report", "what the last (or living) run did: orders, money, figures of merit", "report\n"
+"report --instance replay --json", _report),
+    "demo": ("procs.cli.demo:demo", "start, watch, end and report: a first look", "demo\n"
+"demo --recording spot_btcusdt_20240808.gz", _demo),
+    "backtest": ("procs.cli.report:backtest", "the same decisions in one process, then the report", "backtest --recording day1.gz day2.gz\n"
+"backtest --set generator.duration_s=600 --json", _backtest),
+    "clean": ("procs.cli.stopping:clean", "remove shared memory that dead pipelines left", "clean\n"
+"clean --instance paper", _clean),
     "version": ("procs.cli.drawing:version", "versions of this program and what it stands on", "version --json", _json),
     "completion": ("procs.cli.completion:completion", "a completion script for your shell", "completion bash > ~/.local/share/bash-completion/completions/scalperctl", _completion),
-}  # fmt: skip
+}
 """name -> (function, sentence, examples, what adds its options)."""
 
 

@@ -84,8 +84,8 @@ def isolation(isolated: str, tickless: str, cpuset: set[int], online: set[int]) 
     if alone:
         return Finding("isolation", WARN, f"cores {sorted(alone)} are isolated, but not tickless{limited}",
                        "add nohz_full= with the same cores to the kernel's command line")  # fmt: skip
-    return Finding("isolation", WARN, f"no isolated core: other work may interrupt a stage{limited}",
-                   "add isolcpus= and nohz_full= to the kernel's command line, and name these cores in pipeline.cores")  # fmt: skip
+    remedy = "add isolcpus= and nohz_full= to the kernel's command line, and name these cores in pipeline.cores"
+    return Finding("isolation", WARN, f"no isolated core: other work may interrupt a stage{limited}", remedy)
 
 
 def clock_source(current: str, cpuinfo: str) -> Finding:
@@ -113,7 +113,9 @@ def timer(calls: int = 20_000) -> Finding:
     late.sort()
     found = f"{span(cost)} a look at the clock, a 200 us sleep ends {span(late[25])} late (worst of 50: {span(late[-1])})"
     if cost > 500:
-        return Finding("timer", WARN, found, "the clock is slow here (see clock source): latencies will look larger than they are")
+        return Finding(
+            "timer", WARN, found, "the clock is slow here (see clock source): latencies will look larger than they are"
+        )
     if late[25] > 1_000_000:
         return Finding("timer", WARN, found, "the machine is busy or its timer coarse: stop other work before measuring")
     return Finding("timer", OK_, found)
@@ -167,7 +169,12 @@ def membarrier() -> Finding:
         return Finding("membarrier", WARN, f"not checked on {platform.machine()}", "")
     commands = ctypes.CDLL(None, use_errno=True).syscall(SYS_MEMBARRIER, MEMBARRIER_QUERY, 0, 0)
     if commands < 0:
-        return Finding("membarrier", FAIL, f"refused ({os.strerror(ctypes.get_errno())})", "allow membarrier in the container's seccomp profile")
+        return Finding(
+            "membarrier",
+            FAIL,
+            f"refused ({os.strerror(ctypes.get_errno())})",
+            "allow membarrier in the container's seccomp profile",
+        )
     if not commands & MEMBARRIER_GLOBAL_EXPEDITED:
         return Finding("membarrier", FAIL, "GLOBAL_EXPEDITED is missing", "use Linux 4.16 or newer, or set pipeline.wait: spin")
     return Finding("membarrier", OK_, "GLOBAL_EXPEDITED is there")
@@ -191,7 +198,9 @@ def pidfd() -> Finding:
     try:
         os.close(os.pidfd_open(os.getpid()))
     except OSError as error:
-        return Finding("pidfd", FAIL, f"refused ({error.strerror})", "use Linux 5.3 or newer, or allow pidfd_open in the seccomp profile")
+        return Finding(
+            "pidfd", FAIL, f"refused ({error.strerror})", "use Linux 5.3 or newer, or allow pidfd_open in the seccomp profile"
+        )
     return Finding("pidfd", OK_, "works")
 
 
@@ -231,7 +240,11 @@ def kernel_cache() -> Finding:
     compiled = sum(1 for _ in folder.rglob("*.nbc"))
     if not os.access(folder, os.W_OK | os.X_OK):
         return Finding("kernel cache", FAIL, f"{folder} cannot be written", "correct its permissions, or set XDG_CACHE_HOME")
-    return Finding("kernel cache", OK_, f"{folder}: " + (f"{compiled} compiled kernels" if compiled else "empty, the first start compiles (a minute or two)"))
+    return Finding(
+        "kernel cache",
+        OK_,
+        f"{folder}: " + (f"{compiled} compiled kernels" if compiled else "empty, the first start compiles (a minute or two)"),
+    )
 
 
 def journal_room(folder: Path) -> Finding:
@@ -239,10 +252,14 @@ def journal_room(folder: Path) -> Finding:
     try:
         room = os.statvfs(next(p for p in (folder, *folder.parents) if p.exists()))
     except (OSError, StopIteration):
-        return Finding("journal disk", FAIL, f"{folder} cannot be looked at", "set XDG_STATE_HOME to a folder that can be written")
+        return Finding(
+            "journal disk", FAIL, f"{folder} cannot be looked at", "set XDG_STATE_HOME to a folder that can be written"
+        )
     free = room.f_bavail * room.f_frsize
     if free < 1 << 30:
-        return Finding("journal disk", WARN, f"{free >> 20} MB free at {folder}", "free some: a busy day of journals takes gigabytes")
+        return Finding(
+            "journal disk", WARN, f"{free >> 20} MB free at {folder}", "free some: a busy day of journals takes gigabytes"
+        )
     return Finding("journal disk", OK_, f"{free >> 30:,} GB free at {folder}")
 
 

@@ -58,7 +58,16 @@ def topology(args: argparse.Namespace) -> int:
         for s in table_of.STAGES
     ]
     ring_rows: list[list[Cell]] = [
-        [str(r.ring_id), (r.name, "bold"), str(r.record.itemsize), count(r.capacity), r.writer, " ".join(r.readers), r.full, r.meaning]
+        [
+            str(r.ring_id),
+            (r.name, "bold"),
+            str(r.record.itemsize),
+            count(r.capacity),
+            r.writer,
+            " ".join(r.readers),
+            r.full,
+            r.meaning,
+        ]
         for r in table_of.RINGS
     ]
     print("\n".join([*table(STAGE_COLUMNS, stage_rows, width, paint), "", *table(RING_COLUMNS, ring_rows, width, paint)]))

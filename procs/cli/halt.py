@@ -24,12 +24,12 @@ def halt(args: argparse.Namespace) -> int:
             print(f"{instance}: {clean_text(latch.in_words()) if latch else 'not halted'}")
         return OK if latch is None else UNHEALTHY
     if not (args.reason or "").strip():
-        raise CliError(f"halt {args.what} wants a reason: add --reason \"...\"", USAGE)
-    said = _change(instance, args.what, args.reason)
+        raise CliError(f'halt {args.what} wants a reason: add --reason "..."', USAGE)
+    words = _change(instance, args.what, args.reason)
     if args.json:
-        print(json.dumps({"instance": instance, "halted": args.what == "trip", "said": said}, indent=2))
+        print(json.dumps({"instance": instance, "halted": args.what == "trip", "said": words}, indent=2))
     else:
-        print(f"{instance}: {said}")
+        print(f"{instance}: {words}")
     return OK
 
 

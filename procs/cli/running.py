@@ -121,3 +121,41 @@ def running_profile(instance: str) -> Profile | None:
 def ask(instance: str, message: dict[str, Any], timeout: float = 5.0) -> dict[str, Any]:
     """The supervisor's answer. Raises control.ControlError; NotRunningError among them."""
     return control.request(instance, message, timeout)
+
+
+# ---- where the living run keeps what -----------------------------------------------------------------------------------
+
+RUN_NAME = "run.json"
+
+
+def write_note(path: Path, note: dict[str, Any]) -> None:
+    """Where a run has its journals and its spool, for whoever looks while it lives. Raises OSError."""
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600, exist_ok=False)
+    path.write_bytes(msgspec.json.encode(note))
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """What `write_note` wrote; empty if there is nothing to read."""
+    with contextlib.suppress(OSError, msgspec.MsgspecError):
+        found = msgspec.json.decode(path.read_bytes())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _note_of(instance: str, key: str) -> Path | None:
+    for folder in rundir.run_dir_candidates(instance):
+        value = read_note(folder / RUN_NAME).get(key)
+        if isinstance(value, str):
+            return Path(value)
+    return None
+
+
+def journal_folder(instance: str) -> Path | None:
+    """Where a living run has its journals."""
+    return _note_of(instance, "journal_dir")
+
+
+def spool_of(instance: str) -> Path | None:
+    """The staged recording of a living run."""
+    return _note_of(instance, "spool")

@@ -22,7 +22,8 @@ def stop(args: argparse.Namespace) -> int:
     started = time.monotonic()
     if not control.stop_and_wait(instance, args.timeout):
         raise CliError(
-            f"instance {instance!r} has not ended within {args.timeout:g} s: ask again with `scalperctl stop`, which ends it by signals",
+            f"instance {instance!r} has not ended within {args.timeout:g} s: "
+            "ask again with `scalperctl stop`, which ends it by signals",
             UNHEALTHY,
         )
     print(f"{instance} stopped after {span((time.monotonic() - started) * 1e9)}")
@@ -37,7 +38,9 @@ def restart(args: argparse.Namespace) -> int:
     while time.monotonic() - started < args.timeout:
         entry = _stage(instance, args.stage)
         if entry["actual"] == "FATAL":
-            raise CliError(f"{args.stage} gave up ({clean_text(entry['last_end'] or 'no reason')}): see {entry['log']}", UNHEALTHY)
+            raise CliError(
+                f"{args.stage} gave up ({clean_text(entry['last_end'] or 'no reason')}): see {entry['log']}", UNHEALTHY
+            )
         if entry["ready"] and entry["incarnation"] > was:
             print(f"{args.stage} runs again as pid {entry['pid']} after {span((time.monotonic() - started) * 1e9)}")
             return OK
@@ -62,7 +65,11 @@ def clean(args: argparse.Namespace) -> int:
     removed = cleanup.clean(args.instance)
     left = cleanup.list_segments(args.instance)
     if args.json:
-        print(json.dumps({"removed": removed, "left": [{"name": s.name, "state": s.state, "bytes": s.nbytes} for s in left]}, indent=2))
+        print(
+            json.dumps(
+                {"removed": removed, "left": [{"name": s.name, "state": s.state, "bytes": s.nbytes} for s in left]}, indent=2
+            )
+        )
         return OK
     for name in removed:
         print(f"removed {name}")

@@ -90,7 +90,7 @@ class Watcher:
 
 
 @contextlib.contextmanager
-def _screen() -> Iterator[None]:
+def screen() -> Iterator[None]:
     """The alternate screen and key-by-key input, put back at the end; SIGTERM ends as Ctrl-C does."""
     fd = sys.stdin.fileno() if sys.stdin.isatty() else -1
     before = termios.tcgetattr(fd) if fd >= 0 else None
@@ -132,7 +132,7 @@ def top(args: argparse.Namespace) -> int:
         watcher = Watcher(memory, symbols_of(instance), running.journal_folder(instance))
         if not sys.stdout.isatty():
             return _printed(watcher, args.frames or 1, args.interval, args.width or 120, paint_for(sys.stdout))
-        with _screen():
+        with screen():
             shown = 0
             watcher.view()
             time.sleep(min(args.interval, 0.2))

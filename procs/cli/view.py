@@ -147,7 +147,12 @@ def stage_rows(view: View) -> list[list[Cell]]:
         if hop is None or not hop["hop"]["count"]:
             cells += ["-"] * 4
         else:
-            cells += [span(hop["hop"]["p50_ns"]), span(hop["hop"]["p99_ns"]), span(hop["origin"]["p50_ns"]), span(hop["origin"]["p99_ns"])]
+            cells += [
+                span(hop["hop"]["p50_ns"]),
+                span(hop["hop"]["p99_ns"]),
+                span(hop["origin"]["p50_ns"]),
+                span(hop["origin"]["p99_ns"]),
+            ]
         found.append(cells)
     return found
 

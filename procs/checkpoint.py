@@ -1,0 +1,126 @@
+"""Checkpoint and recovery of a stage: what makes it an exact fold that survives kill -9 at any instruction.
+
+A stage's private state is one int64 array, the *arena*: registers, the endpoints' rows (heads and tails), then whatever
+the stage keeps. A checkpoint is a copy of the arena into one of two buffers of a shared segment, made valid by one
+atomic store. After a crash the next incarnation copies the last checkpoint back, learns from the slots how far its
+predecessor had published, follows the intake log (procs.merge), computes again, and what had been published is
+compared instead of published twice (ringbuf.ring).
+
+                arena                                       checkpoint segment
+    +-------------------------------+            +--------------------------------------+
+    | registers                     |            | ACTIVE (0 none, 1, 2)                |
+    | row of input 0, 1, ...        |  copy ---> | buffer 1                             |
+    | row of output 0, 1, ... log   |            | buffer 2                             |
+    | the stage's own state         |            +--------------------------------------+
+    +-------------------------------+
+
+The writers may reuse a slot only once a checkpoint lies behind it: a gating cursor is its checkpoint's.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from procs import board
+from procs.block import (
+    ARENA,
+    ARENA_WORDS,
+    CHECKPOINT,
+    INPUTS,
+    LOG,
+    OUTPUTS,
+    R_BLOCKED,
+    R_SINCE,
+    doorbells,
+    in_ctl,
+    in_loc,
+    out_ctl,
+    out_loc,
+    out_slots,
+    page,
+    registers,
+)
+from ringbuf.intrinsics import load_acquire, store_release, words_at
+from ringbuf.jit import Words, kernel
+from ringbuf.layout import CURSOR, READER_LINES
+from ringbuf.ring import (
+    I_RELEASED,
+    O_DIVERGED,
+    O_FLUSHED,
+    O_GATE,
+    O_KNOWN,
+    O_TAIL,
+    O_WATERMARK,
+    published_tail,
+    release,
+    smallest_cursor,
+)
+
+ACTIVE: Final = 0
+HEAD_WORDS: Final = 512
+
+
+def checkpoint_words(arena_words: int) -> int:
+    """Words of a checkpoint segment's payload for an arena of this size."""
+    return HEAD_WORDS + 2 * arena_words
+
+
+@kernel
+def save(b: Words) -> None:
+    """Copy the arena, make the copy valid by one store, then let the writers have the slots back."""
+    registers(b)[R_SINCE] = 0
+    size = b[ARENA_WORDS]
+    ck, arena = words_at(b[CHECKPOINT], HEAD_WORDS + 2 * size), words_at(b[ARENA], size)
+    target = 2 if ck[ACTIVE] == 1 else 1
+    start = HEAD_WORDS + (target - 1) * size
+    for k in range(size):
+        ck[start + k] = arena[k]
+    store_release(ck, ACTIVE, target)
+    show_cursors(b)
+    page(b)[board.CHECKPOINTS] += 1
+
+
+@kernel
+def show_cursors(b: Words) -> None:
+    """Publish the input cursors, and the log's own cursor, as of the checkpoint just made."""
+    bells = doorbells(b)
+    for r in range(b[INPUTS]):
+        release(in_ctl(b, r), in_loc(b, r), bells)
+    if b[LOG] >= 0:
+        store_release(out_ctl(b, b[LOG]), READER_LINES + CURSOR, out_loc(b, b[LOG])[O_TAIL])
+
+
+@kernel
+def restore(b: Words) -> int:
+    """Put the arena back to the last checkpoint, if there is one, and learn what had been published since.
+
+    Returns 1 when a checkpoint was loaded, 0 for a first start (the arena stays as the stage's init made it).
+    """
+    size = b[ARENA_WORDS]
+    ck, arena = words_at(b[CHECKPOINT], HEAD_WORDS + 2 * size), words_at(b[ARENA], size)
+    active = load_acquire(ck, ACTIVE)
+    if active != 0:
+        start = HEAD_WORDS + (active - 1) * size
+        for k in range(size):
+            arena[k] = ck[start + k]
+    outputs = b[OUTPUTS] + (1 if b[LOG] >= 0 else 0)
+    for o in range(outputs):
+        ctl, loc = out_ctl(b, o), out_loc(b, o)
+        loc[O_KNOWN] = published_tail(ctl, out_slots(b, o), loc[O_TAIL])
+        loc[O_GATE] = min(smallest_cursor(ctl), loc[O_TAIL])
+        loc[O_FLUSHED] = -1
+        loc[O_WATERMARK] = -1
+    for r in range(b[INPUTS]):
+        in_loc(b, r)[I_RELEASED] = -1
+    show_cursors(b)
+    registers(b)[R_BLOCKED] = 0
+    return 1 if active != 0 else 0
+
+
+@kernel
+def diverged(b: Words) -> int:
+    """Recomputed records that differed from what had been published: 0, or the stage is no fold."""
+    total = 0
+    for o in range(b[OUTPUTS] + (1 if b[LOG] >= 0 else 0)):
+        total += out_loc(b, o)[O_DIVERGED]
+    return total

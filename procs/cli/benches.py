@@ -1,0 +1,25 @@
+"""`bench`: runs one of procs.bench's measurements and prints it. Each has `run(...) -> dict` and `format(result) -> str`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from typing import Any
+
+from procs.cli.outcome import OK
+from procs.cli.report import use_kernel_cache
+
+
+def bench(args: argparse.Namespace) -> int:
+    """The command."""
+    use_kernel_cache()
+    module: Any = importlib.import_module(f"procs.bench.{args.what}")
+    wishes: dict[str, Any] = {}
+    if args.what == "pipeline":
+        wishes = {"files": args.recording or (), "seconds": args.seconds or 600.0}
+    elif args.what == "restart":
+        wishes = {"kills": args.kills}
+    result = module.run(**wishes)
+    print(json.dumps(result, indent=2) if args.json else str(module.format(result)).rstrip("\n"))
+    return OK

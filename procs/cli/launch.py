@@ -1,0 +1,160 @@
+"""The pipeline as the supervisor sees it (procs.supervised.Pipeline), over shared memory; and where one run keeps what.
+
+Nothing here needs numba: the supervisor stays small. The control ring's one writer is this process; it writes a few records in
+a run's life, so it always rings the readers' doorbells instead of asking who sleeps.
+
+What this module is not: it starts nothing and decides nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from procs import board, pipeline, topology
+from procs.board import Words
+from procs.config import Profile
+from procs.pipeline import Memory, Placement
+from procs.topology import Stage
+from ringbuf.layout import CAPACITY, CURSOR, GATING, READER_DOORBELL, TAIL, reader_line, views
+from shm import cleanup
+from trading.records import CONTROL_RECORD, Kind
+
+SYS_FUTEX: Final = {"x86_64": 202, "aarch64": 98}
+FUTEX_WAKE: Final = 1
+EVERYBODY: Final = 1 << 30
+
+
+def place_stages(cores: Any, usable: Sequence[int]) -> dict[str, int]:
+    """Core of each stage: as the profile lists them, in turn; with `auto` only where every process can have its own."""
+    names = [stage.name for stage in topology.STAGES]
+    if cores == "none":
+        return {}
+    if cores == "auto":
+        # the first core is left to the supervisor, the zygote and the rest of the machine
+        if len(usable) <= len(names):
+            return {}
+        cores = sorted(usable)[1:]
+    return {name: int(cores[n % len(cores)]) for n, name in enumerate(names)}
+
+
+@dataclass(slots=True)
+class Instance:
+    """One run of one profile. `at_end` sees the memory once more before it goes."""
+
+    profile: Profile
+    journal_dir: str
+    spool: str | None
+    at_end: Callable[[Memory], None] | None = None
+    memory: Memory | None = None
+    _cores: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._cores = place_stages(self.profile.pipeline.cores, sorted(os.sched_getaffinity(0)))
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """In start order."""
+        return [topology.STAGE[name] for name in topology.start_order()]
+
+    @property
+    def runtime(self) -> Mapping[str, Any]:
+        """What `run_stage` gets besides the supervisor's own entries."""
+        return {"spool": self.spool, "cores": self._cores, "journal_dir": self.journal_dir, "live": False}
+
+    def create(self) -> None:
+        """Segments and board; first what a dead run of this name left goes. Raises OSError with a sentence."""
+        wish = self.profile.pipeline
+        cleanup.clean(self.profile.instance)
+        self.memory = pipeline.create(
+            self.profile.instance,
+            Placement(wish.numa, wish.huge_pages, wish.lock_memory, self._cores),
+            journal=wish.journal,
+        )
+
+    def destroy(self) -> None:
+        """Remove everything that `create` made."""
+        memory, self.memory = self.memory, None
+        if memory is None:
+            return
+        try:
+            if self.at_end is not None:
+                self.at_end(memory)
+        finally:
+            memory.destroy()
+
+    def _page(self, stage: str) -> Words:
+        assert self.memory is not None, "created first"
+        return board.page(self.memory.board_words, topology.stage_id(stage))
+
+    def prepare(self, stage: str, incarnation: int) -> None:
+        """Before each spawn."""
+        page = self._page(stage)
+        page[board.READY] = page[board.STOP] = 0
+        page[board.INCARNATION] = incarnation
+
+    def heartbeat(self, stage: str) -> int:
+        """The stage's heartbeat word."""
+        return int(self._page(stage)[board.HEARTBEAT])
+
+    def ready(self, stage: str) -> bool:
+        """Attached, recovered, consuming."""
+        return bool(self._page(stage)[board.READY])
+
+    def finished(self, stage: str) -> bool:
+        """END came through and all outputs are published."""
+        return bool(self._page(stage)[board.FINISHED])
+
+    def progress(self) -> int:
+        """Records processed by all stages."""
+        if self.memory is None:
+            return 0
+        return sum(int(self._page(stage.name)[board.RECORDS]) for stage in topology.STAGES)
+
+    def request_stop(self) -> None:
+        """The feed ends its stream; END then runs through all stages."""
+        self._page("feed")[board.DRAIN] = 1
+        self._ring_bell(board.doorbell(topology.stage_id("feed")))
+
+    def halt(self, reason: str) -> None:
+        """Tell risk to cancel everything and open nothing."""
+        self._tell(Kind.HALT)
+
+    def resume(self, reason: str) -> None:
+        """Take that back."""
+        self._tell(Kind.RESUME)
+
+    def _tell(self, kind: Kind) -> None:
+        """Append one record to the control ring. BufferError while it is full: asked again at the next check."""
+        assert self.memory is not None, "created first"
+        entry = topology.RING["control"]
+        ctl, slots, recs = views(self.memory.ring("control"), CONTROL_RECORD)
+        tail = int(ctl[TAIL])
+        lines = [reader_line(n) for n in range(len(entry.readers))]
+        gate = min((int(ctl[line + CURSOR]) for line in lines if ctl[line + GATING]), default=tail)
+        if tail - gate >= int(ctl[CAPACITY]):
+            raise BufferError("the control ring is full: risk has not read it")
+        row = tail & (int(ctl[CAPACITY]) - 1)
+        slots[row, -1] = 0
+        slots[row, :-1] = 0
+        record = recs[row]
+        record["ts_ns"], record["kind"], record["cause_ring"], record["symbol"] = time.time_ns(), int(kind), -1, -1
+        slots[row, -1] = tail + 1
+        ctl[TAIL] = tail + 1
+        for number in range(len(entry.readers)):
+            self._ring_bell(int(ctl[READER_DOORBELL + number]))
+
+    def _ring_bell(self, number: int) -> None:
+        """Wake a stage that sleeps; where the call is unknown it wakes by itself within a tenth of a second."""
+        assert self.memory is not None, "created first"
+        words = self.memory.board_words
+        words[number] += 1
+        call = SYS_FUTEX.get(platform.machine())
+        if call is not None:
+            address = ctypes.c_void_p(words.ctypes.data + number * 8)
+            ctypes.CDLL(None).syscall(call, address, FUTEX_WAKE, EVERYBODY, None, None, 0)

@@ -1,0 +1,82 @@
+"""Turning recordings into a spool, in a process of its own: it needs numba, and the supervisor must stay small.
+
+    python -m procs.cli.staging SPOOL FILE...        one JSON line a step of progress, the last one is the result
+
+`stage_apart` runs that and gives the symbols found, which are kept beside the spool's path in the run's notes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from procs import rundir
+from procs.cli.outcome import FAILED, USAGE, CliError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def child_environment() -> dict[str, str]:
+    """The environment for a Python process of this project: it finds the packages and the compiled kernels."""
+    paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+
+
+def stage_apart(files: Sequence[str], spool: Path, tell: Callable[[int, int], None]) -> list[dict[str, Any]]:
+    """Stage `files` into `spool` in a child process; returns the symbols (sim.spool.StagedSymbol's fields).
+
+    `tell(done, total)` gets bytes read. Raises CliError with the recording's own sentence.
+    """
+    environment = {**child_environment(), "NUMBA_CACHE_DIR": str(rundir.numba_cache_dir())}
+    command = [sys.executable, "-m", "procs.cli.staging", str(spool), *files]
+    result: list[dict[str, Any]] | None = None
+    problem = ""
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as child:
+        assert child.stdout is not None and child.stderr is not None
+        for line in child.stdout:
+            said = json.loads(line)
+            if "done" in said:
+                tell(said["done"], said["total"])
+            result = said.get("symbols", result)
+            problem = said.get("problem", problem)
+        complaint = child.stderr.read().strip()
+    if child.returncode == 0 and result is not None:
+        return result
+    if problem:
+        raise CliError(problem, USAGE)
+    last = complaint.splitlines()[-1] if complaint else f"exit code {child.returncode}"
+    raise CliError(f"the recordings could not be staged ({last}): run `scalperctl doctor`", FAILED)
+
+
+def main() -> int:
+    """The child."""
+    from sim.recording import RecordingError, stage
+
+    shown = -1
+
+    def progress(done: int, total: int) -> None:
+        nonlocal shown
+        if total and done * 50 // total > shown:
+            shown = done * 50 // total
+            print(json.dumps({"done": done, "total": total}), flush=True)
+
+    try:
+        staged = stage([Path(name) for name in sys.argv[2:]], Path(sys.argv[1]), progress=progress)
+    except RecordingError as error:
+        print(json.dumps({"problem": str(error)}), flush=True)
+        return USAGE
+    symbols = [{**asdict(symbol), "market": int(symbol.market)} for symbol in staged.symbols]
+    print(json.dumps({"symbols": symbols, "frames": staged.n_frames, "notes": list(staged.notes)}), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

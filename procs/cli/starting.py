@@ -1,0 +1,281 @@
+"""`start`: in this process (--foreground), or in a new session in the background with progress until it is ready.
+
+The background start runs `scalperctl start --foreground` with the same words and follows its log, so that both ways are one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, cast
+
+import msgspec
+
+from procs import rundir
+from procs.cli import figures, last_run, latencies, running
+from procs.cli.launch import Instance
+from procs.cli.outcome import ALREADY_RUNNING, FAILED, INTERRUPTED, OK, UNHEALTHY, CliError
+from procs.cli.staging import child_environment, stage_apart
+from procs.cli.table import clean_text, paint_for, span
+from procs.config import Profile, profile_json
+from procs.pipeline import Memory
+
+LOG: Final = "supervisor.log"
+POLL_S: Final = 0.05
+OLD_JOURNALS: Final = 20
+"""More folders of journals than this bring a word about disk space, never a removal."""
+
+
+def start(args: argparse.Namespace) -> int:
+    """The command."""
+    profile = running.profile_for(args)
+    refuse_if_running(profile.instance)
+    if args.foreground:
+        return foreground(profile)
+    launched = Launch(profile, own_words(args))
+    note = Note(sys.stderr)
+    try:
+        code = launched.wait_ready(args.timeout, note)
+    except KeyboardInterrupt:
+        note.end()
+        launched.give_up()
+        print(f"interrupted: {profile.instance} is stopped", file=sys.stderr)
+        return INTERRUPTED
+    note.end()
+    if code is not None:
+        return launched.explain(code)
+    paint = paint_for(sys.stdout)
+    print(f"{paint(profile.instance, 'bold')} runs as pid {launched.pid} after {span(launched.elapsed_ns())}")
+    print(f"  watch it: scalperctl top      end it: scalperctl stop      log: {launched.log}")
+    return OK
+
+
+def refuse_if_running(instance: str) -> None:
+    """CliError ALREADY_RUNNING if a pipeline has that name."""
+    pid = rundir.holder(instance)
+    if pid:
+        raise CliError(
+            f"instance {instance!r} already runs as pid {pid}: stop it with `scalperctl stop --instance {instance}`, "
+            "or give this one another name with --instance NAME",
+            ALREADY_RUNNING,
+        )
+
+
+def own_words(args: argparse.Namespace) -> list[str]:
+    """The command line's words about the profile, for the process that runs it."""
+    words = ["--config", args.config] if args.config else []
+    words += ["--speed", args.speed] if args.speed else []
+    words += ["--instance", args.instance] if args.instance else []
+    for text in args.set or []:
+        words += ["--set", text]
+    return words + (["--recording", *map(os.path.abspath, args.recording)] if args.recording else [])
+
+
+# ---- in this process --------------------------------------------------------------------------------------------------
+
+
+def journal_folder_for(profile: Profile, now: float) -> Path:
+    """A new folder for this run's journals, named by time and pid."""
+    base = Path(profile.pipeline.journal_dir) if profile.pipeline.journal_dir else rundir.state_dir(profile.instance) / "journal"
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    folder = base / f"{stamp}-{os.getpid()}"
+    if profile.pipeline.journal:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise CliError(
+                f"{folder}: {(error.strerror or str(error)).lower()}; name another folder as pipeline.journal_dir", FAILED
+            ) from None
+    return folder
+
+
+def foreground(profile: Profile) -> int:
+    """Run the supervisor here until the pipeline ends; returns a CLI exit code."""
+    from procs.logs import supervisor_log
+    from procs.supervisor import EXIT_BUSY, EXIT_CRASH_LOOP, EXIT_FAILED, EXIT_OK, EXIT_UNCLEAN, Supervisor
+
+    log = supervisor_log(profile.instance)
+    started = time.time()
+    folder = rundir.run_dir(profile.instance)
+    spool = folder / f"recording.{os.getpid()}.spool"
+    notes = folder / running.RUN_NAME
+    kept: dict[str, Any] = {}
+
+    def at_end(memory: Memory) -> None:
+        kept["figures"] = figures.snapshot(memory)
+        kept["hops"] = latencies.hops(memory.board_words)
+
+    try:
+        symbols: list[dict[str, Any]] = []
+        if profile.source.kind == "recording":
+            symbols = stage_apart(profile.source.files, spool, lambda done, total: log.info("staging", done=done, total=total))
+            log.info("staged", symbols=[entry["name"] for entry in symbols], frames=sum(e["n_frames"] for e in symbols))
+        journals = journal_folder_for(profile, started)
+        running.write_note(notes, {"pid": os.getpid(), "journal_dir": str(journals), "spool": str(spool) if symbols else None})
+        instance = Instance(profile, str(journals), str(spool) if symbols else None, at_end)
+        code = Supervisor(profile, instance, log=log).run()
+        if kept:
+            counters = next(s["counters"] for s in kept["figures"]["stages"] if s["name"] == "feed")
+            with contextlib.suppress(OSError):  # a full disk must not make a good run a failed one
+                last_run.save(last_run.LastRun(
+                    instance=profile.instance, profile=msgspec.Raw(profile_json(profile)), journal_dir=str(journals),
+                    symbols=symbols, frames=counters["frames"], started=started, ended=time.time(), exit_code=code,
+                    figures=cast(dict[str, Any], kept["figures"]), hops=cast(list[dict[str, Any]], kept["hops"]),
+                ))  # fmt: skip
+    finally:
+        spool.unlink(missing_ok=True)
+        if running.read_note(notes).get("pid") == os.getpid():
+            notes.unlink(missing_ok=True)
+    codes = {EXIT_OK: OK, EXIT_FAILED: FAILED, EXIT_CRASH_LOOP: UNHEALTHY, EXIT_BUSY: ALREADY_RUNNING, EXIT_UNCLEAN: UNHEALTHY}
+    return codes.get(code, FAILED)
+
+
+# ---- in the background ------------------------------------------------------------------------------------------------
+
+
+class Note:
+    """Progress for people: one line that is written over on a terminal, a line a step anywhere else."""
+
+    def __init__(self, out: Any) -> None:
+        self._out, self._tty, self._last = out, out.isatty(), ""
+
+    def __call__(self, text: str) -> None:
+        """Show a step."""
+        if text == self._last:
+            return
+        self._last = text
+        self._out.write(f"\r\x1b[K{text}" if self._tty else f"{text}\n")
+        self._out.flush()
+
+    def end(self) -> None:
+        """Clear the line."""
+        if self._tty:
+            self._out.write("\r\x1b[K")
+            self._out.flush()
+
+
+def step_of(line: str) -> str:
+    """A log line as a step of progress; "" if it is none."""
+    said = _said(line)
+    match said.get("event"):
+        case "staging":
+            return f"reading the recordings: {said['done'] * 100 // max(said['total'], 1)}%"
+        case "staged":
+            return f"staged {said['frames']:,} frames of {', '.join(said['symbols'])}"
+        case "waiting":
+            return "another process compiles the kernels, waiting for it"
+        case "starting":
+            return "loading the kernels (the first time compiles them: some minutes)"
+        case "kernels":
+            return f"kernels {said['of']}: {said['stage']} {said['how']} in {said['seconds']:.1f} s"
+        case "state" if said.get("now") == "RUNNING":
+            return f"{said['stage']} is ready"
+    return ""
+
+
+def problem_of(line: str) -> str:
+    """What a log line says went wrong, "" if nothing."""
+    said = _said(line)
+    if not said:
+        text = clean_text(line.strip())
+        return text.removeprefix("scalperctl: ")
+    if said.get("level") in ("error", "critical") or said.get("event") == "crash":
+        text = said.get("problem") or said.get("last_line") or said.get("reason") or said.get("event", "")
+        return clean_text(str(text))
+    return ""
+
+
+def _said(line: str) -> dict[str, Any]:
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+class Launch:
+    """A supervisor in a session of its own, and its log, followed."""
+
+    def __init__(self, profile: Profile, words: list[str]) -> None:
+        self.instance = profile.instance
+        self.log = rundir.log_dir(profile.instance) / LOG
+        self._started_ns = time.monotonic_ns()
+        with contextlib.suppress(OSError):
+            self.log.replace(f"{self.log}.1")
+        fd = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "procs.cli.main", "start", "--foreground", *words],
+                stdin=subprocess.DEVNULL, stdout=fd, stderr=fd, start_new_session=True, env=child_environment(),
+            )  # fmt: skip
+        finally:
+            os.close(fd)
+        self._file = open(self.log, encoding="utf-8", errors="replace")
+        self._rest = ""
+        self._problem = ""
+        self.phase = ""
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's pid."""
+        return self._child.pid
+
+    def elapsed_ns(self) -> int:
+        """Since the launch."""
+        return time.monotonic_ns() - self._started_ns
+
+    def ended(self) -> int | None:
+        """Exit code of the supervisor, None while it lives."""
+        return self._child.poll()
+
+    def follow(self, note: Callable[[str], None]) -> None:
+        """Read what the log says by now; steps go to `note`."""
+        *lines, self._rest = (self._rest + self._file.read()).split("\n")
+        for line in lines:
+            said = _said(line)
+            if said.get("event") == "phase":
+                self.phase = str(said.get("phase"))
+            self._problem = problem_of(line) or self._problem
+            step = step_of(line)
+            if step:
+                note(step)
+
+    def wait_ready(self, timeout: float, note: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None) -> int | None:
+        """None once the pipeline runs, else the exit code with which it ended before. CliError after `timeout` seconds."""
+        while self.elapsed_ns() < timeout * 1e9:
+            code = self.ended()
+            self.follow(note)
+            if self.phase in ("running", "draining", "done"):
+                return None
+            if code is not None:
+                return code
+            meanwhile()
+            time.sleep(POLL_S)
+        self.give_up()
+        raise CliError(f"{self.instance} is not ready after {timeout:g} s and was stopped: see {self.log}", FAILED)
+
+    def give_up(self) -> None:
+        """End it by signals, in order first."""
+        for number, patience in ((signal.SIGTERM, 20.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
+            with contextlib.suppress(ProcessLookupError):
+                self._child.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(patience)
+                return
+
+    def explain(self, code: int) -> int:
+        """Say on stderr why it ended before it was ready; returns the exit code to end with."""
+        if code < 0:
+            self._problem = self._problem or f"it was killed by {signal.Signals(-code).name}"
+        print(
+            f"scalperctl: {self.instance} did not start: {self._problem or 'no reason given'} (log: {self.log})", file=sys.stderr
+        )
+        return code if code > 0 else FAILED

@@ -1,0 +1,47 @@
+"""`trace ORDER`: the whole way of one order through the journals of the living or the last run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from procs import rundir, topology
+from procs.cli import running
+from procs.cli.last_run import wanted
+from procs.cli.outcome import FAILED, OK, CliError
+from procs.cli.report import plan_for, told_by, use_kernel_cache
+
+RINGS = {ring.ring_id: (ring.name, ring.record) for ring in topology.RINGS}
+
+
+def trace(args: argparse.Namespace) -> int:
+    """The command."""
+    use_kernel_cache()
+    from procs.trace import format_trace, trace_order
+
+    folder, instruments = _where(args)
+    found = trace_order(folder, args.order, RINGS, instruments=instruments)
+    if args.json:
+        print(json.dumps(asdict(found), indent=2))
+    else:
+        print(format_trace(found), end="")
+    return OK
+
+
+def _where(args: argparse.Namespace) -> tuple[Path, Any]:
+    """(folder of journals, INSTRUMENT table or None)."""
+    if args.journal:
+        return Path(args.journal), None
+    instance = running.instance_for(args, must_run=False)
+    if instance and rundir.holder(instance):
+        profile, folder = running.running_profile(instance), running.journal_folder(instance)
+        if profile is None or folder is None:
+            raise CliError(
+                f"instance {instance!r} does not say where its journals are: it is starting or ending, try again", FAILED
+            )
+        return folder, plan_for(profile, running.spool_of(instance), []).instruments
+    told = told_by(wanted(instance))
+    return told.journal_dir, plan_for(told.profile, None, told.symbols).instruments
