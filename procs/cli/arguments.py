@@ -1,13 +1,13 @@
 """What `scalperctl` understands: every command with its options, a sentence, and examples. Parsing only.
 
-A command names the function that does it as `module:function`; procs.cli.main imports that module alone.
+A command names the function that does it as `module:function` below procs.cli; procs.cli.main imports that module alone.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, NoReturn
 
 from procs.cli.outcome import USAGE, CliError, explained
 from procs.topology import STAGES
@@ -173,66 +173,106 @@ def _completion(p: argparse.ArgumentParser) -> None:
     p.add_argument("shell", choices=SHELLS)
 
 
-Command = tuple[str, str, str, Callable[[argparse.ArgumentParser], None]]
+class Command(NamedTuple):
+    """One command: `module:function` below procs.cli, a sentence, examples, and what adds its options."""
+
+    function: str
+    sentence: str
+    examples: tuple[str, ...]
+    options: Callable[[argparse.ArgumentParser], None]
+
 
 COMMANDS: Final[dict[str, Command]] = {
-    "start": ("procs.cli.starting:start", "bring a pipeline up", "start\n"
-"start --config replay --recording day1.gz day2.gz --speed max\n"
-"start --set risk.equity=5000 --instance second", _start),
-    "stop": ("procs.cli.stopping:stop", "end it in order: nothing is lost", "stop\n"
-"stop --instance replay --timeout 60", _stop),
-    "restart": ("procs.cli.stopping:restart", "give one stage a new process", "restart risk", _restart),
-    "status": ("procs.cli.status:status", "every process: state, restarts, memory, CPU", "status\n"
-"status --json --window 10", _status),
-    "stats": ("procs.cli.stats:stats", "every ring: tail (write), heads (read), lag, rates, backpressure", "stats\n"
-"stats --watch\n"
-"stats --json", _stats),
-    "latency": ("procs.cli.stats:latency", "every hop: p50, p99, p99.9, max", "latency\n"
-"latency --json", _latency),
-    "top": ("procs.cli.top:top", "a living view; q quits", "top\n"
-"top --frames 1 --width 120", _top),
-    "trace": ("procs.cli.tracing:trace", "the whole way of one order, from frame to fill", "trace 42\n"
-"trace 42 --journal ./journal", _trace),
-    "topology": ("procs.cli.drawing:topology", "the table of rings and stages, or a drawing of it", "topology\n"
-"topology --mermaid\n"
-"topology --dot | dot -Tsvg > topology.svg", _topology),
-    "doctor": ("procs.cli.doctor:doctor", "what this machine gives and lacks, with the remedies", "doctor\n"
-"doctor --json", _json),
-    "bench": ("procs.cli.benches:bench", "measure this machine", "bench ring --json\n"
-"bench pipeline\n"
-"bench restart --kills 50", _bench),
-    "halt": ("procs.cli.halt:halt", "the kill switch", 'halt trip --reason "prices look wrong"\n"
-"halt status\n"
-"halt reset --reason "feed was fixed"', _halt),
-    "report": ("procs.cli.report:report", "what the last (or living) run did: orders, money, figures of merit", "report\n"
-"report --instance replay --json", _report),
-    "demo": ("procs.cli.demo:demo", "start, watch, end and report: a first look", "demo\n"
-"demo --recording spot_btcusdt_20240808.gz", _demo),
-    "backtest": ("procs.cli.report:backtest", "the same decisions in one process, then the report", "backtest --recording day1.gz day2.gz\n"
-"backtest --set generator.duration_s=600 --json", _backtest),
-    "clean": ("procs.cli.stopping:clean", "remove shared memory that dead pipelines left", "clean\n"
-"clean --instance paper", _clean),
-    "version": ("procs.cli.drawing:version", "versions of this program and what it stands on", "version --json", _json),
-    "completion": ("procs.cli.completion:completion", "a completion script for your shell", "completion bash > ~/.local/share/bash-completion/completions/scalperctl", _completion),
+    "start": Command(
+        "starting:start",
+        "bring a pipeline up",
+        (
+            "start",
+            "start --config replay --recording day1.gz day2.gz --speed max",
+            "start --set risk.equity=5000 --instance second",
+        ),
+        _start,
+    ),
+    "stop": Command("stopping:stop", "end it in order: nothing is lost", ("stop", "stop --instance replay --timeout 60"), _stop),
+    "restart": Command("stopping:restart", "give one stage a new process", ("restart risk",), _restart),
+    "status": Command(
+        "status:status", "every process: state, restarts, memory, CPU", ("status", "status --json --window 10"), _status
+    ),
+    "stats": Command(
+        "stats:stats",
+        "every ring: tail (write), heads (read), lag, rates, backpressure",
+        ("stats", "stats --watch", "stats --json"),
+        _stats,
+    ),
+    "latency": Command("stats:latency", "every hop: p50, p99, p99.9, max", ("latency", "latency --json"), _latency),
+    "top": Command("top:top", "a living view; q quits", ("top", "top --frames 1 --width 120"), _top),
+    "trace": Command(
+        "tracing:trace", "the whole way of one order, from frame to fill", ("trace 42", "trace 42 --journal ./journal"), _trace
+    ),
+    "topology": Command(
+        "drawing:topology",
+        "the table of rings and stages, or a drawing of it",
+        ("topology", "topology --mermaid", "topology --dot | dot -Tsvg > topology.svg"),
+        _topology,
+    ),
+    "doctor": Command(
+        "doctor:doctor", "what this machine gives and lacks, with the remedies", ("doctor", "doctor --json"), _json
+    ),
+    "bench": Command(
+        "benches:bench", "measure this machine", ("bench ring --json", "bench pipeline", "bench restart --kills 50"), _bench
+    ),
+    "halt": Command(
+        "halt:halt",
+        "the kill switch",
+        ('halt trip --reason "prices look wrong"', "halt status", 'halt reset --reason "feed was fixed"'),
+        _halt,
+    ),
+    "report": Command(
+        "report:report",
+        "what the last (or living) run did: orders, money, figures of merit",
+        ("report", "report --instance replay --json"),
+        _report,
+    ),
+    "demo": Command(
+        "demo:demo",
+        "start, watch, end and report: a first look",
+        ("demo", "demo --recording spot_btcusdt_20240808.gz"),
+        _demo,
+    ),
+    "backtest": Command(
+        "report:backtest",
+        "the same decisions in one process, then the report",
+        ("backtest --recording day1.gz day2.gz", "backtest --set generator.duration_s=600 --json"),
+        _backtest,
+    ),
+    "clean": Command(
+        "stopping:clean", "remove shared memory that dead pipelines left", ("clean", "clean --instance paper"), _clean
+    ),
+    "version": Command("drawing:version", "versions of this program and what it stands on", ("version --json",), _json),
+    "completion": Command(
+        "completion:completion",
+        "a completion script for your shell",
+        ("completion bash > ~/.local/share/bash-completion/completions/scalperctl",),
+        _completion,
+    ),
 }
-"""name -> (function, sentence, examples, what adds its options)."""
+"""By name."""
 
 
-def _examples(text: str) -> str:
-    return "examples:\n" + "\n".join(f"  {PROGRAM} {line}" for line in text.splitlines())
+def _examples(lines: Sequence[str]) -> str:
+    return "\n".join(["examples:", *(f"  {PROGRAM} {line}" for line in lines)])
 
 
 def _add(parsers: Any, name: str, command: Command) -> None:
-    function, sentence, examples, options = command
     parser = parsers.add_parser(
         name,
-        help=sentence,
-        description=sentence[0].upper() + sentence[1:] + ".",
-        epilog=f"{_examples(examples)}\n\nexit codes:\n{explained()}",
+        help=command.sentence,
+        description=command.sentence[0].upper() + command.sentence[1:] + ".",
+        epilog=f"{_examples(command.examples)}\n\nexit codes:\n{explained()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    options(parser)
-    parser.set_defaults(function=function, command=name)
+    command.options(parser)
+    parser.set_defaults(function=command.function, command=name)
 
 
 def parser(only: str | None = None) -> Parser:
@@ -240,7 +280,7 @@ def parser(only: str | None = None) -> Parser:
     found = Parser(
         prog=PROGRAM,
         description="Runs, watches and measures scalper pipelines.",
-        epilog=_examples("demo\nstart\ntop\nstop") + f"\n\nexit codes:\n{explained()}",
+        epilog=_examples(("demo", "start", "top", "stop")) + f"\n\nexit codes:\n{explained()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parsers = found.add_subparsers(metavar="COMMAND", parser_class=Parser, required=True)
@@ -253,7 +293,7 @@ def parser(only: str | None = None) -> Parser:
 def option_names(name: str) -> list[str]:
     """The options and choices of one command, for completion scripts."""
     probe = Parser(prog=PROGRAM)
-    COMMANDS[name][3](probe)
+    COMMANDS[name].options(probe)
     words: list[str] = []
     for action in probe._actions:  # argparse has no public list
         words += [option for option in action.option_strings if option.startswith("--")]

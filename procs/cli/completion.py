@@ -35,7 +35,7 @@ complete -o filenames -F _{PROGRAM} {PROGRAM}
 
 def zsh() -> str:
     """For zsh: put it as _scalperctl into a folder of $fpath."""
-    quoted = "\n".join(f"        '{name}:{_quiet(command[1])}'" for name, command in COMMANDS.items())
+    quoted = "\n".join(f"        '{name}:{_quiet(command.sentence)}'" for name, command in COMMANDS.items())
     cases = "\n".join(f"        {name}) compadd -- {' '.join(option_names(name))} --help ;;" for name in COMMANDS)
     return f"""#compdef {PROGRAM}
 _{PROGRAM}() {{
@@ -63,7 +63,7 @@ def fish() -> str:
     """For fish: put it into ~/.config/fish/completions."""
     lines = [f"complete -c {PROGRAM} -f"]
     for name, command in COMMANDS.items():
-        lines.append(f"complete -c {PROGRAM} -n __fish_use_subcommand -a {name} -d '{_quiet(command[1])}'")
+        lines.append(f"complete -c {PROGRAM} -n __fish_use_subcommand -a {name} -d '{_quiet(command.sentence)}'")
         for word in option_names(name):
             seen = f"'__fish_seen_subcommand_from {name}'"
             if word.startswith("--"):

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = parser(words[0] if words and words[0] in COMMANDS else None).parse_args(words)
         module, _, function = args.function.partition(":")
-        command: Callable[[Any], int] = getattr(importlib.import_module(module), function)
+        command: Callable[[Any], int] = getattr(importlib.import_module(f"procs.cli.{module}"), function)
         code = command(args)
         sys.stdout.flush()
         return code

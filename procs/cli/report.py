@@ -231,7 +231,7 @@ def run_backtest(profile: Profile, plan: Plan, note: _Note) -> tuple[Report, dic
     outcome = world.run(plan, keep=JOURNALS, progress=progress)
     wall = time.monotonic() - started
     page = board.page(outcome.world.board, topology.stage_id("feed"))
-    state = outcome.stages["feed"].state
+    state = outcome.stages["feed"].state["state"]
     books: dict[str, BookStats] = {}
     for number, name in enumerate(plan.names):
         row = state[number]

@@ -70,7 +70,7 @@ def unhealthy(said: dict[str, Any]) -> list[str]:
     """What is wrong, a clause each, from the supervisor's answer or `collect`'s."""
     found = []
     for entry in said["stages"]:
-        state = entry.get("actual") or entry.get("state")
+        state = entry.get("state") or entry.get("actual")
         if state == "FATAL":
             ended = f" ({clean_text(entry['last_end'])})" if entry.get("last_end") else ""
             found.append(f"{entry['name']} was given up{ended}: see {entry['log']}, then `scalperctl restart {entry['name']}`")

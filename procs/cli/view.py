@@ -114,7 +114,7 @@ def header(view: View, width: int, paint: Paint) -> list[str]:
     if status:
         left += f" for {span(status['uptime_s'] * 1e9)}"
     feed_rate = next((ring.get("rate") for ring in view.figures["rings"] if ring["name"] == "market"), None)
-    right = f"{count(counters['frames'])} frames  {rate(feed_rate)} market records/s "
+    right = f"{count(counters['frames'])} frames  {rate(feed_rate)} records/s "
     if status and status["cpu_pct_total"] is not None:
         right = f"{status['cpu_pct_total']:.0f}% cpu  {status['total_pss_kb'] / 1024:.0f} MB  " + right
     gap = max(width - visible(left) - visible(right), 1)
@@ -233,7 +233,7 @@ def heading(title: str, width: int, paint: Paint) -> str:
 
 
 def frame(view: View, width: int, height: int, paint: Paint, *, note: str = "") -> list[str]:
-    """The whole frame, at most `height` lines; intake logs go first when there is no room for all rings."""
+    """The whole frame, at most `height` lines; where there is no room for all rings, the fullest are shown."""
     shown = [ring for ring in view.figures["rings"] if not ring["name"].startswith("intake.")]
     fixed: list[str] = [*header(view, width, paint), "", heading("stages", width, paint)]
     fixed += table(STAGE_COLUMNS, stage_rows(view), width, paint)
@@ -246,24 +246,28 @@ def frame(view: View, width: int, height: int, paint: Paint, *, note: str = "") 
     after += ["", heading("orders", width, paint), clip(order_line(view), width)]
     after += table(MONEY_COLUMNS, money, width, paint) if money else []
     last = [paint(clip(note, width), "dim")] if note else []
-    if height <= 0 or len(fixed) + len(after) + len(last) + len(view.figures["rings"]) + 3 <= height:
-        shown = list(view.figures["rings"])
-    rings = ["", heading("rings", width, paint), *table(RING_COLUMNS, [ring_row(ring) for ring in shown], width, paint)]
-    lines = _fitted([fixed, rings, after], max(height - len(last), 1) if height > 0 else 0)
+    room = height - len(last) if height > 0 else 0
+    every = ["", heading("rings", width, paint), *_ring_lines(list(view.figures["rings"]), width, paint)]
+    if not room or len(fixed) + len(every) + len(after) <= room:
+        lines = [*fixed, *every, *after]
+    else:
+        tight, below = [line for line in fixed if line], [line for line in after if line]
+        places = room - len(tight) - len(below) - 2
+        lines = tight
+        if places > 0:
+            lines += [heading("rings", width, paint), *_ring_lines(_fullest(shown, places), width, paint)]
+        lines = [*lines, *below][:room]
     return [clip(line, width) for line in [*lines, *last]]
 
 
-def _fitted(parts: Sequence[list[str]], height: int) -> list[str]:
-    """All parts, or what fits: blank lines go first, then the rings' last lines."""
-    lines = [line for part in parts for line in part]
-    if height <= 0 or len(lines) <= height:
-        return lines
-    tight = [[line for line in part if line] for part in parts]
-    over = sum(map(len, tight)) - height
-    if over > 0:
-        rings = tight[1]
-        del rings[max(len(rings) - over, 0) :]
-    return [line for part in tight for line in part][:height]
+def _ring_lines(rings: Sequence[RingFigures], width: int, paint: Paint) -> list[str]:
+    return table(RING_COLUMNS, [ring_row(ring) for ring in rings], width, paint)
+
+
+def _fullest(rings: Sequence[RingFigures], places: int) -> list[RingFigures]:
+    """The fullest rings, in the topology's order; equally full ones as they stand there."""
+    chosen = sorted(rings, key=lambda ring: -ring["utilisation"])[:places]
+    return [ring for ring in rings if ring in chosen]
 
 
 def compact(view: View) -> str:
