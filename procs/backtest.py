@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from procs import board, topology
-from procs.block import R_DONE, R_LOW, R_SINCE, registers
+from procs.block import R_DONE, R_INTERNAL_DUE, R_LOW, R_PROMISE, R_SINCE, registers
 from procs.checkpoint import save, show_cursors
 from procs.merge import flush_outputs
 from procs.plan import Plan
@@ -98,9 +98,9 @@ def run(
             bound = stages[name]
             if bound.registers[R_DONE]:
                 continue
-            before = int(bound.registers[R_LOW])
+            before = bound.registers[[R_LOW, R_PROMISE, R_INTERNAL_DUE]]
             work += modules[name].poll(bound.block)
-            work += int(bound.registers[R_LOW]) != before
+            work += bool((bound.registers[[R_LOW, R_PROMISE, R_INTERNAL_DUE]] != before).any())
             if checkpoints:
                 flush_outputs(bound.block)
                 save(bound.block)

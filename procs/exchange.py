@@ -5,7 +5,21 @@ from __future__ import annotations
 from typing import Final
 
 from procs import board, topology
-from procs.block import R_DONE, R_INTERNAL_DUE, R_LOW, R_NOW, in_loc, page, registers
+from procs.block import (
+    A_LEAD,
+    OUT,
+    OUT_STRIDE,
+    R_BLOCKED,
+    R_DONE,
+    R_INTERNAL_DUE,
+    R_LOW,
+    R_NOW,
+    in_loc,
+    out_ctl,
+    out_loc,
+    page,
+    registers,
+)
 from procs.config import Profile
 from procs.fold import conclude, end_input, ended, finished, settle, taken
 from procs.merge import flush_outputs, next_run
@@ -28,7 +42,7 @@ from procs.stage import (
 from procs.warm import warm_stage
 from ringbuf.intrinsics import mono_ns, store_release
 from ringbuf.jit import Words, kernel
-from ringbuf.ring import I_SHIFT
+from ringbuf.ring import I_SHIFT, note_full, room
 from sim import exchange
 from sim.exchange_state import EXCH_GLOBAL, EXCH_PARAMS, EXCH_STATE, OUT_ROWS
 from trading.instruments import INSTRUMENT
@@ -83,8 +97,8 @@ def _emit(b: Words, n: int, ring_id: int, head: int, origin: int, now: int) -> N
 
 
 @kernel
-def _advance(b: Words, ts_ns: int) -> None:
-    """Let every order in that has arrived by `ts_ns`.
+def _advance(b: Words, ts_ns: int, eager: bool) -> None:
+    """Let every order in that has arrived by `ts_ns`; when `eager`, as far as there is room (a record brings room with it).
 
     Called before each record with the record's place in the merge, so that arrivals and records interleave by time alone,
     however early `poll` lets arrivals in while it waits.
@@ -94,6 +108,12 @@ def _advance(b: Words, ts_ns: int) -> None:
         return
     glob = own(b, GLOB, EXCH_GLOBAL)
     while True:
+        if eager and room(out_ctl(b, EXECUTIONS), out_loc(b, EXECUTIONS), OUT_ROWS) < OUT_ROWS:
+            reg[R_BLOCKED] |= 1 << EXECUTIONS
+            note_full(out_ctl(b, EXECUTIONS))
+            break
+        if eager:
+            reg[R_BLOCKED] &= ~(1 << EXECUTIONS)
         n = exchange.advance(
             ts_ns,
             own(b, STATE, EXCH_STATE),
@@ -127,7 +147,7 @@ def _close_session(b: Words, ts_ns: int, ring_id: int, head: int, now: int) -> N
             break
         _emit(b, n, ring_id, head, now, now)
     last = glob[0].last_visible_ns
-    emit_end(b, EXECUTIONS, max(last + 1, ts_ns), ring_id, head)
+    emit_end(b, EXECUTIONS, max(last + 1, ts_ns + b[OUT + EXECUTIONS * OUT_STRIDE + A_LEAD]), ring_id, head)
     reg = registers(b)
     reg[R_INTERNAL_DUE] = TS_END
     reg[R_LOW] = TS_END
@@ -139,10 +159,11 @@ def _on_depth(b: Words, now: int) -> None:
     recs, row = in_recs(b, DEPTH, DEPTH_RECORD), in_row(b, DEPTH)
     head = recs[row].seq - 1
     if recs[row].kind == END:
+        _advance(b, recs[row].ts_ns, False)
         end_input(b, DEPTH)
         _close_session(b, recs[row].ts_ns, DEPTH_ID, head, now)
         return
-    _advance(b, recs[row].ts_ns)
+    _advance(b, recs[row].ts_ns, False)
     n = exchange.on_depth(
         recs,
         row,
@@ -160,11 +181,12 @@ def _on_market(b: Words, now: int) -> None:
     recs, row = in_recs(b, MARKET, MARKET_RECORD), in_row(b, MARKET)
     head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
     if recs[row].kind == END:
+        _advance(b, recs[row].ts_ns, False)
         end_input(b, MARKET)
         _close_session(b, recs[row].ts_ns, MARKET_ID, head, now)
         return
     note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
-    _advance(b, recs[row].ts_ns)
+    _advance(b, recs[row].ts_ns, False)
     n = exchange.on_market(
         recs,
         row,
@@ -182,11 +204,13 @@ def _on_wire(b: Words, now: int) -> None:
     recs, row = in_recs(b, WIRE, ORDER_RECORD), in_row(b, WIRE)
     head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
     if recs[row].kind == END:
+        ts_ns = recs[row].ts_ns + in_loc(b, WIRE)[I_SHIFT]
+        _advance(b, ts_ns, False)
         end_input(b, WIRE)
-        _close_session(b, recs[row].ts_ns, WIRE_ID, head, now)
+        _close_session(b, ts_ns, WIRE_ID, head, now)
         return
     note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
-    _advance(b, recs[row].ts_ns + in_loc(b, WIRE)[I_SHIFT])
+    _advance(b, recs[row].ts_ns + in_loc(b, WIRE)[I_SHIFT], False)
     glob = own(b, GLOB, EXCH_GLOBAL)
     n = exchange.on_order(
         recs,
@@ -210,7 +234,7 @@ def poll(b: Words) -> int:
         ring, count = next_run(b)
         if count == 0:
             if reg[R_DONE] == 0:
-                _advance(b, reg[R_LOW])
+                _advance(b, reg[R_LOW], True)
             flush_outputs(b)
             break
         flush_outputs(b)

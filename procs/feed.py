@@ -27,6 +27,7 @@ from procs.block import (
     R_WAIT_NS,
     out_ctl,
     out_loc,
+    out_slots,
     page,
     registers,
 )
@@ -35,7 +36,11 @@ from procs.fold import conclude, finished, settle
 from procs.merge import flush_outputs
 from procs.plan import Plan
 from procs.stage import (
+    END_HIGH,
     FRAME,
+    HIGH_HALF,
+    W_CAUSE_RING,
+    W_CAUSE_SEQ,
     Bound,
     LoopSettings,
     StateSpec,
@@ -52,6 +57,7 @@ from procs.stage import (
 from procs.warm import warm_stage
 from ringbuf.intrinsics import bytes_at, load_acquire, mono_ns, store_release, words_at
 from ringbuf.jit import Words, kernel
+from ringbuf.layout import CAPACITY, WATERMARK
 from ringbuf.ring import O_KNOWN, O_TAIL, note_full, room
 from sim import market_generator, spool
 from sim.market_generator import GEN_GLOBAL, GEN_PARAMS, GEN_STATE
@@ -210,10 +216,19 @@ def _consume(b: Words, ts_ns: int, origin: int) -> None:
 
 
 @kernel
+def _end_time(b: Words) -> int:
+    """When the stream ends: after the last frame, and not before what was promised of a next one. Said once, it stays so."""
+    depth, loc = out_ctl(b, DEPTH), out_loc(b, DEPTH)
+    if loc[O_TAIL] < loc[O_KNOWN]:
+        return out_slots(b, DEPTH)[loc[O_TAIL] & (depth[CAPACITY] - 1), 0]
+    return max(own(b, SOURCE, SOURCE_STATE)[0].last_ns + 1, max(depth[WATERMARK], out_ctl(b, MARKET)[WATERMARK]))
+
+
+@kernel
 def _end(b: Words) -> None:
-    src, reg = own(b, SOURCE, SOURCE_STATE)[0], registers(b)
-    emit_end(b, DEPTH, src.last_ns + 1, FRAME, src.frames)
-    emit_end(b, MARKET, src.last_ns + 1, FRAME, src.frames)
+    src, reg, ts_ns = own(b, SOURCE, SOURCE_STATE)[0], registers(b), _end_time(b)
+    emit_end(b, DEPTH, ts_ns, FRAME, src.frames)
+    emit_end(b, MARKET, ts_ns, FRAME, src.frames)
     reg[R_LOW] = TS_END
     reg[R_DONE] = 1
     reg[R_SINCE] += 1
@@ -221,22 +236,34 @@ def _end(b: Words) -> None:
 
 @kernel
 def _draining(b: Words) -> bool:
-    """Told to end, and not in the middle of computing again what had been published before."""
+    """Told to end, and not in the middle of computing again what had been published before.
+
+    Where the dead incarnation had already said END, its END says after which frame; being told is no part of the fold.
+    """
     if load_acquire(page(b), board.DRAIN) == 0:
         return False
     market_loc, depth_loc = out_loc(b, MARKET), out_loc(b, DEPTH)
-    return market_loc[O_TAIL] >= market_loc[O_KNOWN] and depth_loc[O_TAIL] >= depth_loc[O_KNOWN]
+    tail = depth_loc[O_TAIL]
+    if tail < depth_loc[O_KNOWN]:
+        slots = out_slots(b, DEPTH)
+        row = tail & (out_ctl(b, DEPTH)[CAPACITY] - 1)
+        if slots[row, slots.shape[1] - 1] != tail + 1 or slots[row, W_CAUSE_RING] & HIGH_HALF != END_HIGH:
+            return False
+        return slots[row, W_CAUSE_SEQ] == own(b, SOURCE, SOURCE_STATE)[0].frames
+    return market_loc[O_TAIL] >= market_loc[O_KNOWN]
 
 
 @kernel
 def _has_room(b: Words) -> bool:
     reg = registers(b)
+    before = reg[R_BLOCKED]
     reg[R_BLOCKED] = 0
     for o in range(b[OUTPUTS]):
         burst = b[OUT + o * OUT_STRIDE + A_BURST]
         if room(out_ctl(b, o), out_loc(b, o), burst) < burst:
             reg[R_BLOCKED] |= 1 << o
-            note_full(out_ctl(b, o))
+            if not (before >> o) & 1:
+                note_full(out_ctl(b, o))
     return reg[R_BLOCKED] == 0
 
 

@@ -15,10 +15,12 @@ from procs.block import (
     INPUTS,
     LOG,
     OUTPUTS,
+    R_ARMED,
     R_BELL,
     R_BLOCKED,
     R_DONE,
     R_SINCE,
+    R_SLEPT,
     R_WAIT_NS,
     SPIN_POLLS,
     STRATEGY,
@@ -53,6 +55,9 @@ BLOCK: Final = 2
 
 IDLE_NS: Final = 100_000_000
 """Longest sleep: bounds how stale a heartbeat can be."""
+
+NAP_NS: Final = 20_000_000
+"""Longest sleep while something is not checkpointed yet."""
 
 
 @kernel
@@ -94,6 +99,7 @@ def _arm(b: Words) -> None:
     for r in range(b[INPUTS]):
         fetch_or(in_ctl(b, r), ARMED_READERS, 1 << in_loc(b, r)[I_READER])
     blocked = reg[R_BLOCKED]
+    reg[R_ARMED] = blocked
     outputs = b[OUTPUTS] + (1 if b[LOG] >= 0 else 0)
     for o in range(outputs):
         if (blocked >> o) & 1:
@@ -106,14 +112,16 @@ def _arm(b: Words) -> None:
 def settle(b: Words, work: int, idle: int) -> int:
     """What the loop does after a poll: heartbeat, checkpoint, wait. Takes and returns the count of idle polls in a row.
 
-    Waiting in `block`: spin, then checkpoint (so that writers get their slots back), say that we sleep, poll once more,
-    sleep on the doorbell with a time limit.
+    Waiting in `block`: spin, say that we sleep, poll once more, sleep on the doorbell with a time limit. The slots that were
+    read go back to their writers with the next checkpoint: after so many records, or when a sleep ends without work, be
+    it that nothing came for a while or that a writer found its ring full and rang.
     """
     words, reg = page(b), registers(b)
     store_release(words, board.HEARTBEAT, words[board.HEARTBEAT] + 1)
     if work > 0:
         words[board.RECORDS] += work
         words[board.WORK_POLLS] += 1
+        reg[R_SLEPT] = 0
         if reg[R_SINCE] >= b[CHECKPOINT_EVERY]:
             save(b)
         return 0
@@ -123,10 +131,12 @@ def settle(b: Words, work: int, idle: int) -> int:
         pause()
         return idle
     if idle == spin:
-        if reg[R_SINCE] > 0:
-            save(b)
         if strategy == BLOCK:
+            if reg[R_SINCE] > 0 and reg[R_SLEPT] != 0:
+                save(b)
             _arm(b)
+        elif reg[R_SINCE] > 0:
+            save(b)
         return idle
     if strategy == SPIN:
         pause()
@@ -134,10 +144,14 @@ def settle(b: Words, work: int, idle: int) -> int:
     if strategy == YIELD:
         sched_yield()
         return idle
+    if reg[R_BLOCKED] & ~reg[R_ARMED] != 0:
+        return spin - 1  # an output was found full since we armed: its readers must know first
     if reg[R_WAIT_NS] > 0:
         words[board.SLEEPS] += 1
         before = mono_ns()
-        futex_wait(doorbells(b), b[DOORBELL], reg[R_BELL], reg[R_WAIT_NS])
+        nap = min(reg[R_WAIT_NS], NAP_NS) if reg[R_SINCE] > 0 else reg[R_WAIT_NS]
+        futex_wait(doorbells(b), b[DOORBELL], reg[R_BELL], nap)
+        reg[R_SLEPT] = 1
         words[board.SLEPT_NS] += mono_ns() - before
     # arming is renewed before the next sleep
     return spin - 1

@@ -7,8 +7,12 @@ earlier follows. This makes the order of intake a function of the records alone.
 The loop risk -> router -> exchange -> router -> risk would make watermarks creep forward by one latency a round, so there
 is a second, conditional promise: quoter, risk and router say "having read n reports and if no more come, I write nothing
 before t". Router and exchange, which make the reports, know whether the condition holds: what they have not written
-cannot have been read, and what is written but not read moves nobody before its own time. Between two reports the
-whole loop thus advances as far as the market's records reach.
+cannot have been read, and what is written but not read moves nobody before its own time. What they are still to write
+themselves breaks the condition too, so they go on it no further than their own next record could be answered. Between two
+reports the whole loop thus advances as far as the market's records reach.
+
+An operator's record has no time of its own. It gets one when it is taken: the first that is behind everything we have shown
+or promised, so that to all others it is as if it had always stood there.
 
 In arrival order (live venues) whatever is there is taken, inputs in their order. Then only the intake log knows the order,
 which is why it is written in both cases, before a batch is processed: after a crash the log is followed.
@@ -77,6 +81,7 @@ LOG_RING, LOG_COUNT = 4, 5  # words of an intake record
 def _recordable(b: Words) -> int:
     """How many records may be taken before an output could be full; notes which output is."""
     reg = registers(b)
+    before = reg[R_BLOCKED]
     reg[R_BLOCKED] = 0
     least = b[BATCH]
     for o in range(b[OUTPUTS]):
@@ -87,7 +92,8 @@ def _recordable(b: Words) -> int:
                 least = free
             if free == 0:
                 reg[R_BLOCKED] |= 1 << o
-                note_full(out_ctl(b, o))
+                if not (before >> o) & 1:
+                    note_full(out_ctl(b, o))
     log = b[LOG]
     if log >= 0 and room(out_ctl(b, log), out_loc(b, log), 1) < 1:
         # our own cursor in the log moves with our checkpoint
@@ -160,23 +166,30 @@ def next_run(b: Words) -> tuple[int, int]:
         return ring, count
 
     low, promise = TS_END, TS_END
-    by_input = b[REFERENCE] == BY_INPUT
-    chosen, chosen_key = -1, TS_END + 1
+    reference = b[REFERENCE]
+    chosen, chosen_key, untimed = -1, TS_END + 1, -1
     for r in range(b[INPUTS]):
         ctl, slots, loc = in_ctl(b, r), in_slots(b, r), in_loc(b, r)
         head = loc[I_HEAD]
         reg[R_KEYS + r] = TS_END + 1
         if loc[I_ENDED] != 0:
             continue
-        if loc[I_TIMED] == 0 or b[TIMED] == 0:
+        if b[TIMED] == 0:
             if chosen_key >= 0 and ready(ctl, slots, head):
                 chosen, chosen_key = r, -1
+            continue
+        if loc[I_TIMED] == 0:
+            if untimed < 0 and ready(ctl, slots, head):
+                untimed = r
             continue
         # the promise before the slot: what it covers is then visible
         bound = load_acquire(ctl, WATERMARK)
         told = max(bound, _bound(b, ctl))
-        if not by_input:
-            bound = told
+        if reference != BY_INPUT:
+            # A promise holds while we write nothing new. What we have pending, or take from the inputs before this one, may
+            # make us write: nobody answers that before we have written it.
+            own = min(low, reg[R_INTERNAL_DUE]) + b[OUT + reference * OUT_STRIDE + A_LEAD]
+            bound = max(bound, min(told, own))
         if ready(ctl, slots, head):
             key = slots[head & (ctl[CAPACITY] - 1), 0] + loc[I_SHIFT]
             hope = key
@@ -190,6 +203,8 @@ def next_run(b: Words) -> tuple[int, int]:
         if r != b[FEEDBACK]:
             promise = min(promise, hope)
     reg[R_LOW], reg[R_PROMISE] = low, promise
+    if untimed >= 0 and low >= max(load_acquire(out_ctl(b, 0), WATERMARK), load_acquire(out_ctl(b, 0), PROMISE)):
+        chosen, chosen_key = untimed, -1
     if chosen < 0:
         return -1, 0
     count = _run_length(b, chosen, chosen_key)
@@ -199,7 +214,7 @@ def next_run(b: Words) -> tuple[int, int]:
         loc = in_loc(b, chosen)
         ts = in_slots(b, chosen)[loc[I_HEAD] & (in_ctl(b, chosen)[CAPACITY] - 1), 0]
         if chosen_key < 0:
-            # outside the merge a record takes effect now: after all that we have promised
+            # outside the merge a record takes effect now
             ts = max(low if low < TS_END else 0, out_loc(b, 0)[O_WATERMARK])
             reg[R_UNTIMED] = ts
         _log(b, chosen, count, ts)
@@ -253,11 +268,14 @@ def flush_outputs(b: Words) -> None:
 
 @kernel
 def _promise(b: Words) -> None:
-    """Show the conditional watermark on the first output."""
+    """Show the conditional watermark on the first output.
+
+    What a dead incarnation has promised behind more reports than we have read again still holds, and says more.
+    """
     ctl = out_ctl(b, 0)
     given = in_loc(b, b[FEEDBACK])[I_HEAD] + 1
     promise = registers(b)[R_PROMISE]
-    if ctl[PROMISE_GIVEN] == given and ctl[PROMISE] >= promise:
+    if ctl[PROMISE_GIVEN] > given or (ctl[PROMISE_GIVEN] == given and ctl[PROMISE] >= promise):
         return
     store_release(ctl, PROMISE_GIVEN, 0)
     store_release(ctl, PROMISE, promise)

@@ -7,6 +7,7 @@ up, the pipeline stands, and nothing is lost either; it tries again until there 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -90,7 +91,7 @@ class Track:
                 self.journal.append(end.recs[row : row + count])
         finally:
             # after a full disk: as far as the journal got
-            end.loc[I_HEAD] = self.journal.next_sequence
+            end.loc[I_HEAD] = max(head, self.journal.next_sequence)
             release(end.ctl, end.loc, doorbells)
         return count
 
@@ -127,14 +128,14 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
     while not (stop[0] or page[board.STOP]):
         seen = bell(doorbells, number)
         over = all(other[board.FINISHED] for other in others)
-        work = 0
+        work, full = 0, False
         for track in tracks:
             try:
                 work += track.take(doorbells)
             except JournalFull as error:
                 if page[board.FAULT] != FAULT_DISK_FULL:
                     print(f"recorder: {error}", file=sys.stderr, flush=True)
-                page[board.FAULT] = FAULT_DISK_FULL
+                page[board.FAULT], full = FAULT_DISK_FULL, True
                 sleep_on(doorbells, number, seen, int(FULL_RETRY_S * 1e9))
                 break
         else:
@@ -143,14 +144,17 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
         show(page, board.HEARTBEAT, int(page[board.HEARTBEAT]) + 1)
         if work:
             page[board.WORK_POLLS] += 1
-        elif over:
+        elif over and not full:
             page[board.FINISHED] = 1
             break
         if work < 256:
             page[board.SLEEPS] += 1
             sleep_on(doorbells, number, seen, SLEEP_NS)
     for track in tracks:
-        track.journal.close()
+        with contextlib.suppress(JournalFull):
+            for _ in range(2):  # what was there when we were told to stop: up to the end of the slots, and from their beginning
+                page[board.RECORDS] += track.take(doorbells)
+            track.journal.close()
     return 0
 
 

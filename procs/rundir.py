@@ -25,6 +25,8 @@ from typing import Final, Self
 
 INSTANCE: Final = re.compile(r"[a-z0-9_-]{1,24}")
 KERNEL_PACKAGES: Final = ("shm", "ringbuf", "trading", "sim", "procs")
+NO_KERNELS: Final = ("cli", "bench")
+"""Folders of the packages that hold no kernel of a stage."""
 CACHES_KEPT: Final = 4
 SYSTEM_RUN: Final = Path("/run/scalper")
 SYSTEM_STATE: Final = Path("/var/lib/scalper")
@@ -151,7 +153,12 @@ def state_dir(instance: str) -> Path:
 def kernel_sources(extra: Iterable[Path] = ()) -> list[Path]:
     """Every source file whose kernels may be compiled: the project's packages and `extra`."""
     root = Path(__file__).resolve().parent.parent
-    files = [file for package in KERNEL_PACKAGES for file in (root / package).rglob("*.py")]
+    files = [
+        file
+        for package in KERNEL_PACKAGES
+        for file in (root / package).rglob("*.py")
+        if not set(file.relative_to(root).parts[:-1]) & set(NO_KERNELS)
+    ]
     return sorted({*files, *extra})
 
 

@@ -1,4 +1,4 @@
-"""Runs one stage in its own process: attach, recover, then the compiled loop in a pinned thread without the GIL.
+"""Runs one stage in its own process: recover, then the compiled loop in a pinned thread without the GIL.
 
 The main thread does nothing but wait for signals: handlers never run while compiled code holds the main thread, so the
 hot loop has a thread of its own and is told to stop by a word on the board.
@@ -15,7 +15,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,9 +24,9 @@ from procs import board, pipeline, topology
 from procs.checkpoint import checkpoint_words, restore
 from procs.config import Profile
 from procs.plan import load_recording, loop_settings, plan_of
-from procs.stage import StateSpec, World, arena_words, fold_layout
-from ringbuf.intrinsics import MEMBARRIER_REGISTER_GLOBAL_EXPEDITED
-from ringbuf.jit import kernel
+from procs.stage import Bound, StateSpec, World, arena_words, fold_layout
+from ringbuf.intrinsics import MEMBARRIER_REGISTER_GLOBAL_EXPEDITED, membarrier
+from ringbuf.jit import Words, kernel
 from shm.errors import RoleHeld, SegmentMissing
 from shm.owner import claim
 from shm.segment import Segment
@@ -39,11 +40,8 @@ OWNER_ROLE: Final = 0
 
 @kernel
 def _register_membarrier(command: int) -> int:
-    from_kernel = membarrier(command)
-    return from_kernel
-
-
-from ringbuf.intrinsics import membarrier  # noqa: E402  (a global of the kernel above)
+    result: int = membarrier(command)
+    return result
 
 
 def prepare_thread(core: int | None) -> None:
@@ -54,25 +52,55 @@ def prepare_thread(core: int | None) -> None:
     ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
 
 
+@dataclass(slots=True)
+class _Prepared:
+    """A hot stage, bound to its rings and at its start state, waiting to be forked."""
+
+    bound: Bound
+    checkpoints: Segment
+    page: Words
+    run: Callable[[Words], None]
+
+
+_prepared: dict[str, _Prepared] = {}
+
+
+def prepare(runtime: Mapping[str, Any]) -> None:
+    """In the zygote, before it forks: attach and bind every hot stage, so that a child has next to nothing left to do.
+
+    What a child touches of the zygote's objects it copies, so this saves each child memory as well as time.
+    """
+    profile: Profile = runtime["profile"]
+    spool = runtime.get("spool")
+    plan = plan_of(profile, load_recording(Path(spool) if spool else None))
+    memory = pipeline.attach(runtime["instance"])
+    rings = {entry.name: memory.ring(entry.name) for entry in topology.RINGS}
+    loop = loop_settings(profile, os.cpu_count() or 1)
+    _register_membarrier(MEMBARRIER_REGISTER_GLOBAL_EXPEDITED)
+    for stage in topology.STAGES:
+        if not stage.hot:
+            continue
+        module: Any = importlib.import_module(stage.module)
+        checkpoints = _checkpoints(runtime["instance"], stage.name, module.state_spec(plan.symbols))
+        world = World(rings, memory.board_words, {stage.name: checkpoints.words})
+        page = board.page(memory.board_words, stage.stage_id)
+        _prepared[stage.name] = _Prepared(module.build(plan, world, loop), checkpoints, page, module.run)
+
+
 def run_stage(name: str, runtime: Mapping[str, Any]) -> int:
-    """One incarnation of a stage, from attach to exit code. The zygote calls this in the forked child.
+    """One incarnation of a stage, to its exit code. The zygote calls this in the forked child, after `prepare`.
 
     `runtime`: instance, profile, spool (path or None), cores (name -> core), journal_dir, incarnation.
     """
-    profile: Profile = runtime["profile"]
-    _register_membarrier(MEMBARRIER_REGISTER_GLOBAL_EXPEDITED)
+    _register_membarrier(MEMBARRIER_REGISTER_GLOBAL_EXPEDITED)  # a fork does not inherit it
     if not topology.STAGE[name].hot:
         module: Any = importlib.import_module(topology.STAGE[name].module)
-        return int(module.main(profile, runtime))
-    return _run_hot(name, profile, runtime)
-
-
-def _rings_of(name: str) -> tuple[str, ...]:
-    return tuple(entry.name for entry in (*topology.inputs(name), *topology.outputs(name)))
+        return int(module.main(runtime["profile"], runtime))
+    return _run_hot(name, _prepared[name], runtime)
 
 
 def _checkpoints(instance: str, name: str, spec: StateSpec) -> Segment:
-    """The stage's checkpoint segment: the first incarnation makes it, the others find it."""
+    """The stage's checkpoint segment: the first zygote makes it, a later one finds it."""
     where, layout = pipeline.segment_name(instance, f"fold.{name}"), fold_layout(spec)
     try:
         return Segment.attach(where, layout_hash=layout, kind=pipeline.KIND_FOLD)
@@ -88,35 +116,25 @@ def _checkpoints(instance: str, name: str, spec: StateSpec) -> Segment:
         )
 
 
-def _run_hot(name: str, profile: Profile, runtime: Mapping[str, Any]) -> int:
-    module: Any = importlib.import_module(topology.STAGE[name].module)
-    spool = runtime.get("spool")
-    plan = plan_of(profile, load_recording(Path(spool) if spool else None))
-    memory = pipeline.attach(runtime["instance"], rings=_rings_of(name))
-    checkpoints = _checkpoints(runtime["instance"], name, module.state_spec(plan.symbols))
+def _run_hot(name: str, stage: _Prepared, runtime: Mapping[str, Any]) -> int:
     try:
-        claim(checkpoints.header, OWNER_ROLE)
+        claim(stage.checkpoints.header, OWNER_ROLE)
     except RoleHeld as error:
         print(f"{name}: {error}", file=sys.stderr)
         return EXIT_FAILED
-    page = board.page(memory.board_words, topology.stage_id(name))
-    cores = dict(runtime.get("cores") or {})
+    page, core = stage.page, (runtime.get("cores") or {}).get(name)
     page[board.PID], page[board.INCARNATION] = os.getpid(), int(runtime.get("incarnation", 0))
-    page[board.CORE], page[board.STARTED_NS] = cores.get(name, -1), time.monotonic_ns()
-    page[board.READY] = 0
+    page[board.CORE], page[board.STARTED_NS] = -1 if core is None else core, time.monotonic_ns()
     if page[board.FINISHED]:
         return EXIT_OK
-    rings = {entry: memory.ring(entry) for entry in _rings_of(name)}
-    world = World(rings, memory.board_words, {name: checkpoints.words})
-    bound = module.build(plan, world, loop_settings(profile, os.cpu_count() or 1))
-    page[board.RECOVERIES] += restore(bound.block)
+    page[board.RECOVERIES] += restore(stage.bound.block)
     done_read, done_write = os.pipe2(os.O_CLOEXEC)
     failure: list[BaseException] = []
 
     def loop() -> None:
         try:
-            prepare_thread(cores.get(name))
-            module.run(bound.block)
+            prepare_thread(core)
+            stage.run(stage.bound.block)
         except BaseException as error:  # reported by the main thread, which owns the exit code
             failure.append(error)
         finally:

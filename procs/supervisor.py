@@ -34,6 +34,7 @@ from procs.nursery import ZYGOTE, Nursery
 from procs.supervised import Pipeline
 from procs.supervision import MS, Actual, Policy, State, Wanted
 from procs.zygote import Begin, Compiled, Failed, FromZygote, Ready, Waiting, Warmed
+from shm.errors import SegmentError
 
 EXIT_OK: Final = 0  # stopped as asked, or every stage finished its work
 EXIT_FAILED: Final = 1  # could not start, or an error of the supervisor itself
@@ -114,7 +115,7 @@ class Supervisor:
             try:
                 self._open(stack)
                 self._loop()
-            except (OSError, RuntimeError, ValueError) as e:
+            except (OSError, RuntimeError, ValueError, SegmentError) as e:
                 self.log.error("failed", problem=str(e), kind=type(e).__name__)
                 self.exit_code = EXIT_FAILED
             except Exception:

@@ -32,5 +32,4 @@ def warm_stage(name: str, profile: Profile) -> None:
     board.page(world.board, topology.stage_id(name))[board.STOP] = 1
     bound = module.build(plan, world, LoopSettings())
     restore(bound.block)
-    module.poll(bound.block)
     module.run(bound.block)

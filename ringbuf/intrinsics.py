@@ -147,6 +147,19 @@ pause = intrinsic(_void_intrinsic("llvm.x86.sse2.pause"))
 
 
 @intrinsic
+def evict(typingctx: Any, arr: Any, index: Any) -> Any:
+    """Drop the cache line of `arr[index]` from all caches (clflush): the next access goes to memory. For measurements."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = builder.bitcast(_pointer(context, builder, sig.args[0], *args), I8P)
+        signature = ir.FunctionType(ir.VoidType(), [I8P])
+        builder.call(cgutils.get_or_insert_function(builder.module, signature, "llvm.x86.sse2.clflush"), [pointer])
+        return context.get_dummy_value()
+
+    return types.void(arr, types.int64), codegen
+
+
+@intrinsic
 def cycles(typingctx: Any) -> Any:
     """The time-stamp counter (rdtsc), about 10 ns a call; its rate is the machine's, see procs doctor."""
 

@@ -8,7 +8,7 @@ shares a line with what another process writes.
        8      1  both, rarely   ARMED_READERS (bit r) ARMED_WRITER (who sleeps and wants its doorbell rung)
       16      2  creator        CAPACITY RECORD_WORDS READERS RING_ID LOSSY WRITER_DOORBELL RECORD_HASH .
       24      3  creator        doorbell number of reader 0..7
-      32+8r   4..11  reader r   CURSOR POSITION GATING OVERRUNS ATTACHED_PID . . .
+      32+8r   4..11  reader r   CURSOR POSITION GATING OVERRUNS ATTACHED_PID FENCED . .
       96  12,13  any            16 doorbells of the ring's own, for rings that stand alone
      112..511    spare to the end of the page
      512      slot 0: record words, the last one is the slot's sequence
@@ -23,7 +23,8 @@ it may be read, 0 while it is being written. CURSOR is what gates the writer; PO
 
 from __future__ import annotations
 
-from typing import Final
+import hashlib
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -60,12 +61,14 @@ POSITION: Final = 1
 GATING: Final = 2
 OVERRUNS: Final = 3
 ATTACHED_PID: Final = 4
+FENCED: Final = 5  # 1: it gated, died, and was taken out so that the writer goes on (ringbuf.endpoint.fence_reader)
 
 DOORBELLS: Final = 96
 DOORBELL_COUNT: Final = 16
 
 MIN_CAPACITY: Final = 2
 MAX_CAPACITY: Final = 1 << 26
+MAX_SEQUENCE: Final = 1 << 61
 
 assert READER_DOORBELL + MAX_READERS <= READER_LINES
 assert READER_LINES + MAX_READERS * LINE_WORDS <= DOORBELLS
@@ -85,6 +88,36 @@ def reader_line(reader: int) -> int:
 def payload_bytes(capacity: int, record: np.dtype) -> int:
     """Bytes of a ring's segment payload: control page, slots, scratch slot."""
     return CONTROL_WORDS * 8 + (capacity + 1) * record.itemsize
+
+
+def record_hash(record: np.dtype) -> int:
+    """A 63-bit hash of a record's names, types and offsets: who attaches with another layout is refused."""
+    fields: Any = record.fields or {}
+    text = ";".join(f"{n}:{fields[n][0].str}:{fields[n][1]}:{fields[n][0].shape}" for n in record.names or ())
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def check_state(words: Words, doorbells: int) -> None:
+    """Refuse a ring whose running words contradict each other; `doorbells` is how many its users can ring.
+
+    Tail, cursors and doorbell numbers of a formatted ring (see `views` for its sizes). RingLayoutError says which word.
+    """
+    capacity, tail = int(words[CAPACITY]), int(words[TAIL])
+    if not 0 <= tail < MAX_SEQUENCE:
+        raise RingLayoutError(f"the ring's tail is {tail}, not in 0..{MAX_SEQUENCE - 1}")
+    bells = [("the writer", int(words[WRITER_DOORBELL]))]
+    for reader in range(int(words[READERS])):
+        line = reader_line(reader)
+        bells.append((f"reader {reader}", int(words[READER_DOORBELL + reader])))
+        cursor, gates = int(words[line + CURSOR]), int(words[line + GATING])
+        least = tail - capacity if gates else 0  # TAIL may be behind, a gating cursor may then be ahead of it
+        if not max(least, 0) <= cursor < MAX_SEQUENCE:
+            raise RingLayoutError(f"the cursor of reader {reader} is {cursor}, the tail {tail}, the capacity {capacity}")
+    for who, bell in bells:
+        if not 0 <= bell < doorbells:
+            raise RingLayoutError(
+                f"the doorbell of {who} is number {bell}, of {doorbells}: a pipeline's are on its board, pass them as doorbells="
+            )
 
 
 def check_capacity(capacity: int) -> None:

@@ -34,7 +34,7 @@ from ringbuf.intrinsics import (
     store_release,
     store_release2,
 )
-from ringbuf.jit import Recs, Words, kernel
+from ringbuf.jit import Recs, Words, lean
 from ringbuf.layout import (
     ARMED_READERS,
     ARMED_WRITER,
@@ -50,7 +50,6 @@ from ringbuf.layout import (
     READER_DOORBELL,
     READER_LINES,
     READERS,
-    RECORD_WORDS,
     TAIL,
     WATERMARK,
     WRITER_DOORBELL,
@@ -111,7 +110,7 @@ def input_(words: Words, record: np.dtype, loc: Words, reader: int) -> Input:
     return Input(ctl, slots, recs, loc)
 
 
-@kernel
+@lean
 def smallest_cursor(ctl: Words) -> int:
     """The smallest cursor of the gating readers; NO_GATE where nobody gates."""
     smallest = NO_GATE
@@ -124,7 +123,7 @@ def smallest_cursor(ctl: Words) -> int:
     return smallest
 
 
-@kernel
+@lean
 def room(ctl: Words, loc: Words, wanted: int) -> int:
     """Free slots before the writer would overtake a gating reader; looks at the readers only if `wanted` seem missing."""
     if ctl[LOSSY] != 0:
@@ -139,36 +138,36 @@ def room(ctl: Words, loc: Words, wanted: int) -> int:
     return free
 
 
-@kernel
+@lean
 def open_slot(ctl: Words, words: Words, loc: Words) -> int:
     """Open the next slot and return its row; fill it, then publish_slot. The caller has made sure that there is room.
 
     Opening marks the slot unreadable before the first word of it changes, so that an observing reader that is lapped in
-    the middle of a copy sees it.
+    the middle of a copy sees it. Capacity and width are taken from the slots' shape, which was checked once (layout.views)
+    and stays in registers, not from the control page.
     """
-    tail = loc[O_TAIL]
+    tail, capacity = loc[O_TAIL], words.shape[0] - 1
     if tail < loc[O_KNOWN]:
-        return ctl[CAPACITY]
-    row = tail & (ctl[CAPACITY] - 1)
-    store_release2(words, row, ctl[RECORD_WORDS] - 1, 0)
+        return capacity
+    row = tail & (capacity - 1)
+    store_release2(words, row, words.shape[1] - 1, 0)
     fence_release()
     return row
 
 
-@kernel
+@lean
 def publish_slot(ctl: Words, words: Words, loc: Words, identity: Words) -> int:
     """Publish the slot that open_slot opened; returns the record's sequence number (from 0).
 
     `identity` names the words that a recomputed record is compared in.
     """
-    tail = loc[O_TAIL]
-    last = ctl[RECORD_WORDS] - 1
-    row = tail & (ctl[CAPACITY] - 1)
+    tail, capacity = loc[O_TAIL], words.shape[0] - 1
+    last = words.shape[1] - 1
+    row = tail & (capacity - 1)
     if tail < loc[O_KNOWN]:
         if load_acquire2(words, row, last) == tail + 1:
-            scratch = ctl[CAPACITY]
             for k in range(identity.shape[0]):
-                if words[row, identity[k]] != words[scratch, identity[k]]:
+                if words[row, identity[k]] != words[capacity, identity[k]]:
                     loc[O_DIVERGED] += 1
                     break
     else:
@@ -177,19 +176,19 @@ def publish_slot(ctl: Words, words: Words, loc: Words, identity: Words) -> int:
     return tail
 
 
-@kernel
+@lean
 def begin(out: Output) -> int:
     """`open_slot` of an output."""
     return open_slot(out.ctl, out.words, out.loc)
 
 
-@kernel
+@lean
 def commit(out: Output) -> int:
     """`publish_slot` of an output."""
     return publish_slot(out.ctl, out.words, out.loc, out.identity)
 
 
-@kernel
+@lean
 def ring_doorbell(doorbells: Words, number: int) -> None:
     """Wake whoever sleeps on this doorbell. The bell's count changes first, so a sleeper-to-be sees that it was rung.
 
@@ -201,7 +200,7 @@ def ring_doorbell(doorbells: Words, number: int) -> None:
         futex_wake(doorbells, number, 1 << 30)
 
 
-@kernel
+@lean
 def wake_readers(ctl: Words, doorbells: Words) -> None:
     """Ring for the readers that have said they sleep. Costs one load of a quiet line where nobody does.
 
@@ -215,7 +214,7 @@ def wake_readers(ctl: Words, doorbells: Words) -> None:
                 ring_doorbell(doorbells, ctl[READER_DOORBELL + reader])
 
 
-@kernel
+@lean
 def flush(ctl: Words, loc: Words, watermark: int, doorbells: Words) -> None:
     """Show tail and watermark in the control page and wake sleeping readers if either moved.
 
@@ -236,20 +235,19 @@ def flush(ctl: Words, loc: Words, watermark: int, doorbells: Words) -> None:
         wake_readers(ctl, doorbells)
 
 
-@kernel
+@lean
 def note_full(ctl: Words) -> None:
     """Count one stall of the writer at a full ring (backpressure)."""
     ctl[FULL_STALLS] += 1
 
 
-@kernel
+@lean
 def ready(ctl: Words, words: Words, head: int) -> bool:
     """Whether record `head` may be read."""
-    row = head & (ctl[CAPACITY] - 1)
-    return load_acquire2(words, row, ctl[RECORD_WORDS] - 1) == head + 1
+    return load_acquire2(words, head & (words.shape[0] - 2), words.shape[1] - 1) == head + 1
 
 
-@kernel
+@lean
 def release(ctl: Words, loc: Words, doorbells: Words) -> None:
     """Publish the cursor: the writer may reuse every slot before it. Wakes a writer that sleeps for room."""
     head = loc[I_HEAD]
@@ -263,14 +261,14 @@ def release(ctl: Words, loc: Words, doorbells: Words) -> None:
             ring_doorbell(doorbells, ctl[WRITER_DOORBELL])
 
 
-@kernel
+@lean
 def copy_observed(ctl: Words, words: Words, head: int, into: Words) -> int:
     """Copy record `head` into `into` (int64[record words]) as a reader that the writer does not wait for.
 
     1: copied whole. 0: not written yet. -1: lapped, it is gone (also when it was overwritten during the copy).
     """
-    last = ctl[RECORD_WORDS] - 1
-    row = head & (ctl[CAPACITY] - 1)
+    last = words.shape[1] - 1
+    row = head & (words.shape[0] - 2)
     seq = load_acquire2(words, row, last)
     if seq != head + 1:
         if seq > head + 1:
@@ -290,13 +288,13 @@ def copy_observed(ctl: Words, words: Words, head: int, into: Words) -> int:
     return 1
 
 
-@kernel
+@lean
 def count_overrun(ctl: Words, reader: int, lost: int) -> None:
     """Add records that a lapped reader lost to its line."""
     ctl[READER_LINES + reader * LINE_WORDS + OVERRUNS] += lost
 
 
-@kernel
+@lean
 def published_tail(ctl: Words, words: Words, start: int) -> int:
     """The sequence after the last published record, not below `start`: what a dead writer had got done.
 
@@ -304,7 +302,7 @@ def published_tail(ctl: Words, words: Words, start: int) -> int:
     ring's worth between two flushes has overwritten, or opened, the very slot at which TAIL points. A sequence that
     cannot stand in its slot, or that a gating reader would not have let through, is no sequence.
     """
-    capacity, last = ctl[CAPACITY], ctl[RECORD_WORDS] - 1
+    capacity, last = words.shape[0] - 1, words.shape[1] - 1
     tail = max(start, load_acquire(ctl, TAIL))
     most = NO_GATE
     if ctl[LOSSY] == 0:

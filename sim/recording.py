@@ -188,7 +188,7 @@ class _File:
     def _truncated(self, what: str) -> None:
         self.note = f"{what}; lines 1 to {self.line} are whole"
         if not self._allow_truncated:
-            raise RecordingError(f"{self.note}: fetch the file again, or allow a truncated recording to use these")
+            raise RecordingError(f"{self.note}: fetch the file again, or unpack it and cut it behind its last whole line")
 
 
 def _size(path: Path) -> int:

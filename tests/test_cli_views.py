@@ -29,7 +29,7 @@ def _view(**more: Any) -> View:
     board.histogram(risk, board.HISTOGRAM_HOP)[1] = 40
     reply = status_reply()
     stages = [
-        {**entry, "state": entry["actual"], "heartbeat_age_ms": entry["silent_ms"], "pss_kb": 20_480, "cpu_pct": 12.5, "core": None}
+        {**entry, "state": entry["actual"], "heartbeat_age_ms": entry["silent_ms"], "pss_kb": 20_480, "cpu_pct": 12.5}
         for entry in reply["stages"]  # type: ignore[attr-defined]
     ]
     said = {

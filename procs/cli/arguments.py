@@ -44,12 +44,15 @@ def whole(text: str) -> int:
     return int(text)
 
 
-def _profile_options(parser: argparse.ArgumentParser) -> None:
+def _profile_options(parser: argparse.ArgumentParser, *, speed: bool = True) -> None:
     parser.add_argument("--config", metavar="PROFILE", help="a profile's name (paper, replay) or a path with a slash")
     parser.add_argument(
         "--recording", metavar="FILE", nargs="+", help="recorded frames, plain or .gz; profile replay if none is named"
     )
-    parser.add_argument("--speed", metavar="max|N", help="max: as fast as the machine goes; 1: as recorded; 10: ten times that")
+    if speed:
+        parser.add_argument(
+            "--speed", metavar="max|N", help="max: as fast as the machine goes; 1: as recorded; 10: ten times that"
+        )
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", help="over the profile, e.g. risk.equity=5000 (repeatable)"
     )
@@ -158,7 +161,7 @@ def _demo(p: argparse.ArgumentParser) -> None:
 
 
 def _backtest(p: argparse.ArgumentParser) -> None:
-    _profile_options(p)
+    _profile_options(p, speed=False)
     _json(p)
 
 

@@ -7,7 +7,7 @@ import importlib
 import json
 from typing import Any
 
-from procs.cli.outcome import OK
+from procs.cli.outcome import OK, UNHEALTHY
 from procs.cli.report import use_kernel_cache
 
 
@@ -22,4 +22,4 @@ def bench(args: argparse.Namespace) -> int:
         wishes = {"kills": args.kills}
     result = module.run(**wishes)
     print(json.dumps(result, indent=2) if args.json else str(module.format(result)).rstrip("\n"))
-    return OK
+    return UNHEALTHY if result.get("complaints") else OK

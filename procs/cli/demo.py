@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shutil
 import sys
 import time
 from typing import Any, Final, cast
@@ -39,6 +40,9 @@ def demo(args: argparse.Namespace) -> int:
         args.set = [f"source.speed={GENERATED_SPEED:g}", *(args.set or [])]
     profile = running.profile_for(args)
     refuse_if_running(profile.instance)
+    if profile.instance == INSTANCE and profile.pipeline.journal_dir is None:
+        # the last demo's journals: this one's report is of this one
+        shutil.rmtree(rundir.state_dir(INSTANCE) / "journal", ignore_errors=True)
     note = Note(sys.stderr)
     note(f"starting {profile.instance}")
     launched = Launch(profile, own_words(args))
@@ -122,8 +126,6 @@ class Demonstration:
             return
         self._last = self._watcher.view(with_status=self.launched.ended() is None)
         if living:
-            import shutil
-
             size = shutil.get_terminal_size((120, 40))
             lines = frame(self._last, size.columns, size.lines, coloured, note=" Ctrl-C ends the demo")
             sys.stdout.write(HOME + (CLEAR_LINE + "\n").join(lines) + CLEAR_LINE + CLEAR_BELOW)

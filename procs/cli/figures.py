@@ -41,7 +41,7 @@ class RingFigures(TypedDict):
 
 
 class StageFigures(TypedDict):
-    """One stage's page: its counters by key, and the share of the window in which it was not asleep."""
+    """One stage's page: its counters by key; `busy`: share of the window not asleep, None where its loop does not say."""
 
     name: str
     counters: dict[str, int]
@@ -118,7 +118,8 @@ def with_rates(before: Snapshot, after: Snapshot, seconds: float) -> Snapshot:
         old, new = old_stage["counters"], stage["counters"]
         stage["rate"] = round((new["records"] - old["records"]) / seconds, 1)
         asleep = (new["slept_ns"] - old["slept_ns"]) / 1e9 / seconds
-        stage["busy"] = round(min(max(1.0 - asleep, 0.0), 1.0), 4) if new["heartbeat"] != old["heartbeat"] or asleep else None
+        measured = topology.STAGE[stage["name"]].hot and (new["heartbeat"] != old["heartbeat"] or asleep)
+        stage["busy"] = round(min(max(1.0 - asleep, 0.0), 1.0), 4) if measured else None
     after["window_s"] = round(seconds, 3)
     return after
 

@@ -5,7 +5,6 @@ A process that ended, or that is not ours to look into, gives None: looking must
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Iterable
@@ -69,10 +68,3 @@ def shares(before: dict[int, int | None], after: dict[int, int | None], elapsed_
 def total(values: Iterable[float | int | None]) -> float:
     """Sum of what is known."""
     return sum(value for value in values if value is not None)
-
-
-def children(pid: int) -> list[int]:
-    """Direct children of a process."""
-    with contextlib.suppress(OSError, ValueError):
-        return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []

@@ -6,7 +6,6 @@ The records come from the run's journals, or from the one process of the backtes
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -198,7 +197,7 @@ def report(args: argparse.Namespace) -> int:
 
 def backtest(args: argparse.Namespace) -> int:
     """The command `backtest`."""
-    profile = running.profile_for(args)
+    profile = running.profile_for(args, last={"source.speed": "max"})  # virtual time waits for nobody
     use_kernel_cache()
     note = _Note(sys.stderr.isatty())
     import tempfile
@@ -221,12 +220,15 @@ def run_backtest(profile: Profile, plan: Plan, note: _Note) -> tuple[Report, dic
     """Run a plan in this process; (its report, the records of the rings that a report is made of)."""
     from procs import backtest as world
     from procs import board
+    from procs.warm import warm_stage
     from sim.report import build_report
 
     def progress(frames: int, expected: int) -> None:
         note(f"{frames:,} frames" + (f" of {expected:,}" if expected else ""))
 
-    note("loading the kernels (the first time compiles them: a minute or two)")
+    for number, name in enumerate(world.ORDER, 1):
+        note(f"kernels {number}/{len(world.ORDER)}: {name} (the first time compiles them: a minute or two)")
+        warm_stage(name, profile)
     started = time.monotonic()
     outcome = world.run(plan, keep=JOURNALS, progress=progress)
     wall = time.monotonic() - started
@@ -267,8 +269,3 @@ class _Note:
         if self._shown:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
-
-
-def as_json(value: Any) -> str:
-    """Any report or figures as JSON text."""
-    return json.dumps(value, indent=2)

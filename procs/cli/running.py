@@ -48,11 +48,11 @@ def _number(text: str) -> float:
         raise CliError(f"--speed {text!r} is no speed: write max, or a number such as 1 or 10", USAGE) from None
 
 
-def profile_for(args: argparse.Namespace, *, more: dict[str, Any] | None = None) -> Profile:
-    """The profile of --config with the command line's overrides; `replay` where only recordings are given."""
+def profile_for(args: argparse.Namespace, *, last: dict[str, Any] | None = None) -> Profile:
+    """The profile of --config with the command line's overrides, `last` over these; `replay` where only recordings are given."""
     named = getattr(args, "config", None)
     name = named or ("replay" if getattr(args, "recording", None) else "paper")
-    return load_profile(name, {**(more or {}), **overrides_of(args)})
+    return load_profile(name, {**overrides_of(args), **(last or {})})
 
 
 def living() -> list[str]:
@@ -100,14 +100,6 @@ def looking_at(instance: str) -> Iterator[Memory]:
     finally:
         with contextlib.suppress(SegmentError, BufferError):
             memory.close()
-
-
-def run_folder(instance: str) -> Path | None:
-    """The living instance's run directory, None where there is none."""
-    for folder in rundir.run_dir_candidates(instance):
-        if (folder / "lock").exists():
-            return folder
-    return None
 
 
 def running_profile(instance: str) -> Profile | None:

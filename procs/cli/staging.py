@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def child_environment() -> dict[str, str]:
     """The environment for a Python process of this project: it finds the packages and the compiled kernels."""
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+    # numpy's BLAS would start threads of which nobody makes use
+    return {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 
 
 def stage_apart(files: Sequence[str], spool: Path, tell: Callable[[int, int], None]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -22,16 +22,15 @@ import msgspec
 from procs import rundir
 from procs.cli import figures, last_run, latencies, running
 from procs.cli.launch import Instance
-from procs.cli.outcome import ALREADY_RUNNING, FAILED, INTERRUPTED, OK, UNHEALTHY, CliError
+from procs.cli.outcome import ALREADY_RUNNING, FAILED, INTERRUPTED, OK, UNHEALTHY, USAGE, CliError
 from procs.cli.staging import child_environment, stage_apart
 from procs.cli.table import clean_text, paint_for, span
 from procs.config import Profile, profile_json
 from procs.pipeline import Memory
 
 LOG: Final = "supervisor.log"
+MARKETS: Final = {"binance_spot": 1, "binance_usdm": 2}  # trading.instruments.Market, which needs numba
 POLL_S: Final = 0.05
-OLD_JOURNALS: Final = 20
-"""More folders of journals than this bring a word about disk space, never a removal."""
 
 
 def start(args: argparse.Namespace) -> int:
@@ -67,6 +66,19 @@ def refuse_if_running(instance: str) -> None:
             "or give this one another name with --instance NAME",
             ALREADY_RUNNING,
         )
+
+
+def refuse_other_market(profile: Profile, symbols: Sequence[Mapping[str, Any]]) -> None:
+    """CliError where the profile puts a recorded symbol (an entry of procs.cli.staging) on another market than its frames."""
+    known = {symbol.name: symbol.market for symbol in profile.symbols}
+    for entry in symbols:
+        market = known.get(entry["name"])
+        if market is not None and MARKETS[market] != entry["market"]:
+            raise CliError(
+                f"{entry['name']}: the profile says {market}, the recording's frames are of the other market: "
+                "correct `market:` or remove the symbol from the profile",
+                USAGE,
+            )
 
 
 def own_words(args: argparse.Namespace) -> list[str]:
@@ -108,6 +120,7 @@ def foreground(profile: Profile) -> int:
     spool = folder / f"recording.{os.getpid()}.spool"
     notes = folder / running.RUN_NAME
     kept: dict[str, Any] = {}
+    journals: Path | None = None
 
     def at_end(memory: Memory) -> None:
         kept["figures"] = figures.snapshot(memory)
@@ -117,6 +130,7 @@ def foreground(profile: Profile) -> int:
         symbols: list[dict[str, Any]] = []
         if profile.source.kind == "recording":
             symbols = stage_apart(profile.source.files, spool, lambda done, total: log.info("staging", done=done, total=total))
+            refuse_other_market(profile, symbols)
             log.info("staged", symbols=[entry["name"] for entry in symbols], frames=sum(e["n_frames"] for e in symbols))
         journals = journal_folder_for(profile, started)
         running.write_note(notes, {"pid": os.getpid(), "journal_dir": str(journals), "spool": str(spool) if symbols else None})
@@ -131,6 +145,9 @@ def foreground(profile: Profile) -> int:
                     figures=cast(dict[str, Any], kept["figures"]), hops=cast(list[dict[str, Any]], kept["hops"]),
                 ))  # fmt: skip
     finally:
+        if journals is not None:
+            with contextlib.suppress(OSError):  # nothing was recorded: it failed before, or was told not to
+                journals.rmdir()
         spool.unlink(missing_ok=True)
         if running.read_note(notes).get("pid") == os.getpid():
             notes.unlink(missing_ok=True)
@@ -248,7 +265,13 @@ class Launch:
             if step:
                 note(step)
 
-    def wait_ready(self, timeout: float, note: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None) -> int | None:
+    def wait_ready(
+        self,
+        timeout: float,
+        note: Callable[[str], None],
+        meanwhile: Callable[[], None] = lambda: None,
+        poll_s: float = POLL_S,
+    ) -> int | None:
         """None once the pipeline runs, else the exit code with which it ended before. CliError after `timeout` seconds."""
         while self.elapsed_ns() < timeout * 1e9:
             code = self.ended()
@@ -258,7 +281,7 @@ class Launch:
             if code is not None:
                 return code
             meanwhile()
-            time.sleep(POLL_S)
+            time.sleep(poll_s)
         self.give_up()
         raise CliError(f"{self.instance} is not ready after {timeout:g} s and was stopped: see {self.log}", FAILED)
 

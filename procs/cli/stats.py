@@ -15,7 +15,7 @@ from procs.cli.figures import Reader, RingFigures, Snapshot, complaints, snapsho
 from procs.cli.last_run import LastRun
 from procs.cli.latencies import Hop, hops
 from procs.cli.outcome import OK, UNHEALTHY
-from procs.cli.table import Cell, Column, Paint, bar, clip, count, paint_for, rate, share, span, table
+from procs.cli.table import Cell, Column, Paint, clip, count, paint_for, rate, share, span, table
 from procs.pipeline import Memory
 
 RING_COLUMNS: Final = (
@@ -134,19 +134,6 @@ def lay_out_hops(found: list[Hop], width: int, paint: Paint) -> list[str]:
                 cells += ["-"] * 4
             lines.append(cells)
     return table(HOP_COLUMNS, lines, width, paint)
-
-
-def hop_bars(found: list[Hop], width: int) -> list[str]:
-    """A picture of the p50 and p99 of every hop on a logarithmic scale from 100 ns to 1 s."""
-    import math
-
-    def place(ns: int) -> float:
-        return (math.log10(max(ns, 100)) - 2) / 7
-
-    return [
-        f"{hop['stage']:<9} {bar(place(hop['hop']['p50_ns']), width)} {span(hop['hop']['p50_ns']):>8}"
-        for hop in found if hop["hop"]["count"]
-    ]  # fmt: skip
 
 
 def _instance_or_last(args: argparse.Namespace) -> tuple[str, LastRun | None]:

@@ -51,23 +51,28 @@ inline uint64_t wrong(const Slot<W>& slot, uint64_t n) {
     return bits != 0;
 }
 
+// How long a side that finds the ring full or empty waits before it looks again.
+inline void rest(uint64_t pauses) {
+    for (uint64_t i = 0; i < pauses; ++i) _mm_pause();
+}
+
 template <size_t W>
-inline void push(Ring* ring, uint64_t mask, uint64_t n) {
+inline void push(Ring* ring, uint64_t mask, uint64_t n, uint64_t pauses = 1) {
     const uint64_t tail = ring->tail.load(std::memory_order_relaxed);
     while (tail - ring->head_seen > mask) {
         ring->head_seen = ring->head.load(std::memory_order_acquire);
-        if (tail - ring->head_seen > mask) _mm_pause();
+        if (tail - ring->head_seen > mask) rest(pauses);
     }
     fill<W>(slots_of<W>(ring)[tail & mask], n);
     ring->tail.store(tail + 1, std::memory_order_release);
 }
 
 template <size_t W>
-inline uint64_t pop(Ring* ring, uint64_t mask, uint64_t n) {
+inline uint64_t pop(Ring* ring, uint64_t mask, uint64_t n, uint64_t pauses = 1) {
     const uint64_t head = ring->head.load(std::memory_order_relaxed);
     while (head == ring->tail_seen) {
         ring->tail_seen = ring->tail.load(std::memory_order_acquire);
-        if (head == ring->tail_seen) _mm_pause();
+        if (head == ring->tail_seen) rest(pauses);
     }
     const uint64_t bad = wrong<W>(slots_of<W>(ring)[head & mask], n);
     ring->head.store(head + 1, std::memory_order_release);
@@ -81,18 +86,18 @@ int64_t now_ns() {
 }
 
 template <size_t W>
-int64_t produce(Ring* ring, uint64_t capacity, uint64_t count) {
+int64_t produce(Ring* ring, uint64_t capacity, uint64_t count, uint64_t pauses) {
     while (!ring->go.load(std::memory_order_acquire)) _mm_pause();
     const int64_t start = now_ns();
-    for (uint64_t n = 0; n < count; ++n) push<W>(ring, capacity - 1, n);
+    for (uint64_t n = 0; n < count; ++n) push<W>(ring, capacity - 1, n, pauses);
     return start;
 }
 
 template <size_t W>
-int64_t consume(Ring* ring, uint64_t capacity, uint64_t count, int64_t* bad) {
+int64_t consume(Ring* ring, uint64_t capacity, uint64_t count, uint64_t pauses, int64_t* bad) {
     uint64_t errors = 0;
     ring->go.store(1, std::memory_order_release);
-    for (uint64_t n = 0; n < count; ++n) errors += pop<W>(ring, capacity - 1, n);
+    for (uint64_t n = 0; n < count; ++n) errors += pop<W>(ring, capacity - 1, n, pauses);
     *bad = static_cast<int64_t>(errors);
     return now_ns();
 }
@@ -173,8 +178,10 @@ int64_t alone(Ring* ring, uint64_t capacity, uint64_t count, int64_t* bad) {
 }  // namespace
 
 #define SIZES(W)                                                                                                       \
-    extern "C" int64_t produce_##W(Ring* r, uint64_t c, uint64_t n) { return produce<W>(r, c, n); }                    \
-    extern "C" int64_t consume_##W(Ring* r, uint64_t c, uint64_t n, int64_t* bad) { return consume<W>(r, c, n, bad); } \
+    extern "C" int64_t produce_##W(Ring* r, uint64_t c, uint64_t n, uint64_t p) { return produce<W>(r, c, n, p); }     \
+    extern "C" int64_t consume_##W(Ring* r, uint64_t c, uint64_t n, uint64_t p, int64_t* bad) {                        \
+        return consume<W>(r, c, n, p, bad);                                                                            \
+    }                                                                                                                  \
     extern "C" int64_t produce_batched_##W(Ring* r, uint64_t c, uint64_t n, uint64_t b) {                              \
         return produce_batched<W>(r, c, n, b);                                                                         \
     }                                                                                                                  \

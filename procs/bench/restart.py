@@ -1,0 +1,128 @@
+"""From SIGKILL to consuming again: each stage of a living pipeline is killed many times, under load.
+
+"Again" is the next incarnation's: another pid on its page, READY, and its loop's heartbeat has moved since. In between lie the
+supervisor's pidfd, a fork from the zygote, attaching, the checkpoint, following the intake log. At the end the pipeline is
+stopped in order, and whatever was lost, doubled or computed differently is a complaint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import tempfile
+import time
+from typing import Any, Final
+
+from procs import board, control, topology
+from procs.cli import last_run, running
+from procs.cli.figures import complaints, snapshot
+from procs.cli.outcome import FAILED, CliError
+from procs.cli.starting import Launch
+from procs.cli.table import Column, count, span, table
+from procs.config import load_profile
+from procs.pipeline import Memory, attach
+
+INSTANCE: Final = "bench-restart"
+SPEED: Final = 10
+SETTINGS: Final = {
+    "source.speed": SPEED,
+    "generator.duration_s": 86_400,
+    "pipeline.journal": True,
+    "supervisor.max_restarts": 1_000_000,
+    "supervisor.backoff_min_ms": 0,
+    "supervisor.backoff_max_ms": 0,
+}
+POLL_S: Final = 0.0001
+BETWEEN_S: Final = 0.05
+LIMIT_S: Final = 20.0
+
+
+def run(kills: int = 20) -> dict[str, Any]:
+    """Kill every stage `kills` times; figures in ms. Raises CliError if a stage does not come back."""
+    with tempfile.TemporaryDirectory(prefix="scalper-bench-") as journals:
+        return _measured(kills, {**SETTINGS, "pipeline.journal_dir": journals})
+
+
+def _measured(kills: int, settings: dict[str, Any]) -> dict[str, Any]:
+    words = ["--config", "paper", "--instance", INSTANCE]
+    for key, value in settings.items():
+        words += ["--set", f"{key}={str(value).lower() if isinstance(value, bool) else value}"]
+    launched = Launch(load_profile("paper", {**settings, "instance": INSTANCE}), words)
+    try:
+        code = launched.wait_ready(600.0, lambda text: None)
+        if code is not None:
+            launched.explain(code)
+            raise CliError(f"the bench's pipeline did not start: see {launched.log}", FAILED)
+        memory = attach(INSTANCE, readonly=True)
+        _wait_for(lambda: int(board.page(memory.board_words, topology.stage_id("risk"))[board.RECORDS]) > 100, "risk", launched)
+        taken: dict[str, list[float]] = {stage.name: [] for stage in topology.STAGES}
+        for _ in range(kills):
+            for name in taken:
+                taken[name].append(_killed(memory, name, launched))
+                time.sleep(BETWEEN_S)
+        with contextlib.suppress(control.ControlError):
+            running.ask(INSTANCE, {"do": "stop"})
+        _wait_for(lambda: launched.ended() is not None, "the pipeline", launched, ending=True)
+    finally:
+        if launched.ended() is None:
+            launched.give_up()
+    figures = snapshot(memory)
+    kept = last_run.load(INSTANCE)
+    every = [value for values in taken.values() for value in values]
+    return {
+        "bench": "restart",
+        "kills": len(every),
+        "load": f"embedded market at {SPEED}x, journal on",
+        "cores": len(os.sched_getaffinity(0)),
+        "all": spread_ms(every),
+        "stages": {name: spread_ms(values) for name, values in taken.items()},
+        "recoveries": {stage["name"]: stage["counters"]["recoveries"] for stage in figures["stages"]},
+        "complaints": complaints(figures, ended=True),
+        "exit_code": kept.exit_code if kept is not None else None,
+    }
+
+
+def _killed(memory: Memory, name: str, launched: Launch) -> float:
+    """Milliseconds from SIGKILL to consuming again."""
+    page = board.page(memory.board_words, topology.stage_id(name))
+    pid = int(page[board.PID])
+    started = time.perf_counter_ns()
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    _wait_for(lambda: int(page[board.PID]) != pid and bool(page[board.READY]), name, launched)
+    beat = int(page[board.HEARTBEAT])
+    _wait_for(lambda: int(page[board.HEARTBEAT]) != beat, name, launched)
+    return (time.perf_counter_ns() - started) / 1e6
+
+
+def _wait_for(done: Any, name: str, launched: Launch, *, ending: bool = False) -> None:
+    limit = time.monotonic() + LIMIT_S
+    while not done():
+        if time.monotonic() > limit or (launched.ended() is not None and not ending):
+            raise CliError(f"{name} did not come back within {LIMIT_S:g} s: see {launched.log}", FAILED)
+        time.sleep(POLL_S)
+
+
+def spread_ms(values: list[float]) -> dict[str, float]:
+    """count, p50, p99 (nearest rank) and max of some milliseconds."""
+    ordered = sorted(values)
+    if not ordered:
+        return {"count": 0, "p50_ms": 0.0, "p99_ms": 0.0, "max_ms": 0.0}
+
+    def at(percent: int) -> float:
+        return round(ordered[max(-(-percent * len(ordered) // 100), 1) - 1], 3)
+
+    return {"count": len(ordered), "p50_ms": at(50), "p99_ms": at(99), "max_ms": round(ordered[-1], 3)}
+
+
+def format(result: dict[str, Any]) -> str:
+    """The result as text."""
+    columns = (Column("STAGE", right=False), Column("KILLS"), Column("P50"), Column("P99"), Column("MAX"))
+    rows = []
+    for name, figures in [*result["stages"].items(), ("all", result["all"])]:
+        spans = [span(figures[key] * 1e6) for key in ("p50_ms", "p99_ms", "max_ms")]
+        rows.append([name, count(figures["count"]), *spans])
+    lines = [f"SIGKILL to consuming again, {result['load']}, {result['cores']} cores", "", *table(columns, rows, 100)]
+    lines += [f"! {text}" for text in result["complaints"]] or ["", "nothing was lost, doubled or computed differently"]
+    return "\n".join(lines)

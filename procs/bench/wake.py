@@ -1,0 +1,379 @@
+"""`scalperctl bench wake`: can a sleeper and a writer miss each other, what does waking cost, how long does it take?
+
+The race. A writer publishes, then looks whether a reader has armed itself; a reader arms itself, then looks once more for a
+record, then sleeps. If both look too early, the record lies there and nobody rings. On x86 this happens because the
+writer's look may pass its own store. Here the two sides race through the ring's real functions, started together in every
+round with a swept offset; a round is lost when the reader saw no record and its bell was not rung. The remedy, a
+membarrier on the reader's side before its last look, must lose none; the same race without it must lose some, or the
+race would prove nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from typing import Any, Final
+
+import numpy as np
+
+from procs.bench.pair import Words, may_real_time, run_pair, shared_words, two_cores
+from procs.bench.ring_loops import OurRing
+from ringbuf.intrinsics import (
+    MEMBARRIER_GLOBAL_EXPEDITED,
+    cycles,
+    evict,
+    fetch_add,
+    fetch_or,
+    futex_wait,
+    futex_wake,
+    load_acquire,
+    membarrier,
+    mono_ns,
+    pause,
+    store_release,
+)
+from ringbuf.jit import lean
+from ringbuf.layout import ARMED_READERS, READER_DOORBELL, TAIL
+from ringbuf.ring import I_HEAD, O_FLUSHED, O_TAIL, Input, Output, begin, commit, flush, ready, release, room
+from ringbuf.waiting import BLOCK, register, wait_readable
+
+RACES: Final = 400_000
+CAPACITY: Final = 1024
+WIDTH: Final = 8
+SWEEP: Final = 3000
+"""Cycles over which the reader's start is swept against the writer's: about a microsecond."""
+SHOW_EVERY: Final = 32
+"""Pushes between two flushes, as a stage has them under load (one a batch)."""
+WAKES: Final = 400
+ASLEEP_NS: Final = 40_000
+"""How long the writer lets the reader fall asleep before it wakes it."""
+PUSHES: Final = 300_000
+GOALS: Final = {"lost": 0, "writer_cost_percent": 5.0}
+GO: Final = 0
+DONE: Final = 8  # words of `sync`, each on a line of its own
+ARMING: Final = 16
+STAMP: Final = 24
+BELL: Final = 32
+EARLIER: Final = 64
+EARLIER_LINES: Final = 4
+"""Lines, in no cache, that the writer stores to before it publishes: stores leave a processor in order, so these keep the
+record in the writer's store buffer while its look at the armed readers runs ahead. Any writer has such stores now and
+then; without them the window is so short that cores that share their caches closely almost never show it.
+"""
+SYNC_WORDS: Final = EARLIER + 8 * EARLIER_LINES
+
+
+@lean
+def race_write(out: Output, bells: Words, sync: Words, races: int) -> int:
+    """The writer's side of `races` rounds."""
+    for n in range(races):
+        # as in a running ring: the word of the armed readers lies in the writer's cache
+        store_release(out.ctl, ARMED_READERS, 0)
+        for k in range(EARLIER_LINES):
+            evict(sync, EARLIER + 8 * k)
+        store_release(sync, ARMING, n + 1)
+        while load_acquire(sync, GO) != n + 1:
+            pass
+        for k in range(EARLIER_LINES):
+            sync[EARLIER + 8 * k] = n
+        row = begin(out)
+        out.words[row, 0] = n
+        commit(out)
+        flush(out.ctl, out.loc, 0, bells)
+        store_release(sync, DONE, n + 1)
+        if room(out.ctl, out.loc, 1) < 1:
+            return n
+    return races
+
+
+@lean
+def race_sleep(end: Input, bells: Words, sync: Words, races: int, fenced: bool) -> int:
+    """Lost rounds: the reader's side."""
+    lost = 0
+    bell = end.ctl[READER_DOORBELL]
+    for n in range(races):
+        while load_acquire(sync, ARMING) != n + 1:
+            pass
+        seen = load_acquire(bells, bell)
+        ready(end.ctl, end.words, n)  # have the slot's line, as a reader that has just polled it has
+        fetch_add(sync, GO, 1)
+        start, offset = cycles(), (n * 37) % SWEEP
+        while cycles() - start < offset:
+            pass
+        fetch_or(end.ctl, ARMED_READERS, 1)
+        if fenced:
+            membarrier(MEMBARRIER_GLOBAL_EXPEDITED)
+        there = ready(end.ctl, end.words, n)
+        while load_acquire(sync, DONE) != n + 1:
+            pass
+        if not there and load_acquire(bells, bell) == seen:
+            lost += 1
+        end.loc[I_HEAD] = n + 1
+        release(end.ctl, end.loc, bells)
+    return lost
+
+
+def race(races: int, *, fenced: bool, most_lost: int = 1 << 40, cores: tuple[int, int] | None = None) -> dict[str, int]:
+    """Race `races` times, or until `most_lost` are lost; {"races", "lost"}. BenchError.
+
+    Without `fenced` the reader leaves its membarrier out.
+    """
+    done = lost = 0
+    # in bursts: real-time priority is for tens of milliseconds at a time
+    while done < races and lost < most_lost:
+        r, sync = OurRing(WIDTH, CAPACITY), shared_words(SYNC_WORDS)
+        burst = min(2_000, races - done)
+
+        def write(r: OurRing = r, sync: Words = sync, burst: int = burst) -> int:
+            register()
+            return int(race_write(r.out, r.bells, sync, burst))
+
+        def sleep(r: OurRing = r, sync: Words = sync, burst: int = burst) -> int:
+            register()
+            return int(race_sleep(r.end, r.bells, sync, burst, fenced))
+
+        _, missed = run_pair(write, sleep, cores or two_cores())
+        done, lost = done + burst, lost + missed
+    return {"races": done, "lost": lost}
+
+
+@lean
+def _flush_unseeing(ctl: Words, loc: Words) -> None:
+    """`flush` without the look for sleepers."""
+    if loc[O_FLUSHED] != loc[O_TAIL]:
+        loc[O_FLUSHED] = loc[O_TAIL]
+        if loc[O_TAIL] > ctl[TAIL]:
+            store_release(ctl, TAIL, loc[O_TAIL])
+
+
+@lean
+def _write_flushing(out: Output, bells: Words, sync: Words, count: int, every: int, looks: bool) -> int:
+    """ns that `count` pushes take, shown `every` so many, with or without the look for sleepers."""
+    while load_acquire(sync, GO) == 0:
+        pause()
+    start = mono_ns()
+    for n in range(count):
+        while room(out.ctl, out.loc, 1) < 1:
+            pause()
+        row = begin(out)
+        for k in range(WIDTH - 1):
+            out.words[row, k] = n + k
+        commit(out)
+        if n % every == every - 1:
+            if looks:
+                flush(out.ctl, out.loc, 0, bells)
+            else:
+                _flush_unseeing(out.ctl, out.loc)
+    return mono_ns() - start
+
+
+@lean
+def _read_spinning(end: Input, bells: Words, sync: Words, count: int) -> int:
+    store_release(sync, GO, 1)
+    wrong = 0
+    for n in range(count):
+        while not ready(end.ctl, end.words, n):
+            pause()
+        row = n & (end.words.shape[0] - 2)
+        for k in range(WIDTH - 1):
+            wrong |= end.words[row, k] ^ (n + k)
+        end.loc[I_HEAD] = n + 1
+        if n % 32 == 31:
+            release(end.ctl, end.loc, bells)
+    release(end.ctl, end.loc, bells)
+    return wrong
+
+
+@lean
+def _wake_write(out: Output, bells: Words, sync: Words, count: int, spent: Words) -> int:
+    """Wake the sleeping reader `count` times; ns of each push with its wake into `spent`."""
+    for n in range(count):
+        while load_acquire(out.ctl, ARMED_READERS) == 0 or load_acquire(sync, DONE) != n:
+            pause()
+        start = mono_ns()
+        while mono_ns() - start < ASLEEP_NS:
+            pause()
+        row = begin(out)
+        before = mono_ns()
+        out.words[row, 0] = before
+        commit(out)
+        flush(out.ctl, out.loc, 0, bells)
+        spent[n] = mono_ns() - before
+    return 0
+
+
+@lean
+def _wake_sleep(end: Input, bells: Words, sync: Words, count: int, late: Words) -> int:
+    """Sleep for each of `count` records; ns from its push to having it into `late`."""
+    for n in range(count):
+        store_release(sync, DONE, n)
+        while not wait_readable(end.ctl, end.words, n, 0, bells, BLOCK, 0, 1_000_000_000):
+            pass
+        late[n] = mono_ns() - end.words[n & (end.words.shape[0] - 2), 0]
+        end.loc[I_HEAD] = n + 1
+        release(end.ctl, end.loc, bells)
+    return 0
+
+
+@lean
+def _bare_write(sync: Words, count: int) -> int:
+    """The same with nothing but a futex: stamp, count, wake."""
+    for n in range(count):
+        while load_acquire(sync, ARMING) != n + 1:
+            pause()
+        start = mono_ns()
+        while mono_ns() - start < ASLEEP_NS:
+            pause()
+        sync[STAMP] = mono_ns()
+        fetch_add(sync, BELL, 1)
+        futex_wake(sync, BELL, 1)
+    return 0
+
+
+@lean
+def _bare_sleep(sync: Words, count: int, late: Words) -> int:
+    for n in range(count):
+        store_release(sync, ARMING, n + 1)
+        while load_acquire(sync, BELL) == n:
+            futex_wait(sync, BELL, n, 1_000_000_000)
+        late[n] = mono_ns() - sync[STAMP]
+    return 0
+
+
+def writer_cost(cores: tuple[int, int], repeats: int) -> dict[str, float]:
+    """What looking for sleepers costs a writer, ns a push and percent: shown once a batch, and shown each at once."""
+    found: dict[str, float] = {}
+    for key, every in (("batch", SHOW_EVERY), ("each", 1)):
+        taken: dict[bool, list[float]] = {False: [], True: []}
+        for turn in range(2 * repeats):
+            looks = turn % 2 == 1
+            r, sync = OurRing(WIDTH, CAPACITY), shared_words(SYNC_WORDS)
+            write = partial(_write_flushing, r.out, r.bells, sync, PUSHES, every, looks)
+            ns, wrong = run_pair(write, partial(_read_spinning, r.end, r.bells, sync, PUSHES), cores)
+            assert wrong == 0
+            taken[looks].append(ns / PUSHES)
+        with_, without = median(taken[True]), median(taken[False])
+        found |= {
+            f"{key}_push_ns": round(with_, 2),
+            f"{key}_push_ns_without_look": round(without, 2),
+            f"{key}_percent": round((with_ / without - 1) * 100, 1),
+        }
+    return found
+
+
+def latency(cores: tuple[int, int], rounds: int) -> dict[str, Any]:
+    """us from a push to the woken reader having the record, beside a bare futex in the same run; what a wake costs the writer."""
+    ours: list[np.ndarray] = []
+    bare: list[np.ndarray] = []
+    cost: list[np.ndarray] = []
+    for _ in range(rounds):
+        r, sync, late, spent = OurRing(WIDTH, CAPACITY), shared_words(SYNC_WORDS), shared_words(WAKES), shared_words(WAKES)
+        sync[DONE] = -1
+
+        def write(r: OurRing = r, sync: Words = sync, spent: Words = spent) -> int:
+            register()
+            return int(_wake_write(r.out, r.bells, sync, WAKES, spent))
+
+        def sleep(r: OurRing = r, sync: Words = sync, late: Words = late) -> int:
+            register()
+            return int(_wake_sleep(r.end, r.bells, sync, WAKES, late))
+
+        run_pair(write, sleep, cores)
+        ours.append(late[:WAKES].copy())
+        cost.append(spent[:WAKES].copy())
+        sync, late = shared_words(SYNC_WORDS), shared_words(WAKES)
+        run_pair(partial(_bare_write, sync, WAKES), partial(_bare_sleep, sync, WAKES, late), cores)
+        bare.append(late[:WAKES].copy())
+
+    def us(series: list[np.ndarray], q: int) -> float:
+        return round(median(float(np.percentile(one, q)) for one in series) / 1e3, 2)
+
+    return {
+        "ours_p50_us": us(ours, 50),
+        "ours_p99_us": us(ours, 99),
+        "bare_futex_p50_us": us(bare, 50),
+        "bare_futex_p99_us": us(bare, 99),
+        "p50_ratio": round(us(ours, 50) / us(bare, 50), 3),
+        "push_with_wake_p50_us": us(cost, 50),
+    }
+
+
+def _compile() -> None:
+    """Compile every loop before it is timed, by running it for no rounds."""
+    r, sync = OurRing(WIDTH, CAPACITY), shared_words(SYNC_WORDS)
+    register()
+    race_write(r.out, r.bells, sync, 0)
+    race_sleep(r.end, r.bells, sync, 0, True)
+    _read_spinning(r.end, r.bells, sync, 0)
+    _write_flushing(r.out, r.bells, sync, 0, 1, True)
+    _wake_write(r.out, r.bells, sync, 0, sync)
+    _wake_sleep(r.end, r.bells, sync, 0, sync)
+    _bare_write(sync, 0)
+    _bare_sleep(sync, 0, sync)
+
+
+def run(races: int = RACES, *, rounds: int = 7, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Race, then measure; figures as in `format`. BenchError where there are not two cores."""
+    say = progress or (lambda _: None)
+    cores = two_cores()
+    say("compiling")
+    _compile()
+    start = time.monotonic()
+    say(f"{races:,} races with the membarrier")
+    fenced = race(races, fenced=True, cores=cores)
+    say(f"{races:,} races without")
+    unfenced = race(races, fenced=False, cores=cores)
+    say("cost")
+    cost = writer_cost(cores, 4 * rounds)
+    say("latency")
+    late = latency(cores, rounds)
+    return {
+        "cores": list(cores),
+        "real_time": may_real_time(),
+        "seconds": round(time.monotonic() - start, 1),
+        "fenced": fenced,
+        "unfenced": unfenced,
+        "has_teeth": unfenced["lost"] > 0,
+        "writer": cost,
+        "latency": late,
+        "goals": {
+            "lost": {"goal": GOALS["lost"], "found": fenced["lost"], "met": fenced["lost"] == 0 and unfenced["lost"] > 0},
+            "writer_cost_percent": {
+                "goal": GOALS["writer_cost_percent"],
+                "found": cost["batch_percent"],
+                "met": cost["batch_percent"] <= GOALS["writer_cost_percent"],
+            },
+        },
+    }
+
+
+def format(result: dict[str, Any]) -> str:
+    """The result for people."""
+    cost, late = result["writer"], result["latency"]
+    rows = [
+        f"cores {result['cores']}, real-time priority: {'yes' if result['real_time'] else 'no'}, {result['seconds']} s",
+        "",
+        f"aligned races, membarrier before the last look {result['fenced']['races']:>9,}   lost {result['fenced']['lost']:,}",
+        f"the same without it                            {result['unfenced']['races']:>9,}   lost {result['unfenced']['lost']:,}"
+        + ("" if result["has_teeth"] else "   (none: on this machine the race proves nothing)"),
+        "",
+        *(
+            f"push, {what:<22}{cost[key + '_push_ns']} ns, without looking for sleepers "
+            f"{cost[key + '_push_ns_without_look']} ns: {cost[key + '_percent']:+.1f} %"
+            for key, what in (("batch", f"shown every {SHOW_EVERY}"), ("each", "shown each at once"))
+        ),
+        f"push that wakes       {late['push_with_wake_p50_us']} us (p50)",
+        f"push to woken reader  p50 {late['ours_p50_us']} us, p99 {late['ours_p99_us']} us",
+        f"bare futex            p50 {late['bare_futex_p50_us']} us, p99 {late['bare_futex_p99_us']} us   "
+        f"(ours / bare: {late['p50_ratio']})",
+        "",
+    ]
+    for key, goal in result["goals"].items():
+        rows.append(f"{key:<24} found {goal['found']:<8} goal {goal['goal']:<6} {'met' if goal['met'] else 'NOT met'}")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(format(run(progress=print)))

@@ -1,0 +1,158 @@
+"""A whole pipeline's stages in one process, polled in any order, crashed at any point: what the fold tests stand on.
+
+A crash throws a stage's arena away and builds the stage anew over the same shared words, as the next incarnation does. What
+the dead one had published since its last checkpoint can be taken back in part, so that a crash between two polls stands
+for one at any record in the poll.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from procs import backtest, board, topology
+from procs.block import R_DONE, R_SINCE, out_loc
+from procs.checkpoint import diverged, restore, save
+from procs.config import load_profile
+from procs.digest import digest
+from procs.merge import LOG_COUNT, LOG_RING, flush_outputs
+from procs.plan import Plan, plan_of
+from procs.stage import Bound, LoopSettings, heap_world
+from ringbuf.layout import CAPACITY, CONTROL_WORDS, CURSOR, GATING, PROMISE, PROMISE_GIVEN, TAIL, WATERMARK, reader_line, views
+from ringbuf.ring import O_KNOWN, O_TAIL
+from trading.jit import Recs, Words
+
+STAGES = backtest.ORDER
+LOGS = tuple(entry.name for entry in topology.RINGS if entry.name.startswith("intake."))
+TIMED = tuple(entry.name for entry in topology.RINGS if entry.name not in LOGS)
+SHOWN = (TAIL, WATERMARK, PROMISE, PROMISE_GIVEN)
+
+
+def small_market(seconds: float = 20.0, **overrides: Any) -> Plan:
+    """A generated market of fixed length, as fast as it goes."""
+    return plan_of(load_profile("paper", {"source.speed": "max", "generator.duration_s": seconds, **overrides}))
+
+
+def undisturbed(plan: Plan) -> dict[str, Recs]:
+    """All rings' records of a plain backtest."""
+    return backtest.run(plan, keep=tuple(entry.name for entry in topology.RINGS)).kept
+
+
+def intake_order(recs: Recs) -> list[tuple[int, int]]:
+    """An intake log, record by record: (input, sequence). How a run was cut into batches is chance and does not count."""
+    rows = recs.view("<i8").reshape(len(recs), -1)
+    return [(int(row[LOG_RING]), int(row[1]) + n) for row in rows for n in range(int(row[LOG_COUNT]))]
+
+
+def identities(kept: dict[str, Recs]) -> dict[str, Any]:
+    """What two runs must agree in: every ring's digest, every intake log's order."""
+    return {
+        name: intake_order(recs) if name in LOGS else (len(recs), digest(recs, topology.RING[name].record))
+        for name, recs in kept.items()
+    }
+
+
+class Session:
+    """Rings on the heap, the six stages over them, and a recorder that never dies."""
+
+    def __init__(self, plan: Plan, loop: LoopSettings | None = None) -> None:
+        self.plan = plan
+        self.loop = loop or LoopSettings()
+        self.modules: dict[str, Any] = {name: importlib.import_module(topology.STAGE[name].module) for name in STAGES}
+        self.world = heap_world({name: module.state_spec(plan.symbols) for name, module in self.modules.items()})
+        self.stages: dict[str, Bound] = {name: self.modules[name].build(plan, self.world, self.loop) for name in STAGES}
+        self.pieces: dict[str, list[Recs]] = {entry.name: [] for entry in topology.RINGS}
+        self.heads = dict.fromkeys(self.pieces, 0)
+        self.crashes = 0
+
+    # --- a stage's life ---------------------------------------------------------------------------------------------
+
+    def done(self, name: str) -> bool:
+        """Whether the stage has written END everywhere."""
+        return bool(self.stages[name].registers[R_DONE])
+
+    def poll(self, name: str) -> int:
+        """One poll; returns its work."""
+        return int(self.modules[name].poll(self.stages[name].block))
+
+    def settle(self, name: str, work: int) -> None:
+        """The checkpoint that procs.fold.settle would make now."""
+        bound = self.stages[name]
+        flush_outputs(bound.block)
+        if bound.registers[R_SINCE] >= self.loop.checkpoint_every or (work == 0 and bound.registers[R_SINCE] > 0):
+            save(bound.block)
+
+    def crash(self, name: str) -> None:
+        """Throw the incarnation away, whatever it has not checkpointed; the next one recovers."""
+        self.crashes += 1
+        self.stages[name].arena[:] = -0x0123456789ABCDEF  # nobody may still look at it
+        self.stages[name] = self.modules[name].build(self.plan, self.world, self.loop)
+        restore(self.stages[name].block)
+
+    def diverged(self) -> int:
+        """Recomputed records that differed, of all stages."""
+        return sum(int(diverged(bound.block)) for bound in self.stages.values())
+
+    # --- what it has published --------------------------------------------------------------------------------------
+
+    def shown(self, name: str) -> dict[str, Words]:
+        """Copies of the control pages of the stage's outputs."""
+        return {entry.name: self.world.rings[entry.name][:CONTROL_WORDS].copy() for entry in topology.outputs(name)}
+
+    def tail(self, ring: str) -> int:
+        """Records published, as their writer knows."""
+        entry = topology.RING[ring]
+        if entry.writer not in self.stages:
+            return int(self.world.rings[ring][TAIL])
+        writer = self.stages[entry.writer].block
+        loc = out_loc(writer, [out.name for out in topology.outputs(entry.writer)].index(ring))
+        return max(int(loc[O_TAIL]), int(loc[O_KNOWN]))
+
+    def take_back(self, ring: str, upto: int, before: Words, garbage: np.random.Generator) -> None:
+        """Unpublish all records from `upto` on: the first of them is half written, the ring's page as it was `before`."""
+        ctl, slots, _ = views(self.world.rings[ring], topology.RING[ring].record)
+        capacity = int(ctl[CAPACITY])
+        for at in range(upto, self.tail(ring)):
+            slots[at & (capacity - 1), -1] = 0 if at == upto else max(at + 1 - capacity, 0)
+            half = slots.shape[1] // 2
+            slots[at & (capacity - 1), :half] = garbage.integers(-(1 << 62), 1 << 62, half)
+        for word in SHOWN:
+            ctl[word] = before[word]
+
+    def record(self, rings: Sequence[str] | None = None) -> None:
+        """The recorder: takes what is published and lets the writers have the slots."""
+        for ring in rings or self.pieces:
+            entry = topology.RING[ring]
+            ctl, slots, recs = views(self.world.rings[ring], entry.record)
+            capacity, head, tail = int(ctl[CAPACITY]), self.heads[ring], self.tail(ring)
+            while head < tail:
+                row = head & (capacity - 1)
+                count = min(capacity - row, tail - head)
+                assert np.array_equal(slots[row : row + count, -1], np.arange(head + 1, head + 1 + count)), ring
+                self.pieces[ring].append(recs[row : row + count].copy())
+                head += count
+            self.heads[ring] = head
+            ctl[reader_line(entry.reader_index("recorder")) + CURSOR] = head
+
+    def kept(self) -> dict[str, Recs]:
+        """Everything that the recorder has."""
+        return {
+            name: np.concatenate(pieces) if pieces else np.zeros(0, topology.RING[name].record)
+            for name, pieces in self.pieces.items()
+        }
+
+    def unread(self) -> Iterator[str]:
+        """Gating readers that do not stand at the tail."""
+        for entry in topology.RINGS:
+            words, tail = self.world.rings[entry.name], self.tail(entry.name)
+            for number, reader in enumerate(entry.readers):
+                line = reader_line(number)
+                if words[line + GATING] and words[line + CURSOR] != tail:
+                    yield f"{reader} on {entry.name}: {int(words[line + CURSOR])} of {tail}"
+
+    def drain(self) -> None:
+        """Ask the feed to end its stream."""
+        board.page(self.world.board, topology.stage_id("feed"))[board.DRAIN] = 1

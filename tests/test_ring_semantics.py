@@ -1,0 +1,440 @@
+"""What a ring promises, at capacities small enough that every corner is met: wrap, full, several readers, laps, batches."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+import pytest
+
+from ringbuf import batch, layout, ring, waiting
+from ringbuf.layout import (
+    ARMED_READERS,
+    CAPACITY,
+    CURSOR,
+    GATING,
+    OVERRUNS,
+    READERS,
+    RECORD_WORDS,
+    TAIL,
+    WATERMARK,
+    WRITER_DOORBELL,
+    RingLayoutError,
+    reader_line,
+)
+from ringbuf.plain_writer import PlainWriter
+from ringbuf.ring import I_HEAD, I_RELEASED, LOC_WORDS, O_DIVERGED, O_FLUSHED, O_GATE, O_KNOWN, O_TAIL, Input, Output
+from trading.records import CONTROL_RECORD, layout_hash
+
+REC64 = np.dtype([("ts_ns", "i8"), ("body", "i8", 6), ("seq", "i8")])
+REC128 = np.dtype([("ts_ns", "i8"), ("body", "i8", 14), ("seq", "i8")])
+NO_IDENTITY = np.zeros(0, np.int64)
+
+
+def fresh(capacity: int, record: np.dtype = REC64, gating: tuple[bool, ...] = (True,), lossy: bool = False) -> np.ndarray:
+    """A ring's words on the heap."""
+    words = np.zeros(layout.payload_bytes(capacity, record) // 8, np.int64)
+    layout.format_ring(words, record, capacity, gating=gating, lossy=lossy)
+    return words
+
+
+def ends(words: np.ndarray, record: np.dtype, readers: int) -> tuple[Output, list[Input]]:
+    """The writing end and the reading ends."""
+    identity = np.arange(record.itemsize // 8 - 1)
+    out = ring.output(words, record, np.zeros(LOC_WORDS, np.int64), identity)
+    return out, [ring.input_(words, record, np.zeros(LOC_WORDS, np.int64), r) for r in range(readers)]
+
+
+def content(n: int, width: int) -> np.ndarray:
+    """Record n's words as every test writes them."""
+    row = np.arange(width, dtype=np.int64) * 1_000_003 + n * 7_919
+    row[-1] = n + 1
+    return row
+
+
+def push(out: Output, words: np.ndarray, flush: bool = True) -> bool:
+    """Push the record that the tail's number calls for, as compiled stages do; False where full."""
+    if ring.room(out.ctl, out.loc, 1) < 1:
+        return False
+    n = int(out.loc[O_TAIL])
+    row = ring.begin(out)
+    out.words[row, :-1] = content(n, out.words.shape[1])[:-1]
+    assert ring.commit(out) == n
+    if flush:
+        ring.flush(out.ctl, out.loc, 0, ring.own_doorbells(words))
+    return True
+
+
+def pop(end: Input, words: np.ndarray, release: bool = True) -> bool:
+    """Read one record, check every word of it; False where there is none."""
+    head = int(end.loc[I_HEAD])
+    if not ring.ready(end.ctl, end.words, head):
+        return False
+    row = head & (int(end.ctl[CAPACITY]) - 1)
+    assert (end.words[row] == content(head, end.words.shape[1])).all()
+    end.loc[I_HEAD] = head + 1
+    if release:
+        ring.release(end.ctl, end.loc, ring.own_doorbells(words))
+    return True
+
+
+def reopen(words: np.ndarray, record: np.dtype) -> Output:
+    """A new writer over what a dead one left: what procs.checkpoint.restore and endpoint.Writer do."""
+    out, _ = ends(words, record, 0)
+    out.loc[O_TAIL] = out.loc[O_KNOWN] = ring.published_tail(out.ctl, out.words, 0)
+    out.loc[O_GATE] = min(ring.smallest_cursor(out.ctl), out.loc[O_TAIL])
+    out.loc[O_FLUSHED] = -1
+    return out
+
+
+@pytest.mark.parametrize("capacity,record,readers", [*product((2, 4, 8), (REC64, REC128), (1, 2, 3))])
+def test_every_interleaving_of_fills_and_drains(capacity: int, record: np.dtype, readers: int) -> None:
+    """Push i, drain j with each reader, over all i, j up to the capacity and several wraps: order, words and room are exact."""
+    words = fresh(capacity, record, (True,) * readers)
+    out, ins = ends(words, record, readers)
+    heads = [0] * readers
+    tail = 0
+    for i, j in product(range(capacity + 2), repeat=2):
+        for _ in range(i):
+            full = tail - min(heads) == capacity
+            assert push(out, words) is not full
+            tail += not full
+        assert words[TAIL] == tail
+        for r, end in enumerate(ins):
+            for _ in range(max(j - r, 0)):
+                there = heads[r] < tail
+                assert pop(end, words) is there
+                heads[r] += there
+        assert ring.room(out.ctl, out.loc, capacity) == capacity - (tail - min(heads))
+        assert ring.smallest_cursor(out.ctl) == min(heads)
+    assert tail > capacity
+
+
+@pytest.mark.parametrize("capacity", (2, 4, 8))
+def test_unreleased_records_hold_the_writer_back(capacity: int) -> None:
+    """Reading alone frees nothing: a slot is reused only after release."""
+    words = fresh(capacity)
+    out, (end,) = ends(words, REC64, 1)
+    for _ in range(capacity):
+        assert push(out, words) and pop(end, words, release=False)
+    assert not push(out, words)
+    ring.release(end.ctl, end.loc, ring.own_doorbells(words))
+    assert push(out, words)
+
+
+@pytest.mark.parametrize("capacity", (2, 4, 8))
+def test_a_reader_that_does_not_gate_never_stops_the_writer(capacity: int) -> None:
+    """With no gating reader, or on a lossy ring, room is always the whole ring."""
+    for words in (fresh(capacity, gating=(False,)), fresh(capacity, lossy=True)):
+        out, _ = ends(words, REC64, 1)
+        for _ in range(5 * capacity):
+            assert push(out, words)
+
+
+@pytest.mark.parametrize("capacity,ahead", [*product((2, 4, 8), range(20))])
+def test_a_lapped_reader_knows_exactly_what_it_lost(capacity: int, ahead: int) -> None:
+    """However far the writer ran ahead, an observing reader gets whole records in order, and got + lost = published."""
+    words = fresh(capacity, lossy=True)
+    out, (end,) = ends(words, REC64, 1)
+    into = np.zeros((4, 8), np.int64)
+    got, lost = [], 0
+    for step in (1, ahead, 3, 2 * ahead, 1):
+        for _ in range(step):
+            push(out, words)
+        while True:
+            count, gone = batch.observe_rows(end.ctl, end.words, end.loc, into, 4)
+            lost += gone
+            for row in into[:count]:
+                assert (row == content(int(row[-1]) - 1, 8)).all()
+                got.append(int(row[-1]) - 1)
+            if count == 0:
+                break
+    assert got == sorted(set(got)) and len(got) + lost == int(out.loc[O_TAIL]) == int(end.loc[I_HEAD])
+    assert got[-1] == int(out.loc[O_TAIL]) - 1
+    ring.count_overrun(end.ctl, 0, lost)
+    assert words[reader_line(0) + OVERRUNS] == lost
+
+
+def test_a_record_overwritten_in_the_middle_of_a_copy_is_not_delivered() -> None:
+    """An opened slot (sequence 0) is neither readable nor taken for one not yet written once TAIL has passed it."""
+    words = fresh(4, lossy=True)
+    out, (end,) = ends(words, REC64, 1)
+    into = np.zeros(8, np.int64)
+    assert ring.copy_observed(end.ctl, end.words, 0, into) == 0
+    for _ in range(4):
+        push(out, words)
+    row = ring.begin(out)
+    out.words[row, 0] = -1
+    assert ring.copy_observed(end.ctl, end.words, 0, into) == -1
+    assert ring.copy_observed(end.ctl, end.words, 4, into) == 0
+    assert ring.copy_observed(end.ctl, end.words, 1, into) == 1 and (into == content(1, 8)).all()
+
+
+def test_a_record_published_between_two_looks_is_not_lost() -> None:
+    """TAIL past a slot whose sequence an observer has just seen unwritten means: look again. Here with TAIL behind the slots."""
+    words = fresh(4, lossy=True)
+    out, (end,) = ends(words, REC64, 1)
+    into = np.zeros(8, np.int64)
+    push(out, words, flush=False)  # published, not shown
+    assert words[TAIL] == 0
+    assert ring.copy_observed(end.ctl, end.words, 0, into) == 1 and ring.copy_observed(end.ctl, end.words, 1, into) == 0
+
+
+@pytest.mark.parametrize("capacity,unflushed", [*product((2, 4, 8), range(20))])
+def test_a_new_writer_finds_the_tail_however_lazily_it_was_shown(capacity: int, unflushed: int) -> None:
+    """published_tail is exact for any number of unflushed records, with or without an opened slot, on gated and free rings."""
+    for lossy, opened in product((False, True), repeat=2):
+        words = fresh(capacity, lossy=lossy)
+        out, (end,) = ends(words, REC64, 1)
+        for _ in range(3):
+            assert push(out, words) and pop(end, words)
+        for _ in range(unflushed):
+            assert push(out, words, flush=False) and pop(end, words)
+        if opened:
+            ring.begin(out)
+        assert ring.published_tail(out.ctl, out.words, 0) == 3 + unflushed
+        assert ring.published_tail(out.ctl, out.words, 3) == 3 + unflushed
+
+
+def test_a_stray_sequence_is_not_a_tail() -> None:
+    """A sequence word that cannot stand in its slot, or that no gating reader would have let through, is passed over."""
+    words = fresh(4)
+    out, _ = ends(words, REC64, 1)
+    push(out, words)
+    out.words[2, -1] = 6  # would belong to row 1
+    out.words[3, -1] = (1 << 50) + 4
+    assert ring.published_tail(out.ctl, out.words, 0) == 1
+
+
+@pytest.mark.parametrize("capacity,done,published", [*product((2, 4, 8), range(4), range(5))])
+def test_a_recomputing_writer_publishes_nothing_twice(capacity: int, done: int, published: int) -> None:
+    """From a checkpoint `done`, with `published` more out already: those are compared, the next one is published."""
+    words = fresh(capacity)
+    out, (end,) = ends(words, REC64, 1)
+    published = min(published, capacity)
+    for n in range(done + published):
+        assert push(out, words) and pop(end, words, release=n < done)
+    known = int(out.loc[O_TAIL])
+    again = reopen(words, REC64)
+    again.loc[O_TAIL] = done
+    before = out.words[:capacity].copy()
+    while int(again.loc[O_TAIL]) < known:
+        assert push(again, words)
+    assert (out.words[:capacity] == before).all() and again.loc[O_DIVERGED] == 0
+    assert push(again, words) is (published < capacity) and ring.ready(out.ctl, out.words, known) is (published < capacity)
+
+
+def test_a_recomputed_difference_is_counted() -> None:
+    """A recomputed record that differs in an identity word is one divergence; in another word none."""
+    for word, expected in ((2, 1), (5, 0)):
+        words = fresh(4)
+        out, _ = ends(words, REC64, 1)
+        push(out, words)
+        again = reopen(words, REC64)._replace(identity=np.array([0, 1, 2], np.int64))
+        again.loc[O_TAIL] = 0
+        row = ring.begin(again)
+        again.words[row] = content(0, 8)
+        again.words[row, word] += 1
+        ring.commit(again)
+        assert again.loc[O_DIVERGED] == expected
+
+
+@pytest.mark.parametrize("capacity,wanted", [*product((2, 4, 8), (1, 2, 3, 9))])
+def test_batches_move_what_fits(capacity: int, wanted: int) -> None:
+    """push_rows and take_rows move as many as there is room or records for, across the wrap, in order."""
+    words = fresh(capacity)
+    out, (end,) = ends(words, REC64, 1)
+    bells = ring.own_doorbells(words)
+    into = np.zeros((wanted, 8), np.int64)
+    sent = taken = 0
+    for _ in range(4 * capacity):
+        rows = np.array([content(sent + i, 8) for i in range(wanted)])
+        most = min(wanted, capacity - (sent - taken))
+        assert batch.push_rows(out.ctl, out.words, out.loc, rows, wanted, NO_IDENTITY, bells) == most
+        sent += most
+        expected = min(wanted, sent - taken)
+        assert batch.take_rows(end.ctl, end.words, end.loc, into, wanted) == expected
+        for i in range(expected):
+            assert (into[i] == content(taken + i, 8)).all()
+        taken += expected
+        ring.release(end.ctl, end.loc, bells)
+
+
+def test_claimed_slots_are_unreadable_until_published() -> None:
+    """open_rows gives what lies in one piece; readers see nothing before publish_rows, then all of it."""
+    words = fresh(8)
+    out, (end,) = ends(words, REC64, 1)
+    bells = ring.own_doorbells(words)
+    for _ in range(5):
+        assert push(out, words) and pop(end, words)
+    assert batch.open_rows(out.ctl, out.words, out.loc, 8) == 3
+    for n in range(3):
+        out.words[5 + n, :-1] = content(5 + n, 8)[:-1]
+    assert batch.count_readable(end.ctl, end.words, 5, 8) == 0
+    batch.publish_rows(out.ctl, out.words, out.loc, 2, NO_IDENTITY, bells)
+    assert batch.count_readable(end.ctl, end.words, 5, 8) == 2
+    assert pop(end, words) and pop(end, words) and not pop(end, words)
+
+
+def test_watermark_never_falls() -> None:
+    """flush shows the greatest watermark given so far."""
+    words = fresh(4)
+    out, _ = ends(words, REC64, 1)
+    bells = ring.own_doorbells(words)
+    for given, shown in ((5, 5), (3, 5), (9, 9), (0, 9)):
+        ring.flush(out.ctl, out.loc, given, bells)
+        assert words[WATERMARK] == shown
+
+
+def test_flush_rings_for_armed_readers_once() -> None:
+    """A flush that shows something disarms every reader and rings each armed one's bell; one that shows nothing does not."""
+    words = fresh(4, gating=(True, True, False))
+    out, _ = ends(words, REC64, 3)
+    bells = ring.own_doorbells(words)
+    words[ARMED_READERS] = 0b101
+    ring.flush(out.ctl, out.loc, 0, bells)
+    assert words[ARMED_READERS] == 0b101
+    push(out, words)
+    assert words[ARMED_READERS] == 0 and list(bells[:3]) == [1, 0, 1]
+    push(out, words)
+    assert list(bells[:3]) == [1, 0, 1]
+
+
+def test_a_damaged_doorbell_number_rings_nothing() -> None:
+    """A doorbell number outside of the array is not used as an address."""
+    words = fresh(4)
+    before = words.copy()
+    for number in (-1, 16, 1 << 40):
+        ring.ring_doorbell(ring.own_doorbells(words), number)
+    assert (words == before).all()
+
+
+def test_waits_answer_at_once_when_there_is_nothing_to_wait_for() -> None:
+    """Every strategy sees a record, or room, that is there; with no time left it says that there is none; none stays armed."""
+    words = fresh(2)
+    out, (end,) = ends(words, REC64, 1)
+    bells = ring.own_doorbells(words)
+    for strategy in waiting.STRATEGIES.values():
+        for limit in (0, 1):
+            assert not waiting.wait_readable(end.ctl, end.words, 0, 0, bells, strategy, 1, limit)
+            assert waiting.wait_room(out.ctl, out.loc, 2, bells, strategy, 1, limit)
+    push(out, words)
+    push(out, words)
+    for strategy in waiting.STRATEGIES.values():
+        for limit in (0, 1):
+            assert waiting.wait_readable(end.ctl, end.words, 0, 0, bells, strategy, 0, limit)
+            assert not waiting.wait_room(out.ctl, out.loc, 1, bells, strategy, 0, limit)
+    assert not words[ARMED_READERS] and not words[layout.ARMED_WRITER]
+
+
+BROKEN = [
+    (CAPACITY, 3, "power of two"), (CAPACITY, 0, "power of two"), (CAPACITY, 1 << 40, "power of two"),
+    (CAPACITY, 8, "segment has"), (RECORD_WORDS, 16, "128 bytes"), (RECORD_WORDS, -1, "bytes"),
+    (READERS, 9, "9 readers"), (READERS, -1, "-1 readers"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("word,value,says", BROKEN)
+def test_a_ring_whose_sizes_contradict_is_refused(word: int, value: int, says: str) -> None:
+    """No word that an address is made of is used unchecked."""
+    words = fresh(4)
+    words[word] = value
+    with pytest.raises(RingLayoutError, match=says):
+        layout.views(words, REC64)
+
+
+@pytest.mark.parametrize(
+    "word,value,says",
+    [(TAIL, -1, "tail"), (TAIL, 1 << 62, "tail"), (TAIL, 5, "cursor"), (reader_line(0) + CURSOR, -3, "cursor"),
+     (WRITER_DOORBELL, 16, "doorbells="), (layout.READER_DOORBELL, -1, "doorbell")],
+)  # fmt: skip
+def test_a_ring_whose_state_contradicts_is_refused(word: int, value: int, says: str) -> None:
+    """Tail, cursors and doorbells are checked before an end is opened."""
+    words = fresh(4)
+    layout.check_state(words, 16)
+    words[word] = value
+    with pytest.raises(RingLayoutError, match=says):
+        layout.check_state(words, 16)
+
+
+def test_what_cannot_be_a_ring_is_refused() -> None:
+    """Bad capacities, records that are no whole lines, too many readers, doorbells that do not match, too little room."""
+    words = np.zeros(layout.payload_bytes(4, REC64) // 8, np.int64)
+    for capacity in (0, 1, 3, -4, 1 << 27):
+        with pytest.raises(RingLayoutError, match="power of two"):
+            layout.format_ring(words, REC64, capacity)
+    with pytest.raises(RingLayoutError, match="lines of 64"):
+        layout.format_ring(words, np.dtype([("a", "i8", 9)]), 4)
+    with pytest.raises(RingLayoutError, match="at most 8"):
+        layout.format_ring(words, REC64, 4, gating=(True,) * 9)
+    with pytest.raises(RingLayoutError, match="one each"):
+        layout.format_ring(words, REC64, 4, reader_doorbells=(1, 2))
+    with pytest.raises(RingLayoutError, match="too few"):
+        layout.format_ring(words, REC64, 8)
+
+
+def test_layout_hash_agrees_with_the_records() -> None:
+    """Rings made by the pipeline and by endpoint.create_ring carry the same hash for the same record."""
+    assert layout.record_hash(CONTROL_RECORD) == layout_hash(CONTROL_RECORD)
+
+
+@pytest.fixture(params=[False, True], ids=["compiled reader", "armed reader"])
+def armed(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """Whether the reader says that it sleeps."""
+    return request.param
+
+
+def test_plain_writer_writes_the_same_ring(armed: bool) -> None:
+    """The numba-free writer is exact over wraps and full rings, disarms and rings as flush does, and hands over both ways."""
+    words = fresh(4, CONTROL_RECORD, (True, False))
+    width = CONTROL_RECORD.itemsize // 8
+    out, (end, _) = ends(words, CONTROL_RECORD, 2)
+    bells = ring.own_doorbells(words)
+    for _ in range(3):
+        assert push(out, words) and pop(end, words)
+    push(out, words, flush=False)
+    writer = PlainWriter(words, CONTROL_RECORD)
+    assert writer.next_sequence == 4 == words[TAIL] and list(bells[:3]) == [1, 1, 0]
+    for n in range(4, 30):
+        words[ARMED_READERS] = 0b10 if armed else 0
+        rung = bells[:2].copy()
+        while writer.room() == 0:
+            assert not writer.try_push(np.zeros(1, CONTROL_RECORD)) and pop(end, words)
+        assert writer.try_push(content(n, width).view(CONTROL_RECORD))
+        assert list(bells[:2] - rung) == [0, int(armed)] and words[ARMED_READERS] == 0 and words[TAIL] == n + 1
+    writer.promise(77)
+    writer.promise(5)
+    assert words[WATERMARK] == 77
+    while pop(end, words):
+        pass
+    assert end.loc[I_HEAD] == 30 == ring.published_tail(out.ctl, out.words, 0)
+    with pytest.raises(TypeError, match="this ring takes"):
+        writer.try_push(np.zeros(1, REC64))
+
+
+def test_plain_writer_needs_no_compiler() -> None:
+    """A process that pushes with PlainWriter has not loaded numba."""
+    code = (
+        "import sys, numpy as np; from ringbuf import layout; from ringbuf.plain_writer import PlainWriter\n"
+        "r = np.dtype([('a', 'i8', 8)]); w = np.zeros(layout.payload_bytes(2, r) // 8, np.int64); layout.format_ring(w, r, 2)\n"
+        "p = PlainWriter(w, r); assert [p.try_push(np.zeros(1, r)) for _ in range(3)] == [True, True, False]\n"
+        "assert 'numba' not in sys.modules and 'llvmlite' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=layout.__file__.rsplit("/", 2)[0])
+    assert done.returncode == 0, done.stderr
+
+
+def test_release_is_idempotent_and_shows_position() -> None:
+    """Releasing again changes nothing; POSITION follows the head."""
+    words = fresh(4)
+    out, (end,) = ends(words, REC64, 1)
+    end.loc[I_RELEASED] = -1
+    push(out, words)
+    assert pop(end, words)
+    for _ in range(2):
+        ring.release(end.ctl, end.loc, ring.own_doorbells(words))
+        assert words[reader_line(0) + CURSOR] == 1 == words[reader_line(0) + layout.POSITION]
+    assert words[reader_line(0) + GATING] == 1
