@@ -47,6 +47,8 @@ from typing import Any, Final
 
 import msgspec
 
+from procs import compiling
+
 MAX_PACKET: Final = 131_072
 LOG_ROTATE_BYTES: Final = 4_194_304
 PR_SET_PDEATHSIG: Final = 1
@@ -159,6 +161,9 @@ def _load(begin: Begin, profile: Any, tell: Callable[[FromZygote], None]) -> tup
         except BlockingIOError:
             tell(Waiting())
             fcntl.flock(lock, fcntl.LOCK_EX)
+        was_cold = not compiling.is_complete(begin.cache_dir)
+        if was_cold:
+            compiling.compile_all(begin.stages, profile, begin.cache_dir, lambda stage, s: tell(Warmed(stage, s, 1)))
         first = before = _kernels_cached(begin.cache_dir)
         for stage, module_name in begin.stages.items():
             began = time.perf_counter()
@@ -167,10 +172,12 @@ def _load(begin: Begin, profile: Any, tell: Callable[[FromZygote], None]) -> tup
             if warm is not None:
                 warm(profile)
             after = _kernels_cached(begin.cache_dir)
-            tell(Warmed(stage, time.perf_counter() - began, after - before))
+            if not was_cold:
+                tell(Warmed(stage, time.perf_counter() - began, after - before))
             before = after
         module_name, _, function = begin.runner.partition(":")
         runner: Runner = getattr(importlib.import_module(module_name), function)
+        compiling.mark_complete(begin.cache_dir)
     finally:
         os.close(lock)
     return runner, before - first

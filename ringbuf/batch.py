@@ -3,7 +3,8 @@
 All return how many records they moved; none waits. Buffers are int64[n, record words], the last word of a row being the
 record's sequence (ignored on the way in, set on the way out).
 
-In a compiled loop, open_rows + seal + sealed save about a third of a push (figures: procs/bench/alternatives.md).
+For compiled loops there is `readable_ahead`: a reader that drains many records looks far ahead first and so keeps away from
+the line that the writer is writing (figures: procs/bench/alternatives.md).
 """
 
 from __future__ import annotations
@@ -39,20 +40,6 @@ def open_rows(ctl: Words, slots: Words, loc: Words, wanted: int) -> int:
 
 
 @lean
-def seal(slots: Words, row: int, sequence: int) -> None:
-    """Publish one opened slot: readers may have it now. `sequence` is the record's number, `row` where it lies."""
-    store_release2(slots, row, slots.shape[1] - 1, sequence + 1)
-
-
-@lean
-def sealed(loc: Words, count: int) -> None:
-    """Note that the next `count` slots have been sealed. With open_rows and seal the writer's bookkeeping is once a batch
-    and not once a record; a writer that recomputes (ringbuf.ring) may not use them.
-    """
-    loc[O_TAIL] += count
-
-
-@lean
 def publish_rows(ctl: Words, slots: Words, loc: Words, count: int, identity: Words, doorbells: Words) -> None:
     """Publish `count` opened slots, in order, then flush."""
     for _ in range(count):
@@ -68,6 +55,19 @@ def count_readable(ctl: Words, slots: Words, head: int, most: int) -> int:
     while count < most and ready(ctl, slots, head + count):
         count += 1
     return count
+
+
+@lean
+def readable_ahead(slots: Words, head: int, most: int) -> int:
+    """How many records from `head` on are surely there: `most` (a power of two), or a half, a quarter ... of it; 0: none.
+
+    Records are published in order, so whoever sees record head + n - 1 sees all before it: one look for many records. And
+    it is a look at a line that the writer has not reached yet, or left long ago, where looking at each next record takes
+    the very line out of the writer's hands that it is about to fill.
+    """
+    while most > 0 and not ready(slots, slots, head + most - 1):
+        most >>= 1
+    return most
 
 
 @lean

@@ -190,10 +190,15 @@ class Run:
         return 0
 
     def descriptors(self) -> int:
-        """How many the supervisor has open."""
-        with contextlib.suppress(OSError):
-            return len(os.listdir(f"/proc/{self.launched.pid}/fd"))
-        return -1
+        """How many the supervisor has open, those of its children (one each, while they live) not counted."""
+        count = 0
+        try:
+            for entry in os.scandir(f"/proc/{self.launched.pid}/fd"):
+                with contextlib.suppress(FileNotFoundError):
+                    count += os.readlink(entry.path) != "anon_inode:[pidfd]"
+        except OSError:
+            return -1
+        return count
 
     def quiet(self) -> bool:
         """Every stage lives and is ready, or has finished; so does the zygote."""
@@ -270,7 +275,7 @@ def harass(run: Run, kills: int, seed: int, frames: int) -> Killed:
             if now >= due and run.kill(rng, done, now / frames):
                 due = now + max((last - now) // max(left, 1), 1)
         elif not done.pending and run.quiet():
-            done.fds_after = run.descriptors()
+            done.fds_after = max(done.fds_after, run.descriptors())  # the most: it may be closing already
 
     run.wait_end(step)
     return done

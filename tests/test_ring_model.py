@@ -74,15 +74,13 @@ class RingMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: getattr(self, "claimed", 0))
     @rule(count=st.integers(1, 10))
-    def seal(self, count: int) -> None:
-        """Publish claimed slots one by one."""
+    def publish(self, count: int) -> None:
+        """Fill and publish claimed slots, perhaps not all of them."""
         done = min(count, self.claimed)
-        for _ in range(done):
-            row = self.published & (self.capacity - 1)
-            self.out.words[row, :7] = body(self.published)
-            batch.seal(self.out.words, row, self.published)
-            self.published += 1
-        batch.sealed(self.out.loc, done)
+        for k in range(done):
+            self.out.words[(self.published + k) & (self.capacity - 1), :7] = body(self.published + k)
+        batch.publish_rows(self.out.ctl, self.out.words, self.out.loc, done, NO_IDENTITY, self.bells)
+        self.published += done
         self.claimed -= done
 
     @rule(reader=st.integers(0, 1), most=st.integers(1, 9))
@@ -92,6 +90,9 @@ class RingMachine(RuleBasedStateMachine):
         if not self.gates[reader]:
             return
         into = np.zeros((most, 8), np.int64)
+        ahead = batch.readable_ahead(end.words, self.head[reader], 8)
+        there = self.published - self.head[reader]
+        assert ahead <= there and (ahead == 8 or 2 * ahead > there or there == 0)
         count = batch.take_rows(end.ctl, end.words, end.loc, into, most)
         assert count == min(most, self.published - self.head[reader])
         for k in range(count):

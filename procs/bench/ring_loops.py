@@ -20,7 +20,7 @@ import numpy as np
 
 from procs.bench.pair import BenchError, Words, shared_words
 from ringbuf import layout, ring
-from ringbuf.batch import open_rows, seal, sealed
+from ringbuf.batch import readable_ahead
 from ringbuf.intrinsics import cycles, load_acquire, mono_ns, pause, store_release
 from ringbuf.jit import lean
 from ringbuf.layout import CONTROL_WORDS
@@ -29,6 +29,8 @@ from ringbuf.ring import I_HEAD, Input, Output, begin, commit, flush, ready, rel
 FACTOR: Final = 0x9E3779B97F4A7C15 - (1 << 64)
 SHOW_EVERY: Final = 32
 """Records between two flushes (releases) in the throughput run; the records themselves are visible one by one."""
+AHEAD: Final = 32
+"""How far ahead the reader of the throughput run looks first (ringbuf.batch.readable_ahead)."""
 GO: Final = CONTROL_WORDS - 8  # a spare word of the control page
 SOURCE: Final = Path(__file__).with_name("cpp") / "index_ring.cpp"
 FLAGS: Final = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
@@ -52,16 +54,12 @@ def loops(width: int) -> Loops:
     last = width - 1
 
     @lean
-    def fill(out: Output, row: int, n: int) -> None:
-        """Write all words of record n but its sequence."""
+    def put(out: Output, n: int) -> None:
+        """Write record n into the next slot and publish it."""
+        row = begin(out)
         base = n * FACTOR
         for k in range(last):
             out.words[row, k] = base + k
-
-    @lean
-    def put(out: Output, n: int) -> None:
-        """Write record n into the next slot and publish it."""
-        fill(out, begin(out), n)
         commit(out)
 
     @lean
@@ -87,13 +85,9 @@ def loops(width: int) -> Loops:
                 for _ in range(pauses):
                     pause()
                 continue
-            most = open_rows(out.ctl, out.words, out.loc, min(SHOW_EVERY, count - n))
-            row = n & (out.words.shape[0] - 2)
-            for k in range(most):
-                fill(out, row + k, n + k)
-                seal(out.words, row + k, n + k)
-            sealed(out.loc, most)
-            n += most
+            for _ in range(min(SHOW_EVERY, count - n)):
+                put(out, n)
+                n += 1
             flush(out.ctl, out.loc, 0, doorbells)
         return start
 
@@ -102,13 +96,17 @@ def loops(width: int) -> Loops:
         """(CLOCK_MONOTONIC ns at the end, wrong records) of reading `count` records."""
         wrong = 0
         store_release(end.ctl, GO, 1)
-        for n in range(count):
-            while not ready(end.ctl, end.words, n):
+        n = 0
+        while n < count:
+            there = readable_ahead(end.words, n, AHEAD)
+            if there == 0:
                 for _ in range(pauses):
                     pause()
-            wrong += check(end, n)
-            if (n + 1) % SHOW_EVERY == 0:
-                release(end.ctl, end.loc, doorbells)
+                continue
+            for _ in range(there):
+                wrong += check(end, n)
+                n += 1
+            release(end.ctl, end.loc, doorbells)
         return mono_ns(), wrong
 
     @lean

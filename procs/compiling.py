@@ -1,0 +1,126 @@
+"""Compile all stages' kernels on several cores, each worker into a cache of its own, then put the caches together.
+
+numba's cache is not made for several writers: two processes that compile the same function for different types choose the
+same file names (numba 10128). So each worker writes to its own folder, and of each function the first worker's files are taken
+whole. A specialisation that is lost by that is one that only a caller's code contains, where it stands already.
+
+    queue pipe     stage names, 32 bytes each: whoever is free reads the next one
+    result pipe    a JSON line a stage
+
+Not here: loading (procs.zygote), which finds almost everything in the cache afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+COMPLETE: Final = "complete"
+NAME_BYTES: Final = 32
+SLOWEST_FIRST: Final = ("feed", "exchange", "risk", "router", "features", "quoter", "recorder")
+"""Order of work, by measured cost, so that the last worker does not end long after the others. Any order is right."""
+MOST_WORKERS: Final = 4  # a worker takes some 400 MB while it compiles
+
+
+def is_complete(cache_dir: str) -> bool:
+    """Whether the kernels were compiled into this cache to the end."""
+    return (Path(cache_dir) / COMPLETE).exists()
+
+
+def mark_complete(cache_dir: str) -> None:
+    """Say so."""
+    (Path(cache_dir) / COMPLETE).touch()
+
+
+def compile_all(stages: Mapping[str, str], profile: Any, cache_dir: str, tell: Callable[[str, float], None]) -> None:
+    """Compile every stage (name -> module with `warm(profile)`) in worker processes; `tell(stage, seconds)` after each.
+
+    Call it before numba is imported: the workers choose their cache folder by the environment. Raises RuntimeError with
+    the first worker's complaint.
+    """
+    workers = max(1, min(len(os.sched_getaffinity(0)), MOST_WORKERS, len(stages)))
+    folders = [Path(cache_dir) / f"part-{n}-{os.getpid()}" for n in range(workers)]
+    queue_read, queue_write = os.pipe()
+    result_read, result_write = os.pipe()
+    order = sorted(stages, key=lambda name: SLOWEST_FIRST.index(name) if name in SLOWEST_FIRST else len(SLOWEST_FIRST))
+    pids: list[int] = []
+    try:
+        for folder in folders:
+            pid = os.fork()
+            if pid == 0:
+                os.close(queue_write)
+                os.close(result_read)
+                _work(stages, profile, folder, queue_read, result_write)
+            pids.append(pid)
+        os.close(result_write)
+        for name in order:
+            os.write(queue_write, name.encode().ljust(NAME_BYTES))
+        os.close(queue_write)
+        queue_write = -1
+        with open(result_read, encoding="utf-8", closefd=False) as results:
+            for line in results:
+                said = json.loads(line)
+                if "problem" in said:
+                    raise RuntimeError(f"{said['stage']}: {said['problem']}")
+                tell(said["stage"], said["seconds"])
+        if any(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0 for pid in _taken(pids)):
+            raise RuntimeError("a compiling process was killed (out of memory?): start again, what is done is kept")
+        for folder in folders:
+            _gather(folder, Path(cache_dir))
+    finally:
+        for fd in (queue_read, result_read, *((queue_write,) if queue_write >= 0 else ())):
+            os.close(fd)
+        for pid in _taken(pids):
+            with contextlib.suppress(ChildProcessError):
+                os.kill(pid, 9)
+                os.waitpid(pid, 0)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _taken(pids: list[int]) -> list[int]:
+    """The pids, which are then nobody's to wait for any more."""
+    taken = list(pids)
+    pids.clear()
+    return taken
+
+
+def _work(stages: Mapping[str, str], profile: Any, folder: Path, queue: int, results: int) -> None:
+    """In a worker: compile stage after stage; never returns."""
+    code = 1
+    try:
+        folder.mkdir(mode=0o700)
+        os.environ["NUMBA_CACHE_DIR"] = str(folder)
+        while raw := os.read(queue, NAME_BYTES):
+            name = raw.decode().strip()
+            began = time.perf_counter()
+            try:
+                importlib.import_module(stages[name]).warm(profile)
+                said: dict[str, Any] = {"stage": name, "seconds": time.perf_counter() - began}
+            except BaseException as error:
+                traceback.print_exc()
+                said = {"stage": name, "problem": f"{type(error).__name__}: {error}"[:2000]}
+            os.write(results, json.dumps(said).encode() + b"\n")
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _gather(folder: Path, into: Path) -> None:
+    """Move a worker's functions into the cache: index and code of one function together, and none that is there already."""
+    for index in sorted(folder.rglob("*.nbi")):
+        place = into / index.parent.relative_to(folder)
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (place / index.name).exists():
+            continue
+        for code in index.parent.glob(f"{index.name.removesuffix('.nbi')}.*.nbc"):
+            os.replace(code, place / code.name)
+        os.replace(index, place / index.name)

@@ -1,0 +1,42 @@
+"""Recordings through the stages in one process: complete, right at the venue's own word, and the same every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fold_world import identities
+
+from procs import backtest, board, topology
+from procs.config import load_profile
+from procs.plan import plan_of
+from sim.recording import stage
+from trading.records import ExecType, Kind
+
+CASES = {
+    "spot BTCUSDT": (("spot_btcusdt_20240808", "spot_btcusdt_20240809"), 99_574, 1072),
+    "USD-M BTCUSDT": (("usdm_btcusdt_20240808",), None, 629),
+}
+
+
+@pytest.mark.recordings
+@pytest.mark.parametrize("name", CASES)
+def test_a_recording_is_read_whole_and_gives_the_same_records_twice(name: str, recordings: Path, tmp_path: Path) -> None:
+    """Every message is read, the book equals the venue's best bid/ask every time the two meet, orders and fills happen, each
+    session is closed on every ring, and a second run agrees in every ring."""
+    files, frames, meetings = CASES[name]
+    paths = [recordings / "hftbacktest_binance" / f"{file}.gz" for file in files]
+    staged = stage(paths, tmp_path / "spool")
+    profile = load_profile("replay", {"source.files": [str(path) for path in paths]})
+    rings = tuple(entry.name for entry in topology.RINGS)
+    first, second = (backtest.run(plan_of(profile, staged), keep=rings) for _ in range(2))
+    feed = board.page(first.world.board, topology.stage_id("feed"))
+    assert int(feed[board.FRAMES]) == staged.n_frames and frames in (None, staged.n_frames)
+    assert (feed[board.ORACLE_CHECKED], feed[board.ORACLE_EQUAL]) == (meetings, meetings)
+    assert feed[board.MALFORMED] == feed[board.UNKNOWN] == 0
+    reports = first.kept["reports"]
+    fills = (reports["kind"] == Kind.REPORT) & (reports["exec_type"] == ExecType.FILL)
+    assert int((first.kept["orders"]["kind"] == Kind.NEW).sum()) > 100 and int(fills.sum()) > 10
+    for ring in ("market", "depth", "signals", "quotes", "orders", "refusals", "wire", "executions", "reports"):
+        assert first.kept[ring][-1]["kind"] == Kind.END, ring
+    assert identities(first.kept) == identities(second.kept)
