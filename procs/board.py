@@ -26,7 +26,7 @@ DOORBELL_WORDS: Final = 128
 class Counter(NamedTuple):
     """One word of a stage's page."""
 
-    index: int
+    word: int
     key: str
     unit: str
     meaning: str

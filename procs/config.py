@@ -80,7 +80,7 @@ class PipelineSettings(Section, frozen=True):
 
     wait: Literal["auto", "spin", "yield", "block"] = "auto"
     spin_iterations: Count = 20  # idle polls before a blocking stage sleeps; more only pays with a core a stage
-    checkpoint_every: Annotated[int, Meta(ge=1, le=1_000_000)] = 256  # records between two checkpoints of a stage
+    checkpoint_every: Annotated[int, Meta(ge=1, le=1024)] = 256  # records between two checkpoints of a stage
     cores: Literal["auto", "none"] | tuple[Annotated[int, Meta(ge=0, le=65_535)], ...] = "auto"
     numa: bool = True
     huge_pages: bool = False

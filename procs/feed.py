@@ -179,7 +179,8 @@ def _consume(b: Words, ts_ns: int, origin: int) -> None:
     if own(b, SOURCE_SETTINGS, SOURCE_PARAMS)[0].generated != 0:
         gen = own(b, GEN_GLOB, GEN_GLOBAL)
         raw = _bytes(b, FRAME_BYTES)
-        start, end = 0, market_generator.next_frame(own(b, GEN, GEN_STATE), gen, own(b, GEN_SETTINGS, GEN_PARAMS), instruments, raw)
+        start = 0
+        end = market_generator.next_frame(own(b, GEN, GEN_STATE), gen, own(b, GEN_SETTINGS, GEN_PARAMS), instruments, raw)
         recv, symbol = gen[0].recv_ns, gen[0].symbol
         if end == 0:
             src.exhausted = 1

@@ -253,7 +253,7 @@ def _run_length(b: Words, chosen: int, chosen_key: int) -> int:
 
 @kernel
 def flush_outputs(b: Words) -> None:
-    """Show tails, watermarks and the promise, wake who sleeps. To spinning readers records are visible since they were written."""
+    """Show tails, watermarks and the promise, wake who sleeps. Spinning readers see records since they were written."""
     reg = registers(b)
     bells = doorbells(b)
     low = min(reg[R_LOW], reg[R_INTERNAL_DUE])

@@ -4,7 +4,8 @@
     /scalper.<instance>.ring.<ring>      one a ring of the topology
     /scalper.<instance>.fold.<stage>     checkpoints of one stage
 
-Nothing here needs numba: the supervisor and the command line stay small. A ring's pages lie on the NUMA node of the process that reads it most: its first reader's core decides.
+Nothing here needs numba: the supervisor and the command line stay small. A ring's pages lie on the NUMA node of the
+process that reads it most: its first reader's core decides.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from procs.topology import Ring
 from ringbuf import layout
 from shm import numa
 from shm.errors import SegmentError
+from shm.layout import SegmentKind
 from shm.segment import Segment
 from trading.records import layout_hash
 
-KIND_BOARD: Final = 1
-KIND_RING: Final = 2
-KIND_FOLD: Final = 3
+KIND_BOARD: Final = int(SegmentKind.CONTROL)
+KIND_RING: Final = int(SegmentKind.RING)
+KIND_FOLD: Final = int(SegmentKind.STATE)
 
 BOARD_LAYOUT: Final = board.BOARD_WORDS * 1000 + board.PAGE_WORDS
 """The board's layout in one number: it changes when a page grows."""

@@ -56,7 +56,7 @@ def plan_of(profile: Profile, recording: StagedRecording | None = None) -> Plan:
         instruments: Sequence[Instrument] = profile.instruments()
         if not instruments:
             raise PlanError(
-                "the profile names no symbols and no recording: add `symbols:` or give --recording FILE, e.g. symbols: [{name: BTCUSDT}]"
+                "the profile names no symbols and no recording: add `symbols:` (e.g. [{name: BTCUSDT}]) or give --recording FILE"
             )
     else:
         known = {instrument.name: instrument for instrument in profile.instruments()}
@@ -79,7 +79,7 @@ def _merged(found: Instrument, given: Instrument | None) -> Instrument:
         return found
     if given.market != found.market:
         raise PlanError(
-            f"{given.name}: the profile says {given.market.name.lower()}, the recording's frames are {found.market.name.lower()}: "
+            f"{given.name}: the profile says {given.market.name.lower()}, the frames are {found.market.name.lower()}: "
             "correct `market:` or remove the symbol from the profile"
         )
     # what the frames print decides ticks and lots, unless the profile's are finer and the frames' are multiples of them

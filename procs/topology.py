@@ -90,14 +90,19 @@ RINGS: Final = (
         "every market event with the top of the book after it",
         burst=8,
     ),
-    Ring(1, "depth", records.DEPTH_RECORD, "feed", ("exchange", "recorder"), 32768, "every level change of the full book", burst=16384),
-    Ring(2, "signals", records.SIGNAL_RECORD, "features", ("risk", "recorder"), 4096, "score and signals for every market record"),
+    Ring(
+        1, "depth", records.DEPTH_RECORD, "feed", ("exchange", "recorder"), 32768, "every level change of the book", burst=16384
+    ),
+    Ring(2, "signals", records.SIGNAL_RECORD, "features", ("risk", "recorder"), 4096, "score and signals for every record"),
     Ring(3, "quotes", records.QUOTE_RECORD, "quoter", ("risk", "recorder"), 4096, "target quotes"),
-    Ring(4, "orders", records.ORDER_RECORD, "risk", ("router", "recorder"), 4096, "approved orders and cancels", burst=320),
-    Ring(5, "refusals", records.ORDER_RECORD, "risk", ("recorder",), 4096, "what risk refused, and why", burst=320),
+    Ring(4, "orders", records.ORDER_RECORD, "risk", ("router", "recorder"), 4096, "approved orders and cancels", burst=321),
+    Ring(5, "refusals", records.ORDER_RECORD, "risk", ("recorder",), 4096, "what risk refused, and why", burst=8),
     Ring(6, "wire", records.ORDER_RECORD, "router", ("exchange", "recorder"), 4096, "what the router sent"),
     Ring(7, "executions", records.REPORT_RECORD, "exchange", ("router", "recorder"), 8192, "what the venue answered", burst=2048),
-    Ring(8, "reports", records.REPORT_RECORD, "router", ("risk", "quoter", "recorder"), 8192, "order state as the router knows it", burst=2),
+    Ring(
+        8, "reports", records.REPORT_RECORD, "router", ("risk", "quoter", "recorder"), 8192, "order state as the router knows it",
+        burst=2,
+    ),  # fmt: skip
     Ring(9, "control", records.CONTROL_RECORD, "supervisor", ("risk", "recorder"), 64, "halt and resume", timed=False),
     *(
         Ring(
@@ -112,6 +117,9 @@ RINGS: Final = (
         for i, stage in enumerate(_LOGGED)
     ),
 )
+
+_FEEDBACK: Final = ("reports", "executions")
+"""Rings on which a stage hears what became of what it wrote."""
 
 RING: Final = {ring.name: ring for ring in RINGS}
 STAGE: Final = {stage.name: stage for stage in STAGES}
@@ -169,12 +177,16 @@ def _check() -> None:
     assert all(0 < stage.stage_id <= MAX_STAGE_ID for stage in STAGES)
     for ring in RINGS:
         assert ring.capacity & (ring.capacity - 1) == 0, ring.name
+        assert ring.capacity >= CHECKPOINT_HEADROOM * 1024 or ring.name == "control", f"{ring.name}: see checkpoint_every"
         assert ring.burst <= ring.capacity // 2, f"{ring.name}: a burst must leave room for a checkpoint's worth"
         assert ring.writer in names and set(ring.readers) <= names, ring.name
         assert "recorder" in ring.readers, f"{ring.name}: the recorder keeps every ring"
     for stage in STAGES:
         for name in stage.inputs:
             assert stage.name in RING[name].readers, f"{stage.name} reads {name}, the ring does not say so"
+        # procs.merge believes a promise only on the last input, when it knows what the others may make the stage write
+        promising = [name for name in stage.inputs if RING[name].writer in ("quoter", "risk", "router") and name not in _FEEDBACK]
+        assert promising in ([], [stage.inputs[-1]]), f"{stage.name}: {promising} carry promises, only the last input may"
         assert len(stage.inputs) < 2 or intake(stage.name) is not None, f"{stage.name}: several inputs need an intake log"
     assert set(start_order()) == set(STAGE)
 

@@ -66,6 +66,11 @@ def _wake_op(words: Words, index: int, operation: int, operand: int, wake: int) 
         raise OSError(code, f"futex: {os.strerror(code)}; the ring's memory must be writable")
 
 
+def ring_bell(doorbells: Words, number: int) -> None:
+    """Wake whoever sleeps on a doorbell; it counts up atomically, whoever else rings it."""
+    _wake_op(doorbells, number, _OP_ADD, 1, _EVERYBODY)
+
+
 class PlainWriter:
     """The writing end over a ring's payload words. It must be the ring's only writer: claim the role in shm.owner.
 
@@ -134,7 +139,7 @@ class PlainWriter:
 
     def _ring(self, readers: Any) -> None:
         for reader in readers:
-            _wake_op(self._doorbells, int(self._ctl[READER_DOORBELL + reader]), _OP_ADD, 1, _EVERYBODY)
+            ring_bell(self._doorbells, int(self._ctl[READER_DOORBELL + reader]))
 
     def _published(self) -> int:
         """The sequence after the last published record: ringbuf.ring.published_tail."""
@@ -148,4 +153,4 @@ class PlainWriter:
         return int(sound.max()) if sound.size else tail
 
 
-__all__ = ["PlainWriter"]
+__all__ = ["PlainWriter", "ring_bell"]

@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import os
 import random
+import select
 import signal
 import sys
 import tempfile
@@ -127,6 +128,7 @@ class Run:
         self.launched = Launch(load_profile(chosen.profile, {**wanted, "instance": instance}), words)
         self.memory: pipeline.Memory | None = None
         self.strays: set[int] = set()
+        self._pidfd = -1
 
     def ready(self) -> None:
         """Wait until it runs."""
@@ -151,6 +153,20 @@ class Run:
         """Frames that the feed has read."""
         return int(self.page("feed")[board.FRAMES])
 
+    def look_away(self) -> None:
+        """Until the supervisor ends, but no longer than it takes to look again."""
+        if self._pidfd < 0:
+            with contextlib.suppress(ProcessLookupError):
+                self._pidfd = os.pidfd_open(self.launched.pid)
+        select.select([self._pidfd] if self._pidfd >= 0 else [], [], [], POLL_S)
+
+    def close(self) -> None:
+        """End it, if it has not ended."""
+        self.launched.give_up()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
     def ended(self) -> bool:
         """Whether the supervisor is gone."""
         return self.launched.ended() is not None
@@ -168,7 +184,7 @@ class Run:
                 raise SystemExit(f"the pipeline did not end within {LIMIT_S:g} s: see {self.launched.log}")
             self.strays |= self.children()
             meanwhile()
-            time.sleep(POLL_S)
+            self.look_away()
         return int(self.launched.ended() or 0)
 
     # --- the supervisor, seen from outside --------------------------------------------------------------------------
@@ -262,7 +278,7 @@ def harass(run: Run, kills: int, seed: int, frames: int) -> Killed:
     """Kill until `kills` have died, spread over the frames that are left; then wait for the end."""
     rng, done = random.Random(seed), Killed()
     while not run.quiet() and not run.ended():
-        time.sleep(POLL_S)
+        run.look_away()
     done.fds_before = run.descriptors()
     due = 0
     last = int(frames * KILLS_UNTIL)
@@ -356,16 +372,16 @@ def main() -> int:
         chosen = source("usdm" if args.usdm else "spot")
         print(f"undisturbed first: {', '.join(f.name for f in chosen.files) or 'a generated market'}", flush=True)
         expected, frames, span = yardstick(chosen, folder)
-        began = time.monotonic()
         run = Run("test-kill", chosen, {"source.speed": round(span / args.seconds, 3)})
         try:
             run.ready()
+            began = time.monotonic()
             print(f"{frames:,} frames, {args.kills} kills, seed {args.seed}", flush=True)
             done = harass(run, args.kills, args.seed, frames)
         finally:
-            run.launched.give_up()
-        told = checks(run, expected, chosen.oracle)
+            run.close()
         seconds = time.monotonic() - began
+        told = checks(run, expected, chosen.oracle)
     count = sum(done.kills.values())
     told.append((f"{args.kills} processes killed before the end", count == args.kills, f"{count}"))
     same = done.fds_after == done.fds_before >= 0

@@ -39,7 +39,9 @@ class Writer:
         following = int(self.times[self.tail]) if self.tail < len(self.times) else TS_END
         low = int(self.ctl[WATERMARK])
         if rng.random() < 0.7:  # any promise up to the next record's time is true
-            self.ctl[WATERMARK] = max(low, min(following, int(rng.integers(low, low + 5000))) if rng.random() < 0.8 else following)
+            self.ctl[WATERMARK] = max(
+                low, min(following, int(rng.integers(low, low + 5000))) if rng.random() < 0.8 else following
+            )
         self.ctl[TAIL] = self.tail
 
 
@@ -122,7 +124,9 @@ def test_no_record_breaks_a_promise(seed: int) -> None:
         reads = _reports_read(intake_order(kept[f"intake.{name}"]), FEEDBACK[name])
         inputs = {entry.name: r for r, entry in enumerate(topology.inputs(name))}
         recs = kept[ring]
-        read[ring] = np.array([reads[inputs[ids[int(c)]], int(s)] for c, s in zip(recs["cause_ring"], recs["cause_seq"])], np.int64)
+        read[ring] = np.array(
+            [reads[inputs[ids[int(c)]], int(s)] for c, s in zip(recs["cause_ring"], recs["cause_seq"])], np.int64
+        )
     times = {ring: kept[ring]["ts_ns"].astype(np.int64) for ring in kept if ring not in LOGS}
     conditional = 0
     for name, ring, tail, watermark, given, promise in shown:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import IntEnum, IntFlag
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -70,6 +70,8 @@ class Side(IntEnum):
 
 
 class OrderType(IntEnum):
+    """How an order may trade."""
+
     NONE = 0
     MARKET = 1
     LIMIT = 2
@@ -77,6 +79,8 @@ class OrderType(IntEnum):
 
 
 class TimeInForce(IntEnum):
+    """How long an order lives."""
+
     NONE = 0
     GTC = 1
     IOC = 2
@@ -108,6 +112,8 @@ class ExecType(IntEnum):
 
 
 class OrderStatus(IntEnum):
+    """Where an order stands; exactly one at any time."""
+
     NONE = 0
     PENDING_NEW = 1
     OPEN = 2
@@ -163,7 +169,7 @@ def _record(*fields: tuple[str, str] | tuple[str, str, int]) -> np.dtype:
     assert used % 8 == 0, f"a record is made of 8-byte words, this one has {used} bytes"
     lines = (used + 8 + 63) // 64
     spare = lines * 8 - used // 8 - 1
-    tail: list = [("spare", "i8", spare)] if spare else []
+    tail: list[Any] = [("spare", "i8", spare)] if spare else []
     return np.dtype([*fields, *tail, ("seq", "i8")], align=True)
 
 
@@ -299,7 +305,8 @@ def words(record: np.dtype) -> int:
 def layout_hash(record: np.dtype) -> int:
     """A 63-bit hash of names, types and offsets: who attaches with another layout is refused."""
     assert record.fields is not None
-    text = ";".join(f"{n}:{record.fields[n][0].str}:{record.fields[n][1]}:{record.fields[n][0].shape}" for n in record.names or ())
+    fields = [(name, *record.fields[name][:2]) for name in record.names or ()]
+    text = ";".join(f"{name}:{dtype.str}:{offset}:{dtype.shape}" for name, dtype, offset in fields)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 

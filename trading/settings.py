@@ -21,14 +21,14 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Base of all sections: immutable, unknown keys refused."""
 
 
-class Thresholds(Section):
+class Thresholds(Section, frozen=True):
     """Score (0..100, 50 neutral) at which the ensemble takes a side."""
 
     long: Pct = 70.0
     short: Pct = 30.0
 
 
-class Gates(Section):
+class Gates(Section, frozen=True):
     """What must hold before a signal may open a position."""
 
     max_spread_bps: Positive = 6.0
@@ -36,7 +36,7 @@ class Gates(Section):
     volatility_min_pct: NonNegative = 0.08
 
 
-class Features(Section):
+class Features(Section, frozen=True):
     """Windows of the signals. Half-lives count events of the kind that they average."""
 
     imbalance_levels: Annotated[int, Meta(ge=1, le=5)] = 5
@@ -54,7 +54,7 @@ class Features(Section):
     spread_expansion: Positive = 1.5
 
 
-class Weights(Section):
+class Weights(Section, frozen=True):
     """Weight of each signal in the ensemble's average; 0 leaves it out."""
 
     book_imbalance: NonNegative = 1.0
@@ -63,7 +63,7 @@ class Weights(Section):
     spread: NonNegative = 0.5
 
 
-class Risk(Section):
+class Risk(Section, frozen=True):
     """Limits. Money is in the quote currency."""
 
     equity: Positive = 100_000.0
@@ -80,7 +80,7 @@ class Risk(Section):
     max_drawdown_pct: Pct = 8.0
 
 
-class Execution(Section):
+class Execution(Section, frozen=True):
     """How positions are opened and closed."""
 
     market_urgency_threshold: Pct = 80.0
@@ -92,7 +92,7 @@ class Execution(Section):
     order_max_age_ms: Annotated[int, Meta(ge=1, le=3_600_000)] = 3000  # an unfilled entry is cancelled after this
 
 
-class Quoting(Section):
+class Quoting(Section, frozen=True):
     """The `skewed` rule."""
 
     enabled: bool = True
@@ -105,7 +105,7 @@ class Quoting(Section):
     requote_ms: Annotated[int, Meta(ge=0, le=60_000)] = 100  # least time between two moves
 
 
-class Strategy(Section):
+class Strategy(Section, frozen=True):
     """All of it, as the kernels' `make_params` functions take it."""
 
     thresholds: Thresholds = Thresholds()

@@ -93,7 +93,7 @@ def stage_figures(words: Words, stage: str) -> StageFigures:
     """A stage's counters from the board."""
     page = board.page(words, topology.stage_id(stage))
     declared = LOOP_COUNTERS + (FEED_COUNTERS if stage == "feed" else ())
-    return StageFigures(name=stage, counters={counter.key: int(page[counter.index]) for counter in declared})
+    return StageFigures(name=stage, counters={counter.key: int(page[counter.word]) for counter in declared})
 
 
 def snapshot(memory: Memory) -> Snapshot:

@@ -1,33 +1,28 @@
 """The pipeline as the supervisor sees it (procs.supervised.Pipeline), over shared memory; and where one run keeps what.
 
-Nothing here needs numba: the supervisor stays small. The control ring's one writer is this process; it writes a few records in
-a run's life, so it always rings the readers' doorbells instead of asking who sleeps.
+Nothing here needs numba: the supervisor stays small. The control ring's one writer is this process.
 
 What this module is not: it starts nothing and decides nothing.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
+
+import numpy as np
 
 from procs import board, pipeline, topology
 from procs.board import Words
 from procs.config import Profile
 from procs.pipeline import Memory, Placement
 from procs.topology import Stage
-from ringbuf.layout import CAPACITY, CURSOR, GATING, READER_DOORBELL, TAIL, reader_line, views
+from ringbuf.plain_writer import PlainWriter, ring_bell
 from shm import cleanup
 from trading.records import CONTROL_RECORD, Kind
-
-SYS_FUTEX: Final = {"x86_64": 202, "aarch64": 98}
-FUTEX_WAKE: Final = 1
-EVERYBODY: Final = 1 << 30
 
 
 def place_stages(cores: Any, usable: Sequence[int]) -> dict[str, int]:
@@ -52,6 +47,7 @@ class Instance:
     spool: str | None
     at_end: Callable[[Memory], None] | None = None
     memory: Memory | None = None
+    _control: PlainWriter | None = None
     _cores: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -119,7 +115,8 @@ class Instance:
     def request_stop(self) -> None:
         """The feed ends its stream; END then runs through all stages."""
         self._page("feed")[board.DRAIN] = 1
-        self._ring_bell(board.doorbell(topology.stage_id("feed")))
+        assert self.memory is not None, "created first"
+        ring_bell(self.memory.board_words, board.doorbell(topology.stage_id("feed")))
 
     def halt(self, reason: str) -> None:
         """Tell risk to cancel everything and open nothing."""
@@ -132,29 +129,11 @@ class Instance:
     def _tell(self, kind: Kind) -> None:
         """Append one record to the control ring. BufferError while it is full: asked again at the next check."""
         assert self.memory is not None, "created first"
-        entry = topology.RING["control"]
-        ctl, slots, recs = views(self.memory.ring("control"), CONTROL_RECORD)
-        tail = int(ctl[TAIL])
-        lines = [reader_line(n) for n in range(len(entry.readers))]
-        gate = min((int(ctl[line + CURSOR]) for line in lines if ctl[line + GATING]), default=tail)
-        if tail - gate >= int(ctl[CAPACITY]):
-            raise BufferError("the control ring is full: risk has not read it")
-        row = tail & (int(ctl[CAPACITY]) - 1)
-        slots[row, -1] = 0
-        slots[row, :-1] = 0
-        record = recs[row]
+        if self._control is None:
+            self._control = PlainWriter(
+                self.memory.ring("control"), CONTROL_RECORD, self.memory.board_words[: board.DOORBELL_WORDS]
+            )
+        record = np.zeros(1, CONTROL_RECORD)
         record["ts_ns"], record["kind"], record["cause_ring"], record["symbol"] = time.time_ns(), int(kind), -1, -1
-        slots[row, -1] = tail + 1
-        ctl[TAIL] = tail + 1
-        for number in range(len(entry.readers)):
-            self._ring_bell(int(ctl[READER_DOORBELL + number]))
-
-    def _ring_bell(self, number: int) -> None:
-        """Wake a stage that sleeps; where the call is unknown it wakes by itself within a tenth of a second."""
-        assert self.memory is not None, "created first"
-        words = self.memory.board_words
-        words[number] += 1
-        call = SYS_FUTEX.get(platform.machine())
-        if call is not None:
-            address = ctypes.c_void_p(words.ctypes.data + number * 8)
-            ctypes.CDLL(None).syscall(call, address, FUTEX_WAKE, EVERYBODY, None, None, 0)
+        if not self._control.try_push(record):
+            raise BufferError("the control ring is full: risk has not read it")

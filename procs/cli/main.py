@@ -29,7 +29,7 @@ ERRORS: Final[tuple[tuple[str, str, int], ...]] = (
     ("shm.errors", "SegmentError", FAILED),
     ("ringbuf.layout", "RingLayoutError", FAILED),
     ("procs.journal_format", "JournalError", FAILED),
-    ("procs.trace", "TraceError", FAILED),
+    ("procs.order_trace", "TraceError", FAILED),
     ("procs.backtest", "BacktestStalled", FAILED),
 )
 """Operating errors: (module, class, exit code), first match counts. Modules that nobody imported raised nothing."""

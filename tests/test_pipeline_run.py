@@ -1,0 +1,86 @@
+"""The pipeline of processes, started and ended for real: the same records as the backtest, and nothing left."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kill_run
+import pytest
+
+from trading.records import Kind
+
+pytestmark = pytest.mark.timeout(900)  # the first start after an edit compiles the kernels
+
+
+@pytest.fixture
+def own_folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run and state directories of this test's own; short ones, for a socket's path has an end."""
+    with tempfile.TemporaryDirectory(prefix="scalper-test.") as folder:
+        for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
+            path = Path(folder) / name[4:].lower()
+            path.mkdir(mode=0o700)
+            monkeypatch.setenv(name, str(path))
+        yield
+
+
+def failures(run: kill_run.Run, expected: dict[str, Any]) -> list[tuple[str, bool, str]]:
+    """The checks that do not hold."""
+    return [told for told in kill_run.checks(run, expected, None) if not told[1]]
+
+
+@pytest.mark.usefixtures("own_folders")
+def test_the_processes_publish_what_the_backtest_publishes(tmp_path: Path) -> None:
+    """A generated market through seven processes to its end: every ring as in the backtest, every journal whole, every reader
+    at the tail, no segment, process or descriptor left."""
+    market = kill_run.Source("paper", {"generator.duration_s": 30.0, "source.speed": "max"})
+    expected, frames, _ = kill_run.yardstick(market, tmp_path)
+    run = kill_run.Run("test-run", market, {})
+    try:
+        run.ready()
+        assert run.wait_end() == 0
+    finally:
+        run.close()
+    assert run.frames() == frames
+    assert failures(run, expected) == []
+
+
+@pytest.mark.usefixtures("own_folders")
+def test_a_stop_in_the_middle_of_a_paced_market_leaves_nothing(tmp_path: Path) -> None:
+    """Stopped while it runs at the clock's pace, the pipeline ends its session in order: END through all stages, every reader
+    at the tail, journals whole, nothing left."""
+    market = kill_run.Source("paper", {"generator.duration_s": 3600.0, "source.speed": 1})
+    run = kill_run.Run("test-drain", market, {})
+    try:
+        run.ready()
+        limit = time.monotonic() + 60
+        while run.frames() < 200:
+            assert time.monotonic() < limit and not run.ended()
+            run.look_away()
+        run.stop()
+        assert run.wait_end() == 0
+    finally:
+        run.close()
+    assert failures(run, {}) == []
+    ended = kill_run.journals(kill_run.last_run.wanted("test-drain"))
+    for ring in ("market", "depth", "signals", "quotes", "orders", "refusals", "wire", "executions", "reports"):
+        assert ended[ring][-1]["kind"] == Kind.END, ring
+
+
+@pytest.mark.stress
+@pytest.mark.usefixtures("own_folders")
+def test_a_short_session_survives_its_killer(tmp_path: Path) -> None:
+    """Thirty SIGKILLs within ten seconds change no record; `scripts/test-kill` does this for longer."""
+    market = kill_run.Source("paper", {"generator.duration_s": 60.0, "source.speed": 6})
+    expected, frames, _ = kill_run.yardstick(market, tmp_path)
+    run = kill_run.Run("test-kills", market, {})
+    try:
+        run.ready()
+        done = kill_run.harass(run, 30, 3, frames)
+    finally:
+        run.close()
+    assert sum(done.kills.values()) == 30
+    assert failures(run, expected) == []
