@@ -24,6 +24,7 @@ from procs.stage import Bound, LoopSettings, heap_world
 from ringbuf.layout import CAPACITY, CONTROL_WORDS, CURSOR, GATING, PROMISE, PROMISE_GIVEN, TAIL, WATERMARK, reader_line, views
 from ringbuf.ring import O_KNOWN, O_TAIL
 from trading.jit import Recs, Words
+from trading.records import Kind
 
 STAGES = backtest.ORDER
 LOGS = tuple(entry.name for entry in topology.RINGS if entry.name.startswith("intake."))
@@ -152,6 +153,20 @@ class Session:
                 line = reader_line(number)
                 if words[line + GATING] and words[line + CURSOR] != tail:
                     yield f"{reader} on {entry.name}: {int(words[line + CURSOR])} of {tail}"
+
+    def tell(self, kind: Kind) -> bool:
+        """An operator's word on the control ring, as the supervisor puts it there; False while the ring is full."""
+        ctl, slots, recs = views(self.world.rings["control"], topology.RING["control"].record)
+        tail, capacity = int(ctl[TAIL]), int(ctl[CAPACITY])
+        lines = [reader_line(number) for number in range(len(topology.RING["control"].readers))]
+        if tail - min(int(ctl[line + CURSOR]) for line in lines) >= capacity:
+            return False
+        slots[tail & (capacity - 1), :] = 0
+        record = recs[tail & (capacity - 1)]
+        record["ts_ns"], record["kind"], record["cause_ring"], record["symbol"] = tail, int(kind), -1, -1
+        slots[tail & (capacity - 1), -1] = tail + 1
+        ctl[TAIL] = tail + 1
+        return True
 
     def drain(self) -> None:
         """Ask the feed to end its stream."""

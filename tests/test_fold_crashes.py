@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fold_world import LOGS, STAGES, Session, identities, small_market, undisturbed
+from fold_world import LOGS, STAGES, Session, identities, intake_order, small_market, undisturbed
 
 from procs import topology
 from procs.checkpoint import ACTIVE, HEAD_WORDS, restore, save
@@ -29,12 +29,16 @@ def expected(plan: Plan) -> dict[str, object]:
     return identities(kept)
 
 
-def run_disturbed(session: Session, rng: np.random.Generator, crash_share: float) -> None:
-    """Poll stages in random order; after a share of the polls the stage is dead, with part of its poll's output published."""
+def run_disturbed(session: Session, rng: np.random.Generator, crash_share: float, told_share: float = 0.0) -> None:
+    """Poll stages in random order; after a share of the polls the stage is dead, with part of its poll's output published.
+    Before a share of them an operator halts or resumes."""
     idle = 0
+    words, said = (Kind.HALT, Kind.RESUME), 0
     while not all(session.done(name) for name in STAGES):
         name = STAGES[rng.integers(len(STAGES))]
         outputs = [entry.name for entry in topology.outputs(name)]
+        if told_share and rng.random() < told_share and session.tell(words[said % 2]):
+            said += 1
         dies = rng.random() < crash_share
         before = {ring: (session.tail(ring), page) for ring, page in session.shown(name).items()} if dies else {}
         work = session.poll(name)
@@ -76,6 +80,21 @@ def test_hundreds_of_crashes_change_no_record(plan: Plan, expected: dict[str, ob
     assert session.diverged() == 0
     assert identities(session.kept()) == expected
     assert list(session.unread()) == []
+
+
+@pytest.mark.parametrize("seed", range(20, 22))
+def test_crashes_between_an_operator_s_words_lose_none(plan: Plan, seed: int) -> None:
+    """Halts and resumes come at no time of their own; the log keeps the one they got, so a crash moves none: nothing diverges,
+    each is taken once, every reader ends at the tail."""
+    rng = np.random.default_rng(seed)
+    session = Session(plan, LoopSettings(checkpoint_every=int(rng.integers(1, 600))))
+    run_disturbed(session, rng, 0.03, 0.003)
+    assert session.crashes >= 500
+    assert session.diverged() == 0
+    assert list(session.unread()) == []
+    kept = session.kept()
+    taken = [at for ring, at in intake_order(kept["intake.risk"]) if ring == 0]
+    assert len(taken) >= 20 and taken == list(range(len(kept["control"])))
 
 
 @pytest.mark.parametrize("seed", range(10, 13))

@@ -12,7 +12,7 @@ from procs.fold import taken
 from procs.merge import flush_outputs, next_run
 from procs.stage import Bound, LoopSettings, assemble, heap_world
 from ringbuf.layout import CAPACITY, PROMISE, PROMISE_GIVEN, TAIL, WATERMARK, views
-from trading.records import TS_END
+from trading.records import TS_END, Kind
 
 WIRE_SHIFT = 700
 PROMISERS = {"quoter": "quotes", "risk": "orders", "router": "wire"}
@@ -96,28 +96,34 @@ def _reports_read(order: list[tuple[int, int]], feedback: int) -> dict[tuple[int
     return found
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_no_record_breaks_a_promise(seed: int) -> None:
-    """Over a whole session in random schedule: no record is earlier than a watermark shown before it, and none is earlier than
-    a conditional promise shown before it whose condition held when its cause was read."""
+@pytest.mark.parametrize("told", [False, True], ids=["undisturbed", "halted and resumed"])
+@pytest.mark.parametrize("seed", range(2))
+def test_no_record_breaks_a_promise(seed: int, told: bool) -> None:
+    """Over a whole session in random schedule, also while an operator halts and resumes at random: no record is earlier than a
+    watermark shown before it, and none is earlier than a conditional promise shown before it whose condition held when its
+    cause was read."""
     rng = np.random.default_rng(seed)
     session = Session(small_market(20.0), LoopSettings(checkpoint_every=256, batch=int(rng.integers(1, 65))))
+    words, said = (Kind.HALT, Kind.RESUME), 0
     shown: list[tuple[str, str, int, int, int, int]] = []  # stage, ring, tail then, watermark, given, promise
     idle = 0
     while not all(session.done(name) for name in STAGES):
         name = STAGES[rng.integers(len(STAGES))]
+        if told and rng.random() < 0.002 and session.tell(words[said % 2]):
+            said += 1
         work = session.poll(name)
         session.settle(name, work)
         session.record()
         for entry in topology.outputs(name):
             ctl = session.world.rings[entry.name]
             if work and entry.name not in LOGS:
-                words = (int(ctl[WATERMARK]), int(ctl[PROMISE_GIVEN]), int(ctl[PROMISE]))
-                shown.append((name, entry.name, session.tail(entry.name), *words))
+                page = (int(ctl[WATERMARK]), int(ctl[PROMISE_GIVEN]), int(ctl[PROMISE]))
+                shown.append((name, entry.name, session.tail(entry.name), *page))
         idle = 0 if work else idle + 1
         assert idle < 5000
     session.record()
     kept = session.kept()
+    assert len(kept["control"]) == said and bool(said) == told
     ids = {entry.ring_id: entry.name for entry in topology.RINGS}
     read: dict[str, np.ndarray] = {}
     for name, ring in PROMISERS.items():
@@ -127,7 +133,7 @@ def test_no_record_breaks_a_promise(seed: int) -> None:
         read[ring] = np.array(
             [reads[inputs[ids[int(c)]], int(s)] for c, s in zip(recs["cause_ring"], recs["cause_seq"])], np.int64
         )
-    times = {ring: kept[ring]["ts_ns"].astype(np.int64) for ring in kept if ring not in LOGS}
+    times = {ring: kept[ring]["ts_ns"].astype(np.int64) for ring in kept if ring not in (*LOGS, "control")}
     conditional = 0
     for name, ring, tail, watermark, given, promise in shown:
         later = times[ring][tail:]
