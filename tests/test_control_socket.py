@@ -259,7 +259,7 @@ def test_instance_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
     assert rundir.holder("t") == 0
     with rundir.InstanceLock("t"):
-        assert rundir.holder("t") == os.getpid() and rundir.instances() == ["t"]
+        assert rundir.holder("t") == os.getpid() and "t" in rundir.instances()
         with pytest.raises(rundir.InstanceBusyError, match=rf"instance 't' already runs as pid {os.getpid()} .*scalperctl stop"):
             rundir.InstanceLock("t")
         assert rundir.holder("t") == os.getpid(), "the refused one took nothing away"
