@@ -76,7 +76,7 @@ R_BELL: Final = 7  # doorbell as read before arming
 R_PROMISE: Final = 8  # nothing is written before this unless the feedback input delivers
 R_UNTIMED: Final = 9  # time given to a record that was taken outside the merge
 R_ARMED: Final = 10  # R_BLOCKED as it was when we said that we sleep
-R_SLEPT: Final = 11  # the last sleep ended without work: nobody is in a hurry, a checkpoint disturbs no one
+R_SLEPT: Final = 11  # the last sleep ended by the clock: nobody is in a hurry, a checkpoint disturbs no one
 R_KEYS: Final = 16  # merge keys of the inputs
 REGISTERS: Final = 32
 

@@ -42,7 +42,7 @@ from procs.block import (
 )
 from ringbuf.intrinsics import load_acquire, store_release, words_at
 from ringbuf.jit import Words, kernel
-from ringbuf.layout import CURSOR, READER_LINES
+from ringbuf.layout import CAPACITY, CURSOR, READER_LINES
 from ringbuf.ring import (
     I_RELEASED,
     O_DIVERGED,
@@ -52,7 +52,7 @@ from ringbuf.ring import (
     O_TAIL,
     O_WATERMARK,
     published_tail,
-    release,
+    release_lazily,
     smallest_cursor,
 )
 
@@ -85,7 +85,8 @@ def show_cursors(b: Words) -> None:
     """Publish the input cursors, and the log's own cursor, as of the checkpoint just made."""
     bells = doorbells(b)
     for r in range(b[INPUTS]):
-        release(in_ctl(b, r), in_loc(b, r), bells)
+        ctl = in_ctl(b, r)
+        release_lazily(ctl, in_loc(b, r), bells, ctl[CAPACITY] // 2)
     if b[LOG] >= 0:
         store_release(out_ctl(b, b[LOG]), READER_LINES + CURSOR, out_loc(b, b[LOG])[O_TAIL])
 

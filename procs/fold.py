@@ -46,8 +46,8 @@ from ringbuf.intrinsics import (
     store_release,
 )
 from ringbuf.jit import Words, kernel
-from ringbuf.layout import ARMED_READERS, ARMED_WRITER, READER_DOORBELL, READERS
-from ringbuf.ring import I_ENDED, I_HEAD, I_READER, ring_doorbell
+from ringbuf.layout import ARMED_READERS, ARMED_WRITER, CAPACITY, READER_DOORBELL, READERS
+from ringbuf.ring import I_ENDED, I_HEAD, I_READER, I_RELEASED, ring_doorbell
 
 SPIN: Final = 0
 YIELD: Final = 1
@@ -109,12 +109,22 @@ def _arm(b: Words) -> None:
 
 
 @kernel
+def _writer_waits(b: Words) -> bool:
+    """Whether a writer sleeps for room of which a checkpoint would give it a good piece."""
+    for r in range(b[INPUTS]):
+        ctl, loc = in_ctl(b, r), in_loc(b, r)
+        if load_acquire(ctl, ARMED_WRITER) != 0 and loc[I_HEAD] - loc[I_RELEASED] >= ctl[CAPACITY] // 8:
+            return True
+    return False
+
+
+@kernel
 def settle(b: Words, work: int, idle: int) -> int:
     """What the loop does after a poll: heartbeat, checkpoint, wait. Takes and returns the count of idle polls in a row.
 
     Waiting in `block`: spin, say that we sleep, poll once more, sleep on the doorbell with a time limit. The slots that were
-    read go back to their writers with the next checkpoint: after so many records, or when a sleep ends without work, be
-    it that nothing came for a while or that a writer found its ring full and rang.
+    read go back to their writers with the next checkpoint: after so many records, when nobody rang for a while, or when a
+    writer says that it waits for room.
     """
     words, reg = page(b), registers(b)
     store_release(words, board.HEARTBEAT, words[board.HEARTBEAT] + 1)
@@ -132,7 +142,7 @@ def settle(b: Words, work: int, idle: int) -> int:
         return idle
     if idle == spin:
         if strategy == BLOCK:
-            if reg[R_SINCE] > 0 and reg[R_SLEPT] != 0:
+            if reg[R_SINCE] > 0 and (reg[R_SLEPT] != 0 or _writer_waits(b)):
                 save(b)
             _arm(b)
         elif reg[R_SINCE] > 0:
@@ -151,7 +161,7 @@ def settle(b: Words, work: int, idle: int) -> int:
         before = mono_ns()
         nap = min(reg[R_WAIT_NS], NAP_NS) if reg[R_SINCE] > 0 else reg[R_WAIT_NS]
         futex_wait(doorbells(b), b[DOORBELL], reg[R_BELL], nap)
-        reg[R_SLEPT] = 1
+        reg[R_SLEPT] = 1 if load_acquire(doorbells(b), b[DOORBELL]) == reg[R_BELL] else 0
         words[board.SLEPT_NS] += mono_ns() - before
     # arming is renewed before the next sleep
     return spin - 1

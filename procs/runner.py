@@ -27,7 +27,8 @@ from procs.plan import load_recording, loop_settings, plan_of
 from procs.stage import Bound, StateSpec, World, arena_words, fold_layout
 from ringbuf.intrinsics import MEMBARRIER_REGISTER_GLOBAL_EXPEDITED, membarrier
 from ringbuf.jit import Words, kernel
-from shm.errors import RoleHeld, SegmentMissing
+from shm import cleanup
+from shm.errors import RoleHeld, SegmentIncomplete, SegmentMissing
 from shm.owner import claim
 from shm.segment import Segment
 
@@ -104,6 +105,9 @@ def _checkpoints(instance: str, name: str, spec: StateSpec) -> Segment:
     where, layout = pipeline.segment_name(instance, f"fold.{name}"), fold_layout(spec)
     try:
         return Segment.attach(where, layout_hash=layout, kind=pipeline.KIND_FOLD)
+    except SegmentIncomplete:  # a zygote was killed while it made it
+        cleanup.clean(instance)
+        return _checkpoints(instance, name, spec)
     except SegmentMissing:
         words = checkpoint_words(arena_words(name, spec))
         return Segment.create(

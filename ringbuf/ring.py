@@ -250,13 +250,23 @@ def ready(ctl: Words, words: Words, head: int) -> bool:
 @lean
 def release(ctl: Words, loc: Words, doorbells: Words) -> None:
     """Publish the cursor: the writer may reuse every slot before it. Wakes a writer that sleeps for room."""
+    release_lazily(ctl, loc, doorbells, NO_GATE)
+
+
+@lean
+def release_lazily(ctl: Words, loc: Words, doorbells: Words, most_waiting: int) -> None:
+    """`release` that lets a sleeping writer sleep on while more than `most_waiting` records still wait for this reader.
+
+    A writer that is woken for every slot that comes free does nothing but wake. It must not need the room: use this only
+    where the writer's sleep is bounded and the reader releases again when it has nothing left to do.
+    """
     head = loc[I_HEAD]
     line = READER_LINES + loc[I_READER] * LINE_WORDS
     ctl[line + POSITION] = head
     if loc[I_RELEASED] != head:
         loc[I_RELEASED] = head
         store_release(ctl, line + CURSOR, head)
-        if load_acquire(ctl, ARMED_WRITER) != 0:
+        if load_acquire(ctl, ARMED_WRITER) != 0 and load_acquire(ctl, TAIL) - head <= most_waiting:
             exchange(ctl, ARMED_WRITER, 0)
             ring_doorbell(doorbells, ctl[WRITER_DOORBELL])
 
@@ -340,6 +350,7 @@ __all__ = [
     "published_tail",
     "ready",
     "release",
+    "release_lazily",
     "ring_doorbell",
     "room",
     "smallest_cursor",
