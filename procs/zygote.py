@@ -34,7 +34,9 @@ import ctypes
 import fcntl
 import gc
 import importlib
+import mmap
 import os
+import re
 import signal
 import socket
 import sys
@@ -51,6 +53,7 @@ from procs import compiling
 
 MAX_PACKET: Final = 131_072
 LOG_ROTATE_BYTES: Final = 4_194_304
+LARGE_MAPPING: Final = 1_048_576
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
@@ -198,6 +201,26 @@ def _forget_bitcode() -> None:
                     overload.library._shared_module = None
 
 
+def _let_go_of_files() -> None:
+    """Unmap the pages of large libraries (LLVM's, above all) that are as they are on disk; a later use reads them again.
+
+    Loading kernels has touched most of LLVM's 100 MB, running them touches none of it. Only mappings without a single
+    page of our own (Anonymous: 0) are told so: of those nothing can be lost.
+    """
+    large = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r-[x-]p .* (/\S+)$")
+    with contextlib.suppress(OSError, AttributeError), open("/proc/self/smaps", encoding="utf-8") as smaps:
+        place: tuple[int, int] | None = None
+        for line in smaps:
+            found = large.match(line.rstrip())
+            if found:
+                place = int(found[1], 16), int(found[2], 16)
+            elif place and line.startswith("Anonymous:"):
+                start, end = place
+                if int(line.split()[1]) == 0 and end - start >= LARGE_MAPPING:
+                    _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
+                place = None
+
+
 def _settle() -> None:
     """Makes this process fit to be forked: one thread, and nothing that a child's collector would touch, thus copy."""
     threads = len(os.listdir("/proc/self/task"))
@@ -208,6 +231,7 @@ def _settle() -> None:
     gc.freeze()
     with contextlib.suppress(AttributeError):
         _libc.malloc_trim(0)
+    _let_go_of_files()
 
 
 def _start_over(channel: socket.socket, supervisor: int, raw: bytes) -> None:
