@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+
 from procs import board, topology
 from procs.block import (
     A_LEAD,
@@ -56,8 +58,12 @@ DEPTH_ID: Final = topology.RING["depth"].ring_id
 MARKET_ID: Final = topology.RING["market"].ring_id
 WIRE_ID: Final = topology.RING["wire"].ring_id
 END: Final = int(Kind.END)
+CANCEL: Final = int(Kind.CANCEL)
 # the stage's own arrays
-STATE, GLOB, PARAMS, INSTRUMENTS, SCRATCH = 0, 1, 2, 3, 4
+STATE, GLOB, PARAMS, INSTRUMENTS, SCRATCH, ASKED_OF = 0, 1, 2, 3, 4, 5
+ASKED: Final = np.dtype([("order_id", "i8"), ("wire_seq", "i8"), ("origin_mono_ns", "i8")], align=True)
+"""The wire record that last spoke of an order: the cause of what is reported when it arrives."""
+ASKED_ROWS: Final = 1024  # by order id; more than can be under way
 WIDTH: Final = words(REPORT_RECORD)
 POLL_RECORDS: Final = 1024
 assert topology.RING["executions"].burst >= OUT_ROWS
@@ -65,7 +71,7 @@ assert topology.RING["executions"].burst >= OUT_ROWS
 
 def state_spec(symbols: int) -> StateSpec:
     """What the stage keeps between records."""
-    return (("state", EXCH_STATE, symbols), ("glob", EXCH_GLOBAL, 1))
+    return (("state", EXCH_STATE, symbols), ("glob", EXCH_GLOBAL, 1), ("asked", ASKED, ASKED_ROWS))
 
 
 def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
@@ -86,7 +92,7 @@ def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     )
     state, glob = bound.state["state"], bound.state["glob"]
     exchange.init(state, glob, params, plan.instruments)
-    bound.give(state, glob, params, plan.instruments, scratch(REPORT_RECORD, OUT_ROWS))
+    bound.give(state, glob, params, plan.instruments, scratch(REPORT_RECORD, OUT_ROWS), bound.state["asked"])
     return bound
 
 
@@ -125,7 +131,14 @@ def _advance(b: Words, ts_ns: int, eager: bool) -> None:
         if n == 0:
             break
         now = mono_ns()
-        _emit(b, n, WIRE_ID, -1, now, now)
+        out, asked = own(b, SCRATCH, REPORT_RECORD), own(b, ASKED_OF, ASKED)
+        for k in range(n):
+            row = out[k].order_id & (ASKED_ROWS - 1)
+            if asked[row].order_id == out[k].order_id:
+                cause, origin = asked[row].wire_seq, asked[row].origin_mono_ns
+            else:
+                cause, origin = -1, now
+            emit(b, EXECUTIONS, own_words(b, SCRATCH, WIDTH), k, WIRE_ID, cause, origin, now)
     reg[R_INTERNAL_DUE] = exchange.next_due(glob)
 
 
@@ -211,6 +224,9 @@ def _on_wire(b: Words, now: int) -> None:
         return
     note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
     _advance(b, recs[row].ts_ns + in_loc(b, WIRE)[I_SHIFT], False)
+    order_id = recs[row].target_order_id if recs[row].kind == CANCEL else recs[row].order_id
+    asked = own(b, ASKED_OF, ASKED)[order_id & (ASKED_ROWS - 1)]
+    asked.order_id, asked.wire_seq, asked.origin_mono_ns = order_id, head, origin
     glob = own(b, GLOB, EXCH_GLOBAL)
     n = exchange.on_order(
         recs,

@@ -17,10 +17,24 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 from procs.bench.pair import BenchError, Words, shared_words
 from ringbuf import layout, ring
-from ringbuf.batch import readable_ahead
+from ringbuf.batch import (
+    LINE,
+    LINE_TUPLE,
+    fetch_slots,
+    load_line,
+    open_at,
+    publish_at,
+    readable_behind,
+    recomputing,
+    step,
+    store_line,
+)
 from ringbuf.intrinsics import cycles, load_acquire, mono_ns, pause, store_release
 from ringbuf.jit import lean
 from ringbuf.layout import CONTROL_WORDS
@@ -29,11 +43,48 @@ from ringbuf.ring import I_HEAD, Input, Output, begin, commit, flush, ready, rel
 FACTOR: Final = 0x9E3779B97F4A7C15 - (1 << 64)
 SHOW_EVERY: Final = 32
 """Records between two flushes (releases) in the throughput run; the records themselves are visible one by one."""
-AHEAD: Final = 32
-"""How far ahead the reader of the throughput run looks first (ringbuf.batch.readable_ahead)."""
+LAG: Final = 128
+"""Records that the reader of the throughput run leaves between itself and the writer (ringbuf.batch.readable_behind) ..."""
+LOOKS: Final = 16
+"""... unless it has looked for them so often in vain: then it takes what there is."""
 GO: Final = CONTROL_WORDS - 8  # a spare word of the control page
 SOURCE: Final = Path(__file__).with_name("cpp") / "index_ring.cpp"
 FLAGS: Final = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
+
+
+@intrinsic
+def expected_line(typingctx: Any, base: Any, last: Any) -> Any:
+    """(base, base + 1 ... base + 6, last) as a tuple of 8 int64. numba leaves LLVM's vectoriser of straight code switched
+    off, so what g++ does by itself where it pays has to be said here.
+    """
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        i32 = ir.IntType(32)
+        nothing = ir.Constant(LINE, ir.Undefined)
+        first = builder.insert_element(nothing, args[0], i32(0))
+        spread = builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(i32, 8), [0] * 8))
+        line = builder.insert_element(builder.add(spread, ir.Constant(LINE, list(range(8)))), args[1], i32(7))
+        return cgutils.pack_array(builder, [builder.extract_element(line, i32(k)) for k in range(8)])
+
+    return LINE_TUPLE(types.int64, types.int64), codegen
+
+
+@intrinsic
+def differ(typingctx: Any, found: Any, expected: Any) -> Any:
+    """1 when any of 8 words differs from the expected one, else 0."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        lines = []
+        for words in args:
+            line = ir.Constant(LINE, ir.Undefined)
+            for k in range(8):
+                line = builder.insert_element(line, builder.extract_value(words, k), ir.IntType(32)(k))
+            lines.append(line)
+        byte = ir.IntType(8)
+        unequal = builder.bitcast(builder.icmp_unsigned("!=", lines[0], lines[1]), byte)
+        return builder.zext(builder.icmp_unsigned("!=", unequal, byte(0)), ir.IntType(64))
+
+    return types.int64(LINE_TUPLE, LINE_TUPLE), codegen
 
 
 class Loops(NamedTuple):
@@ -51,15 +102,20 @@ def loops(width: int) -> Loops:
     """The loops for records of `width` words. The width is a constant of the code, as a record's fields are in a stage
     (and as the peer's is, a template's argument); the ring's own functions do not know it.
     """
-    last = width - 1
+    full = width // 8 - 1  # lines of a record before the one that ends with its sequence
+
+    @lean
+    def fill(words: Words, row: int, n: int) -> None:
+        """Write record n into an opened slot."""
+        base = n * FACTOR
+        for line in range(full):
+            store_line(words, row, line, expected_line(base + 8 * line, base + 8 * line + 7))
+        store_line(words, row, full, expected_line(base + 8 * full, 0))
 
     @lean
     def put(out: Output, n: int) -> None:
         """Write record n into the next slot and publish it."""
-        row = begin(out)
-        base = n * FACTOR
-        for k in range(last):
-            out.words[row, k] = base + k
+        fill(out.words, begin(out), n)
         commit(out)
 
     @lean
@@ -67,11 +123,11 @@ def loops(width: int) -> Loops:
         """1 when a word of record n is wrong, else 0; steps over it."""
         row = n & (end.words.shape[0] - 2)
         base = n * FACTOR
-        wrong = end.words[row, last] ^ (n + 1)
-        for k in range(last):
-            wrong |= end.words[row, k] ^ (base + k)
+        wrong = differ(load_line(end.words, row, full), expected_line(base + 8 * full, n + 1))
+        for line in range(full):
+            wrong |= differ(load_line(end.words, row, line), expected_line(base + 8 * line, base + 8 * line + 7))
         end.loc[I_HEAD] = n + 1
-        return 1 if wrong != 0 else 0
+        return wrong
 
     @lean
     def produce(out: Output, doorbells: Words, count: int, pauses: int) -> int:
@@ -85,9 +141,17 @@ def loops(width: int) -> Loops:
                 for _ in range(pauses):
                     pause()
                 continue
-            for _ in range(min(SHOW_EVERY, count - n)):
-                put(out, n)
-                n += 1
+            fetch_slots(out.words, n, SHOW_EVERY)
+            many = min(SHOW_EVERY, count - n)
+            if recomputing(out.loc):  # never here, but a stage has to ask
+                for k in range(many):
+                    put(out, n + k)
+            else:
+                for k in range(many):
+                    fill(out.words, open_at(out.words, n + k), n + k)
+                    publish_at(out.words, n + k)
+                step(out.loc, many)
+            n += many
             flush(out.ctl, out.loc, 0, doorbells)
         return start
 
@@ -96,13 +160,15 @@ def loops(width: int) -> Loops:
         """(CLOCK_MONOTONIC ns at the end, wrong records) of reading `count` records."""
         wrong = 0
         store_release(end.ctl, GO, 1)
-        n = 0
+        n = looks = 0
         while n < count:
-            there = readable_ahead(end.words, n, AHEAD)
+            there = readable_behind(end.words, n, SHOW_EVERY, LAG, looks < LOOKS)
             if there == 0:
+                looks += 1
                 for _ in range(pauses):
                     pause()
                 continue
+            looks = 0
             for _ in range(there):
                 wrong += check(end, n)
                 n += 1

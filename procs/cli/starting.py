@@ -190,7 +190,7 @@ def step_of(line: str) -> str:
         case "waiting":
             return "another process compiles the kernels, waiting for it"
         case "starting":
-            return "loading the kernels (the first time compiles them: some minutes)"
+            return "loading the kernels (the first time compiles them: a minute or two)"
         case "kernels":
             return f"kernels {said['of']}: {said['stage']} {said['how']} in {said['seconds']:.1f} s"
         case "state" if said.get("now") == "RUNNING":
