@@ -66,6 +66,15 @@ def checkpoint_words(arena_words: int) -> int:
 
 
 @kernel
+def diverged(b: Words) -> int:
+    """Recomputed records that differed from what had been published: 0, or the stage is no fold."""
+    total = 0
+    for o in range(b[OUTPUTS] + (1 if b[LOG] >= 0 else 0)):
+        total += out_loc(b, o)[O_DIVERGED]
+    return total
+
+
+@kernel
 def save(b: Words) -> None:
     """Copy the arena, make the copy valid by one store, then let the writers have the slots back."""
     registers(b)[R_SINCE] = 0
@@ -78,6 +87,7 @@ def save(b: Words) -> None:
     store_release(ck, ACTIVE, target)
     show_cursors(b)
     page(b)[board.CHECKPOINTS] += 1
+    page(b)[board.DIVERGED] = diverged(b)
 
 
 @kernel
@@ -116,12 +126,3 @@ def restore(b: Words) -> int:
     show_cursors(b)
     registers(b)[R_BLOCKED] = 0
     return 1 if active != 0 else 0
-
-
-@kernel
-def diverged(b: Words) -> int:
-    """Recomputed records that differed from what had been published: 0, or the stage is no fold."""
-    total = 0
-    for o in range(b[OUTPUTS] + (1 if b[LOG] >= 0 else 0)):
-        total += out_loc(b, o)[O_DIVERGED]
-    return total

@@ -9,6 +9,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from numba import njit
 
 from ringbuf import batch, layout, ring, waiting
 from ringbuf.layout import (
@@ -261,6 +262,89 @@ def test_batches_move_what_fits(capacity: int, wanted: int) -> None:
             assert (into[i] == content(taken + i, 8)).all()
         taken += expected
         ring.release(end.ctl, end.loc, bells)
+
+
+@pytest.mark.parametrize("record", [REC64, REC128])
+def test_records_stored_by_the_line_are_seen_one_by_one(record: np.dtype) -> None:
+    """Between open_at and publish_at nobody sees the record, an observer calls the old one lost; after it all see it whole.
+
+    Three laps of a small ring, filled with store_line and compared with load_line; the tail moves with step alone.
+    """
+    width = record.itemsize // 8
+    words = fresh(4, record, gating=(True, False))
+    out, (end, seer) = ends(words, record, 2)
+    bells, into = ring.own_doorbells(words), np.zeros(width, np.int64)
+
+    @njit
+    def store(slots: np.ndarray, row: int, wanted: np.ndarray) -> None:
+        for line in range(wanted.size // 8):
+            w = wanted[8 * line : 8 * line + 8]
+            batch.store_line(slots, row, line, (w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]))
+
+    @njit
+    def load(slots: np.ndarray, row: int, found: np.ndarray) -> None:
+        for line in range(found.size // 8):
+            w = batch.load_line(slots, row, line)
+            for k in range(8):
+                found[8 * line + k] = w[k]
+
+    for first in range(0, 12, 2):
+        assert ring.room(out.ctl, out.loc, 2) >= 2 and not batch.recomputing(out.loc)
+        batch.fetch_slots(out.words, first, 2)
+        for n in (first, first + 1):
+            row = batch.open_at(out.words, n)
+            assert row == n % 4
+            opened = content(n, width)
+            opened[-1] = 0
+            store(out.words, row, opened)
+            assert not ring.ready(end.ctl, end.words, n)
+            assert n < 4 or ring.copy_observed(seer.ctl, seer.words, n - 4, into) == -1
+            batch.publish_at(out.words, n)
+            assert ring.copy_observed(seer.ctl, seer.words, n, into) == 1 and (into == content(n, width)).all()
+        assert int(out.loc[O_TAIL]) == first
+        batch.step(out.loc, 2)
+        ring.flush(out.ctl, out.loc, 0, bells)
+        assert int(out.ctl[TAIL]) == int(out.loc[O_TAIL]) == first + 2
+        for n in (first, first + 1):
+            assert ring.ready(end.ctl, end.words, n)
+            into[:] = 0
+            load(end.words, n % 4, into)
+            assert (into == content(n, width)).all()
+            end.loc[I_HEAD] = n + 1
+        ring.release(end.ctl, end.loc, bells)
+
+
+def test_a_reader_stays_behind_while_it_is_patient() -> None:
+    """readable_behind gives all or nothing while patient, what there is when not; across the wrap."""
+    words = fresh(16)
+    out, (end,) = ends(words, REC64, 1)
+    for start in range(0, 32, 8):
+        for there in range(1, 9):
+            assert push(out, words)
+            head = start
+            assert batch.readable_behind(end.words, head, 4, 4, True) == (4 if there == 8 else 0)
+            assert batch.readable_behind(end.words, head, 4, 4, False) == (4 if there >= 4 else 2 if there >= 2 else 1)
+        for _ in range(8):
+            assert pop(end, words)
+        assert batch.readable_behind(end.words, start + 8, 4, 4, False) == 0
+
+
+@pytest.mark.parametrize("known", [0, 1, 3, 5, 9])
+def test_a_batch_may_begin_with_what_had_been_published(known: int) -> None:
+    """push_rows after a restart: what a dead writer published is compared, not doubled; the rest is published whole."""
+    words = fresh(8)
+    out, (end,) = ends(words, REC64, 1)
+    for _ in range(min(known, 8)):
+        assert push(out, words)
+    again, _ = ends(words, REC64, 0)
+    again.loc[O_KNOWN] = known = min(known, 8)
+    rows = np.array([content(n, 8) for n in range(8)])
+    rows[:, -1] = 1 << 40
+    assert batch.push_rows(again.ctl, again.words, again.loc, rows, 8, again.identity, ring.own_doorbells(words)) == 8
+    assert int(again.loc[O_DIVERGED]) == 0 and int(again.loc[O_TAIL]) == 8 and known <= 8
+    into = np.zeros((8, 8), np.int64)
+    assert batch.take_rows(end.ctl, end.words, end.loc, into, 8) == 8
+    assert (into == np.array([content(n, 8) for n in range(8)])).all()
 
 
 def test_claimed_slots_are_unreadable_until_published() -> None:

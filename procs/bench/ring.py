@@ -1,7 +1,8 @@
 """`scalperctl bench ring`: our ring against a C++ index ring with cached peer indices, and against what Python offers.
 
 Everything in one run, repetitions interleaved, medians of short bursts; two pinned processes; every word of every record is
-checked on the reading side. Always read a figure with its capacity: rings larger than the caches behave otherwise.
+checked on the reading side. In the throughput run our reader stays behind the writer for a few looks (LAG and LOOKS in
+ring_loops.py). Always read a figure with its capacity: rings larger than the caches behave otherwise.
 What was tried and rejected, with its figures, is in alternatives.md.
 """
 
