@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
 import pytest
 from numba import njit
+from ring_heap import NO_IDENTITY, REC64, REC128, content, ends, fresh, pop, push, reopen
 
 from ringbuf import batch, layout, ring, waiting
 from ringbuf.layout import (
@@ -26,69 +24,8 @@ from ringbuf.layout import (
     RingLayoutError,
     reader_line,
 )
-from ringbuf.plain_writer import PlainWriter
-from ringbuf.ring import I_HEAD, I_RELEASED, LOC_WORDS, O_DIVERGED, O_FLUSHED, O_GATE, O_KNOWN, O_TAIL, Input, Output
+from ringbuf.ring import I_HEAD, I_RELEASED, O_DIVERGED, O_KNOWN, O_TAIL
 from trading.records import CONTROL_RECORD, layout_hash
-
-REC64 = np.dtype([("ts_ns", "i8"), ("body", "i8", 6), ("seq", "i8")])
-REC128 = np.dtype([("ts_ns", "i8"), ("body", "i8", 14), ("seq", "i8")])
-NO_IDENTITY = np.zeros(0, np.int64)
-
-
-def fresh(capacity: int, record: np.dtype = REC64, gating: tuple[bool, ...] = (True,), lossy: bool = False) -> np.ndarray:
-    """A ring's words on the heap."""
-    words = np.zeros(layout.payload_bytes(capacity, record) // 8, np.int64)
-    layout.format_ring(words, record, capacity, gating=gating, lossy=lossy)
-    return words
-
-
-def ends(words: np.ndarray, record: np.dtype, readers: int) -> tuple[Output, list[Input]]:
-    """The writing end and the reading ends."""
-    identity = np.arange(record.itemsize // 8 - 1)
-    out = ring.output(words, record, np.zeros(LOC_WORDS, np.int64), identity)
-    return out, [ring.input_(words, record, np.zeros(LOC_WORDS, np.int64), r) for r in range(readers)]
-
-
-def content(n: int, width: int) -> np.ndarray:
-    """Record n's words as every test writes them."""
-    row = np.arange(width, dtype=np.int64) * 1_000_003 + n * 7_919
-    row[-1] = n + 1
-    return row
-
-
-def push(out: Output, words: np.ndarray, flush: bool = True) -> bool:
-    """Push the record that the tail's number calls for, as compiled stages do; False where full."""
-    if ring.room(out.ctl, out.loc, 1) < 1:
-        return False
-    n = int(out.loc[O_TAIL])
-    row = ring.begin(out)
-    out.words[row, :-1] = content(n, out.words.shape[1])[:-1]
-    assert ring.commit(out) == n
-    if flush:
-        ring.flush(out.ctl, out.loc, 0, ring.own_doorbells(words))
-    return True
-
-
-def pop(end: Input, words: np.ndarray, release: bool = True) -> bool:
-    """Read one record, check every word of it; False where there is none."""
-    head = int(end.loc[I_HEAD])
-    if not ring.ready(end.ctl, end.words, head):
-        return False
-    row = head & (int(end.ctl[CAPACITY]) - 1)
-    assert (end.words[row] == content(head, end.words.shape[1])).all()
-    end.loc[I_HEAD] = head + 1
-    if release:
-        ring.release(end.ctl, end.loc, ring.own_doorbells(words))
-    return True
-
-
-def reopen(words: np.ndarray, record: np.dtype) -> Output:
-    """A new writer over what a dead one left: what procs.checkpoint.restore and endpoint.Writer do."""
-    out, _ = ends(words, record, 0)
-    out.loc[O_TAIL] = out.loc[O_KNOWN] = ring.published_tail(out.ctl, out.words, 0)
-    out.loc[O_GATE] = min(ring.smallest_cursor(out.ctl), out.loc[O_TAIL])
-    out.loc[O_FLUSHED] = -1
-    return out
 
 
 @pytest.mark.parametrize("capacity,record,readers", [*product((2, 4, 8), (REC64, REC128), (1, 2, 3))])
@@ -463,52 +400,6 @@ def test_what_cannot_be_a_ring_is_refused() -> None:
 def test_layout_hash_agrees_with_the_records() -> None:
     """Rings made by the pipeline and by endpoint.create_ring carry the same hash for the same record."""
     assert layout.record_hash(CONTROL_RECORD) == layout_hash(CONTROL_RECORD)
-
-
-@pytest.fixture(params=[False, True], ids=["compiled reader", "armed reader"])
-def armed(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """Whether the reader says that it sleeps."""
-    return request.param
-
-
-def test_plain_writer_writes_the_same_ring(armed: bool) -> None:
-    """The numba-free writer is exact over wraps and full rings, disarms and rings as flush does, and hands over both ways."""
-    words = fresh(4, CONTROL_RECORD, (True, False))
-    width = CONTROL_RECORD.itemsize // 8
-    out, (end, _) = ends(words, CONTROL_RECORD, 2)
-    bells = ring.own_doorbells(words)
-    for _ in range(3):
-        assert push(out, words) and pop(end, words)
-    push(out, words, flush=False)
-    writer = PlainWriter(words, CONTROL_RECORD)
-    assert writer.next_sequence == 4 == words[TAIL] and list(bells[:3]) == [1, 1, 0]
-    for n in range(4, 30):
-        words[ARMED_READERS] = 0b10 if armed else 0
-        rung = bells[:2].copy()
-        while writer.room() == 0:
-            assert not writer.try_push(np.zeros(1, CONTROL_RECORD)) and pop(end, words)
-        assert writer.try_push(content(n, width).view(CONTROL_RECORD))
-        assert list(bells[:2] - rung) == [0, int(armed)] and words[ARMED_READERS] == 0 and words[TAIL] == n + 1
-    writer.promise(77)
-    writer.promise(5)
-    assert words[WATERMARK] == 77
-    while pop(end, words):
-        pass
-    assert end.loc[I_HEAD] == 30 == ring.published_tail(out.ctl, out.words, 0)
-    with pytest.raises(TypeError, match="this ring takes"):
-        writer.try_push(np.zeros(1, REC64))
-
-
-def test_plain_writer_needs_no_compiler() -> None:
-    """A process that pushes with PlainWriter has not loaded numba."""
-    code = (
-        "import sys, numpy as np; from ringbuf import layout; from ringbuf.plain_writer import PlainWriter\n"
-        "r = np.dtype([('a', 'i8', 8)]); w = np.zeros(layout.payload_bytes(2, r) // 8, np.int64); layout.format_ring(w, r, 2)\n"
-        "p = PlainWriter(w, r); assert [p.try_push(np.zeros(1, r)) for _ in range(3)] == [True, True, False]\n"
-        "assert 'numba' not in sys.modules and 'llvmlite' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=layout.__file__.rsplit("/", 2)[0])
-    assert done.returncode == 0, done.stderr
 
 
 def test_release_is_idempotent_and_shows_position() -> None:
