@@ -50,8 +50,6 @@ RECOVERIES: Final = 19
 SLEEPS: Final = 20
 SLEPT_NS: Final = 21
 DIVERGED: Final = 22
-FIRST_WORK_NS: Final = 23
-LOOP_NS: Final = 24
 FAULT: Final = 25
 # the feed's own
 FRAMES: Final = 32
@@ -84,7 +82,6 @@ LOOP_COUNTERS: Final = (
     Counter(SLEEPS, "sleeps", "sleeps", "Times the loop went to sleep on its doorbell."),
     Counter(SLEPT_NS, "slept_ns", "ns", "Time asleep on the doorbell."),
     Counter(DIVERGED, "diverged", "records", "Recomputed records that differed from what had been published: always 0."),
-    Counter(LOOP_NS, "loop_ns", "ns", "Time in the loop, asleep or awake, as of its last checkpoint."),
     Counter(FAULT, "fault", "code", "Why the stage gave up, 0 while it has not."),
 )
 

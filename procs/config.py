@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from procs.strict_yaml import MAX_BYTES, ConfigError, Reader, compose, overlay, value_node
 from sim.settings import Generator, SimulatedExchange
-from trading.settings import Execution, Features, Gates, Quoting, Risk, Section, Strategy, Thresholds, Weights
+from trading.settings import Section, Strategy
 
 if TYPE_CHECKING:
     from trading.instruments import Instrument
@@ -118,7 +118,6 @@ class Profile(Strategy, frozen=True):
         return tuple(s.instrument() for s in self.symbols)
 
 
-SECTIONS: Final = (Thresholds, Gates, Features, Weights, Risk, Execution, Quoting)
 
 
 def profile_json(profile: Profile) -> bytes:

@@ -31,7 +31,7 @@ from procs.block import (
     page,
     registers,
 )
-from procs.checkpoint import diverged, save
+from procs.checkpoint import save
 from procs.merge import flush_outputs
 from ringbuf.intrinsics import (
     MEMBARRIER_GLOBAL_EXPEDITED,
@@ -179,6 +179,5 @@ def conclude(b: Words) -> None:
     flush_outputs(b)
     save(b)
     words = page(b)
-    words[board.DIVERGED] = diverged(b)
     if registers(b)[R_DONE] != 0:
         store_release(words, board.FINISHED, 1)

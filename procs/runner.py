@@ -107,17 +107,16 @@ def _checkpoints(instance: str, name: str, spec: StateSpec) -> Segment:
         return Segment.attach(where, layout_hash=layout, kind=pipeline.KIND_FOLD)
     except SegmentIncomplete:  # a zygote was killed while it made it
         cleanup.clean(instance)
-        return _checkpoints(instance, name, spec)
     except SegmentMissing:
-        words = checkpoint_words(arena_words(name, spec))
-        return Segment.create(
-            where,
-            words * 8,
-            layout_hash=layout,
-            kind=pipeline.KIND_FOLD,
-            segment_id=topology.stage_id(name),
-            prefault=False,
-        )
+        pass
+    return Segment.create(
+        where,
+        checkpoint_words(arena_words(name, spec)) * 8,
+        layout_hash=layout,
+        kind=pipeline.KIND_FOLD,
+        segment_id=topology.stage_id(name),
+        prefault=False,
+    )
 
 
 def _run_hot(name: str, stage: _Prepared, runtime: Mapping[str, Any]) -> int:

@@ -310,13 +310,3 @@ def note_latency(b: Words, published: int, origin: int, now: int) -> None:
     at = b[PAGE] + board.HISTOGRAMS * 8
     record_latency(words_at(at, HISTOGRAM_WORDS), now - published)
     record_latency(words_at(at + HISTOGRAM_WORDS * 8, HISTOGRAM_WORDS), now - origin)
-
-
-def core_of(name: str, cores: Any) -> int | None:
-    """The core that the settings give a stage: by name, or by its place in a list; None: not pinned."""
-    if isinstance(cores, Mapping):
-        return cores.get(name)
-    if isinstance(cores, Sequence) and cores:
-        names = [stage.name for stage in topology.STAGES]
-        return int(cores[names.index(name) % len(cores)])
-    return None

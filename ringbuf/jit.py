@@ -8,7 +8,7 @@ compile. What it may not do is return an array that it was not given; such kerne
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,4 +19,3 @@ lean: Final = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 
 Words = npt.NDArray[np.int64]
 Recs = npt.NDArray[np.void]
-AnyArray = npt.NDArray[Any]

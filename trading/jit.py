@@ -8,7 +8,7 @@ No fastmath: results must not depend on how LLVM reorders a sum.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,5 +22,3 @@ Recs = npt.NDArray[np.void]
 Words = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Bytes = npt.NDArray[np.uint8]
-
-AnyKernel = Any
