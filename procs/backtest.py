@@ -87,7 +87,9 @@ def run(
     modules: dict[str, Any] = {name: importlib.import_module(topology.STAGE[name].module) for name in ORDER}
     world = heap_world({name: module.state_spec(plan.symbols) for name, module in modules.items()})
     for entry in topology.RINGS:
-        world.rings[entry.name][reader_line(entry.reader_index("recorder")) + GATING] = 0
+        for reader in ("recorder", "receiver"):
+            if reader in entry.readers:
+                world.rings[entry.name][reader_line(entry.reader_index(reader)) + GATING] = 0
     keepers = {name: _Keeper(world, name) for name in keep}
     stages: dict[str, Bound] = {name: module.build(plan, world, LoopSettings()) for name, module in modules.items()}
     outcome = Run(world, stages)

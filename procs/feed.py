@@ -70,8 +70,8 @@ from trading.records import DEPTH_RECORD, MARKET_RECORD, TS_END, words
 NAME: Final = "feed"
 FRAME_BUFFER: Final = market_generator.MAX_FRAME_BYTES
 POLL_FRAMES: Final = 256
-MARKET, DEPTH = 0, 1
-assert [ring.name for ring in topology.outputs(NAME)] == ["market", "depth"]
+MARKET, DEPTH, RESYNC = 0, 1, 2
+assert [ring.name for ring in topology.outputs(NAME)] == ["market", "depth", "resync"]
 assert topology.RING["depth"].burst >= market.MAX_DEPTH_OUT
 assert topology.RING["market"].burst >= market.MAX_MARKET_OUT
 MARKET_WIDTH: Final = words(MARKET_RECORD)
@@ -230,6 +230,7 @@ def _end(b: Words) -> None:
     src, reg, ts_ns = own(b, SOURCE, SOURCE_STATE)[0], registers(b), _end_time(b)
     emit_end(b, DEPTH, ts_ns, FRAME, src.frames)
     emit_end(b, MARKET, ts_ns, FRAME, src.frames)
+    emit_end(b, RESYNC, ts_ns, FRAME, src.frames)
     reg[R_LOW] = TS_END
     reg[R_DONE] = 1
     reg[R_SINCE] += 1

@@ -110,14 +110,17 @@ def format_ring(words: Words, entry: Ring, *, without: Sequence[str] = ()) -> No
     )
 
 
-def create(instance: str, placement: Placement, *, journal: bool = True) -> Memory:
-    """Make all segments of an instance; on any failure none is left.
+def create(
+    instance: str, placement: Placement, *, journal: bool = True, stages: Sequence[str] = topology.start_order()
+) -> Memory:
+    """Make all segments of an instance; on any failure none is left. Readers that are not among `stages` gate nobody.
 
     A stage makes its own checkpoints' segment, whose size only its code knows. Raises shm.errors.SegmentError: another
     living pipeline of that name, no room, no permission.
     """
     memory = Memory(instance)
     notices: list[str] = []
+    absent = [stage.name for stage in topology.STAGES if stage.name not in stages or (stage.name == "recorder" and not journal)]
     try:
         memory.segments["board"] = _make(instance, "board", board.BOARD_WORDS * 8, BOARD_LAYOUT, KIND_BOARD, 0, placement, None)
         for entry in topology.RINGS:
@@ -133,7 +136,7 @@ def create(instance: str, placement: Placement, *, journal: bool = True) -> Memo
                 placement,
                 placement.node(entry.readers[0]),
             )
-            format_ring(memory.ring(entry.name), entry, without=() if journal else ("recorder",))
+            format_ring(memory.ring(entry.name), entry, without=absent)
     except BaseException:
         memory.destroy()
         raise

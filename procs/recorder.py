@@ -124,7 +124,8 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
     if int(runtime.get("incarnation", 0)) > 1:
         page[board.RECOVERIES] += 1
     page[board.READY] = 1
-    others = [board.page(memory.board_words, stage.stage_id) for stage in topology.STAGES if stage.hot]
+    order = topology.start_order(profile.source.kind == "live", profile.world != "record")
+    others = [board.page(memory.board_words, topology.stage_id(name)) for name in order if topology.STAGE[name].hot]
     while not (stop[0] or page[board.STOP]):
         seen = bell(doorbells, number)
         over = all(other[board.FINISHED] for other in others)

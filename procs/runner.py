@@ -79,7 +79,7 @@ def prepare(runtime: Mapping[str, Any]) -> None:
     loop = loop_settings(profile, os.cpu_count() or 1)
     _register_membarrier(MEMBARRIER_REGISTER_GLOBAL_EXPEDITED)
     for stage in topology.STAGES:
-        if not stage.hot:
+        if not stage.hot or (profile.world == "record" and stage.name in topology.TRADING):
             continue
         module: Any = importlib.import_module(stage.module)
         checkpoints = _checkpoints(runtime["instance"], stage.name, module.state_spec(plan.symbols))

@@ -55,7 +55,7 @@ class Stage:
 
 
 STAGES: Final = (
-    Stage(1, "feed", "procs.feed", (), "raw frames to integer records and a right book"),
+    Stage(1, "feed", "procs.feed", ("frames",), "raw frames to integer records and a right book"),
     Stage(2, "features", "procs.features", ("market",), "features, signals and their score for every market record"),
     Stage(3, "quoter", "procs.quoter", ("reports", "market"), "two-sided target quotes"),
     Stage(
@@ -73,6 +73,14 @@ STAGES: Final = (
         "procs.recorder",
         (),
         "journals every ring to disk",
+        hot=False,
+    ),
+    Stage(
+        8,
+        "receiver",
+        "procs.receiver.stage",
+        ("resync",),
+        "the venue's connections: raw frames in, snapshots fetched",
         hot=False,
     ),
 )
@@ -116,6 +124,17 @@ RINGS: Final = (
         )
         for i, stage in enumerate(_LOGGED)
     ),
+    Ring(
+        14,
+        "frames",
+        records.FRAME_RECORD,
+        "receiver",
+        ("feed", "recorder"),
+        16384,
+        "what came off the wire; the bytes lie in an arena",
+        full="drop",
+    ),
+    Ring(15, "resync", records.RESYNC_RECORD, "feed", ("receiver", "recorder"), 4096, "snapshots that the feed wants", timed=False),
 )
 
 _FEEDBACK: Final = ("reports", "executions")
@@ -149,9 +168,13 @@ def stage_id(name: str) -> int:
     return SUPERVISOR_ID if name == "supervisor" else STAGE[name].stage_id
 
 
-def start_order() -> tuple[str, ...]:
-    """Readers before writers as far as the cycle allows: the recorder first, the feed last."""
-    return ("recorder", "exchange", "router", "risk", "quoter", "features", "feed")
+TRADING: Final = ("exchange", "router", "risk", "quoter", "features")
+"""The stages that a world without decisions (`record`) does without."""
+
+
+def start_order(live: bool = False, trading: bool = True) -> tuple[str, ...]:
+    """The stages that run, readers before writers as far as the cycle allows: the recorder first, feed and receiver last."""
+    return ("recorder", *(TRADING if trading else ()), "feed", *(("receiver",) if live else ()))
 
 
 def diagram(kind: str = "mermaid") -> str:
@@ -188,7 +211,7 @@ def _check() -> None:
         promising = [name for name in stage.inputs if RING[name].writer in ("quoter", "risk", "router") and name not in _FEEDBACK]
         assert promising in ([], list(stage.inputs[-1:])), f"{stage.name}: {promising} carry promises, only the last input may"
         assert len(stage.inputs) < 2 or intake(stage.name) is not None, f"{stage.name}: several inputs need an intake log"
-    assert set(start_order()) == set(STAGE)
+    assert set(start_order(live=True)) == set(STAGE)
 
 
 _check()

@@ -27,6 +27,12 @@ class Market(IntEnum):
 
     BINANCE_SPOT = 1
     BINANCE_USDM = 2
+    BYBIT = 3
+    OKX = 4
+    KRAKEN = 5
+    COINBASE = 6
+    DERIBIT = 7
+    CCXT = 8  # any venue that ccxt.pro speaks to
 
 
 NAME_BYTES: Final = 24

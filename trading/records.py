@@ -37,6 +37,7 @@ class Kind(IntEnum):
     BBO = 12  # best bid/offer message
     SNAPSHOT = 13  # market: book rebuilt from a snapshot; depth: forget the book, levels follow
     STALE = 14  # the book is not to be used until further notice
+    MARK = 15  # mark price (price_ticks: in 1e-8), funding rate (qty_lots: in 1e-8) and next funding time (update_id: Unix ns)
     # signals, quotes
     SIGNAL = 20
     QUOTE = 30
@@ -50,6 +51,15 @@ class Kind(IntEnum):
     HALT = 60
     RESUME = 61
     INTAKE = 70  # intake log: `count` records of ring `ring` were taken next
+    # frames: what the receiver took off the wire
+    FRAME = 80  # a frame for the feed: the venue's own bytes, or a plain frame (trading.plain_frame)
+    RAW = 81  # the venue's own bytes where the feed gets a plain frame made of them: for the recorder alone
+    LINE_UP = 82  # the symbol's streams on line `flags` are subscribed
+    LINE_DOWN = 83  # they are not any more
+    LOST = 84  # frames of the symbol were dropped: there was no room
+    # resync: what the feed asks of the receiver
+    WANT_SNAPSHOT = 90  # the symbol's book needs a snapshot; `update_id`: not older than this
+    ODD_FRAME = 91  # the feed made nothing of frame `update_id` of the frames ring
 
 
 class Flag(IntFlag):
@@ -296,6 +306,17 @@ CONTROL_RECORD: Final = _record(*_HEADER, ("reason", "i8"))
 INTAKE_RECORD: Final = _record(*_HEADER, ("ring", "i8"), ("count", "i8"), ("first_seq", "i8"))
 """One line of a stage's intake log, 64 B."""
 
+FRAME_RECORD: Final = _record(
+    *_HEADER,  # cause_seq: the line's message counter; flags: the line; symbol: -1 where the receiver does not know it
+    ("at", "i8"),  # first byte in the frames arena
+    ("length", "i8"),  # bytes
+    ("ts_origin_mono_ns", "i8"),  # when the receiver had it
+)
+"""One frame as it came off the wire, or an event of its line, 64 B. The bytes lie in one piece in the arena."""
+
+RESYNC_RECORD: Final = _record(*_HEADER, ("reason", "i8"), ("update_id", "i8"))
+"""What the feed wants of the receiver, 64 B."""
+
 
 def words(record: np.dtype) -> int:
     """8-byte words of a record, its sequence included."""
@@ -331,5 +352,7 @@ for _r, _bytes in (
     (REPORT_RECORD, 192),
     (CONTROL_RECORD, 64),
     (INTAKE_RECORD, 64),
+    (FRAME_RECORD, 64),
+    (RESYNC_RECORD, 64),
 ):
     assert _r.itemsize == _bytes, (_r, _r.itemsize)

@@ -56,7 +56,11 @@ class Instance:
     @property
     def stages(self) -> Sequence[Stage]:
         """In start order."""
-        return [topology.STAGE[name] for name in topology.start_order()]
+        return [topology.STAGE[name] for name in self._names]
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return topology.start_order(self.profile.source.kind == "live", self.profile.world != "record")
 
     @property
     def runtime(self) -> Mapping[str, Any]:
@@ -71,6 +75,7 @@ class Instance:
             self.profile.instance,
             Placement(wish.numa, wish.huge_pages, wish.lock_memory, self._cores),
             journal=wish.journal,
+            stages=self._names,
         )
 
     def destroy(self) -> None:

@@ -1,0 +1,1 @@
+"""The receiver: the venue's connections, from sockets to the frames ring."""

@@ -1,0 +1,64 @@
+"""The plain frame: a venue's message already in integers, as the feed fold takes it beside raw Binance frames.
+
+Venues without a compiled scanner are decoded by typed Python decoders (trading.venues); what they find crosses to the compiled
+side in this one form: int64 words, little-endian, 8-byte aligned, in the same arena or spool where raw frames lie.
+
+    0 MAGIC | 1 kind (FrameKind) | 2 symbol | 3 ts_exchange_ns | 4 first_id | 5 last_id | 6 prev_id | 7 flags | 8 checksum
+    9 n_levels | 10 price_ticks * 2 + side, lots | ...
+
+No JSON text begins like MAGIC, so a reader needs no other mark. Levels: price_ticks * 2 + side (0 bid, 1 ask) and absolute
+lots (0 removes). TRADE: one level, its side is the *maker's* (bid: the seller was the aggressor). BBO: the bid then the ask; an empty
+side is price 0, lots 0.
+
+What this module is not: it judges no sequence and keeps no book.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from trading.binance_layout import FrameKind
+from trading.jit import Words
+
+MAGIC: Final = int.from_bytes(b"\x00PLAINF\x00", "little")
+W_MAGIC, W_KIND, W_SYMBOL, W_TS, W_FIRST, W_LAST, W_PREV, W_FLAGS, W_CHECKSUM, W_LEVELS = range(10)
+HEAD: Final = 10
+"""Words before the first level."""
+
+IN_BAND: Final = 1
+"""SNAPSHOT: sent within the stream, whole and current at once; it needs no diff to connect to."""
+HAS_CHECKSUM: Final = 2
+"""`checksum` is the venue's CRC32 of its book after this message."""
+
+UNCHECKED: Final = -1
+"""`prev_id` of a diff whose venue sends no sequence: the checksum, or the connection, is all there is."""
+
+
+def plain_frame(
+    kind: FrameKind,
+    symbol: int,
+    ts_exchange_ns: int,
+    levels: Words,
+    *,
+    first_id: int = 0,
+    last_id: int = 0,
+    prev_id: int = UNCHECKED,
+    flags: int = 0,
+    checksum: int = 0,
+) -> bytes:
+    """The words as bytes. levels: int64, shape (n, 2): price_ticks * 2 + side, lots."""
+    n = len(levels)
+    words = np.empty(HEAD + 2 * n, np.int64)
+    words[:HEAD] = MAGIC, kind, symbol, ts_exchange_ns, first_id, last_id, prev_id, flags, checksum, n
+    words[HEAD:] = levels.reshape(-1)
+    return words.tobytes()
+
+
+def read_plain_frame(raw: bytes) -> tuple[Words, Words]:
+    """(head, levels): int64 of shape (HEAD,) and (n, 2). ValueError for bytes that are no plain frame."""
+    words = np.frombuffer(raw, np.int64) if len(raw) % 8 == 0 else np.zeros(0, np.int64)
+    if words.size < HEAD or words[W_MAGIC] != MAGIC or words.size != HEAD + 2 * words[W_LEVELS]:
+        raise ValueError(f"{len(raw)} bytes that are no plain frame")
+    return words[:HEAD], words[HEAD:].reshape(-1, 2)

@@ -1,0 +1,233 @@
+"""What the receiver must know of a venue, without any I/O: a venue is one class that answers these questions.
+
+A venue module turns symbols and wanted streams into connection plans (address, first messages), says what a frame is, how to ask for a
+snapshot, and what its limits are. Sockets, clocks and retries are the receiver's (procs.receiver). Adding a venue is one file here
+and one test; docs/add-a-venue.md walks through it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from trading.instruments import Market
+
+
+class VenueError(ValueError):
+    """A venue's answer or a symbol cannot be used; the message names venue, place and remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class VenueSymbol:
+    """One symbol of a run. `index` is its id on every ring; `venue_name` is how the venue writes it ("BTC-USDT")."""
+
+    index: int
+    name: str
+    venue_name: str
+    tick_size: str = "0.01"
+    lot_size: str = "0.00000001"
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Which streams are wanted."""
+
+    depth: bool = True
+    trade: bool = True
+    bbo: bool = True
+    mark: bool = False
+    depth_interval_ms: int = 100  # where the venue offers a choice
+    snapshot_levels: int = 1000  # a side
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the venue bears from one IP address; the receiver never goes over it."""
+
+    streams_per_connection: int = 1024
+    client_messages_per_s: float = 5.0
+    connects_per_window: int = 300
+    connect_window_s: float = 300.0
+    lifetime_s: float = 24 * 3600.0  # of a connection; 0: no limit
+    ping_interval_s: float = 0.0  # the client pings this often; 0: the venue pings and wants the pong
+    silence_timeout_s: float = 60.0  # nothing at all from the venue for so long: the connection is dead
+    rest_weight_per_minute: int = 6000
+
+
+@dataclass(frozen=True, slots=True)
+class RestRequest:
+    """One GET. `weight` is what it costs of the venue's budget."""
+
+    path: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionPlan:
+    """One connection: `path` is appended to the stream base address; `messages` are sent after it stands, in order."""
+
+    path: str
+    messages: tuple[bytes, ...]
+    symbols: tuple[int, ...]  # indices of the symbols whose streams it carries
+
+
+@dataclass(frozen=True, slots=True)
+class InstrumentRules:
+    """What the venue's instrument list says of one symbol; decimal strings as it prints them."""
+
+    venue_name: str
+    tick_size: str
+    lot_size: str
+    step_size: str
+    min_qty: str
+    max_qty: str
+    min_notional: str
+    trading: bool = True
+
+
+# ---- what a decoder finds in one frame
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A message of a symbol, in integers: bytes of trading.plain_frame."""
+
+    symbol: int
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """The venue confirms a subscription. symbols: those that it names, or () for all of the message `request_id`."""
+
+    request_id: int = 0
+    symbols: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The venue refused something that we sent, in its words."""
+
+    text: str
+    request_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Answer with this (an application-level pong, say)."""
+
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Messages of these symbols are missing: their books are not to be trusted."""
+
+    symbols: tuple[int, ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """The venue says that it will end this connection soon: open another."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """Understood and of no use (a heartbeat, a channel that brings nothing that we keep). `what` names it for the counters."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Not understood: counted and shown, its bytes are kept by the recorder."""
+
+    why: str
+
+
+Item = Plain | Subscribed | Refused | Send | Missed | Closing | Ignored | Unknown
+
+
+class Decoder(ABC):
+    """Reads the frames of one connection; keeps what that needs (sequences, channel numbers). Never raises on any bytes."""
+
+    @abstractmethod
+    def decode(self, raw: bytes, recv_ns: int) -> Sequence[Item]:
+        """What this frame says, at least one item."""
+
+
+class Venue(ABC):
+    """One venue for one run's symbols and streams."""
+
+    market: Market
+    native: bool = False
+    """True: the feed's compiled scanner reads market frames itself; the decoder sees only what `is_market_frame` denies."""
+
+    def __init__(self, symbols: Sequence[VenueSymbol], streams: Streams) -> None:
+        self.symbols: Final = tuple(symbols)
+        self.streams: Final = streams
+
+    @property
+    @abstractmethod
+    def limits(self) -> Limits:
+        """The venue's limits."""
+
+    @property
+    @abstractmethod
+    def stream_url(self) -> str:
+        """Base address of its market streams."""
+
+    @property
+    @abstractmethod
+    def rest_url(self) -> str:
+        """Base address of its REST interface."""
+
+    @abstractmethod
+    def connections(self) -> Sequence[ConnectionPlan]:
+        """How many connections and what each subscribes, within `limits`."""
+
+    @abstractmethod
+    def decoder(self) -> Decoder:
+        """A decoder for a new connection."""
+
+    @abstractmethod
+    def resubscribe(self, symbol: int) -> Sequence[bytes]:
+        """Messages that make the venue send the symbol's book anew within the stream; () where a snapshot comes by REST."""
+
+    @abstractmethod
+    def snapshot_request(self, symbol: int) -> RestRequest | None:
+        """How to fetch the symbol's book; None where it comes within the stream."""
+
+    @abstractmethod
+    def instruments_request(self) -> RestRequest:
+        """How to fetch the instruments' rules."""
+
+    @abstractmethod
+    def parse_instruments(self, raw: bytes) -> Mapping[str, InstrumentRules]:
+        """Rules by venue_name. Raises VenueError."""
+
+    def time_request(self) -> RestRequest | None:
+        """How to ask the venue's clock; None where it has none."""
+        return None
+
+    def parse_time(self, raw: bytes) -> int:
+        """The venue's clock, Unix ns. Raises VenueError."""
+        raise VenueError(f"{self.market.name.lower()} tells no time")
+
+    def ping_message(self, now_ns: int) -> bytes | None:
+        """An application-level ping, sent every `limits.ping_interval_s`; None: a WebSocket ping frame."""
+        return None
+
+    def is_market_frame(self, raw: bytes) -> bool:
+        """native venues: whether these bytes go straight to the feed."""
+        return False
+
+    def symbol_of(self, raw: bytes) -> int:
+        """native venues: index of the symbol that a market frame is about, -1 if it is none of ours. Cheap: it runs on every frame."""
+        return -1
