@@ -268,8 +268,10 @@ def load_profile(name_or_path: str | os.PathLike[str], overrides: Mapping[str, A
     reader = Reader(str(path))
     profile: Profile = reader.read(root, kind, "")
     _check_relations(profile, reader)
+    if profile.world == "record" and profile.source.kind != "live":
+        raise reader.fail("world", f"record, but source.kind is {profile.source.kind}", "write source.kind: live")
     _check_symbols(profile, reader)
-    return _resolve_files(profile, reader, path)
+    return _resolve_files(_resolve_markets(profile), reader, path)
 
 
 def _node(value: Any, key: str) -> Any:
@@ -295,6 +297,7 @@ _BELOW: Final[tuple[tuple[str, str, str], ...]] = (
     ("exchange.latency.entry_min_ms", "<=", "exchange.latency.entry_max_ms"),
     ("exchange.latency.response_min_ms", "<=", "exchange.latency.response_max_ms"),
     ("supervisor.backoff_min_ms", "<=", "supervisor.backoff_max_ms"),
+    ("live.backoff_min_ms", "<=", "live.backoff_max_ms"),
 )
 """Relations between limits; each is asserted of the defaults by a test."""
 
@@ -321,6 +324,8 @@ def _check_relations(profile: Profile, reader: Reader) -> None:
             raise reader.fail("source.files", "files are named but source.kind is generated", "write kind: recording")
         if not profile.symbols:
             raise reader.fail("symbols", "a generated market needs symbols", "write at least one, e.g. - name: BTCUSDT")
+    elif profile.source.kind == "live":
+        _check_live(profile, reader)
     elif not profile.source.files:
         raise reader.fail("source.files", "a recording needs at least one file", "name it here, or with --recording FILE")
     cores = profile.pipeline.cores
@@ -332,6 +337,37 @@ def _check_relations(profile: Profile, reader: Reader) -> None:
             if core not in here:
                 names = ", ".join(map(str, sorted(here)))
                 raise reader.fail(f"pipeline.cores[{n}]", f"core {core} cannot be used here", f"use of: {names}, or auto")
+
+
+def _check_live(profile: Profile, reader: Reader) -> None:
+    if profile.source.files:
+        raise reader.fail("source.files", "files are named but source.kind is live", "write kind: recording")
+    if profile.world == "replay":
+        raise reader.fail("world", "replay has no live source", "write world: paper, or source.kind: recording")
+    if not profile.symbols:
+        raise reader.fail("symbols", "live market data needs symbols", "write at least one, e.g. - name: BTCUSDT")
+    if not profile.live.venue:
+        raise reader.fail("live.venue", "it is empty", "write e.g. binance_spot")
+    seen: set[str] = set()
+    for n, endpoint in enumerate(profile.live.endpoints):
+        if not endpoint.venue or endpoint.venue in seen:
+            raise reader.fail(f"live.endpoints[{n}].venue", f"{endpoint.venue or 'nothing'} again or unnamed", "name each venue once")
+        seen.add(endpoint.venue)
+    names: dict[tuple[str, str], int] = {}
+    for n, s in enumerate(profile.symbols):
+        key = (s.market or profile.live.venue, s.venue_name or s.name)
+        if key in names:
+            raise reader.fail(f"symbols[{n}].venue_name", f"{key[1]} is already symbols[{names[key]}]", "name each symbol once")
+        names[key] = n
+
+
+def _resolve_markets(profile: Profile) -> Profile:
+    """Every symbol with its market and its venue's name."""
+    default = profile.live.venue if profile.source.kind == "live" else "binance_spot"
+    symbols = tuple(
+        msgspec.structs.replace(s, market=s.market or default, venue_name=s.venue_name or s.name) for s in profile.symbols
+    )
+    return msgspec.structs.replace(profile, symbols=symbols)
 
 
 def _check_symbols(profile: Profile, reader: Reader) -> None:
@@ -383,4 +419,7 @@ def _resolve_files(profile: Profile, reader: Reader, path: Path) -> Profile:
     if pipeline.journal_dir is not None:
         where = str(absolute(pipeline.journal_dir, "pipeline.journal_dir"))
         pipeline = msgspec.structs.replace(pipeline, journal_dir=where)
-    return msgspec.structs.replace(profile, source=source, pipeline=pipeline)
+    record = profile.record
+    if record.folder is not None:
+        record = msgspec.structs.replace(record, folder=str(absolute(record.folder, "record.folder")))
+    return msgspec.structs.replace(profile, source=source, pipeline=pipeline, record=record)

@@ -1,8 +1,8 @@
 """The feed stage: raw frames in, market and depth records out, each book provably right or marked stale.
 
-Sources: a staged recording (memory-mapped spool) or the embedded market generator; both give a venue's wire frames.
-The feed's only input is its source, and the place in it is part of its state: after a crash it goes on with the frame
-after its last checkpoint.
+Sources: a staged recording (memory-mapped spool), the embedded market generator, or the frames ring, into which the receiver
+writes what comes off the wire. The feed's only input is its source, and the place in it is part of its state: after a crash
+it goes on with the frame after its last checkpoint. What it wants of the venue (a snapshot) it says on the resync ring.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from procs.block import (
     R_LOW,
     R_SINCE,
     R_WAIT_NS,
+    in_ctl,
+    in_loc,
+    in_slots,
     out_ctl,
     out_loc,
     out_slots,
@@ -50,6 +53,8 @@ from procs.stage import (
     emit,
     emit_bare,
     emit_end,
+    in_recs,
+    in_row,
     own,
     own_words,
     scratch,
@@ -58,14 +63,14 @@ from procs.warm import warm_stage
 from ringbuf.intrinsics import bytes_at, load_acquire, mono_ns, store_release, words_at
 from ringbuf.jit import Words, kernel
 from ringbuf.layout import CAPACITY, WATERMARK
-from ringbuf.ring import O_KNOWN, O_TAIL, note_full, room
+from ringbuf.ring import I_HEAD, O_KNOWN, O_TAIL, note_full, ready, room
 from sim import market_generator, spool
 from sim.market_generator import GEN_GLOBAL, GEN_PARAMS, GEN_STATE
 from trading import market
 from trading.instruments import INSTRUMENT
 from trading.jit import Bytes
 from trading.market import FEED_GLOBAL, FEED_PARAMS, FEED_STATE
-from trading.records import DEPTH_RECORD, MARKET_RECORD, TS_END, words
+from trading.records import DEPTH_RECORD, FRAME_RECORD, MARKET_RECORD, RESYNC_RECORD, TS_END, Kind, words
 
 NAME: Final = "feed"
 FRAME_BUFFER: Final = market_generator.MAX_FRAME_BYTES
@@ -76,9 +81,15 @@ assert topology.RING["depth"].burst >= market.MAX_DEPTH_OUT
 assert topology.RING["market"].burst >= market.MAX_MARKET_OUT
 MARKET_WIDTH: Final = words(MARKET_RECORD)
 DEPTH_WIDTH: Final = words(DEPTH_RECORD)
+RESYNC_WIDTH: Final = words(RESYNC_RECORD)
+K_FRAME, K_LINE_UP, K_LINE_DOWN, K_LOST = int(Kind.FRAME), int(Kind.LINE_UP), int(Kind.LINE_DOWN), int(Kind.LOST)
+K_WANT_SNAPSHOT, K_ODD_FRAME = int(Kind.WANT_SNAPSHOT), int(Kind.ODD_FRAME)
 # the stage's own arrays
 STATE, GLOB, PARAMS, INSTRUMENTS, SOURCE, SOURCE_SETTINGS, GEN, GEN_GLOB, GEN_SETTINGS = 0, 1, 2, 3, 4, 5, 6, 7, 8
-SPOOL, FRAME_BYTES, WHERE, MARKET_OUT, DEPTH_OUT = 9, 10, 11, 12, 13
+SPOOL, FRAME_BYTES, WHERE, MARKET_OUT, DEPTH_OUT, ARENA, RESYNC_OUT = 9, 10, 11, 12, 13, 14, 15
+FRAMES: Final = 0  # the input
+
+GENERATED, SPOOLED, WIRED = 0, 1, 2  # kinds of source
 
 SOURCE_STATE: Final = np.dtype(
     [
@@ -92,7 +103,7 @@ SOURCE_STATE: Final = np.dtype(
     ],
     align=True,
 )
-SOURCE_PARAMS: Final = np.dtype([("generated", "i8"), ("speed", "f8"), ("expected", "i8")], align=True)
+SOURCE_PARAMS: Final = np.dtype([("kind", "i8"), ("speed", "f8"), ("expected", "i8")], align=True)
 
 
 def state_spec(symbols: int) -> StateSpec:
@@ -122,10 +133,12 @@ def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     params = market.make_params()
     market.init(kept["state"], kept["glob"], plan.instruments, params)
     source_params = np.zeros(1, SOURCE_PARAMS)
-    source_params[0]["generated"], source_params[0]["speed"] = plan.spool is None, plan.speed
+    generated = plan.spool is None and not plan.live
+    source_params[0]["kind"] = WIRED if plan.live else GENERATED if generated else SPOOLED
+    source_params[0]["speed"] = 0.0 if plan.live else plan.speed
     source_params[0]["expected"] = plan.frames
     gen_params = market_generator.make_params(plan.generator, plan.instruments)
-    if plan.spool is None:
+    if generated:
         market_generator.init(kept["gen_state"], kept["gen_glob"], gen_params, plan.instruments)
     bound.give(
         kept["state"],
@@ -142,6 +155,8 @@ def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
         np.zeros(spool.OUT_WORDS, np.int64),
         scratch(MARKET_RECORD, market.MAX_MARKET_OUT),
         scratch(DEPTH_RECORD, market.MAX_DEPTH_OUT),
+        world.arena if world.arena is not None else np.zeros(64, np.uint8),
+        scratch(RESYNC_RECORD, 1),
     )
     return bound
 
@@ -162,7 +177,11 @@ def _next_time(b: Words) -> int:
     src = own(b, SOURCE, SOURCE_STATE)[0]
     if src.exhausted != 0:
         return TS_END
-    if own(b, SOURCE_SETTINGS, SOURCE_PARAMS)[0].generated != 0:
+    kind = own(b, SOURCE_SETTINGS, SOURCE_PARAMS)[0].kind
+    if kind == WIRED:
+        ctl, slots, head = in_ctl(b, FRAMES), in_slots(b, FRAMES), in_loc(b, FRAMES)[I_HEAD]
+        return slots[head & (ctl[CAPACITY] - 1), 0] if ready(ctl, slots, head) else TS_END
+    if kind == GENERATED:
         due = own(b, GEN_GLOB, GEN_GLOBAL)[0].next_ts_ns
         return due if 0 < due < TS_END else TS_END
     where = _where(b)
@@ -172,26 +191,9 @@ def _next_time(b: Words) -> int:
 
 
 @kernel
-def _consume(b: Words, ts_ns: int, origin: int) -> None:
-    """Decode one frame and publish what it says."""
-    src = own(b, SOURCE, SOURCE_STATE)[0]
-    instruments = own(b, INSTRUMENTS, INSTRUMENT)
-    if own(b, SOURCE_SETTINGS, SOURCE_PARAMS)[0].generated != 0:
-        gen = own(b, GEN_GLOB, GEN_GLOBAL)
-        raw = _bytes(b, FRAME_BYTES)
-        start = 0
-        end = market_generator.next_frame(own(b, GEN, GEN_STATE), gen, own(b, GEN_SETTINGS, GEN_PARAMS), instruments, raw)
-        recv, symbol = gen[0].recv_ns, gen[0].symbol
-        if end == 0:
-            src.exhausted = 1
-            return
-    else:
-        raw, where = _bytes(b, SPOOL), _where(b)
-        src.offset = spool.next_frame(raw, src.offset, where)
-        recv, symbol = where[spool.OUT_RECV_NS], where[spool.OUT_SYMBOL]
-        start, end = where[spool.OUT_START], where[spool.OUT_END]
-    glob = own(b, GLOB, FEED_GLOBAL)
-    m = market.on_frame(
+def _fold_frame(b: Words, raw: Bytes, start: int, end: int, ts_ns: int, recv: int, symbol: int) -> int:
+    """Fold one frame's bytes; how many market records it made."""
+    return market.on_frame(
         raw,
         start,
         end,
@@ -199,19 +201,83 @@ def _consume(b: Words, ts_ns: int, origin: int) -> None:
         recv,
         symbol,
         own(b, STATE, FEED_STATE),
-        glob,
+        own(b, GLOB, FEED_GLOBAL),
         own(b, PARAMS, FEED_PARAMS),
-        instruments,
+        own(b, INSTRUMENTS, INSTRUMENT),
         own(b, MARKET_OUT, MARKET_RECORD),
         own(b, DEPTH_OUT, DEPTH_RECORD),
     )
+
+
+@kernel
+def _take_wired(b: Words, ts_ns: int) -> int:
+    """Fold the next record of the frames ring: bytes in the arena, or an event of a line. The ring's memory is checked."""
+    state, glob, params = own(b, STATE, FEED_STATE), own(b, GLOB, FEED_GLOBAL), own(b, PARAMS, FEED_PARAMS)
+    market_out, depth_out = own(b, MARKET_OUT, MARKET_RECORD), own(b, DEPTH_OUT, DEPTH_RECORD)
+    record = in_recs(b, FRAMES, FRAME_RECORD)[in_row(b, FRAMES)]
+    kind, symbol, line, recv = record.kind, record.symbol, record.flags, record.ts_ns
+    known = 0 <= symbol < state.shape[0]
+    glob[0].n_depth = 0
+    glob[0].want_symbol = -1
+    glob[0].odd = 0
+    m = 0
+    if kind == K_FRAME:
+        arena = _bytes(b, ARENA)
+        at, length = record.at, record.length
+        if 0 <= at and 0 <= length and length <= arena.shape[0] and at <= arena.shape[0] - length:
+            m = _fold_frame(b, arena, at, at + length, ts_ns, recv, symbol)
+            own(b, SOURCE, SOURCE_STATE)[0].bytes += length
+    elif known and (kind == K_LINE_UP or kind == K_LINE_DOWN):
+        up = 1 if kind == K_LINE_UP else 0
+        m = market.on_line(symbol, line, up, ts_ns, recv, state, glob, params, market_out, depth_out)
+    elif known and kind == K_LOST:
+        m = market.on_lost(symbol, ts_ns, recv, state, glob, params, market_out, depth_out)
+    return m
+
+
+@kernel
+def _ask(b: Words, kind: int, symbol: int, reason: int, update_id: int, ts_ns: int) -> None:
+    row = own(b, RESYNC_OUT, RESYNC_RECORD)[0]
+    row.ts_ns, row.kind, row.symbol, row.flags = ts_ns, kind, symbol, 0
+    row.reason, row.update_id = reason, update_id
+    emit_bare(b, RESYNC, own_words(b, RESYNC_OUT, RESYNC_WIDTH), 0, FRAME, own(b, SOURCE, SOURCE_STATE)[0].frames)
+
+
+@kernel
+def _consume(b: Words, ts_ns: int, origin: int) -> None:
+    """Decode one frame and publish what it says."""
+    src = own(b, SOURCE, SOURCE_STATE)[0]
+    glob = own(b, GLOB, FEED_GLOBAL)
+    kind = own(b, SOURCE_SETTINGS, SOURCE_PARAMS)[0].kind
+    if kind == WIRED:
+        origin = in_recs(b, FRAMES, FRAME_RECORD)[in_row(b, FRAMES)].ts_origin_mono_ns
+        m = _take_wired(b, ts_ns)
+        if glob[0].odd != 0:
+            _ask(b, K_ODD_FRAME, glob[0].symbol, 0, in_loc(b, FRAMES)[I_HEAD], ts_ns)
+        in_loc(b, FRAMES)[I_HEAD] += 1
+    elif kind == GENERATED:
+        gen = own(b, GEN_GLOB, GEN_GLOBAL)
+        raw, instruments = _bytes(b, FRAME_BYTES), own(b, INSTRUMENTS, INSTRUMENT)
+        end = market_generator.next_frame(own(b, GEN, GEN_STATE), gen, own(b, GEN_SETTINGS, GEN_PARAMS), instruments, raw)
+        if end == 0:
+            src.exhausted = 1
+            return
+        src.bytes += end
+        m = _fold_frame(b, raw, 0, end, ts_ns, gen[0].recv_ns, gen[0].symbol)
+    else:
+        raw, where = _bytes(b, SPOOL), _where(b)
+        src.offset = spool.next_frame(raw, src.offset, where)
+        start, end = where[spool.OUT_START], where[spool.OUT_END]
+        src.bytes += end - start
+        m = _fold_frame(b, raw, start, end, ts_ns, where[spool.OUT_RECV_NS], where[spool.OUT_SYMBOL])
     for k in range(glob[0].n_depth):
         emit_bare(b, DEPTH, own_words(b, DEPTH_OUT, DEPTH_WIDTH), k, FRAME, src.frames)
     now = mono_ns()
     for k in range(m):
         emit(b, MARKET, own_words(b, MARKET_OUT, MARKET_WIDTH), k, FRAME, src.frames, origin, now)
+    if kind == WIRED and glob[0].want_symbol >= 0:
+        _ask(b, K_WANT_SNAPSHOT, glob[0].want_symbol, glob[0].want_reason, glob[0].want_update_id, ts_ns)
     src.frames += 1
-    src.bytes += end - start
     src.last_ns = ts_ns
     registers(b)[R_SINCE] += 1
 
@@ -230,7 +296,8 @@ def _end(b: Words) -> None:
     src, reg, ts_ns = own(b, SOURCE, SOURCE_STATE)[0], registers(b), _end_time(b)
     emit_end(b, DEPTH, ts_ns, FRAME, src.frames)
     emit_end(b, MARKET, ts_ns, FRAME, src.frames)
-    emit_end(b, RESYNC, ts_ns, FRAME, src.frames)
+    if own(b, SOURCE_SETTINGS, SOURCE_PARAMS)[0].kind == WIRED:
+        emit_end(b, RESYNC, ts_ns, FRAME, src.frames)
     reg[R_LOW] = TS_END
     reg[R_DONE] = 1
     reg[R_SINCE] += 1
@@ -278,6 +345,16 @@ def poll(b: Words) -> int:
     reg[R_WAIT_NS] = b[IDLE_NS]
     while work < POLL_FRAMES and reg[R_DONE] == 0 and _has_room(b):
         recv = _next_time(b)
+        wired = own(b, SOURCE_SETTINGS, SOURCE_PARAMS)[0].kind == WIRED
+        if recv >= TS_END and wired and not _draining(b):
+            # nothing there: what the receiver promises is how far the others may go
+            low = max(load_acquire(in_ctl(b, FRAMES), WATERMARK), src.last_ns + 1)
+            if ready(in_ctl(b, FRAMES), in_slots(b, FRAMES), in_loc(b, FRAMES)[I_HEAD]):
+                continue
+            if src.frames > 0 and low > reg[R_LOW]:
+                reg[R_LOW] = low
+                flush_outputs(b)
+            break
         if recv >= TS_END or _draining(b):
             _end(b)
             flush_outputs(b)

@@ -3,6 +3,7 @@
     /scalper.<instance>.board            doorbells, commands, counters, histograms
     /scalper.<instance>.ring.<ring>      one a ring of the topology
     /scalper.<instance>.fold.<stage>     checkpoints of one stage
+    /scalper.<instance>.arena            bytes of the frames that came off the wire; only where sockets are the source
 
 Nothing here needs numba: the supervisor and the command line stay small. A ring's pages lie on the NUMA node of the
 process that reads it most: its first reader's core decides.
@@ -15,12 +16,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from procs import board, topology
 from procs.board import Words
 from procs.topology import Ring
 from ringbuf import layout
 from shm import numa
-from shm.errors import SegmentError
+from shm.errors import SegmentError, SegmentMissing
 from shm.layout import SegmentKind
 from shm.segment import Segment
 from trading.records import layout_hash
@@ -28,6 +32,11 @@ from trading.records import layout_hash
 KIND_BOARD: Final = int(SegmentKind.CONTROL)
 KIND_RING: Final = int(SegmentKind.RING)
 KIND_FOLD: Final = int(SegmentKind.STATE)
+KIND_ARENA: Final = int(SegmentKind.ARENA)
+
+ARENA_LAYOUT: Final = 1
+ARENA_PADDING: Final = 64
+"""Bytes behind the arena's end that may be read: the scanner takes eight at a time."""
 
 BOARD_LAYOUT: Final = board.BOARD_WORDS * 1000 + board.PAGE_WORDS
 """The board's layout in one number: it changes when a page grows."""
@@ -77,6 +86,12 @@ class Memory:
         """A ring's payload words."""
         return self.segments[ring_segment(name)].words
 
+    @property
+    def arena(self) -> npt.NDArray[np.uint8] | None:
+        """The frames' bytes, ARENA_PADDING at the end included; None where no socket is the source."""
+        segment = self.segments.get("arena")
+        return None if segment is None else segment.words.view(np.uint8)
+
     def close(self) -> None:
         """Let go of the memory; the segments stay."""
         for segment in self.segments.values():
@@ -111,9 +126,10 @@ def format_ring(words: Words, entry: Ring, *, without: Sequence[str] = ()) -> No
 
 
 def create(
-    instance: str, placement: Placement, *, journal: bool = True, stages: Sequence[str] = topology.start_order()
+    instance: str, placement: Placement, *, journal: bool = True, stages: Sequence[str] = topology.start_order(), arena_bytes: int = 0
 ) -> Memory:
-    """Make all segments of an instance; on any failure none is left. Readers that are not among `stages` gate nobody.
+    """Make all segments of an instance; on any failure none is left. Readers that are not among `stages` gate nobody. `arena_bytes`
+    is the room for frames off the wire, 0 for none.
 
     A stage makes its own checkpoints' segment, whose size only its code knows. Raises shm.errors.SegmentError: another
     living pipeline of that name, no room, no permission.
@@ -137,6 +153,9 @@ def create(
                 placement.node(entry.readers[0]),
             )
             format_ring(memory.ring(entry.name), entry, without=absent)
+        if arena_bytes:
+            payload = -(-(arena_bytes + ARENA_PADDING) // 8) * 8
+            memory.segments["arena"] = _make(instance, "arena", payload, ARENA_LAYOUT, KIND_ARENA, 0, placement, None)
     except BaseException:
         memory.destroy()
         raise
@@ -178,6 +197,11 @@ def attach(instance: str, *, rings: tuple[str, ...] | None = None, readonly: boo
             memory.segments[what] = Segment.attach(
                 segment_name(instance, what), layout_hash=layout_hash(entry.record), kind=KIND_RING, readonly=readonly
             )
+        if rings is None:
+            with contextlib.suppress(SegmentMissing):
+                memory.segments["arena"] = Segment.attach(
+                    segment_name(instance, "arena"), layout_hash=ARENA_LAYOUT, kind=KIND_ARENA, readonly=readonly
+                )
     except BaseException:
         memory.close()
         raise

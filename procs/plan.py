@@ -39,6 +39,7 @@ class Plan:
     spool: Path | None
     speed: float  # 0: as fast as it goes
     frames: int  # in the recording; 0: no end known
+    live: bool = False  # frames come over the frames ring
 
     @property
     def symbols(self) -> int:
@@ -71,6 +72,7 @@ def plan_of(profile: Profile, recording: StagedRecording | None = None) -> Plan:
         spool=recording.path if recording is not None else None,
         speed=speed,
         frames=recording.n_frames if recording is not None else 0,
+        live=profile.source.kind == "live",
     )
 
 

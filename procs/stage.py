@@ -90,6 +90,7 @@ class World:
     rings: Mapping[str, Words]
     board: Words
     checkpoints: Mapping[str, Words]
+    arena: npt.NDArray[np.uint8] | None = None  # bytes of the frames off the wire
 
 
 @dataclass(slots=True)

@@ -134,7 +134,7 @@ RINGS: Final = (
         "what came off the wire; the bytes lie in an arena",
         full="drop",
     ),
-    Ring(15, "resync", records.RESYNC_RECORD, "feed", ("receiver", "recorder"), 4096, "snapshots that the feed wants", timed=False),
+    Ring(15, "resync", records.RESYNC_RECORD, "feed", ("receiver", "recorder"), 4096, "snapshots that the feed wants", burst=2, timed=False),
 )
 
 _FEEDBACK: Final = ("reports", "executions")
@@ -168,6 +168,9 @@ def stage_id(name: str) -> int:
     return SUPERVISOR_ID if name == "supervisor" else STAGE[name].stage_id
 
 
+LIVE: Final = ("receiver", "frames", "resync")
+"""The stage and the rings that only sockets as a source bring to life."""
+
 TRADING: Final = ("exchange", "router", "risk", "quoter", "features")
 """The stages that a world without decisions (`record`) does without."""
 
@@ -175,6 +178,16 @@ TRADING: Final = ("exchange", "router", "risk", "quoter", "features")
 def start_order(live: bool = False, trading: bool = True) -> tuple[str, ...]:
     """The stages that run, readers before writers as far as the cycle allows: the recorder first, feed and receiver last."""
     return ("recorder", *(TRADING if trading else ()), "feed", *(("receiver",) if live else ()))
+
+
+def rings(live: bool = False) -> tuple[Ring, ...]:
+    """The rings that carry something."""
+    return tuple(ring for ring in RINGS if live or ring.name not in LIVE)
+
+
+def stages(live: bool = False) -> tuple[Stage, ...]:
+    """The stages that may run, in the order of the table."""
+    return tuple(stage for stage in STAGES if live or stage.name not in LIVE)
 
 
 def diagram(kind: str = "mermaid") -> str:

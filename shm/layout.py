@@ -56,6 +56,7 @@ class SegmentKind(IntEnum):
     COUNTERS = 3
     HISTOGRAMS = 4
     CONTROL = 5
+    ARENA = 6  # bytes that records of a ring point into
 
 
 OWNER: Final = np.dtype(

@@ -63,9 +63,9 @@ def test_every_line_of_the_view_fits(width: int, height: int) -> None:
 def test_the_view_shows_what_matters() -> None:
     """Stages, rings with tail and head, the book, the position and its profit are on one wide frame."""
     text = "\n".join(frame(_view(), 200, 0, plain))
-    for stage in topology.STAGES:
+    for stage in topology.stages():
         assert stage.name in text
-    for ring in topology.RINGS:
+    for ring in topology.rings():
         assert ring.name in text
     for words in ("TAIL (WRITE)", "HEAD (READ)", "60,000.00", "60,002.00", "+0.01000", "7 of 7 times", " 50.0%"):
         assert words in text, words

@@ -85,7 +85,13 @@ BAD: list[tuple[str, str | bytes, int, str, str, str]] = [
     ("yes", GOOD + "quoting: {enabled: yes}\n", 3, "quoting.enabled", "yes is not true or false", "write true or false"),
     ("1 for true", GOOD + "quoting: {enabled: 1}\n", 3, "quoting.enabled", "1 is not true or false", "write true or false"),
     ("wrong choice", GOOD + "pipeline: {wait: spn}\n", 3, "pipeline.wait", "spn is not auto or block", "did you mean 'spin'?"),
-    ("wrong world", GOOD + "world: live\n", 3, "world", "live is not paper or replay", "write paper or replay"),
+    ("wrong world", GOOD + "world: live\n", 3, "world", "live is not paper or record or replay", "write paper or"),
+    ("live, replayed", GOOD + "world: replay\nsource: {kind: live}\n", 3, "world", "replay has no live source", "write world: paper"),
+    ("record what", GOOD + "world: record\n", 3, "world", "record, but source.kind is generated", "write source.kind: live"),
+    ("live files", GOOD + "source: {kind: live, files: [a]}\n", 3, "source.files", "files are named", "kind: recording"),
+    ("no such venue", GOOD + "live: {venue: mtgox}\n", 3, "live.venue", "mtgox is not allowed", "binance_spot"),
+    ("a venue twice", GOOD + "source: {kind: live}\nlive: {endpoints: [{venue: okx}, {venue: okx}]}\n", 4, "live.endpoints[1].venue",
+     "okx again", "name each venue once"),
     ("speed 0", GOOD + "source: {speed: 0}\n", 3, "source.speed", "0 is out of range", "greater than 0"),
     ("speed in words", GOOD + "source: {speed: fast}\n", 3, "source.speed", "fast is not max or a number", "write max or"),
     ("speed nan", GOOD + "source: {speed: .nan}\n", 3, "source.speed", "not a finite number", "greater than 0"),
@@ -231,7 +237,7 @@ def test_symbols_are_instruments() -> None:
     """SymbolSettings has Instrument's fields, order and defaults, and converts."""
     from trading.instruments import Instrument, Market, instrument_table
 
-    ours = {f.name: f.default for f in msgspec.structs.fields(config.SymbolSettings)}
+    ours = {f.name: f.default for f in msgspec.structs.fields(config.SymbolSettings) if f.name != "venue_name"}
     theirs = {f.name: f.default for f in dataclasses.fields(Instrument)}
     assert list(ours) == list(theirs)
     assert {k: v for k, v in ours.items() if k not in ("name", "market")} == {

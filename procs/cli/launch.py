@@ -65,7 +65,7 @@ class Instance:
     @property
     def runtime(self) -> Mapping[str, Any]:
         """What `run_stage` gets besides the supervisor's own entries."""
-        return {"spool": self.spool, "cores": self._cores, "journal_dir": self.journal_dir, "live": False}
+        return {"spool": self.spool, "cores": self._cores, "journal_dir": self.journal_dir, "live": False, "stages": self._names}
 
     def create(self) -> None:
         """Segments and board; first what a dead run of this name left goes. Raises OSError with a sentence."""
@@ -76,6 +76,7 @@ class Instance:
             Placement(wish.numa, wish.huge_pages, wish.lock_memory, self._cores),
             journal=wish.journal,
             stages=self._names,
+            arena_bytes=self.profile.live.arena_mb << 20 if self.profile.source.kind == "live" else 0,
         )
 
     def destroy(self) -> None:

@@ -1,6 +1,7 @@
 """Turning recordings into a spool, in a process of its own: it needs numba, and the supervisor must stay small.
 
     python -m procs.cli.staging SPOOL FILE...        one JSON line a step of progress, the last one is the result
+    python -m procs.cli.staging --rules              a profile on stdin, the same with the venues' rules on stdout
 
 `stage_apart` runs that and gives the symbols found, which are kept beside the spool's path in the run's notes.
 """
@@ -18,6 +19,7 @@ from typing import Any
 
 from procs import rundir
 from procs.cli.outcome import FAILED, USAGE, CliError
+from procs.config import Profile, profile_from_json, profile_json
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,8 +59,45 @@ def stage_apart(files: Sequence[str], spool: Path, tell: Callable[[int, int], No
     raise CliError(f"the recordings could not be staged ({last}): run `scalperctl doctor`", FAILED)
 
 
+def rules_apart(profile: Profile) -> Profile:
+    """The profile with its symbols' ticks, lots and limits as their venues state them; asked for in a child process.
+
+    Raises CliError with the receiver's own sentence (an unknown symbol, a host that cannot be reached).
+    """
+    environment = {**child_environment(), "NUMBA_CACHE_DIR": str(rundir.numba_cache_dir())}
+    command = [sys.executable, "-m", "procs.cli.staging", "--rules"]
+    child = subprocess.run(command, input=profile_json(profile), capture_output=True, env=environment)
+    lines = child.stdout.decode("utf-8", "replace").splitlines()
+    said = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+    if child.returncode == 0 and "profile" in said:
+        return profile_from_json(said["profile"])
+    if "problem" in said:
+        raise CliError(said["problem"], int(said["code"]))
+    complaint = child.stderr.decode("utf-8", "replace").strip().splitlines()
+    last = complaint[-1] if complaint else f"exit code {child.returncode}"
+    raise CliError(f"the venue's rules could not be fetched ({last}): run `scalperctl doctor`", FAILED)
+
+
+def _rules() -> int:
+    """The child that asks venues."""
+    from procs.receiver.rest import VenueUnreachable
+    from procs.receiver.rules import fetch_rules
+    from trading.venues.protocol import VenueError
+
+    try:
+        resolved = fetch_rules(profile_from_json(sys.stdin.buffer.read()))
+    except (VenueError, VenueUnreachable) as error:
+        code = USAGE if isinstance(error, VenueError) else FAILED
+        print(json.dumps({"problem": str(error), "code": code}), flush=True)
+        return code
+    print(json.dumps({"profile": profile_json(resolved).decode()}), flush=True)
+    return 0
+
+
 def main() -> int:
     """The child."""
+    if sys.argv[1:] == ["--rules"]:
+        return _rules()
     from sim.recording import RecordingError, stage
 
     shown = -1

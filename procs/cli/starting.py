@@ -23,13 +23,16 @@ from procs import rundir
 from procs.cli import figures, last_run, latencies, running
 from procs.cli.launch import Instance
 from procs.cli.outcome import ALREADY_RUNNING, FAILED, INTERRUPTED, OK, UNHEALTHY, USAGE, CliError
-from procs.cli.staging import child_environment, stage_apart
+from procs.cli.staging import child_environment, rules_apart, stage_apart
 from procs.cli.table import clean_text, paint_for, span
 from procs.config import Profile, profile_json
 from procs.pipeline import Memory
 
 LOG: Final = "supervisor.log"
-MARKETS: Final = {"binance_spot": 1, "binance_usdm": 2}  # trading.instruments.Market, which needs numba
+MARKETS: Final = {
+    "binance_spot": 1, "binance_usdm": 2, "bybit": 3, "okx": 4, "kraken": 5, "coinbase": 6, "deribit": 7, "ccxt": 8,
+}  # fmt: skip
+"""trading.instruments.Market, which needs numba."""
 POLL_S: Final = 0.05
 
 
@@ -73,7 +76,7 @@ def refuse_other_market(profile: Profile, symbols: Sequence[Mapping[str, Any]]) 
     known = {symbol.name: symbol.market for symbol in profile.symbols}
     for entry in symbols:
         market = known.get(entry["name"])
-        if market is not None and MARKETS[market] != entry["market"]:
+        if market is not None and MARKETS[market.partition(":")[0]] != entry["market"]:
             raise CliError(
                 f"{entry['name']}: the profile says {market}, the recording's frames are of the other market: "
                 "correct `market:` or remove the symbol from the profile",
@@ -132,6 +135,9 @@ def foreground(profile: Profile) -> int:
             symbols = stage_apart(profile.source.files, spool, lambda done, total: log.info("staging", done=done, total=total))
             refuse_other_market(profile, symbols)
             log.info("staged", symbols=[entry["name"] for entry in symbols], frames=sum(e["n_frames"] for e in symbols))
+        elif profile.source.kind == "live" and profile.live.fetch_rules:
+            log.info("fetching rules", symbols=[symbol.name for symbol in profile.symbols])
+            profile = rules_apart(profile)
         journals = journal_folder_for(profile, started)
         running.write_note(notes, {"pid": os.getpid(), "journal_dir": str(journals), "spool": str(spool) if symbols else None})
         instance = Instance(profile, str(journals), str(spool) if symbols else None, at_end)
@@ -185,6 +191,8 @@ def step_of(line: str) -> str:
     match said.get("event"):
         case "staging":
             return f"reading the recordings: {said['done'] * 100 // max(said['total'], 1)}%"
+        case "fetching rules":
+            return f"asking the venue for the rules of {', '.join(said['symbols'])}"
         case "staged":
             return f"staged {said['frames']:,} frames of {', '.join(said['symbols'])}"
         case "waiting":
