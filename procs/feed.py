@@ -55,6 +55,7 @@ from procs.stage import (
     emit_end,
     in_recs,
     in_row,
+    note_latency,
     own,
     own_words,
     scratch,
@@ -255,6 +256,7 @@ def _consume(b: Words, ts_ns: int, origin: int) -> None:
         if glob[0].odd != 0:
             _ask(b, K_ODD_FRAME, glob[0].symbol, 0, in_loc(b, FRAMES)[I_HEAD], ts_ns)
         in_loc(b, FRAMES)[I_HEAD] += 1
+        note_latency(b, origin, origin, mono_ns())
     elif kind == GENERATED:
         gen = own(b, GEN_GLOB, GEN_GLOBAL)
         raw, instruments = _bytes(b, FRAME_BYTES), own(b, INSTRUMENTS, INSTRUMENT)

@@ -98,5 +98,7 @@ def hops(words: Words) -> list[Hop]:
     for stage in topology.STAGES:
         if stage.hot and stage.inputs:
             hop, origin = histograms(words, stage.name)
+            if all(name in topology.LIVE for name in stage.inputs) and not hop[W_BUCKETS:].any():
+                continue  # the feed of a world without sockets
             found.append(Hop(stage=stage.name, inputs=list(stage.inputs), hop=spread(hop), origin=spread(origin)))
     return found
