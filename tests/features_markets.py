@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from trading import features
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Recs, kernel
 from trading.records import LEVELS, MARKET_RECORD, REPORT_RECORD, ExecType, Flag, Kind
+from trading.settings import Strategy
 
 T0 = 1_723_161_254_000_000_000
 BTC = Instrument("BTCUSDT")
@@ -45,6 +47,7 @@ def random_walk(
     mid = [start_ticks + 40 * s for s in range(symbols)]
     pressure = [0.0] * symbols
     stale_left = [0] * symbols
+    last: list[Any] = [None] * symbols
     for i in range(records):
         ts += 1 + int(rng.exponential(mean_ns))
         if gap_every and rng.random() < 1 / gap_every:
@@ -67,11 +70,16 @@ def random_walk(
         draw = rng.random()
         if draw < 0.4:
             r["kind"] = Kind.TRADE
+            if last[s] is not None:  # a print does not change the book
+                for name in ("bid_ticks", "bid_lots", "ask_ticks", "ask_lots"):
+                    r[name] = last[s][name]
+                bid, ask = int(r["bid_ticks"][0]), int(r["ask_ticks"][0])
             sell = rng.random() < 0.5 - 0.4 * tilt
             r["price_ticks"], r["qty_lots"] = (bid if sell else ask), 1 + int(rng.exponential(2e6))
             r["flags"] |= Flag.AGGRESSOR_SELL if sell else 0
         else:
             r["kind"] = Kind.BBO if draw < 0.8 else Kind.DEPTH
+        last[s] = r
         if stale_left[s]:
             stale_left[s] -= 1
             r["flags"] &= ~int(Flag.BOOK_VALID)
@@ -191,3 +199,12 @@ def drive_features(recs: Recs, on_market: Any, world: tuple[Recs, ...], out: Rec
     for i in range(start, stop):
         assert on_market(recs, i, state, glob, params, instruments, out, i) == 1
         _strengths(state, int(recs["symbol"][i]), strengths[i])
+
+
+def start_features(strategy: Strategy, symbols: int = 1) -> tuple[Recs, Recs, Recs, Recs]:
+    """State, global, params and instruments of the features before the first record."""
+    instruments = table(symbols)
+    params = features.make_params(strategy, instruments)
+    state, glob = np.zeros(symbols, features.FEATURE_STATE), np.zeros(1, features.FEATURE_GLOBAL)
+    features.init(state, glob, params, instruments)
+    return state, glob, params, instruments

@@ -140,6 +140,20 @@ def read_recording(folder: Path, names: tuple[str, ...]) -> tuple[list[bytes], n
     return frames, np.array(recv, np.int64)
 
 
+def market_records(recording: tuple[Instrument, tuple[str, ...], int], folder: Path) -> np.ndarray:
+    """MARKET_RECORDs of a row of RECORDINGS, through the real feed."""
+    instrument, files, _ = recording
+    frames, recv = read_recording(folder, files)
+    ends = np.cumsum([len(f) for f in frames])
+    spans = np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1).astype(np.int64)
+    buf = np.frombuffer(b"".join(frames), np.uint8).copy()
+    feed = Feed(instrument)
+    log, depth_log = np.zeros(len(frames), MARKET_RECORD), np.zeros(1_000_000, DEPTH_RECORD)
+    counts = np.zeros((len(frames), 2), np.int64)
+    arrays = (feed.state, feed.glob, feed.params, feed.table, feed.out, feed.rows, log, depth_log, counts)
+    return log[: fold_frames(buf, spans, recv, 0, *arrays)]
+
+
 class PlainSide:
     """A side as a dict and a sorted list of keys (asks: ticks, bids: minus ticks)."""
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from procs import config
 from procs.config import ConfigError, Profile, load_profile, parse_override, profile_from_json, profile_json
 from procs.strict_yaml import MAX_ALIASES, MAX_BYTES, MAX_DEPTH
+from trading.settings import Weights
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -129,7 +130,7 @@ BAD: list[tuple[str, str | bytes, int, str, str, str]] = [
     ("order above position", GOOD + "risk: {max_order_notional: 3e4}\n", 3, "risk.max_order_notional", "is 30000.0", "at most"),
     (
         "no weights",
-        GOOD + "weights: {book_imbalance: 0, micro_trend: 0, ema_cross: 0, spread: 0}\n",
+        GOOD + "weights: {" + ", ".join(f"{k}: 0" for k in Weights.__struct_fields__) + "}\n",
         3,
         "weights",
         "every",

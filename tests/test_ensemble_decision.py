@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trading.ensemble import GATE_SENTENCES, Gate, combine, first_gate, microstructure_score, urgency, wanted_side
+from trading.ensemble import GATE_SENTENCES, Gate, combine, first_gate, urgency, wanted_side
 from trading.records import MAX_SIGNALS, Side
-from trading.signals import N_SIGNALS, SIGNALS, Signal
+from trading.signals import N_SIGNALS, SIGNALS, Signal, Voice
 
 ALL = (1 << N_SIGNALS) - 1
 WEIGHTS = np.zeros(MAX_SIGNALS)
-WEIGHTS[:4] = 1.0, 1.0, 1.0, 0.5
+WEIGHTS[:N_SIGNALS] = 0.5
+WEIGHTS[:3] = 1.0
+MASKS = [sum(1 << s.signal for s in SIGNALS if s.voice == voice) for voice in (Voice.STANDING, Voice.CONFIRMING)]
+FIRST_FOUR = 0b1111
 
 grid = st.integers(-8, 8).map(lambda n: n / 8)  # binary fractions: sums are exact, so ties are ties
 strengths = st.lists(grid, min_size=N_SIGNALS, max_size=N_SIGNALS)
@@ -27,7 +30,7 @@ def vote(values: list[float], mask: int = ALL) -> tuple[float, float, int, int]:
     """`combine` of a list of strengths under WEIGHTS."""
     padded = np.zeros(MAX_SIGNALS)
     padded[: len(values)] = values
-    score, confidence, active, reason = combine(padded, WEIGHTS, mask)
+    score, confidence, active, reason = combine(padded, WEIGHTS, mask, *MASKS)
     return score, confidence, active, reason
 
 
@@ -50,8 +53,8 @@ def vote(values: list[float], mask: int = ALL) -> tuple[float, float, int, int]:
     ],
 )
 def test_examples_worked_by_hand(values: list[float], score: float, confidence: float, active: int, reason: int) -> None:
-    """Weights 1, 1, 1, 0.5: score, confidence, active bits and reason are what the module's text says."""
-    got = vote(values)
+    """The first four alone, weights 1, 1, 1, 0.5: score, confidence, active bits and reason are what the module's text says."""
+    got = vote(values, FIRST_FOUR)
     assert got[:2] == pytest.approx((score, confidence), abs=1e-12)
     assert got[2:] == (active, reason)
 
@@ -102,25 +105,24 @@ def test_urgency_never_falls_with_what_drives_it(e1: float, e2: float, c1: float
     assert -1e-9 <= low <= high + 1e-9 <= 100 + 1e-6
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.floats(1e-4, 100), st.floats(1e-4, 100), st.floats(1, 1e12), st.floats(1, 1e12), st.floats(-1, 1), st.floats(-1, 1))
-def test_microstructure_score_ranges(
-    spread: float, mean: float, depth: float, mean_depth: float, flow: float, book: float
+@pytest.mark.parametrize(
+    ("patterns", "score", "confidence", "active", "reason"),
+    [
+        (0.0, 70.0, 2 / 3, 0b101, 1),  # an occasional signal that is silent does not count
+        (0.6, 50 + 50 * 1.5 / 3.3, 2.3 / 3.3, 0b101 | 1 << 11, 1),  # weight 0.5 * 0.6 joins both sides of the quotient
+        (-0.6, 50 + 50 * 0.9 / 3.3, 0.9 / 1.5 * 2 / 3.3, 0b101 | 1 << 11, 1),
+    ],
+)
+def test_an_occasional_signal_counts_by_its_size(
+    patterns: float, score: float, confidence: float, active: int, reason: int
 ) -> None:
-    """0..100; tighter, deeper and more agreement never lower it; both sides alike."""
-    score = microstructure_score(spread, mean, depth, mean_depth, flow, book)
-    assert 0 <= score <= 100
-    assert microstructure_score(spread / 2, mean, depth, mean_depth, flow, book) >= score
-    assert microstructure_score(spread, mean, depth * 2, mean_depth, flow, book) >= score
-    assert microstructure_score(spread, mean, depth, mean_depth, -flow, -book) == score
-    assert microstructure_score(spread, mean, depth, mean_depth, abs(flow), abs(book)) >= score
-
-
-def test_an_average_market_scores_fifty() -> None:
-    """Spread and depth at their averages and no flow give 50; full agreement adds 25."""
-    assert microstructure_score(1.0, 1.0, 5.0, 5.0, 0.0, 0.7) == 50.0
-    assert microstructure_score(1.0, 1.0, 5.0, 5.0, 1.0, 1.0) == 75.0
-    assert microstructure_score(1.0, 1.0, 5.0, 5.0, -1.0, 1.0) == 25.0
+    """Book imbalance and EMA cross at 0.6, micro trend silent, and a pattern."""
+    values = [0.0] * N_SIGNALS
+    values[0] = values[2] = 0.6
+    values[Signal.PATTERNS] = patterns
+    got = vote(values, 0b111 | 1 << Signal.PATTERNS)
+    assert got[:2] == pytest.approx((score, confidence), abs=1e-12)
+    assert got[2:] == (active, reason)
 
 
 PASSES: dict[str, Any] = {
@@ -135,6 +137,7 @@ PASSES: dict[str, Any] = {
     "spread_strength": 0.0,
     "side": int(Side.BUY),
     "confidence": 0.5,
+    "min_confidence": 0.5,
 }
 FAILS: dict[Gate, dict[str, Any]] = {  # in FORMULAS' order
     Gate.WARM: {"warm": False},

@@ -6,13 +6,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
-from features_markets import drive_features, mirror, random_walk, table
+from features_markets import drive_features, mirror, random_walk, start_features, table
 
 from trading import features
 from trading.bars import BOOK_MAX_AGE_NS
 from trading.ensemble import Gate
 from trading.features import StrategyError, make_params
 from trading.jit import Recs
+from trading.patterns import Pattern
 from trading.records import MAX_SIGNALS, SIGNAL_RECORD, Kind, Side
 from trading.settings import Features, Gates, Strategy, Thresholds
 from trading.signals import SIGNALS, Signal, reason, reasons
@@ -20,24 +21,21 @@ from trading.signals import SIGNALS, Signal, reason, reasons
 Array = npt.NDArray[np.float64]
 
 OPEN = Strategy(
-    features=Features(bar_ms=200, ema_fast=3, ema_slow=8, atr_bars=5, spread_half_life=60.0, spread_expansion=1e9),
-    gates=Gates(max_spread_bps=1e6, volatility_min_pct=0.0, microstructure_min_score=0.0),
+    features=Features(
+        bar_ms=200, ema_fast=3, ema_slow=8, atr_bars=5, spread_half_life=60.0, spread_expansion=1e9, acceleration_half_life=10.0,
+        volume_half_life_s=3.0, volume_multiple=1.5, flow_window_s=4, momentum_half_life_s=5.0, rsi_bars=5, rsi_lookback=10,
+        squeeze_bars=10, squeeze_sigma=1.5, pattern_bars=8, timeframes_s=(1, 2, 3, 5, 8), divergence_trades=12,
+        quantile_half_life_s=20.0,
+    ),
+    thresholds=Thresholds(long=60.0, short=40.0),
+    gates=Gates(max_spread_bps=1e6, volatility_min_pct=0.0, microstructure_min_score=0.0, min_confidence=0.0),
 )
 """Gates that let everything pass: a test closes one of them."""
 
 
-def start(strategy: Strategy, symbols: int = 1) -> tuple[Recs, Recs, Recs, Recs]:
-    """State, global, params and instruments before the first record."""
-    instruments = table(symbols)
-    params = make_params(strategy, instruments)
-    state, glob = np.zeros(symbols, features.FEATURE_STATE), np.zeros(1, features.FEATURE_GLOBAL)
-    features.init(state, glob, params, instruments)
-    return state, glob, params, instruments
-
-
 def run(recs: Recs, strategy: Strategy, symbols: int = 1) -> tuple[Recs, Array, Recs]:
     """Signal records, strengths and the final global counts."""
-    world = start(strategy, symbols)
+    world = start_features(strategy, symbols)
     out, strengths = np.zeros(len(recs), SIGNAL_RECORD), np.zeros((len(recs), MAX_SIGNALS))
     drive_features(recs, features.on_market, world, out, strengths, 0, len(recs))
     return out, strengths, world[1]
@@ -50,9 +48,11 @@ def test_a_mirrored_market_mirrors_every_signed_signal(seed: int) -> None:
     Prices are large beside their moves, so that dividing by a price on either side of the mirror is the same to 1e-5.
     """
     about = 6_000_000_000
-    recs = random_walk(seed, 2500, stale_every=800, start_ticks=about)
+    recs = random_walk(seed, 5000, stale_every=1500, start_ticks=about)
     strategy = Strategy(
-        features=msgspec.structs.replace(OPEN.features, micro_trend_scale_bps=5e-4, spread_expansion=1.5), gates=OPEN.gates
+        features=msgspec.structs.replace(OPEN.features, micro_trend_scale_bps=5e-4, spread_expansion=1.5),
+        gates=OPEN.gates,
+        thresholds=OPEN.thresholds,
     )
     out, strengths, _ = run(recs, strategy)
     turned, turned_strengths, _ = run(mirror(recs, about), strategy)
@@ -87,12 +87,12 @@ def test_the_future_does_not_reach_back() -> None:
 def test_a_copy_of_the_state_continues_the_same(cut: int) -> None:
     """State copied as bytes at any record and put back gives byte-identical outputs and state at the end."""
     recs = random_walk(8, 1200, symbols=2, stale_every=300, gap_every=300)
-    world = start(OPEN, 2)
+    world = start_features(OPEN, 2)
     out, strengths = np.zeros(len(recs), SIGNAL_RECORD), np.zeros((len(recs), MAX_SIGNALS))
     drive_features(recs, features.on_market, world, out, strengths, 0, cut)
     kept = world[0].tobytes(), world[1].tobytes()
     drive_features(recs, features.on_market, world, out, strengths, cut, len(recs))
-    again, _, params, instruments = start(OPEN, 2)
+    again, _, params, instruments = start_features(OPEN, 2)
     again = np.frombuffer(kept[0], features.FEATURE_STATE).copy()
     glob = np.frombuffer(kept[1], features.FEATURE_GLOBAL).copy()
     other = np.zeros_like(out)
@@ -105,7 +105,7 @@ def test_what_was_in_the_row_before_does_not_show() -> None:
     """An output row full of old bytes becomes the same record, but for the words that are the stage's."""
     recs = random_walk(2, 300, stale_every=50)
     out, strengths, _ = run(recs, OPEN)
-    world = start(OPEN)
+    world = start_features(OPEN)
     dirty = np.zeros(len(recs), SIGNAL_RECORD)
     dirty.view("u1")[:] = 0xA5
     drive_features(recs, features.on_market, world, dirty, strengths, 0, len(recs))
@@ -152,7 +152,7 @@ def test_one_closed_gate_holds_every_side_back(gate: Gate) -> None:
 
 def test_confidence_alone_holds_back_signals_that_disagree() -> None:
     """With all gates of the market open, a score beyond its threshold on little agreement is held by CONFIDENCE alone."""
-    lax = msgspec.structs.replace(OPEN, thresholds=Thresholds(long=52.0, short=48.0))
+    lax = msgspec.structs.replace(with_gate(min_confidence=0.5), thresholds=Thresholds(long=52.0, short=48.0))
     out, _, _ = run(random_walk(6, 1500), lax)
     held = out["gate"] == Gate.CONFIDENCE
     assert held.any() and not out["side"][held].any()
@@ -196,7 +196,7 @@ def test_an_unusable_book_holds_back_at_once(flaw: str) -> None:
     assert out["gate"][1199] == Gate.NONE
     said = out[1200]
     assert (said["gate"], said["side"], said["score"], said["ready_mask"], said["mid"]) == (Gate.BOOK, 0, 50.0, 0, 0.0)
-    assert not said["strength"].any() and not strengths[1200].any()
+    assert not said["strength"].any()
     assert out["gate"][1201] == Gate.WARM and out["mid"][1201] > 0
     assert not out["ready_mask"][1201] & 1, "the imbalance starts anew"
 
@@ -208,7 +208,9 @@ def test_no_output_is_ever_nan() -> None:
     recs["price_ticks"][recs["kind"] == Kind.TRADE] = 100
     for market in (recs, random_walk(10, 800, stale_every=20, start_ticks=100_000)):
         out, strengths, _ = run(market, Strategy())
-        for name in ("score", "confidence", "urgency", "mid", "spread_bps", "volatility", "atr_ticks", "strength"):
+        floats = [n for n in SIGNAL_RECORD.names or () if SIGNAL_RECORD[n].base.kind == "f"]
+        assert {"score", "microprice", "strength"} <= set(floats)
+        for name in floats:
             assert np.isfinite(out[name]).all(), name
         assert (np.abs(strengths) <= 1).all()
         assert ((out["score"] >= 0) & (out["score"] <= 100) & (out["confidence"] >= 0) & (out["confidence"] <= 1)).all()
@@ -221,6 +223,11 @@ def test_no_output_is_ever_nan() -> None:
         (Strategy(features=Features(ema_fast=13, ema_slow=13)), ["features.ema_fast (13)", "features.ema_slow (13)"]),
         (Strategy(features=Features(spread_compression=2.0)), ["features.spread_compression (2.0)", "features.spread_expansion"]),
         (Strategy(thresholds=Thresholds(long=40.0)), ["thresholds.short (30.0)", "thresholds.long (40.0)"]),
+        (Strategy(features=Features(garch_alpha=0.2, garch_beta=0.8)), ["garch_alpha (0.2)", "features.garch_beta (0.8)"]),
+        (Strategy(features=Features(regime_calm_quantile=0.75)), ["features.regime_calm_quantile (0.75)", "hysteresis (0.1)"]),
+        (Strategy(features=Features(timeframes_s=(1, 5, 5, 60, 300))), ["features.timeframes_s [1, 5, 5, 60, 300]"]),
+        (Strategy(features=Features(timeframes_s=(1, 5))), ["features.timeframes_s has 2 items", "write 5"]),
+        (Strategy(features=Features(timeframe_weights=(0.0,) * 5)), ["features.timeframe_weights", "weights.multi_timeframe"]),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(strategy: Strategy, words: list[str]) -> None:
@@ -228,6 +235,21 @@ def test_settings_that_contradict_each_other_are_refused(strategy: Strategy, wor
     with pytest.raises(StrategyError) as error:
         make_params(strategy, table())
     assert all(word in str(error.value) for word in words)
+
+
+SENTENCES = [
+    (Signal.ACCELERATION, -0.5, "mid accelerates down by 1.50 deviations"),
+    (Signal.VOLUME_SPIKE, 0.75, "volume of 1000 ms 3.00x its average, buyers aggress"),
+    (Signal.VOLUME_SPIKE, -1.0, "volume of 1000 ms at least 4.00x its average, sellers aggress"),
+    (Signal.ORDER_FLOW, 0.41, "10 s of order flow and aggressors +0.41: buying"),
+    (Signal.BOOK_SQUEEZE, -0.6, "close 2.40 deviations under the mean of 20 bars, after a squeeze"),
+    (Signal.RSI_DIVERGENCE, -0.4, "new high of 20 bars with RSI 8.0 points under its highest"),
+    (Signal.RSI_DIVERGENCE, 0.4, "new low of 20 bars with RSI 8.0 points over its lowest"),
+    (Signal.MOMENTUM_DECAY, 0.3, "momentum that carries on 0.60 deviations up"),
+    (Signal.VOLUME_PRICE_DIVERGENCE, 0.25, "25% of 50 trades' volume went up while the price falls"),
+    (Signal.PATTERNS, -0.5, "patterns on 1000 ms bars -0.50"),
+    (Signal.MULTI_TIMEFRAME, 0.5, "trends of 1s 5s 15s 60s 300s bars agree +0.50"),
+]
 
 
 def test_reasons_read_like_sentences() -> None:
@@ -240,6 +262,11 @@ def test_reasons_read_like_sentences() -> None:
     assert reason(Signal.SPREAD, 0.5, f) == "spread 0.35x its average, compressed: confirms"
     assert reason(Signal.SPREAD, -1.0, f) == "spread at least 3.00x its average, expanded: vetoes"
     assert reason(Signal.MICRO_TREND, 0.0, f) == "micro_trend is silent"
+    for signal, strength, sentence in SENTENCES:
+        assert reason(signal, strength, f) == sentence
+    assert {signal for signal, _, _ in SENTENCES} == set(Signal) - {0, 1, 2, 3}
+    named = reason(Signal.PATTERNS, 1.0, f, Pattern.BREAKOUT_UP | Pattern.INSIDE | Pattern.PIN_UP)
+    assert named == "patterns on 1000 ms bars +1.00: pin up, inside bar, break-out up"
     record = np.zeros((), SIGNAL_RECORD)
     record["active_mask"], record["strength"][:3] = 0b101, (0.41, 0.2, -0.25)
     assert reasons(record, f) == [reason(Signal.BOOK_IMBALANCE, 0.41, f), reason(Signal.EMA_CROSS, -0.25, f)]

@@ -29,13 +29,17 @@ SECONDS_PER_MINUTE: Final = 60.0
 
 BAR_FIELDS: Final[list[tuple[Any, ...]]] = [
     ("bar_index", "i8"),  # ts_ns // bar_ns of the open bar; -1: none is open
-    ("bar_high", "f8"),  # of the open bar, ticks
+    ("bar_end_ns", "i8"),  # where the open bar ends
+    ("bar_open", "f8"),  # of the open bar, ticks
+    ("bar_high", "f8"),
     ("bar_low", "f8"),
     ("bar_close", "f8"),  # the latest mid
-    ("closed_high", "f8"),  # of the bar that closed last
+    ("closed_open", "f8"),  # of the bar that closed last
+    ("closed_high", "f8"),
     ("closed_low", "f8"),
     ("closed_close", "f8"),
     ("previous_close", "f8"),  # of the bar before that one; 0: it has no predecessor
+    ("bar_return", "f8"),  # log return of the bar that closed last, 0 where it has no predecessor
     ("variance_sum", "f8"),  # sum (1 - l) l**age * r**2 ...
     ("variance_weight", "f8"),  # ... over sum (1 - l) l**age: a weighted mean without a seed
     ("returns", "i8"),  # bar returns seen
@@ -46,6 +50,7 @@ BAR_FIELDS: Final[list[tuple[Any, ...]]] = [
 
 _BOOK_VALID: Final = int(Flag.BOOK_VALID)
 _TRADE: Final = int(Kind.TRADE)
+_MARK: Final = int(Kind.MARK)
 _STALE: Final = int(Kind.STALE)
 _END: Final = int(Kind.END)
 
@@ -79,9 +84,10 @@ def usable(rec: Rec) -> bool:
 def note_book(s: Rec, rec: Rec) -> bool:
     """Note when the book changed; says whether it is fresh at this record (see BOOK_MAX_AGE_NS).
 
-    A print does not change the book; after an interruption the first record with a usable book counts as a change.
+    A print or a mark price does not change the book; after an interruption the first record with a usable book counts as
+    a change.
     """
-    if rec.kind != _TRADE or s.book_ts_ns == 0:
+    if (rec.kind != _TRADE and rec.kind != _MARK) or s.book_ts_ns == 0:
         s.book_ts_ns = rec.ts_ns
     return bool(rec.ts_ns - s.book_ts_ns <= BOOK_MAX_AGE_NS)
 
@@ -98,9 +104,11 @@ def interrupt(s: Rec) -> None:
 def _close(s: Rec, bars: int, bar_ns: int, decay: float, warm: int) -> None:
     """Close the open bar and `bars - 1` flat ones after it; RiskMetrics (1996) variance of the log returns."""
     s.previous_close = s.closed_close
-    s.closed_high, s.closed_low, s.closed_close = s.bar_high, s.bar_low, s.bar_close
+    s.closed_open, s.closed_high, s.closed_low, s.closed_close = s.bar_open, s.bar_high, s.bar_low, s.bar_close
+    s.bar_return = 0.0
     if s.previous_close > 0.0:
         change = math.log(s.closed_close / s.previous_close)
+        s.bar_return = change
         s.variance_sum = decay * s.variance_sum + (1.0 - decay) * change * change
         s.variance_weight = decay * s.variance_weight + (1.0 - decay)
         s.returns += 1
@@ -120,18 +128,18 @@ def roll(s: Rec, ts_ns: int, mid: float, bar_ns: int, decay: float, warm: int) -
     After a result above 0 the `closed_*` fields hold the bar that closed (the flat ones repeat its close).
     `decay` is lambda per bar, `warm` from `warm_returns`.
     """
-    index = ts_ns // bar_ns
-    if s.bar_index >= 0 and index <= s.bar_index:
+    if s.bar_index >= 0 and ts_ns < s.bar_end_ns:
         s.bar_high = max(s.bar_high, mid)
         s.bar_low = min(s.bar_low, mid)
         s.bar_close = mid
         return 0
+    index = ts_ns // bar_ns
     bars = 0
     if s.bar_index >= 0:
         bars = index - s.bar_index
         _close(s, bars, bar_ns, decay, warm)
-    s.bar_index = index
-    s.bar_high = s.bar_low = s.bar_close = mid
+    s.bar_index, s.bar_end_ns = index, (index + 1) * bar_ns
+    s.bar_open = s.bar_high = s.bar_low = s.bar_close = mid
     return bars
 
 

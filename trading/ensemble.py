@@ -1,12 +1,12 @@
 """From strengths to one decision: score, confidence, urgency, and the gates that hold a side back.
 
-Score: the weighted average of the strengths of all ready signals, mapped to 0..100 (50 neutral). A directional
-signal that is ready but silent votes 0 and so pulls towards neutral. A confirming signal (spread) votes for the side that the
-directional ones ask for, with weight times its strength; it abstains (no weight) at 0, and can weaken a side to
-neutral but never turn it.
+Score: the weighted average of the strengths of all ready signals, mapped to 0..100 (50 neutral). A standing
+signal that is ready but silent votes 0 and so pulls towards neutral. An occasional signal abstains at 0 and otherwise
+counts with weight times the size of its strength, so a weak word never dilutes a strong agreement. A confirming signal
+(spread) votes for the side that the directional ones ask for in the same way, and can weaken a side to neutral but never turn it.
 
 Confidence (ours): agreement x support. Agreement is `(votes for - votes against)/(votes for + votes against)`,
-support the share of the ready weight that votes for. Both never fall when any vote moves towards the side.
+support the share of the counted weight that votes for. Both never fall when any vote moves towards the side.
 
 Urgency (ours): 60% how far the score is from neutral, 20% confidence, 20% volatility `v/(v + 0.1% a minute)`:
 in a market that moves, waiting in a queue costs more. It never falls when any of the three rises.
@@ -16,13 +16,11 @@ What this module is not: it reads no market and keeps no state.
 
 from __future__ import annotations
 
-import math
 from enum import IntEnum
 from typing import Final
 
 from trading.jit import Floats, kernel
-from trading.records import Side
-from trading.signals import SIGNALS
+from trading.records import MAX_SIGNALS, Side
 
 
 class Gate(IntEnum):
@@ -41,16 +39,15 @@ class Gate(IntEnum):
 
 GATE_SENTENCES: Final = {
     Gate.NONE: "no gate holds it back",
-    Gate.WARM: "not every signal with a weight has seen enough of the market yet",
+    Gate.WARM: "not every standing signal with a weight has seen enough of the market yet",
     Gate.BOOK: "the book is not valid or not fresh",
     Gate.SPREAD: "the spread is above gates.max_spread_bps",
     Gate.VOLATILITY: "the volatility a minute is below gates.volatility_min_pct",
     Gate.MICROSTRUCTURE: "the microstructure score is below gates.microstructure_min_score",
     Gate.SPREAD_VETO: "the spread is above features.spread_expansion times its average",
-    Gate.CONFIDENCE: "the signals disagree: confidence is below 0.5",
+    Gate.CONFIDENCE: "the signals disagree: confidence is below gates.min_confidence",
 }
 
-MIN_CONFIDENCE: Final = 0.5
 URGENCY_VOLATILITY_PCT: Final = 0.1  # volatility (percent a minute) at which its part of urgency is half
 
 _BUY: Final = int(Side.BUY)
@@ -59,62 +56,73 @@ _NONE: Final = int(Side.NONE)
 _G_NONE, _G_WARM, _G_BOOK, _G_SPREAD = int(Gate.NONE), int(Gate.WARM), int(Gate.BOOK), int(Gate.SPREAD)
 _G_VOLATILITY, _G_MICRO, _G_VETO = int(Gate.VOLATILITY), int(Gate.MICROSTRUCTURE), int(Gate.SPREAD_VETO)
 _G_CONFIDENCE: Final = int(Gate.CONFIDENCE)
-_DIRECTIONAL: Final = tuple(spec.directional for spec in SIGNALS)
-_N: Final = len(_DIRECTIONAL)
 
 
 @kernel
-def combine(strength: Floats, weight: Floats, ready_mask: int) -> tuple[float, float, int, int]:
+def combine(
+    strength: Floats, weight: Floats, ready_mask: int, standing_mask: int, confirming_mask: int
+) -> tuple[float, float, int, int]:
     """(score, confidence, active_mask, reason) of the ready signals.
 
-    `strength` and `weight` are indexed by Signal. `active_mask` has a bit for each signal that votes; `reason` is
-    1 + the index of the one that votes most for the side (the lowest index of equals), 0 if there is no side.
+    `strength` and `weight` are indexed by Signal; a signal in neither mask is occasional. `active_mask` has a bit for each
+    signal that votes; `reason` is 1 + the index of the one that votes most for the side (the lowest index of equals), 0 if
+    there is no side.
     """
-    up = down = up_weight = down_weight = total = 0.0
-    active = 0
-    for k in range(_N):
-        if not _DIRECTIONAL[k] or not (ready_mask >> k) & 1 or weight[k] <= 0.0:
+    up = down = up_weight = down_weight = total = up_top = down_top = 0.0
+    active = up_index = down_index = 0
+    rest = ready_mask & ~confirming_mask
+    for k in range(MAX_SIGNALS):
+        if (rest >> k) == 0:
+            break
+        if not (rest >> k) & 1:
             continue
         vote = weight[k] * strength[k]
-        total += weight[k]
-        if vote > 0.0:
-            up += vote
-            up_weight += weight[k]
-            active |= 1 << k
-        elif vote < 0.0:
-            down -= vote
-            down_weight += weight[k]
-            active |= 1 << k
+        standing = (standing_mask >> k) & 1
+        if vote == 0.0:
+            total += weight[k] if standing else 0.0
+            continue
+        size = abs(vote)
+        counted = weight[k] if standing else size
+        total += counted
+        active |= 1 << k
+        # selects, not branches: which way a signal points is not to be predicted
+        is_up = vote > 0.0
+        up += vote if is_up else 0.0
+        down += 0.0 if is_up else size
+        up_weight += counted if is_up else 0.0
+        down_weight += 0.0 if is_up else counted
+        up_index = k + 1 if vote > up_top else up_index
+        up_top = max(up_top, vote)
+        down_index = k + 1 if -vote > down_top else down_index
+        down_top = max(down_top, -vote)
     if up == down:
         return 50.0, 0.0, active, 0
     sign = 1.0
-    votes_for, votes_against, support = up, down, up_weight
+    votes_for, votes_against, support, top, reason = up, down, up_weight, up_top, up_index
     if down > up:
         sign = -1.0
-        votes_for, votes_against, support = down, up, down_weight
-    top = 0.0
-    top_index = -1
-    for k in range(_N):
-        if not (ready_mask >> k) & 1 or weight[k] <= 0.0:
+        votes_for, votes_against, support, top, reason = down, up, down_weight, down_top, down_index
+    rest = ready_mask & confirming_mask
+    for k in range(MAX_SIGNALS):
+        if (rest >> k) == 0:
+            break
+        vote = weight[k] * strength[k] if (rest >> k) & 1 else 0.0
+        if vote == 0.0:
             continue
-        vote = weight[k] * strength[k]
-        if _DIRECTIONAL[k]:
-            vote *= sign
-        elif vote != 0.0:
-            active |= 1 << k
-            total += abs(vote)
-            if vote > 0.0:
-                votes_for += vote
-                support += vote
-            else:
-                votes_against -= vote
-        if vote > top:
-            top = vote
-            top_index = k
+        active |= 1 << k
+        total += abs(vote)
+        if vote > 0.0:
+            votes_for += vote
+            support += vote
+            if vote > top or (vote == top and k + 1 < reason):
+                top, reason = vote, k + 1
+        else:
+            votes_against -= vote
     net = max(0.0, votes_for - votes_against)
-    score = 50.0 + 50.0 * sign * net / total
-    confidence = net / (votes_for + votes_against) * support / total
-    return score, confidence, active, top_index + 1
+    # rounding of the sums must not lead out of the ranges
+    score = 50.0 + 50.0 * sign * min(1.0, net / total)
+    confidence = min(1.0, net / (votes_for + votes_against) * support / total)
+    return score, confidence, active, reason
 
 
 @kernel
@@ -122,25 +130,6 @@ def urgency(score: float, confidence: float, volatility_pct: float) -> float:
     """0..100; `volatility_pct` is percent a minute."""
     moving = volatility_pct / (volatility_pct + URGENCY_VOLATILITY_PCT)
     return 100.0 * (0.6 * abs(score - 50.0) / 50.0 + 0.2 * confidence + 0.2 * moving)
-
-
-@kernel
-def microstructure_score(
-    spread_bps: float, average_spread_bps: float, depth: float, average_depth: float, flow: float, imbalance: float
-) -> float:
-    """How good the market is to trade in right now, 0..100 (ours).
-
-    Half liquidity: the mean of `average/(average + spread)` and `depth/(depth + average)`, each 1/2 at its own average, as a
-    quantile would be. Half flow agreement: `(1 + sign * sqrt(|flow * imbalance|))/2` of the aggressors' volume
-    imbalance and the book's, both in [-1, 1]: 1 if both press one way with all they have, 0 if they oppose each other.
-    All divisors must be positive.
-    """
-    liquidity = 0.5 * (average_spread_bps / (average_spread_bps + spread_bps) + depth / (depth + average_depth))
-    product = flow * imbalance
-    agreement = math.sqrt(abs(product))
-    if product < 0.0:
-        agreement = -agreement
-    return 50.0 * liquidity + 25.0 * (1.0 + agreement)
 
 
 @kernel
@@ -166,6 +155,7 @@ def first_gate(
     spread_strength: float,
     side: int,
     confidence: float,
+    min_confidence: float,
 ) -> int:
     """The first Gate, in FORMULAS' order, that does not let a position be opened; 0 if none.
 
@@ -184,6 +174,6 @@ def first_gate(
         return _G_MICRO
     if spread_strength < 0.0:
         return _G_VETO
-    if side != _NONE and confidence < MIN_CONFIDENCE:
+    if side != _NONE and confidence < min_confidence:
         return _G_CONFIDENCE
     return _G_NONE

@@ -219,7 +219,8 @@ MARKET_RECORD: Final = _record(
 )
 """One market event with the top of the book after it, 256 B."""
 
-MAX_SIGNALS: Final = 16
+MAX_SIGNALS: Final = 24
+"""Places for signals: those of trading.signals come first, a user's own may take the rest."""
 
 SIGNAL_RECORD: Final = _record(
     *_HEADER,
@@ -239,11 +240,16 @@ SIGNAL_RECORD: Final = _record(
     ("active_mask", "i8"),  # bit i: signal i contributes
     ("side", "i4"),  # Side that the ensemble asks for after its gates
     ("gate", "i4"),  # trading.ensemble.Gate that held it back, 0: none
-    ("regime", "i4"),
-    ("reason", "i4"),
+    ("regime", "i4"),  # trading.regime.Regime, 0: not known yet
+    ("reason", "i4"),  # 1 + the index of the signal with the greatest vote, 0: none
+    ("microprice", "f8"),  # ticks
+    ("microstructure", "f4"),  # score 0..100, 0: not warm
+    ("patterns", "i4"),  # bit set of trading.patterns.Pattern on the bar that closed last
+    ("vpin", "f4"),  # 0..1, 0: not warm
+    ("order_flow", "f4"),  # best-quote OFI of the window over the average depth
     ("strength", "f4", MAX_SIGNALS),  # -1..1 each
 )
-"""What the features process makes of one market record, 256 B."""
+"""What the features process makes of one market record, 320 B."""
 
 QUOTE_RECORD: Final = _record(
     *_HEADER,
@@ -346,7 +352,7 @@ def identity_words(record: np.dtype) -> np.ndarray:
 for _r, _bytes in (
     (DEPTH_RECORD, 64),
     (MARKET_RECORD, 256),
-    (SIGNAL_RECORD, 256),
+    (SIGNAL_RECORD, 320),
     (QUOTE_RECORD, 128),
     (ORDER_RECORD, 128),
     (REPORT_RECORD, 192),

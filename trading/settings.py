@@ -15,6 +15,8 @@ Pct = Annotated[float, Meta(ge=0.0, le=100.0)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
 NonNegative = Annotated[float, Meta(ge=0.0)]
+Factor = Annotated[float, Meta(ge=0.1, le=10.0)]
+BelowOne = Annotated[float, Meta(ge=0.0, lt=1.0)]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -22,10 +24,16 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class Thresholds(Section, frozen=True):
-    """Score (0..100, 50 neutral) at which the ensemble takes a side."""
+    """Score (0..100, 50 neutral) at which the ensemble takes a side.
+
+    Both move with the regime: their distance from 50 is multiplied by the regime's factor (at most 50 from 50).
+    """
 
     long: Pct = 70.0
     short: Pct = 30.0
+    calm_factor: Factor = 1.0
+    turbulent_factor: Factor = 1.25
+    trending_factor: Factor = 1.0
 
 
 class Gates(Section, frozen=True):
@@ -34,6 +42,10 @@ class Gates(Section, frozen=True):
     max_spread_bps: Positive = 6.0
     microstructure_min_score: Pct = 60.0
     volatility_min_pct: NonNegative = 0.08
+    min_confidence: Share = 0.5
+
+
+Timeframe = Annotated[int, Meta(ge=1, le=86_400)]
 
 
 class Features(Section, frozen=True):
@@ -52,6 +64,43 @@ class Features(Section, frozen=True):
     spread_half_life: Positive = 200.0
     spread_compression: Positive = 0.7
     spread_expansion: Positive = 1.5
+    # what the mid and the prints do by themselves
+    acceleration_half_life: Positive = 50.0  # mid changes
+    acceleration_threshold: NonNegative = 1.0  # deviations
+    volume_window_ms: Annotated[int, Meta(ge=10, le=60_000)] = 1000  # ten slots
+    volume_multiple: Positive = 2.0
+    volume_half_life_s: Positive = 30.0
+    flow_window_s: Annotated[int, Meta(ge=1, le=16)] = 10
+    divergence_trades: Annotated[int, Meta(ge=3, le=64)] = 50
+    momentum_half_life_s: Positive = 60.0
+    # bars
+    squeeze_bars: Annotated[int, Meta(ge=2, le=64)] = 20
+    squeeze_sigma: Positive = 2.0
+    squeeze_quantile: Share = 0.25  # a width at or below this quantile of the last 64 is a squeeze
+    squeeze_memory_bars: Annotated[int, Meta(ge=1, le=64)] = 5  # bars for which it counts
+    rsi_bars: Annotated[int, Meta(ge=2, le=1000)] = 14
+    rsi_lookback: Annotated[int, Meta(ge=2, le=64)] = 20
+    pattern_bars: Annotated[int, Meta(ge=2, le=64)] = 20  # the range that a break-out leaves
+    timeframes_s: tuple[Timeframe, ...] = (1, 5, 15, 60, 300)  # five, rising
+    timeframe_weights: tuple[NonNegative, ...] = (1.0, 1.0, 1.0, 1.0, 1.0)
+    # microstructure
+    pressure_decay: Positive = 0.05  # per tick behind the best
+    impact_half_life_trades: Positive = 500.0
+    kyle_window_s: Annotated[int, Meta(ge=10, le=60)] = 60
+    vpin_bucket_trades: Annotated[float, Meta(ge=1.0, le=1e6)] = 20.0  # average prints a bucket
+    vpin_buckets: Annotated[int, Meta(ge=2, le=64)] = 50
+    profile_bin_bps: Positive = 1.0
+    profile_half_life_trades: Positive = 2000.0
+    value_area: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.7
+    quantile_half_life_s: Positive = 300.0  # memory of the rolling quantiles
+    # volatility and regime
+    garch_omega: Positive = 5e-10  # of the squared bar return
+    garch_alpha: BelowOne = 0.05
+    garch_beta: BelowOne = 0.9
+    regime_turbulent_quantile: Share = 0.9
+    regime_calm_quantile: Share = 0.2
+    regime_trend_ratio: Positive = 1.3
+    regime_hysteresis: Share = 0.1
 
 
 class Weights(Section, frozen=True):
@@ -61,6 +110,15 @@ class Weights(Section, frozen=True):
     micro_trend: NonNegative = 1.0
     ema_cross: NonNegative = 1.0
     spread: NonNegative = 0.5
+    acceleration: NonNegative = 0.5
+    volume_spike: NonNegative = 0.5
+    order_flow: NonNegative = 1.0
+    book_squeeze: NonNegative = 0.5
+    rsi_divergence: NonNegative = 0.5
+    momentum_decay: NonNegative = 0.5
+    volume_price_divergence: NonNegative = 0.5
+    patterns: NonNegative = 0.5
+    multi_timeframe: NonNegative = 0.5
 
 
 class Risk(Section, frozen=True):

@@ -1,11 +1,13 @@
 """The signals: one table of index, key and sentence, and the pure formula of each.
 
-A formula takes averages that `trading.features` keeps and gives a strength in [-1, 1]. There are two kinds:
-a *directional* signal's sign is the side that it asks for; a *confirming* signal has no side of its own: above
-zero it supports whatever side the others ask for, below zero it speaks against taking any (see trading.ensemble).
+A formula takes what the kernels keep and gives a strength in [-1, 1]. There are three kinds. A *standing* signal's
+sign is the side that it asks for, and it counts also when silent: its silence pulls to neutral. An *occasional* signal asks
+for a side now and then, and abstains otherwise. A *confirming* signal has no side of its own: above zero it supports whatever
+side the others ask for, below zero it speaks against taking any (see trading.ensemble).
 
-A new signal is a member of `Signal`, a row of `SIGNALS`, a formula here and a line in `features._evaluate`; its
-weight is the key of `settings.Weights` with the same name. Indices are written into recordings: append, never renumber.
+A new signal is a member of `Signal`, a row of `SIGNALS`, a formula here and a line where its inputs change (it sets its bit of
+`ready` and its `strength` in the state); its weight is the key of `settings.Weights` with the same name. Indices are written
+into recordings: append, never renumber. A strength can be turned back into the figure that made it: the sentences print it.
 
 What this module is not: it keeps no state and combines nothing.
 """
@@ -18,6 +20,7 @@ from enum import IntEnum
 from typing import Final
 
 from trading.jit import Recs, kernel
+from trading.patterns import names as pattern_names
 from trading.records import MAX_SIGNALS
 from trading.settings import Features
 
@@ -29,6 +32,23 @@ class Signal(IntEnum):
     MICRO_TREND = 1
     EMA_CROSS = 2
     SPREAD = 3
+    ACCELERATION = 4
+    VOLUME_SPIKE = 5
+    ORDER_FLOW = 6
+    BOOK_SQUEEZE = 7
+    RSI_DIVERGENCE = 8
+    MOMENTUM_DECAY = 9
+    VOLUME_PRICE_DIVERGENCE = 10
+    PATTERNS = 11
+    MULTI_TIMEFRAME = 12
+
+
+class Voice(IntEnum):
+    """How a signal takes part in the ensemble."""
+
+    STANDING = 0
+    OCCASIONAL = 1
+    CONFIRMING = 2
 
 
 MICRO_TREND_CHANGES: Final = 3
@@ -37,6 +57,24 @@ MICRO_TREND_CHANGES: Final = 3
 MIN_ATR_TICKS: Final = 0.01
 """An average true range below a hundredth of a tick is a market that stands still."""
 
+ACCELERATION_FULL: Final = 3.0
+"""Deviations of acceleration that are strength 1."""
+
+RSI_LEAST_POINTS: Final = 0.01
+"""An RSI this near its extreme is at it."""
+
+RSI_FULL_POINTS: Final = 20.0
+"""RSI points by which it lags behind the price's new extreme that are strength 1."""
+
+MOMENTUM_LEAST_PHI: Final = 0.05
+"""Below this the returns carry nothing on."""
+
+MOMENTUM_LEAST: Final = 0.01
+"""A weaker strength is what a silence leaves of old momentum: nothing."""
+
+MOMENTUM_FULL: Final = 2.0
+"""Deviations of momentum, times phi, that are strength 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class SignalSpec:
@@ -44,8 +82,13 @@ class SignalSpec:
 
     signal: Signal
     key: str
-    directional: bool
+    voice: Voice
     sentence: Callable[[float, Features], str]
+
+    @property
+    def directional(self) -> bool:
+        """Whether its sign is a side."""
+        return self.voice != Voice.CONFIRMING
 
 
 def _imbalance_sentence(strength: float, features: Features) -> str:
@@ -73,11 +116,73 @@ def _spread_sentence(strength: float, features: Features) -> str:
     return f"spread {gap} its average, expanded: vetoes"
 
 
+def _at_least(strength: float) -> str:
+    return "at least " if abs(strength) >= 1 else ""
+
+
+def _acceleration_sentence(strength: float, features: Features) -> str:
+    way = "up" if strength > 0 else "down"
+    return f"mid accelerates {way} by {_at_least(strength)}{ACCELERATION_FULL * abs(strength):.2f} deviations"
+
+
+def _volume_sentence(strength: float, features: Features) -> str:
+    who = "buyers" if strength > 0 else "sellers"
+    ratio = 2.0 * features.volume_multiple * abs(strength)
+    return f"volume of {features.volume_window_ms} ms {_at_least(strength)}{ratio:.2f}x its average, {who} aggress"
+
+
+def _order_flow_sentence(strength: float, features: Features) -> str:
+    way = "buying" if strength > 0 else "selling"
+    return f"{features.flow_window_s} s of order flow and aggressors {strength:+.2f}: {way}"
+
+
+def _squeeze_sentence(strength: float, features: Features) -> str:
+    word = "over" if strength > 0 else "under"
+    gap = f"{_at_least(strength)}{2.0 * features.squeeze_sigma * abs(strength):.2f} deviations"
+    return f"close {gap} {word} the mean of {features.squeeze_bars} bars, after a squeeze"
+
+
+def _rsi_sentence(strength: float, features: Features) -> str:
+    word, edge, other = ("high", "under", "highest") if strength < 0 else ("low", "over", "lowest")
+    points = f"{_at_least(strength)}{RSI_FULL_POINTS * abs(strength):.1f} points"
+    return f"new {word} of {features.rsi_lookback} bars with RSI {points} {edge} its {other}"
+
+
+def _momentum_sentence(strength: float, features: Features) -> str:
+    way = "up" if strength > 0 else "down"
+    return f"momentum that carries on {_at_least(strength)}{MOMENTUM_FULL * abs(strength):.2f} deviations {way}"
+
+
+def _divergence_sentence(strength: float, features: Features) -> str:
+    way, other = ("up", "falls") if strength > 0 else ("down", "rises")
+    return f"{100 * abs(strength):.0f}% of {features.divergence_trades} trades' volume went {way} while the price {other}"
+
+
+def _patterns_sentence(strength: float, features: Features) -> str:
+    return f"patterns on {features.bar_ms} ms bars {strength:+.2f}"
+
+
+def _timeframes_sentence(strength: float, features: Features) -> str:
+    sizes = " ".join(f"{size}s" for size in features.timeframes_s)
+    return f"trends of {sizes} bars agree {strength:+.2f}"
+
+
+_STANDING, _OCCASIONAL, _CONFIRMING = Voice.STANDING, Voice.OCCASIONAL, Voice.CONFIRMING
+
 SIGNALS: Final = (
-    SignalSpec(Signal.BOOK_IMBALANCE, "book_imbalance", True, _imbalance_sentence),
-    SignalSpec(Signal.MICRO_TREND, "micro_trend", True, _micro_trend_sentence),
-    SignalSpec(Signal.EMA_CROSS, "ema_cross", True, _ema_cross_sentence),
-    SignalSpec(Signal.SPREAD, "spread", False, _spread_sentence),
+    SignalSpec(Signal.BOOK_IMBALANCE, "book_imbalance", _STANDING, _imbalance_sentence),
+    SignalSpec(Signal.MICRO_TREND, "micro_trend", _STANDING, _micro_trend_sentence),
+    SignalSpec(Signal.EMA_CROSS, "ema_cross", _STANDING, _ema_cross_sentence),
+    SignalSpec(Signal.SPREAD, "spread", _CONFIRMING, _spread_sentence),
+    SignalSpec(Signal.ACCELERATION, "acceleration", _OCCASIONAL, _acceleration_sentence),
+    SignalSpec(Signal.VOLUME_SPIKE, "volume_spike", _OCCASIONAL, _volume_sentence),
+    SignalSpec(Signal.ORDER_FLOW, "order_flow", _STANDING, _order_flow_sentence),
+    SignalSpec(Signal.BOOK_SQUEEZE, "book_squeeze", _OCCASIONAL, _squeeze_sentence),
+    SignalSpec(Signal.RSI_DIVERGENCE, "rsi_divergence", _OCCASIONAL, _rsi_sentence),
+    SignalSpec(Signal.MOMENTUM_DECAY, "momentum_decay", _OCCASIONAL, _momentum_sentence),
+    SignalSpec(Signal.VOLUME_PRICE_DIVERGENCE, "volume_price_divergence", _OCCASIONAL, _divergence_sentence),
+    SignalSpec(Signal.PATTERNS, "patterns", _OCCASIONAL, _patterns_sentence),
+    SignalSpec(Signal.MULTI_TIMEFRAME, "multi_timeframe", _OCCASIONAL, _timeframes_sentence),
 )
 
 N_SIGNALS: Final = len(SIGNALS)
@@ -85,17 +190,24 @@ assert N_SIGNALS <= MAX_SIGNALS
 assert [spec.signal for spec in SIGNALS] == list(range(N_SIGNALS)), "the table is in the order of the indices"
 
 
-def reason(signal: Signal, strength: float, features: Features) -> str:
-    """One line for humans on what a strength means: "5-level imbalance +0.41 over 0.30"."""
+def reason(signal: Signal, strength: float, features: Features, patterns: int = 0) -> str:
+    """One line for humans on what a strength means: "5-level imbalance +0.41 over 0.30".
+
+    `patterns`: the record's bit set, so that they are named.
+    """
     if strength == 0:
         return f"{SIGNALS[signal].key} is silent"
-    return SIGNALS[signal].sentence(strength, features)
+    sentence = SIGNALS[signal].sentence(strength, features)
+    if signal == Signal.PATTERNS and patterns:
+        sentence += ": " + ", ".join(pattern_names(patterns))
+    return sentence
 
 
 def reasons(record: Recs, features: Features) -> list[str]:
     """The sentences of the signals that contribute to one SIGNAL_RECORD, in the table's order."""
-    mask = int(record["active_mask"])
-    return [reason(s.signal, float(record["strength"][s.signal]), features) for s in SIGNALS if mask >> s.signal & 1]
+    mask, patterns = int(record["active_mask"]), int(record["patterns"])
+    active = [s.signal for s in SIGNALS if mask >> s.signal & 1]
+    return [reason(k, float(record["strength"][k]), features, patterns) for k in active]
 
 
 @kernel
@@ -148,4 +260,53 @@ def spread(spread_bps: float, average_bps: float, compression: float, expansion:
         return (compression - ratio) / compression
     if ratio > expansion:
         return -min(1.0, (ratio - expansion) / expansion)
+    return 0.0
+
+
+@kernel
+def acceleration(deviations: float, threshold: float) -> float:
+    """Acceleration in its own deviations, silent below the threshold; 1 at ACCELERATION_FULL."""
+    return clip(deviations / ACCELERATION_FULL) if abs(deviations) >= threshold else 0.0
+
+
+@kernel
+def volume_spike(ratio: float, signed_lots: int, multiple: float) -> float:
+    """Volume over its average from `multiple` on (strength 1/2; 1 at twice that), signed by the aggressors' imbalance."""
+    if ratio < multiple or signed_lots == 0:
+        return 0.0
+    size = min(1.0, 0.5 * ratio / multiple)
+    return size if signed_lots > 0 else -size
+
+
+@kernel
+def order_flow(ofi: float, aggressors: float) -> float:
+    """Mean of OFI over the average depth (at most 1) and the aggressors' volume imbalance."""
+    return 0.5 * (clip(ofi) + aggressors)
+
+
+@kernel
+def book_squeeze(z: float, sigma: float) -> float:
+    """A close outside the bands (strength 1/2 at the band, 1 twice as far); the caller knows of the squeeze before it."""
+    return clip(0.5 * z / sigma) if abs(z) > sigma else 0.0
+
+
+@kernel
+def rsi_divergence(points: float) -> float:
+    """RSI less its own extreme where the price made a new one: below 0 at a high, above 0 at a low."""
+    return clip(points / RSI_FULL_POINTS) if abs(points) >= RSI_LEAST_POINTS else 0.0
+
+
+@kernel
+def momentum_decay(phi: float, z: float) -> float:
+    """Momentum in deviations times what of it carries on to the next slot (phi of the exponential fit; below 0 it turns)."""
+    strength = clip(phi * z / MOMENTUM_FULL)
+    return strength if abs(phi) >= MOMENTUM_LEAST_PHI and abs(strength) >= MOMENTUM_LEAST else 0.0
+
+
+@kernel
+def volume_price_divergence(price_slope: int, obv_slope: int, obv_change: int, lots: int) -> float:
+    """Where the slopes' signs differ: the volume's side, by how much of the window's volume went one way."""
+    if (price_slope > 0 and obv_slope < 0) or (price_slope < 0 and obv_slope > 0):
+        size = min(1.0, abs(obv_change) / lots)
+        return size if obv_slope > 0 else -size
     return 0.0

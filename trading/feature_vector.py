@@ -1,0 +1,257 @@
+"""The feature vector: what a model sees of a symbol at a record, in a fixed and versioned order.
+
+`fill` writes one float64 a feature from the state that `trading.features` keeps, and answers with a mask: bit i says that
+feature i is warm. What is not warm is 0 in the row and has no bit; nothing is ever NaN. Prices are differences to the mid, volumes are
+relative to an average where a unit would tie a model to one symbol.
+
+A change of meaning, order or unit raises VERSION: a model that was trained on another version must not read the row.
+
+What this module is not: it keeps no state and makes no label.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from trading import liquidity, microprice, scores, volume_profile
+from trading.bars import Rec
+from trading.feature_layout import DIRTY_BARS, DIRTY_BOOK, DIRTY_PRINTS, IMPACT_LAGS, RING, ROW, SECONDS
+from trading.jit import Floats, Recs, kernel
+from trading.records import LEVELS
+from trading.signals import MICRO_TREND_CHANGES, MIN_ATR_TICKS, Signal
+
+VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One column: its name and unit."""
+
+    name: str
+    unit: str
+
+
+def _table(*rows: tuple[str, str]) -> tuple[Feature, ...]:
+    return tuple(Feature(*row) for row in rows)
+
+
+FEATURES: Final = _table(
+    ("spread_bps", "bps"),
+    ("spread_ratio", "spread over its average"),
+    ("top_imbalance", "-1..1"),
+    ("book_imbalance", "-1..1, averaged over book changes"),
+    ("pressure", "-1..1"),
+    ("weighted_mid_gap", "ticks from the mid"),
+    ("microprice_gap", "ticks from the mid"),
+    ("ofi_1", "lots over the average depth, best level"),
+    ("ofi_2", "lots over the average depth"),
+    ("ofi_3", "lots over the average depth"),
+    ("ofi_4", "lots over the average depth"),
+    ("ofi_5", "lots over the average depth"),
+    ("aggressor_imbalance", "-1..1, over the flow window"),
+    ("recent_imbalance", "-1..1, over the last prints"),
+    ("volume_ratio", "volume of the window over its average"),
+    ("vpin", "0..1"),
+    ("kyle_lambda", "ticks per lot"),
+    ("impact_first", "ticks after one print"),
+    ("impact_last", "ticks after sixteen prints"),
+    ("impact_half_life", "prints, at most 10000"),
+    ("depth_5bps", "lots over the average depth"),
+    ("depth_10bps", "lots over the average depth"),
+    ("depth_25bps", "lots over the average depth"),
+    ("depth_slope", "lots per bps over the average depth"),
+    ("resilience_s", "seconds until a swept side has refilled"),
+    ("control_gap_bps", "bps from the point of control to the mid"),
+    ("value_score", "-1..1"),
+    ("value_width_bps", "bps"),
+    ("micro_momentum_bps", "bps of the last print from the vwap"),
+    ("trade_run", "signed count"),
+    ("velocity_bps", "bps a second"),
+    ("acceleration", "deviations"),
+    ("ema_gap", "ATR"),
+    ("rsi", "0..100"),
+    ("band_z", "deviations"),
+    ("band_width_bps", "bps"),
+    ("band_rank", "0..1"),
+    ("atr_bps", "bps"),
+    ("volatility_bps", "bps a root second, EWMA"),
+    ("realised_bps", "bps a root second, one minute"),
+    ("garch_bps", "bps a bar"),
+    ("volatility_rank", "0..1"),
+    ("variance_ratio", "1 for a random walk"),
+    ("momentum_phi", "share carried on to the next slot"),
+    ("momentum_half_life", "slots, at most 10000"),
+    ("momentum_lag1", "-1..1"),
+    ("lee_ready_agreement", "0..1"),
+    ("trend_agreement", "-1..1 over bar sizes"),
+    ("microstructure_score", "0..100"),
+    ("regime", "trading.regime.Regime"),
+)
+"""The columns in their order."""
+
+N_FEATURES: Final = len(FEATURES)
+NAMES: Final = tuple(feature.name for feature in FEATURES)
+assert N_FEATURES == ROW <= 62 and len(set(NAMES)) == N_FEATURES, "one bit a feature in an int64, no name twice"
+
+_TREND: Final = int(Signal.MULTI_TIMEFRAME)
+
+
+@kernel
+def _book(s: Rec, p: Rec, row: Floats) -> int:
+    """What changes with the book: features 0..11, 20..27, 30, 31 and 37."""
+    ready = 0b1110101
+    row[0] = s.spread_bps
+    row[2] = liquidity.top_imbalance(s)
+    row[4] = liquidity.pressure(s, p)
+    row[5] = microprice.weighted_mid_gap(s)
+    row[6] = microprice.microprice_gap(s)
+    if s.imbalance_changes >= p.warm_imbalance:
+        row[3] = s.imbalance
+        ready |= 1 << 3
+    per_mid = 1e4 / s.mid
+    if s.trades >= RING:
+        row[25] = (s.mid - volume_profile.control_price(s)) * per_mid
+        row[26] = volume_profile.value_score(s, s.mid)
+        row[27] = s.profile_width * (s.value_high - s.value_low + 1) * per_mid
+        ready |= 0b111 << 25
+    if s.velocities > 0:
+        row[30] = s.velocity * per_mid
+        ready |= 1 << 30
+    if s.accelerations >= p.warm_acceleration:
+        row[31] = s.acceleration
+        ready |= 1 << 31
+    if s.true_ranges >= p.atr_bars:
+        row[37] = s.atr * per_mid
+        ready |= 1 << 37
+    if s.book_changes < p.warm_book:
+        return ready
+    row[1] = s.spread_bps * s.book_weight / s.spread_sum
+    ready |= 1 << 1
+    per_depth = s.book_weight / s.depth_sum
+    if s.flow_seconds >= p.flow_slots:
+        for level in range(LEVELS):
+            row[7 + level] = s.ofi[level] * per_depth
+        ready |= 0b11111 << 7
+    row[20] = liquidity.depth_within(s, 5.0) * per_depth
+    row[21] = liquidity.depth_within(s, 10.0) * per_depth
+    row[22] = liquidity.depth_within(s, 25.0) * per_depth
+    row[23] = liquidity.depth_slope(s) * per_depth
+    ready |= 0b1111 << 20
+    if s.refills >= liquidity.WARM_REFILLS:
+        row[24] = s.refill_sum / s.refill_weight
+        ready |= 1 << 24
+    return ready
+
+
+@kernel
+def _prints(s: Rec, p: Rec, row: Floats) -> int:
+    """What changes with prints and slots of time: features 12..19, 28, 29, 39, 41..46."""
+    ready = 0
+    if s.flow_seconds >= p.flow_slots:
+        row[12] = s.flow_imbalance
+        ready |= 1 << 12
+    if s.trades >= p.warm_recent:
+        row[13] = s.recent
+        ready |= 1 << 13
+    if s.volume_samples >= p.warm_volume:
+        row[14] = s.volume_ratio
+        ready |= 1 << 14
+    if s.buckets >= p.vpin_buckets:
+        row[15] = s.vpin
+        ready |= 1 << 15
+    if s.seconds >= p.kyle_seconds:
+        row[16] = s.kyle
+        ready |= 1 << 16
+    if s.impact_samples >= p.warm_impact:
+        per_weight = 1.0 / s.impact_weight
+        row[17] = s.impact_sums[0] * per_weight
+        row[18] = s.impact_sums[IMPACT_LAGS - 1] * per_weight
+        row[19] = s.impact_half_life
+        ready |= 0b111 << 17
+    if s.trades >= p.micro_trend_trades:
+        offset = s.offset_sum / s.lots_sum
+        row[28] = -1e4 * offset / (s.last_trade_ticks + offset)
+        ready |= 1 << 28
+    if s.price_changes >= MICRO_TREND_CHANGES:
+        row[29] = s.run
+        ready |= 1 << 29
+    if s.seconds >= SECONDS:
+        row[39] = 1e4 * s.realised
+        ready |= 1 << 39
+    if s.regime > 0:
+        row[41], row[42] = s.vol_rank, s.variance_ratio
+        ready |= 1 << 41 | 1 << 42
+    if s.momentum_samples >= p.warm_momentum:
+        row[43], row[44] = s.momentum_phi, s.momentum_half_life
+        row[45] = s.momentum_sums[1] / s.momentum_sums[0] if s.momentum_sums[0] > 0.0 else 0.0
+        ready |= 0b111 << 43
+    if s.quoted >= RING:
+        row[46] = s.agreement_sum / s.agreement_weight
+        ready |= 1 << 46
+    return ready
+
+
+@kernel
+def _bars(s: Rec, p: Rec, row: Floats) -> int:
+    """What changes when a bar closes: features 32..36, 38 and 40."""
+    ready = 0
+    if s.closed_bars >= p.ema_slow and s.true_ranges >= p.atr_bars:
+        row[32] = (s.fast_offset - s.slow_offset) / s.atr if s.atr >= MIN_ATR_TICKS else 0.0
+        ready |= 1 << 32
+    if s.rsi_changes >= p.rsi_bars:
+        row[33] = s.rsi
+        ready |= 1 << 33
+    if s.window_bars >= p.squeeze_bars:
+        row[34], row[35], row[36] = s.band_z, 1e4 * s.band_width, s.width_rank
+        ready |= 0b111 << 34
+    if s.returns >= p.warm_returns:
+        row[38] = 1e4 * s.volatility
+        row[40] = 1e4 * math.sqrt(s.garch)
+        ready |= 1 << 38 | 1 << 40
+    return ready
+
+
+_BOOK_BITS: Final = 0b1111_1111_1111 | 0b1111_1111 << 20 | 0b11 << 30 | 1 << 37
+_PRINT_BITS: Final = 0b1111_1111 << 12 | 0b11 << 28 | 1 << 39 | 0b111111 << 41
+_BAR_BITS: Final = 0b11111 << 32 | 1 << 38 | 1 << 40
+assert _BOOK_BITS ^ _PRINT_BITS ^ _BAR_BITS == (1 << 47) - 1, "each feature below 47 belongs to one part"
+
+
+@kernel
+def fill(state: Recs, symbol: int, params: Recs, row: Floats) -> int:
+    """Write the features of a symbol, as they stand after its last record, into `row` (N_FEATURES,); returns the warm ones' mask.
+
+    While the book is not usable every feature is 0 and the mask is 0. Parts whose inputs have not changed since the last
+    call are taken from the row that the state keeps.
+    """
+    s, p = state[symbol], params[0]
+    if s.mid == 0.0:
+        for k in range(N_FEATURES):
+            row[k] = s.row[k] = 0.0
+        return 0
+    dirty, ready, kept = s.dirty, s.row_ready, s.row
+    if dirty & DIRTY_BOOK:
+        ready = (ready & ~_BOOK_BITS) | _book(s, p, kept)
+        if not ready & 1 << 3:
+            kept[3] = 0.0
+        if not ready & 1 << 30:
+            kept[30] = 0.0
+    if dirty & DIRTY_PRINTS:
+        ready = (ready & ~_PRINT_BITS) | _prints(s, p, kept)
+    if dirty & DIRTY_BARS:
+        ready = (ready & ~_BAR_BITS) | _bars(s, p, kept)
+    s.dirty, s.row_ready = 0, ready
+    for k in range(N_FEATURES):
+        row[k] = kept[k]
+    if (s.ready >> _TREND) & 1:
+        row[47] = s.strength[_TREND]
+        ready |= 1 << 47
+    if scores.warm(s, p):
+        row[48] = s.microstructure
+        ready |= 1 << 48
+    row[49] = s.regime
+    if s.regime > 0:
+        ready |= 1 << 49
+    return ready

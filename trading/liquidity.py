@@ -1,0 +1,98 @@
+"""What the book in the state offers: pressure, depth near the mid, its slope, and how fast it refills after a sweep.
+
+All of it as far as LEVELS levels a side tell: depth "within 25 bps" is what the carried levels hold there.
+
+What this module is not: it does not know the full book.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from trading.bars import Rec
+from trading.feature_layout import PRESSURE_TICKS
+from trading.jit import kernel
+from trading.records import LEVELS
+
+SWEPT: Final = 0.5
+"""A side is swept when it holds less than this share of its average (half of both sides' average depth) ..."""
+
+REFILLED: Final = 0.9
+"""... and has refilled when it holds this share again."""
+
+REFILL_KEEP: Final = 0.5 ** (1.0 / 20.0)
+WARM_REFILLS: Final = 5
+
+
+@kernel
+def _side_refill(s: Rec, side: int, lots: float, average: float, ts_ns: int) -> None:
+    """`lots` and `average` in the same unit, whichever."""
+    if s.sweep_ns[side] == 0:
+        if lots < SWEPT * average:
+            s.sweep_ns[side] = ts_ns
+    elif lots >= REFILLED * average:
+        s.refill_sum = s.refill_sum * REFILL_KEEP + (1.0 - REFILL_KEEP) * 1e-9 * (ts_ns - s.sweep_ns[side])
+        s.refill_weight = s.refill_weight * REFILL_KEEP + (1.0 - REFILL_KEEP)
+        s.refills += 1
+        s.sweep_ns[side] = 0
+
+
+@kernel
+def take_refill(s: Rec, p: Rec, ts_ns: int) -> None:
+    """After a book change: note sweeps and refills of both sides."""
+    if s.book_changes < p.warm_book:
+        return
+    average = 0.5 * s.depth_sum
+    _side_refill(s, 0, s.bids * s.book_weight, average, ts_ns)
+    _side_refill(s, 1, s.asks * s.book_weight, average, ts_ns)
+
+
+@kernel
+def pressure(s: Rec, p: Rec) -> float:
+    """Bid-ask pressure `(B - A)/(B + A)` of depth weighted by `exp(-k |p - mid|)`, p in ticks.
+
+    Distances are measured from each side's best: half the spread is common to both and falls out of the quotient.
+    """
+    bids = asks = 0.0
+    best_bid, best_ask = s.bid_ticks[0], s.ask_ticks[0]
+    for k in range(LEVELS):
+        behind = best_bid - s.bid_ticks[k]
+        if behind < PRESSURE_TICKS:
+            bids += p.pressure_weight[behind] * s.bid_lots[k]
+        behind = s.ask_ticks[k] - best_ask
+        if s.ask_lots[k] > 0 and behind < PRESSURE_TICKS:
+            asks += p.pressure_weight[behind] * s.ask_lots[k]
+    return (bids - asks) / (bids + asks)
+
+
+@kernel
+def depth_within(s: Rec, bps: float) -> float:
+    """Lots of both sides at most this far from the mid."""
+    room = 2e-4 * bps * s.mid
+    twice = s.twice_mid
+    lots = 0
+    for k in range(LEVELS):
+        lots += s.bid_lots[k] if twice - 2 * s.bid_ticks[k] <= room else 0
+        lots += s.ask_lots[k] if 2 * s.ask_ticks[k] - twice <= room else 0
+    return float(lots)
+
+
+@kernel
+def depth_slope(s: Rec) -> float:
+    """Lots of both sides per bps from the mid to the farthest level carried, the mean of the two sides."""
+    bids = asks = 0
+    bid, ask = s.bid_ticks[0], s.ask_ticks[0]
+    for k in range(LEVELS):
+        bids += s.bid_lots[k]
+        asks += s.ask_lots[k]
+        if s.bid_lots[k] > 0:
+            bid = s.bid_ticks[k]
+        if s.ask_lots[k] > 0:
+            ask = s.ask_ticks[k]
+    return 0.5e-4 * s.mid * (bids / (s.mid - bid) + asks / (ask - s.mid))
+
+
+@kernel
+def top_imbalance(s: Rec) -> float:
+    """`(qb - qa)/(qb + qa)` at the best."""
+    return float(s.bid_lots[0] - s.ask_lots[0]) / float(s.bid_lots[0] + s.ask_lots[0])

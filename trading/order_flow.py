@@ -1,0 +1,119 @@
+"""What book changes say: averages of spread, depth and imbalance, order-flow imbalance at five levels, acceleration.
+
+OFI (Cont, Kukanov, Stoikov, arXiv 1011.6402) of a level, lots:
+`e = 1[Pb>=Pb']qb - 1[Pb<=Pb']qb' - 1[Pa<=Pa']qa + 1[Pa>=Pa']qa'`, primes before, summed over a window of whole
+seconds. A side that has no such level counts as price 0 (bid) or beyond all prices (ask) with no lots.
+
+What this module is not: it closes no window; `trading.slots` moves them on.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from trading import signals
+from trading.bars import Rec
+from trading.feature_layout import FLOW_SLOTS
+from trading.jit import kernel
+from trading.records import LEVELS
+from trading.signals import Signal
+
+MIN_CHANGE_NS: Final = 1_000_000
+"""Two mid changes count as at least a millisecond apart: stamps are no finer in their meaning."""
+
+NO_ASK: Final = 2**62
+
+_IMBALANCE: Final = int(Signal.BOOK_IMBALANCE)
+_SPREAD: Final = int(Signal.SPREAD)
+_ORDER_FLOW: Final = int(Signal.ORDER_FLOW)
+_ACCELERATION: Final = int(Signal.ACCELERATION)
+
+
+@kernel
+def take_changes(s: Rec, rec: Rec) -> None:
+    """Add the OFI of a new book against the one in the state, level by level; the caller then reads the new one."""
+    at = (s.second_index & (FLOW_SLOTS - 1)) * LEVELS
+    for k in range(LEVELS):
+        bid, old_bid = rec.bid_ticks[k], s.bid_ticks[k]
+        ask, old_ask = rec.ask_ticks[k], s.ask_ticks[k]
+        ask = ask if ask > 0 else NO_ASK
+        old_ask = old_ask if old_ask > 0 else NO_ASK
+        e = rec.bid_lots[k] if bid >= old_bid else 0
+        e -= s.bid_lots[k] if bid <= old_bid else 0
+        e -= rec.ask_lots[k] if ask <= old_ask else 0
+        e += s.ask_lots[k] if ask >= old_ask else 0
+        s.ofi_slots[at + k] += e
+        s.ofi[k] += e
+
+
+@kernel
+def take_book(s: Rec, p: Rec) -> None:
+    """Feed the averages by book change with the book in the state, and the signals that they make."""
+    total = float(s.bids + s.asks)
+    keep = p.keep_book
+    s.spread_sum = s.spread_sum * keep + (1.0 - keep) * s.spread_bps
+    s.depth_sum = s.depth_sum * keep + (1.0 - keep) * total
+    s.book_weight = s.book_weight * keep + (1.0 - keep)
+    s.book_changes += 1
+    keep = p.keep_imbalance
+    s.imbalance_sum = s.imbalance_sum * keep + (1.0 - keep) * float(s.bids - s.asks) / total
+    s.imbalance_weight = s.imbalance_weight * keep + (1.0 - keep)
+    s.imbalance = s.imbalance_sum / s.imbalance_weight
+    s.imbalance_changes += 1
+    if s.imbalance_changes >= p.warm_imbalance:
+        s.ready |= 1 << _IMBALANCE
+        s.strength[_IMBALANCE] = signals.book_imbalance(s.imbalance, p.imbalance_threshold)
+    if s.book_changes >= p.warm_book:
+        s.ready |= 1 << _SPREAD
+        s.strength[_SPREAD] = signals.spread(
+            s.spread_bps, s.spread_sum / s.book_weight, p.spread_compression, p.spread_expansion
+        )
+
+
+@kernel
+def evaluate(s: Rec, p: Rec) -> None:
+    """The order_flow signal, after a print, a book change or a second that ended."""
+    if s.book_changes >= p.warm_book and s.flow_seconds >= p.flow_slots:
+        s.ready |= 1 << _ORDER_FLOW
+        s.ofi_share = s.ofi[0] * s.book_weight / s.depth_sum
+        s.strength[_ORDER_FLOW] = signals.order_flow(s.ofi_share, s.flow_imbalance)
+
+
+@kernel
+def take_aggressor(s: Rec, sign: int, lots: int) -> None:
+    """Put a print into the window of aggressors' volume."""
+    at = s.second_index & (FLOW_SLOTS - 1)
+    s.flow_signed_slots[at] += sign * lots
+    s.flow_lots_slots[at] += lots
+    s.flow_signed += sign * lots
+    s.flow_lots += lots
+    s.flow_imbalance = float(s.flow_signed) / float(s.flow_lots)
+    s.second_signed += sign * lots
+
+
+@kernel
+def take_mid(s: Rec, p: Rec, ts_ns: int) -> None:
+    """Velocity and acceleration, if the mid in the state is another than at the last change."""
+    move = s.twice_mid - s.changed_twice_mid
+    if s.changed_ns == 0:
+        s.changed_ns, s.changed_twice_mid, s.velocities = ts_ns, s.twice_mid, 0
+        return
+    if move == 0:
+        return
+    velocity = 0.5e9 * move / max(ts_ns - s.changed_ns, MIN_CHANGE_NS)
+    if s.velocities > 0:
+        change = velocity - s.velocity
+        keep = p.keep_acceleration
+        s.acceleration_sum = s.acceleration_sum * keep + (1.0 - keep) * change * change
+        s.acceleration_weight = s.acceleration_weight * keep + (1.0 - keep)
+        s.accelerations += 1
+        s.acceleration = 0.0
+        if s.acceleration_sum > 0.0:
+            s.acceleration = change / math.sqrt(s.acceleration_sum / s.acceleration_weight)
+        if s.accelerations >= p.warm_acceleration:
+            s.ready |= 1 << _ACCELERATION
+            s.strength[_ACCELERATION] = signals.acceleration(s.acceleration, p.acceleration_threshold)
+    s.velocity = velocity
+    s.velocities += 1
+    s.changed_ns, s.changed_twice_mid = ts_ns, s.twice_mid

@@ -1,0 +1,90 @@
+"""What kind of market it is: calm, normal, turbulent or trending. Decided once a second, with hysteresis.
+
+Turbulent and calm by the rolling quantile of the EWMA volatility; trending by the variance ratio of ten-second to
+one-second returns (Lo, MacKinlay 1988), which is 1 for a random walk. Turbulent goes before trending, trending before calm.
+A regime is left only beyond its bound by `regime_hysteresis`, so that it does not flap.
+
+What this module is not: it moves no threshold; `feature_params` says what each regime does to them.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+from trading import rolling_rank
+from trading.bars import Rec
+from trading.feature_layout import SECONDS
+from trading.jit import kernel
+
+
+class Regime(IntEnum):
+    """The kind of market; NONE until volatility and variance ratio are warm."""
+
+    NONE = 0
+    CALM = 1
+    NORMAL = 2
+    TURBULENT = 3
+    TRENDING = 4
+
+
+RATIO_SECONDS: Final = 10
+WARM_SAMPLES: Final = 60
+
+_CALM, _NORMAL, _TURBULENT, _TRENDING = int(Regime.CALM), int(Regime.NORMAL), int(Regime.TURBULENT), int(Regime.TRENDING)
+
+
+@kernel
+def take_return(s: Rec, p: Rec, change: float) -> None:
+    """A second's log return, already in the ring of seconds: feed the two variances, once ten are there."""
+    if s.seconds < RATIO_SECONDS:
+        return
+    many = 0.0
+    for k in range(RATIO_SECONDS):
+        many += s.second_returns[(s.seconds - 1 - k) % SECONDS]
+    keep = p.keep_vol
+    s.ratio_one = s.ratio_one * keep + (1.0 - keep) * change * change
+    s.ratio_many = s.ratio_many * keep + (1.0 - keep) * many * many
+    s.ratio_samples += 1
+
+
+@kernel
+def still(s: Rec, p: Rec, seconds: int) -> None:
+    """Seconds in which nothing moved, after as many that all remembered ones are such: decay alone."""
+    kept = p.keep_vol**seconds
+    s.ratio_one *= kept
+    s.ratio_many *= kept
+    s.ratio_samples += seconds
+
+
+@kernel
+def classify(regime: int, rank: float, ratio: float, p: Rec) -> int:
+    """The regime after `regime` for a volatility quantile and a variance ratio."""
+    h = p.hysteresis
+    if rank >= p.turbulent_quantile - (h if regime == _TURBULENT else 0.0):
+        return _TURBULENT
+    if ratio >= p.trend_ratio - (h if regime == _TRENDING else 0.0):
+        return _TRENDING
+    if rank <= p.calm_quantile + (h if regime == _CALM else 0.0):
+        return _CALM
+    return _NORMAL
+
+
+@kernel
+def decide(s: Rec, p: Rec) -> None:
+    """At the end of a second: sample the volatility, and say which regime it is."""
+    if s.returns < p.warm_returns or s.mid == 0.0:
+        return
+    s.vol_sum = s.vol_sum * p.keep_vol + (1.0 - p.keep_vol) * s.volatility
+    s.vol_weight = s.vol_weight * p.keep_vol + (1.0 - p.keep_vol)
+    value = 0.5
+    if s.vol_sum > 0.0:
+        value = s.volatility / (s.volatility + s.vol_sum / s.vol_weight)
+    gain = s.vol_gain if s.vol_samples > 0 else 1.0
+    s.vol_gain = rolling_rank.add(s.vol_cdf, 0, gain, p.vol_growth, value)
+    s.vol_samples += 1
+    if s.vol_samples < WARM_SAMPLES or s.ratio_samples < WARM_SAMPLES:
+        return
+    s.vol_rank = rolling_rank.rank(s.vol_cdf, 0, rolling_rank.scale(s.vol_cdf, 0), value)
+    s.variance_ratio = s.ratio_many / (RATIO_SECONDS * s.ratio_one) if s.ratio_one > 0.0 else 1.0
+    s.regime = classify(s.regime, s.vol_rank, s.variance_ratio, p)

@@ -1,0 +1,43 @@
+"""Rolling quantiles in O(1) reads: where a value in [0, 1] stands among those seen lately.
+
+A histogram of BINS equal bins is kept as cumulative weights. A sample of age n weighs `growth**-n`; instead of
+shrinking what is there the weight of the next sample grows, and all is scaled down long before it overflows. The rank is the
+mid-rank of the value's bin: half of the bin's own weight counts, so a value that never changes ranks 1/2.
+
+What this module is not: it maps nothing to [0, 1]; the caller does, most often by `x / (x + average)`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from trading.feature_layout import BINS
+from trading.jit import Floats, kernel
+
+MOST_GAIN: Final = 1e12
+
+
+@kernel
+def add(cdf: Floats, start: int, gain: float, growth: float, value: float) -> float:
+    """Put a sample into the BINS cumulative weights from `start` on; returns the weight of the next sample."""
+    if gain > MOST_GAIN:
+        for j in range(start, start + BINS):
+            cdf[j] *= 1.0 / gain
+        gain = 1.0
+    for j in range(start + min(BINS - 1, int(value * BINS)), start + BINS):
+        cdf[j] += gain
+    return gain * growth
+
+
+@kernel
+def scale(cdf: Floats, start: int) -> float:
+    """What `rank` multiplies by, instead of dividing: half of one over the total weight, which must not be 0."""
+    return 0.5 / cdf[start + BINS - 1]
+
+
+@kernel
+def rank(cdf: Floats, start: int, scale: float, value: float) -> float:
+    """Mid-rank of a value in [0, 1]."""
+    at = min(BINS - 1, int(value * BINS))
+    below = cdf[start + at - 1] if at > 0 else 0.0
+    return (below + cdf[start + at]) * scale

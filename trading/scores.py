@@ -1,0 +1,106 @@
+"""The microstructure score, 0..100 (ours): how good the market is to trade in right now.
+
+A weighted sum of five parts, each a rolling quantile (trading.rolling_rank) of a figure in [0, 1]:
+liquidity (spread: `average/(average + spread)`, depth: `depth/(depth + average)`), agreement of the aggressors' recent
+volume imbalance with the book's (`(1 + flow imbalance)/2`), low toxicity (VPIN), and low impact decay (`phi/2`, see
+trading.toxicity). Samples are taken at the ends of fast slots, so the quantiles weigh time, not messages. Toxicity
+and impact are slow: their ranks are those of the last sample. A part that is not warm is left out, its weight too.
+
+What this module is not: it holds nothing back; the gate is in `trading.ensemble`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from trading import rolling_rank
+from trading.bars import Rec
+from trading.feature_layout import BINS
+from trading.jit import kernel
+
+WARM_SAMPLES: Final = 100
+"""Samples of a part after which it counts."""
+
+SPREAD, DEPTH, AGREEMENT, VPIN, IMPACT = 0, 1, 2, 3, 4
+SPREAD_WEIGHT: Final = 0.2
+DEPTH_WEIGHT: Final = 0.2
+AGREEMENT_WEIGHT: Final = 0.3
+VPIN_WEIGHT: Final = 0.15
+IMPACT_WEIGHT: Final = 0.15
+
+
+@kernel
+def tightness(s: Rec) -> float:
+    """`average/(average + spread)`: 1/2 at the average, more where the spread is below it. Needs a book change."""
+    return s.spread_sum / (s.spread_sum + s.spread_bps * s.book_weight)
+
+
+@kernel
+def fullness(s: Rec) -> float:
+    """`depth/(depth + average)` of both sides. Needs a book change."""
+    depth = float(s.bids + s.asks) * s.book_weight
+    return depth / (depth + s.depth_sum)
+
+
+@kernel
+def agreement(s: Rec) -> float:
+    """`(1 + flow * imbalance)/2`: 1 if prints and book press one way with all they have, 0 if they oppose each other."""
+    return 0.5 * (1.0 + s.recent * s.imbalance)
+
+
+@kernel
+def _add(s: Rec, p: Rec, part: int, value: float) -> None:
+    gain = s.rank_gain[part] if s.rank_samples[part] > 0 else 1.0
+    s.rank_gain[part] = rolling_rank.add(s.rank_cdf, part * BINS, gain, p.rank_growth, value)
+    s.rank_scale[part] = rolling_rank.scale(s.rank_cdf, part * BINS)
+    s.rank_samples[part] += 1
+
+
+@kernel
+def _rank(s: Rec, part: int, value: float) -> float:
+    return rolling_rank.rank(s.rank_cdf, part * BINS, s.rank_scale[part], value)
+
+
+@kernel
+def sample(s: Rec, p: Rec) -> None:
+    """Sample every part that is warm, and rank the slow ones. Nothing is sampled while the book is not usable."""
+    if s.mid == 0.0:
+        return
+    if s.book_changes >= p.warm_book:
+        _add(s, p, SPREAD, tightness(s))
+        _add(s, p, DEPTH, fullness(s))
+    if s.imbalance_changes >= p.warm_imbalance and s.trades >= p.warm_recent:
+        _add(s, p, AGREEMENT, agreement(s))
+    score = weight = 0.0
+    if s.buckets >= p.vpin_buckets:
+        value = s.vpin
+        _add(s, p, VPIN, value)
+        if s.rank_samples[VPIN] >= WARM_SAMPLES:
+            score += VPIN_WEIGHT * (1.0 - _rank(s, VPIN, value))
+            weight += VPIN_WEIGHT
+    if s.impact_samples >= p.warm_impact:
+        value = 0.5 * min(2.0, max(0.0, s.impact_phi))
+        _add(s, p, IMPACT, value)
+        if s.rank_samples[IMPACT] >= WARM_SAMPLES:
+            score += IMPACT_WEIGHT * _rank(s, IMPACT, value)
+            weight += IMPACT_WEIGHT
+    s.slow_score, s.slow_weight = score, weight
+
+
+@kernel
+def warm(s: Rec, p: Rec) -> bool:
+    """Whether liquidity and agreement can be told; the score needs no more."""
+    return bool(
+        s.rank_samples[SPREAD] >= WARM_SAMPLES
+        and s.rank_samples[AGREEMENT] >= WARM_SAMPLES
+        and s.imbalance_changes >= p.warm_imbalance
+    )
+
+
+@kernel
+def score(s: Rec) -> float:
+    """The score at this record, 0..100; the caller has asked `warm`."""
+    fast = SPREAD_WEIGHT * _rank(s, SPREAD, tightness(s))
+    fast += DEPTH_WEIGHT * _rank(s, DEPTH, fullness(s))
+    fast += AGREEMENT_WEIGHT * _rank(s, AGREEMENT, agreement(s))
+    return 100.0 * (fast + s.slow_score) / (SPREAD_WEIGHT + DEPTH_WEIGHT + AGREEMENT_WEIGHT + s.slow_weight)

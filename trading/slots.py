@@ -1,0 +1,221 @@
+"""Time in slots: what happens when a tenth of the volume window, or a second, has passed.
+
+Slots end when the first record at or after their end arrives, before that record is looked at, so nothing is known
+before it happened. Slots without records are folded: as many one by one as a window remembers, the rest as a power.
+
+By the fast slot: the volume window and its average, the momentum's autocorrelations, the samples of the rolling
+quantiles. By the second: OFI and aggressor windows, realised volatility, Kyle's lambda, the impact's fit, value area, regime, and
+the bars of `timeframes_s`.
+
+What this module is not: it takes no record; the clock is the records' `ts_ns`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from trading import order_flow, regime, scores, signals, toxicity, volume_profile
+from trading.bar_signals import close_timeframes
+from trading.bars import Rec
+from trading.feature_layout import DIRTY_ALL, FAST_SLOTS, FLOW_SLOTS, MOMENTUM_LAGS, SECONDS
+from trading.jit import kernel
+from trading.records import LEVELS
+from trading.signals import Signal
+
+SECOND_NS: Final = 1_000_000_000
+
+MEAN_KEEP: Final = 0.5 ** (1.0 / 5.0)
+"""The momentum itself: mean return of a slot, half-life five slots."""
+
+_MOMENTUM: Final = int(Signal.MOMENTUM_DECAY)
+_VOLUME: Final = int(Signal.VOLUME_SPIKE)
+
+
+@kernel
+def take_volume(s: Rec, p: Rec, sign: int, lots: int) -> None:
+    """Put a print into the volume window."""
+    at = s.fast_index % FAST_SLOTS
+    s.volume_lots_slots[at] += lots
+    s.volume_signed_slots[at] += sign * lots
+    s.volume_lots += lots
+    s.volume_signed += sign * lots
+    evaluate_volume(s, p)
+
+
+@kernel
+def evaluate_volume(s: Rec, p: Rec) -> None:
+    """The volume_spike signal: the window over the average of windows at the ends of slots."""
+    if s.volume_samples >= p.warm_volume:
+        s.volume_ratio = s.volume_lots * s.volume_weight / s.volume_sum if s.volume_sum > 0.0 else 0.0
+        s.ready |= 1 << _VOLUME
+        s.strength[_VOLUME] = signals.volume_spike(s.volume_ratio, s.volume_signed, p.volume_multiple)
+
+
+@kernel
+def _close_volume(s: Rec, p: Rec, passed: int) -> None:
+    keep = p.keep_volume
+    for k in range(min(passed, FAST_SLOTS)):
+        s.volume_sum = s.volume_sum * keep + (1.0 - keep) * s.volume_lots
+        s.volume_weight = s.volume_weight * keep + (1.0 - keep)
+        at = (s.fast_index + 1 + k) % FAST_SLOTS
+        s.volume_lots -= s.volume_lots_slots[at]
+        s.volume_signed -= s.volume_signed_slots[at]
+        s.volume_lots_slots[at] = s.volume_signed_slots[at] = 0
+    if passed > FAST_SLOTS:
+        kept = keep ** (passed - FAST_SLOTS)
+        s.volume_sum *= kept
+        s.volume_weight = 1.0 - (1.0 - s.volume_weight) * kept
+    s.volume_samples += passed
+    evaluate_volume(s, p)
+
+
+@kernel
+def _push_return(s: Rec, p: Rec, change: float) -> None:
+    """One slot's mid return, ticks; lagged products once all lags are there."""
+    run = s.momentum_run
+    if run >= MOMENTUM_LAGS:
+        keep = p.keep_momentum
+        gain = (1.0 - keep) * change
+        s.momentum_sums[0] = s.momentum_sums[0] * keep + gain * change
+        for lag in range(1, MOMENTUM_LAGS + 1):
+            s.momentum_sums[lag] = s.momentum_sums[lag] * keep + gain * s.momentum_returns[(run - lag) & 31]
+        s.momentum_weight = s.momentum_weight * keep + (1.0 - keep)
+        s.momentum_samples += 1
+    s.momentum_returns[run & 31] = change
+    s.momentum_mean = s.momentum_mean * MEAN_KEEP + (1.0 - MEAN_KEEP) * change
+    s.momentum_mean_weight = s.momentum_mean_weight * MEAN_KEEP + (1.0 - MEAN_KEEP)
+    s.momentum_run = run + 1
+
+
+@kernel
+def _close_momentum(s: Rec, p: Rec, passed: int) -> None:
+    if s.mid == 0.0:
+        s.slot_twice_mid = s.momentum_run = 0
+        return
+    if s.slot_twice_mid > 0:
+        _push_return(s, p, 0.5 * (s.twice_mid - s.slot_twice_mid))
+    s.slot_twice_mid = s.twice_mid
+    still = passed - 1
+    for _ in range(min(still, 2 * MOMENTUM_LAGS)):
+        _push_return(s, p, 0.0)
+    if still > 2 * MOMENTUM_LAGS:  # all remembered returns are 0 by now: the rest is decay alone
+        rest = still - 2 * MOMENTUM_LAGS
+        kept = p.keep_momentum**rest
+        for lag in range(MOMENTUM_LAGS + 1):
+            s.momentum_sums[lag] *= kept
+        s.momentum_weight = 1.0 - (1.0 - s.momentum_weight) * kept
+        s.momentum_samples += rest
+        s.momentum_run += rest
+        kept = MEAN_KEEP**rest
+        s.momentum_mean *= kept
+        s.momentum_mean_weight = 1.0 - (1.0 - s.momentum_mean_weight) * kept
+    if s.momentum_samples >= p.warm_momentum:
+        s.momentum_phi = toxicity.successive_ratio(s.momentum_sums, MOMENTUM_LAGS + 1)
+        s.momentum_half_life = toxicity.half_life(s.momentum_phi)
+        z = 0.0
+        if s.momentum_sums[0] > 0.0:
+            deviation = math.sqrt(s.momentum_sums[0] / s.momentum_weight)
+            z = s.momentum_mean / s.momentum_mean_weight / deviation * p.momentum_z_scale
+        s.ready |= 1 << _MOMENTUM
+        s.strength[_MOMENTUM] = signals.momentum_decay(s.momentum_phi, z)
+
+
+@kernel
+def _push_second(s: Rec, p: Rec, twice_move: int, flow: int, change: float) -> None:
+    at = s.seconds % SECONDS
+    s.second_moves[at], s.second_flows[at], s.second_returns[at] = twice_move, flow, change
+    s.seconds += 1
+    regime.take_return(s, p, change)
+
+
+@kernel
+def _kyle(s: Rec, n: int) -> float:
+    """Slope of the mid's move (ticks) on signed volume (lots) over the last n seconds, by least squares; 0 without volume."""
+    flow_sum = move_sum = 0
+    for k in range(n):
+        at = (s.seconds - 1 - k) % SECONDS
+        flow_sum += s.second_flows[at]
+        move_sum += s.second_moves[at]
+    flow_mean, move_mean = flow_sum / n, move_sum / n
+    product = square = 0.0
+    for k in range(n):
+        at = (s.seconds - 1 - k) % SECONDS
+        flow = s.second_flows[at] - flow_mean
+        product += flow * (s.second_moves[at] - move_mean)
+        square += flow * flow
+    return 0.5 * product / square if square > 0.0 else 0.0
+
+
+@kernel
+def _close_second(s: Rec, p: Rec, passed: int) -> None:
+    if s.mid > 0.0:
+        if s.second_twice_mid > 0 and s.second_broken == 0:
+            change = math.log(s.twice_mid / s.second_twice_mid) if s.twice_mid != s.second_twice_mid else 0.0
+            _push_second(s, p, s.twice_mid - s.second_twice_mid, s.second_signed, change)
+        still = passed - 1
+        for _ in range(min(still, SECONDS)):
+            _push_second(s, p, 0, 0, 0.0)
+        if still > SECONDS:
+            s.seconds += still - SECONDS
+            regime.still(s, p, still - SECONDS)
+        s.second_twice_mid, s.second_broken = s.twice_mid, 0
+    else:
+        s.second_twice_mid, s.second_broken = 0, 1
+    s.second_signed = 0
+    if s.seconds >= p.kyle_seconds:
+        s.kyle = _kyle(s, p.kyle_seconds)
+    if s.seconds >= SECONDS:
+        squares = 0.0
+        for k in range(SECONDS):
+            squares += s.second_returns[k] * s.second_returns[k]
+        s.realised = math.sqrt(squares / SECONDS)
+    if s.impact_samples >= p.warm_impact:
+        s.impact_phi = toxicity.successive_ratio(s.impact_sums, len(s.impact_sums))
+        s.impact_half_life = toxicity.half_life(s.impact_phi)
+    volume_profile.find_value_area(s, p)
+    regime.decide(s, p)
+
+
+@kernel
+def _move_flow(s: Rec, p: Rec, passed: int) -> None:
+    """Forget the seconds that leave the windows of OFI and aggressor flow."""
+    n = p.flow_slots
+    for k in range(1, min(passed, FLOW_SLOTS) + 1):
+        old = (s.second_index + k - n) & (FLOW_SLOTS - 1)  # leaves as second_index + k begins
+        if k <= n:
+            for level in range(LEVELS):
+                s.ofi[level] -= s.ofi_slots[old * LEVELS + level]
+            s.flow_signed -= s.flow_signed_slots[old]
+            s.flow_lots -= s.flow_lots_slots[old]
+        new = (s.second_index + k) & (FLOW_SLOTS - 1)
+        for level in range(LEVELS):
+            s.ofi_slots[new * LEVELS + level] = 0
+        s.flow_signed_slots[new] = s.flow_lots_slots[new] = 0
+    s.flow_seconds += passed
+    s.flow_imbalance = float(s.flow_signed) / float(s.flow_lots) if s.flow_lots > 0 else 0.0
+
+
+@kernel
+def advance(s: Rec, p: Rec, ts_ns: int) -> None:
+    """End the slots that a record at `ts_ns` finds over; the caller has compared it with `clock_end_ns`."""
+    fast, second = ts_ns // p.fast_ns, ts_ns // SECOND_NS
+    if s.fast_index < 0:
+        s.fast_index, s.second_index = fast, second
+        for k in range(len(s.tf_index)):
+            s.tf_index[k] = ts_ns // p.tf_ns[k]
+    s.dirty = DIRTY_ALL
+    passed = fast - s.fast_index
+    if passed > 0:
+        _close_volume(s, p, passed)
+        _close_momentum(s, p, passed)
+        scores.sample(s, p)
+        s.fast_index = fast
+    passed = second - s.second_index
+    if passed > 0:
+        _close_second(s, p, passed)
+        close_timeframes(s, p, ts_ns)
+        _move_flow(s, p, passed)
+        s.second_index = second
+        order_flow.evaluate(s, p)
+    s.clock_end_ns = min((fast + 1) * p.fast_ns, (second + 1) * SECOND_NS)
