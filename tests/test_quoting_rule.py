@@ -14,7 +14,8 @@ import pytest
 from features_markets import T0, fill, random_walk, read_recording, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_features_reference import Batch
+from reference_bars import Bars
+from reference_events import Events
 
 from trading import quoting
 from trading.bars import BOOK_MAX_AGE_NS
@@ -87,7 +88,8 @@ def warmed(strategy: Strategy, bid: int = 5_999_995, ask: int = 6_000_005, instr
 def expected(recs: Recs, strategy: Strategy, fills: dict[int, tuple[int, int]]) -> list[tuple[Any, ...]]:
     """What should be told, by the rule's text in plain Python: (ts, bid, lots, ask, lots, half, skew, inventory)."""
     q = strategy.quoting
-    want = Batch(recs, strategy)
+    want = Events(recs, strategy.features)
+    bars = Bars(want)
     tick, lot, step = Decimal("0.01"), Decimal("1e-8"), 1000
     told: list[tuple[Any, ...]] = []
     out = (0, 0, 0, 0)
@@ -127,8 +129,8 @@ def expected(recs: Recs, strategy: Strategy, fills: dict[int, tuple[int, int]]) 
             filled = True
             decide(ts)
         live = None
-        if want.usable[i] and ts - want.book_ts[i] <= BOOK_MAX_AGE_NS and want.volatility_ready[i]:
-            live = (int(recs["bid_ticks"][i, 0]), int(recs["ask_ticks"][i, 0]), float(want.volatility[i]))
+        if want.usable[i] and ts - want.book_ts[i] <= BOOK_MAX_AGE_NS and bars.volatility_warm[i]:
+            live = (int(recs["bid_ticks"][i, 0]), int(recs["ask_ticks"][i, 0]), float(bars.volatility[i]))
         decide(ts)
     return told
 
