@@ -27,7 +27,7 @@ def oracle(folder: Path, name: str, column: str) -> list[float | None]:
 
 @pytest.mark.recordings
 def test_indicators_of_bars_equal_published_ones(recordings: Path) -> None:
-    """EMA 20, MACD 12/26, RSI 14, ATR 14, SMA 20 (the bands' middle) equal the figures of Skender's Stock.Indicators, 502 bars."""
+    """EMA 20, MACD 12/26, RSI 14, ATR 14, SMA 20 (the bands' middle) equal Skender's Stock.Indicators on its 502 bars."""
     folder = recordings / "oracles" / "skender"
     if not folder.is_dir():
         pytest.skip(f"no oracles in {folder}")
@@ -111,7 +111,8 @@ def test_best_quotes_and_kyle_from_the_raw_frames_alone(recordings: Path) -> Non
     exact = same & (recs["bid_lots"][rows, 0] == qb) & (recs["ask_lots"][rows, 0] == qa) & (recs["ask_ticks"][rows, 0] == pa)
     assert exact.all()
     np.testing.assert_allclose(column["weighted_mid_gap"][rows][exact], wanted[exact], rtol=1e-9, atol=1e-11)
-    e = (pb[1:] >= pb[:-1]) * qb[1:] - (pb[1:] <= pb[:-1]) * qb[:-1] - (pa[1:] <= pa[:-1]) * qa[1:] + (pa[1:] >= pa[:-1]) * qa[:-1]
+    e = (pb[1:] >= pb[:-1]) * qb[1:] - (pb[1:] <= pb[:-1]) * qb[:-1]
+    e += (pa[1:] >= pa[:-1]) * qa[:-1] - (pa[1:] <= pa[:-1]) * qa[1:]
     second = ns // 10**9
     total = np.concatenate(([0], np.cumsum(np.append(0, e))))
     window = total[1:] - total[np.searchsorted(second, second - 9, side="left")]
@@ -143,7 +144,7 @@ def signals_depth(recs: Any) -> Any:
 
 
 def test_the_microprice_finds_a_planted_drift() -> None:
-    """Where the mid's next move follows the imbalance, the fitted table rises with it, is antisymmetric, and moves the feature."""
+    """Where the mid's next move follows the imbalance, the fitted table rises with it, is antisymmetric, and is used."""
     rng = np.random.default_rng(3)
     recs = random_walk(1, 20_000)
     recs["kind"] = Kind.BBO
