@@ -36,6 +36,7 @@ from trading.binance_layout import (
     K_PREV,
     K_PRICE,
     K_QTY,
+    K_RATE,
     K_STREAM,
     K_SYMBOL,
     K_TIME,
@@ -51,6 +52,7 @@ from trading.binance_layout import (
     T_KIND,
     T_PRICE,
     T_QTY,
+    T_RATE,
     T_STREAM,
     T_SYMBOL,
     TEXT_BIT,
@@ -137,6 +139,8 @@ def _text_slot(key: int) -> int:
         return T_ASK
     if key == K_ASK_QTY:
         return T_ASK_QTY
+    if key == K_RATE:
+        return T_RATE
     return -1
 
 
