@@ -1,11 +1,13 @@
 """WebSocket clients behind one small interface: picows (15 times the rate of websockets, measured), websockets as the fallback.
 
-    connection = await connect(url, listener)      raises UpgradeRefused, OSError, TimeoutError; then the listener is never called
-    listener.on_frame(payload)                     one whole message; fragments are put together here
-    listener.on_alive()                            a ping (answered with its payload) or a pong came
-    listener.on_close(code, reason)                exactly once, whoever closed; nothing follows
+    await connect(url, listener, ...)      raises UpgradeRefused, OSError, TimeoutError
+    listener.on_open(connection)           before any frame
+    listener.on_frame(payload)             one whole message; fragments are put together here
+    listener.on_alive()                    a ping (answered with its payload) or a pong came
+    listener.on_close(code, reason)        exactly once after on_open, whoever closed; nothing follows
 
-No compression is offered, so a compressed message is a protocol error and ends the connection, as does one of more than `MOST_BYTES`.
+No compression is offered, so a compressed message is a protocol error and ends the connection, as does one of more than
+`MOST_BYTES`.
 """
 
 from __future__ import annotations
@@ -40,6 +42,9 @@ class UpgradeRefused(ConnectionError):
 
 class Listener(Protocol):
     """Who hears what a connection brings."""
+
+    def on_open(self, connection: Connection) -> None:
+        """It stands."""
 
     def on_frame(self, payload: bytes) -> None:
         """One whole message."""
@@ -77,7 +82,7 @@ def choose(transport: str) -> str:
 
 
 def proxy_of(url: str) -> str | None:
-    """The proxy that the environment (HTTPS_PROXY, ALL_PROXY, NO_PROXY) names for this address; never one for this machine itself."""
+    """The proxy that the environment (HTTPS_PROXY, ALL_PROXY, NO_PROXY) names for this address; never one for this machine."""
     parts = urllib.parse.urlsplit(url)
     host = parts.hostname or ""
     try:
@@ -90,14 +95,16 @@ def proxy_of(url: str) -> str | None:
     return proxies.get("https" if parts.scheme in ("wss", "https") else "http") or proxies.get("all")
 
 
-async def connect(url: str, listener: Listener, transport: str, timeout_s: float, context: ssl.SSLContext | None = None) -> Connection:
+async def connect(
+    url: str, listener: Listener, transport: str, timeout_s: float, context: ssl.SSLContext | None = None
+) -> None:
     """Open `url` (ws:// or wss://). `transport`: picows or websockets; `context`: instead of the system's trusted roots."""
     if url.startswith("wss:") and context is None:
         context = ssl.create_default_context()
     if not url.startswith("wss:"):
         context = None
     opened = _connect_picows if transport == "picows" else _connect_websockets
-    return await asyncio.wait_for(opened(url, listener, timeout_s, context), timeout_s)
+    await asyncio.wait_for(opened(url, listener, timeout_s, context), timeout_s)
 
 
 def _retry_after(status: int, headers: Mapping[str, str]) -> float:
@@ -107,7 +114,7 @@ def _retry_after(status: int, headers: Mapping[str, str]) -> float:
 # ---- picows
 
 
-async def _connect_picows(url: str, listener: Listener, timeout_s: float, context: ssl.SSLContext | None) -> Connection:
+async def _connect_picows(url: str, listener: Listener, timeout_s: float, context: ssl.SSLContext | None) -> None:
     import picows
 
     text, binary, continuation = picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION
@@ -119,6 +126,10 @@ async def _connect_picows(url: str, listener: Listener, timeout_s: float, contex
         def __init__(self) -> None:
             self.parts: bytearray | None = None
             self.why = (ABNORMAL, "connection lost")
+
+        def on_ws_connected(self, transport: Any) -> None:
+            """The upgrade is done."""
+            listener.on_open(Open(transport))
 
         def on_ws_frame(self, transport: Any, frame: Any) -> None:
             """A frame: a message, a part of one, or control."""
@@ -186,7 +197,7 @@ async def _connect_picows(url: str, listener: Listener, timeout_s: float, contex
             self.transport.disconnect(graceful=False)
 
     try:
-        transport, _ = await picows.ws_connect(
+        await picows.ws_connect(
             Hearing,
             url,
             ssl_context=context,
@@ -205,13 +216,12 @@ async def _connect_picows(url: str, listener: Listener, timeout_s: float, contex
         raise UpgradeRefused(status, _retry_after(status, response.headers), body) from None
     except picows.WSError as error:
         raise ConnectionError(f"upgrade failed: {error}") from None
-    return Open(transport)
 
 
 # ---- websockets
 
 
-async def _connect_websockets(url: str, listener: Listener, timeout_s: float, context: ssl.SSLContext | None) -> Connection:
+async def _connect_websockets(url: str, listener: Listener, timeout_s: float, context: ssl.SSLContext | None) -> None:
     from websockets.asyncio.client import ClientConnection
     from websockets.asyncio.client import connect as open_socket
     from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
@@ -292,4 +302,4 @@ async def _connect_websockets(url: str, listener: Listener, timeout_s: float, co
         raise UpgradeRefused(status, _retry_after(status, error.response.headers), body) from None
     except InvalidHandshake as error:
         raise ConnectionError(f"upgrade failed: {error}") from None
-    return Open(socket)
+    listener.on_open(Open(socket))
