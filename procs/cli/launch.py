@@ -19,6 +19,7 @@ from procs import board, pipeline, topology
 from procs.board import Words
 from procs.config import Profile
 from procs.pipeline import Memory, Placement
+from procs.receiver.arena import ARENA, arena_bytes, create_arena
 from procs.topology import Stage
 from ringbuf.plain_writer import PlainWriter, ring_bell
 from shm import cleanup
@@ -78,6 +79,8 @@ class Instance:
             stages=self._names,
             arena_bytes=self.profile.live.arena_mb << 20 if self.profile.source.kind == "live" else 0,
         )
+        if size := arena_bytes(self.profile):
+            self.memory.segments[ARENA] = create_arena(self.profile.instance, size)
 
     def destroy(self) -> None:
         """Remove everything that `create` made."""
