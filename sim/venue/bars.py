@@ -102,7 +102,7 @@ class Bars:
                 del bars[: BARS_KEPT // 10]
 
     def between(self, interval: str, first_ms: int, last_ms: int) -> list[Bar]:
-        """The bars whose start is in [first_ms, last_ms], with flat ones where nothing was traded; none before the first trade."""
+        """The bars that start in [first_ms, last_ms], flat ones where nothing was traded, none before the first trade."""
         pieces = self._seconds if interval == "1s" else self._minutes
         if not pieces:
             return []

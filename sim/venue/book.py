@@ -145,6 +145,7 @@ class VenueBook:
         for side, levels in ((BID, bids), (ASK, asks)):
             wanted = {self.key(side, price): (price, qty) for price, qty in levels}
             here = self._levels[side]
-            zero = {key: (price, "0." + "0" * len(qty.partition(".")[2])) for key, (price, qty) in here.items() if key not in wanted}
+            gone = {key: level for key, level in here.items() if key not in wanted}
+            zero = {key: (price, "0." + "0" * len(qty.partition(".")[2])) for key, (price, qty) in gone.items()}
             out[side] = [level for key, level in sorted({**zero, **wanted}.items(), reverse=True) if here.get(key) != level]
         return out[BID], out[ASK]

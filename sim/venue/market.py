@@ -17,7 +17,7 @@ from sim.venue import messages
 from sim.venue.bars import bucket, following
 from sim.venue.messages import Body, Message
 from sim.venue.source import Frame, Source, SourceError
-from sim.venue.stream_names import MarketName, Stream, parse_stream
+from sim.venue.stream_names import MARKETS, MarketName, Stream, parse_stream
 from sim.venue.symbol_market import AGG_MS, FUNDING_MS, AggTrade, Diff, SymbolMarket, Trade
 
 MS: Final = 1_000_000
@@ -62,8 +62,8 @@ class Topic:
         last_id = self.symbol.book.last_id
         sides = [sorted(side.items(), key=lambda level: float(level[0])) for side in self._changes]
         sides[0].reverse()
-        times = (event_ms, self._times[1])
-        self.say(messages.depth_update(self.symbol, self._first_id, last_id, self._last_id, *sides, times))
+        ids = (self._first_id, last_id, self._last_id)
+        self.say(messages.depth_update(self.symbol, ids, sides[0], sides[1], (event_ms, self._times[1])))
         self._first_id, self._last_id = 0, last_id
         self._changes = ({}, {})
 
@@ -157,17 +157,18 @@ class Market:
         self._advance_frame()
         if self._next is None:
             raise SourceError("the source holds no frame; give one that does")
+        self._first_live_ns = 0
         self._seed()
         if start_ns is not None:
             self._shift_ns = (start_ns - self.now_ns) // MS * MS
             self._restamp()
-        self.started_ns = self.now_ns
+        self.started_ns: int = self.now_ns
         self._at(self.now_ms - self.now_ms % FUNDING_MS + FUNDING_MS, self._settle)
 
     @property
     def markets(self) -> list[MarketName]:
         """The markets that are served."""
-        return [name for name in ("spot", "usdm") if any(key[0] == name for key in self.symbols)]  # type: ignore[misc]
+        return [name for name in MARKETS if any(key[0] == name for key in self.symbols)]
 
     @property
     def now_ms(self) -> int:
@@ -267,7 +268,7 @@ class Market:
 
     def find(self, market: str, name: str) -> SymbolMarket | None:
         """The symbol, None when there is none of that name (upper case)."""
-        return self.symbols.get((market, name))  # type: ignore[call-overload, no-any-return]
+        return next((symbol for (of, called), symbol in self.symbols.items() if (of, called) == (market, name)), None)
 
     def of(self, market: str) -> list[SymbolMarket]:
         """All symbols of one market."""

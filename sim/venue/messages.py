@@ -1,4 +1,4 @@
-"""What the venue says: the bodies of stream events as Binance documents them, and a message that is encoded once for all who hear it.
+"""What the venue says: bodies of stream events as Binance documents them, each encoded once for all who hear it.
 
 What this is not: a store. Bodies are made from the state that sim.venue.market hands in.
 """
@@ -71,9 +71,10 @@ class Message:
 
 
 def depth_update(
-    symbol: SymbolMarket, first_id: int, last_id: int, previous_id: int, bids: Any, asks: Any, times: tuple[int, int]
+    symbol: SymbolMarket, ids: tuple[int, int, int], bids: Any, asks: Any, times: tuple[int, int]
 ) -> Body:
-    """A diff: event time and transaction time are `times`, in ms."""
+    """A diff: `ids` are U, u and pu, `times` the event's and the transaction's in ms."""
+    first_id, last_id, previous_id = ids
     body: Body = {"e": "depthUpdate", "E": times[0]}
     if symbol.spec.market == "usdm":
         body["T"] = times[1]
@@ -89,7 +90,7 @@ def partial_depth(symbol: SymbolMarket, levels: int, previous_id: int, now_ms: i
     bids, asks = book.side(BID, levels), book.side(ASK, levels)
     if symbol.spec.market == "spot":
         return {"lastUpdateId": book.last_id, "bids": bids, "asks": asks}
-    return depth_update(symbol, previous_id + 1, book.last_id, previous_id, bids, asks, (now_ms, symbol.diff_ms))
+    return depth_update(symbol, (previous_id + 1, book.last_id, previous_id), bids, asks, (now_ms, symbol.diff_ms))
 
 
 def kline(symbol: SymbolMarket, interval: str, bar: Bar, now_ms: int) -> Body:
@@ -153,8 +154,8 @@ def statistics(symbol: SymbolMarket, now_ms: int, length_ms: int = DAY) -> Body:
 
 
 _TICKER_KEYS: Final = {
-    "p": "priceChange", "P": "priceChangePercent", "w": "weightedAvgPrice", "x": "prevClosePrice", "c": "lastPrice", "Q": "lastQty",
-    "b": "bidPrice", "B": "bidQty", "a": "askPrice", "A": "askQty", "o": "openPrice", "h": "highPrice", "l": "lowPrice",
+    "p": "priceChange", "P": "priceChangePercent", "w": "weightedAvgPrice", "x": "prevClosePrice", "c": "lastPrice",
+    "Q": "lastQty", "b": "bidPrice", "B": "bidQty", "a": "askPrice", "A": "askQty", "o": "openPrice", "h": "highPrice", "l": "lowPrice",
     "v": "volume", "q": "quoteVolume", "O": "openTime", "C": "closeTime", "F": "firstId", "L": "lastId", "n": "count",
 }  # fmt: skip
 _NOT_USDM: Final = set("xbBaA")

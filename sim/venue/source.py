@@ -1,7 +1,7 @@
 """Where the venue's market comes from: recordings, or the embedded market. Both are Binance frames with receive times.
 
-A source is read as often as wanted, always from its beginning; the same source gives the same frames. Recordings are read in plain
-Python (gunzip and msgspec): no kernel has to be compiled or loaded. The generator's kernels are imported when one is made.
+A source is read as often as wanted, always from its beginning; the same source gives the same frames. Recordings are read in
+plain Python (gunzip and msgspec): no kernel has to be compiled or loaded. The generator's kernels are imported when one is made.
 
 What this is not: a judge of sequences. That is sim.venue.market's.
 """
@@ -265,7 +265,7 @@ class GeneratedSource(Source):
         state, glob = np.zeros(len(table), GEN_STATE), np.zeros(1, GEN_GLOBAL)
         buffer = np.zeros(MAX_FRAME_BYTES, np.uint8)
         init(state, glob, params, instruments)
-        view = memoryview(buffer)
+        view = memoryview(buffer.data)
         while size := next_frame(state, glob, params, instruments, buffer):
             event = _decode(view[:size])
             yield int(glob[0]["recv_ns"]), offset + int(glob[0]["symbol"]), event.get("data", event)

@@ -15,7 +15,8 @@ MarketName = Literal["spot", "usdm"]
 MARKETS: Final[tuple[MarketName, MarketName]] = ("spot", "usdm")
 
 KINDS: Final = (
-    "trade", "aggTrade", "bookTicker", "depth", "partial", "kline", "miniTicker", "ticker", "windowTicker", "avgPrice", "markPrice",
+    "trade", "aggTrade", "bookTicker", "depth", "partial", "kline", "miniTicker", "ticker", "windowTicker", "avgPrice",
+    "markPrice",
 )  # fmt: skip
 """Kinds of streams, as faults name them too."""
 

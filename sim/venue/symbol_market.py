@@ -97,6 +97,7 @@ class SymbolMarket:
         self._trade_shift = 0
         self._trade_base = 0
         self._broken = False  # the source has skipped updates since its last snapshot
+        self._waiting: list[dict[str, Any]] = []  # diffs before the snapshot
         self._seam = False  # the next diff continues right after a seam
         self._pending: AggTrade | None = None
         self._agg_id = 0
@@ -104,6 +105,7 @@ class SymbolMarket:
     def restart(self) -> None:
         """The source begins anew: everything up to its snapshot is passed over, and ids go on rising."""
         self.seeded = False
+        self._waiting.clear()
 
     def take(self, event: dict[str, Any], at_ns: int, shift_ms: int) -> None:
         """Apply one frame of the source; `shift_ms` is to be added to the times in it."""
@@ -111,6 +113,8 @@ class SymbolMarket:
         if kind == "depthUpdate":
             if self.seeded:
                 self._diff(event, at_ns, shift_ms)
+            else:
+                self._waiting.append(event)
         elif "lastUpdateId" in event and "bids" in event:
             self._snapshot(event, at_ns, shift_ms)
         elif kind == "trade":
@@ -140,6 +144,9 @@ class SymbolMarket:
             self._publish(Diff(book.last_id + 1, last_id + self._id_shift, book.last_id, bids, asks, ms, ms), at_ns)
         self.diff_ms = int(event["T"]) + shift_ms if "T" in event else at_ns // 1_000_000
         self.seeded, self._broken = True, False
+        waiting, self._waiting = self._waiting, []
+        for earlier in waiting:  # a snapshot may be older than diffs that came before it
+            self._diff(earlier, at_ns, shift_ms)
 
     def _diff(self, event: dict[str, Any], at_ns: int, shift_ms: int) -> None:
         book = self.book
