@@ -157,7 +157,7 @@ class Market:
         self._advance_frame()
         if self._next is None:
             raise SourceError("the source holds no frame; give one that does")
-        self._first_live_ns = 0
+        self._first_live_ns: int = 0
         self._seed()
         if start_ns is not None:
             self._shift_ns = (start_ns - self.now_ns) // MS * MS

@@ -155,7 +155,8 @@ def statistics(symbol: SymbolMarket, now_ms: int, length_ms: int = DAY) -> Body:
 
 _TICKER_KEYS: Final = {
     "p": "priceChange", "P": "priceChangePercent", "w": "weightedAvgPrice", "x": "prevClosePrice", "c": "lastPrice",
-    "Q": "lastQty", "b": "bidPrice", "B": "bidQty", "a": "askPrice", "A": "askQty", "o": "openPrice", "h": "highPrice", "l": "lowPrice",
+    "Q": "lastQty", "b": "bidPrice", "B": "bidQty", "a": "askPrice", "A": "askQty",
+    "o": "openPrice", "h": "highPrice", "l": "lowPrice",
     "v": "volume", "q": "quoteVolume", "O": "openTime", "C": "closeTime", "F": "firstId", "L": "lastId", "n": "count",
 }  # fmt: skip
 _NOT_USDM: Final = set("xbBaA")

@@ -1,7 +1,9 @@
 """The REST endpoints: one table of paths, what each weighs, which parameters it takes, and what it answers.
 
 Signed endpoints are in the table too, as what they are without an account: refused with the documented error. Order entry
-takes their place there when it comes. What this is not: HTTP. sim.venue.server reads requests, spends weight and sends the answers.
+takes their place there when it comes.
+
+What this is not: HTTP. sim.venue.server reads requests, spends weight and sends the answers.
 """
 
 from __future__ import annotations

@@ -120,6 +120,11 @@ class LocalVenue:
         return f"{self.stream_url}/usdm"
 
     @property
+    def connections(self) -> tuple[Connection, ...]:
+        """Those that stand, oldest first."""
+        return tuple(self._connections.values())
+
+    @property
     def now_ns(self) -> int:
         """The clock of pings, limits and faults: the real one, or the market's where `step` drives it."""
         return self.market.now_ns if self._speed is None else time.monotonic_ns() + self._wall_offset_ns
