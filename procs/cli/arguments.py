@@ -165,6 +165,21 @@ def _backtest(p: argparse.ArgumentParser) -> None:
     _json(p)
 
 
+def _venue(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--port", metavar="N", type=int, default=9000, help="port on loopback (default 9000; 0: any free one)")
+    p.add_argument("--recording", metavar="FILE", nargs="+", help="serve recorded frames instead of the embedded market")
+    p.add_argument("--symbols", metavar="A,B", help="of the embedded market (default BTCUSDT,ETHUSDT)")
+    p.add_argument("--seed", metavar="N", type=whole, default=7, help="of the embedded market and of the faults (default 7)")
+    p.add_argument("--market", choices=("spot", "usdm", "both"), help="of the embedded market (default both)")
+    p.add_argument("--speed", metavar="N", type=positive, default=1.0, help="times as fast as the market's own pace (default 1)")
+    p.add_argument("--loop", action="store_true", help="begin a recording anew when it ends")
+    p.add_argument("--time", choices=("now", "recorded"), default="now", help="what the venue's clock shows (default now)")
+    p.add_argument("--fault", metavar="KIND:KEY=VALUE", action="append", help="such as drop:p=0.01 (repeatable)")
+    p.add_argument("--faults", metavar="FILE", help="a schedule of faults, YAML")
+    p.add_argument("--seconds", metavar="S", type=positive, default=0.0, help="end after this long (default: at Ctrl-C)")
+    _json(p)
+
+
 def _clean(p: argparse.ArgumentParser) -> None:
     which = p.add_mutually_exclusive_group()
     which.add_argument("--instance", metavar="NAME", help="only what this one left")
@@ -247,6 +262,16 @@ COMMANDS: Final[dict[str, Command]] = {
         "the same decisions in one process, then the report",
         ("backtest --recording day1.gz day2.gz", "backtest --set generator.duration_s=600 --json"),
         _backtest,
+    ),
+    "venue": Command(
+        "venue:venue",
+        "a local server that speaks Binance's protocol, to test against",
+        (
+            "venue",
+            "venue --symbols BTCUSDT,ETHUSDT,SOLUSDT --seed 3 --market usdm --port 0",
+            "venue --recording spot_btcusdt_20240808.gz --speed 10 --loop --fault disconnect:every=30s",
+        ),
+        _venue,
     ),
     "clean": Command(
         "stopping:clean", "remove shared memory that dead pipelines left", ("clean", "clean --instance paper"), _clean
