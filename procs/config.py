@@ -321,6 +321,9 @@ def _check_relations(profile: Profile, reader: Reader) -> None:
             raise reader.fail("source.files", "files are named but source.kind is generated", "write kind: recording")
         if not profile.symbols:
             raise reader.fail("symbols", "a generated market needs symbols", "write at least one, e.g. - name: BTCUSDT")
+    elif profile.source.kind == "live":
+        if profile.source.files or not profile.symbols:
+            raise reader.fail("symbols", "a live market needs symbols and no files", "write at least one, e.g. - name: BTCUSDT")
     elif not profile.source.files:
         raise reader.fail("source.files", "a recording needs at least one file", "name it here, or with --recording FILE")
     cores = profile.pipeline.cores
@@ -383,4 +386,7 @@ def _resolve_files(profile: Profile, reader: Reader, path: Path) -> Profile:
     if pipeline.journal_dir is not None:
         where = str(absolute(pipeline.journal_dir, "pipeline.journal_dir"))
         pipeline = msgspec.structs.replace(pipeline, journal_dir=where)
-    return msgspec.structs.replace(profile, source=source, pipeline=pipeline)
+    record = profile.record
+    if record.folder is not None:
+        record = msgspec.structs.replace(record, folder=str(absolute(record.folder, "record.folder")))
+    return msgspec.structs.replace(profile, source=source, pipeline=pipeline, record=record)

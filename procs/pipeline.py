@@ -111,16 +111,23 @@ def format_ring(words: Words, entry: Ring, *, without: Sequence[str] = ()) -> No
 
 
 def create(
-    instance: str, placement: Placement, *, journal: bool = True, stages: Sequence[str] = topology.start_order()
+    instance: str,
+    placement: Placement,
+    *,
+    journal: bool = True,
+    raw: bool = False,
+    stages: Sequence[str] = topology.start_order(),
 ) -> Memory:
     """Make all segments of an instance; on any failure none is left. Readers that are not among `stages` gate nobody.
+
+    The recorder gates the ring `frames` where it records the wire (`raw`), the others where it keeps journals (`journal`).
 
     A stage makes its own checkpoints' segment, whose size only its code knows. Raises shm.errors.SegmentError: another
     living pipeline of that name, no room, no permission.
     """
     memory = Memory(instance)
     notices: list[str] = []
-    absent = [stage.name for stage in topology.STAGES if stage.name not in stages or (stage.name == "recorder" and not journal)]
+    absent = [stage.name for stage in topology.STAGES if stage.name not in stages]
     try:
         memory.segments["board"] = _make(instance, "board", board.BOARD_WORDS * 8, BOARD_LAYOUT, KIND_BOARD, 0, placement, None)
         for entry in topology.RINGS:
@@ -136,7 +143,8 @@ def create(
                 placement,
                 placement.node(entry.readers[0]),
             )
-            format_ring(memory.ring(entry.name), entry, without=absent)
+            recorded = raw if entry.name == "frames" else journal
+            format_ring(memory.ring(entry.name), entry, without=absent if recorded else [*absent, "recorder"])
     except BaseException:
         memory.destroy()
         raise
