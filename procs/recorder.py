@@ -30,11 +30,14 @@ from procs.fold import IDLE_NS
 from procs.frame_log import FrameLog, FrameLogFull, FrameSource, Policy
 from procs.frame_log_format import Taken
 from procs.journal import JournalFull, JournalWriter, journal_path
+from procs.plan import load_recording
+from procs.recordings.instruments import note
 from procs.topology import Ring
 from ringbuf.intrinsics import futex_wait, load_acquire, store_release
 from ringbuf.jit import Words, kernel
 from ringbuf.layout import CAPACITY, CURSOR, reader_line
 from ringbuf.ring import I_HEAD, I_RELEASED, LOC_WORDS, Input, input_, ready, release
+from trading.instruments import Instrument
 
 NAME: Final = "recorder"
 SLEEP_NS: Final = 20_000_000
@@ -185,6 +188,12 @@ def frames_track(profile: Profile, runtime: Mapping[str, Any], words: Words, are
     return FramesTrack(RingFrames(words, arena, doorbells), log, profile.record.flush_s, min(MOST_TEXT, max(arena.size // 4, 1)))
 
 
+def instruments_of(profile: Profile, spool: str | None) -> Sequence[Instrument]:
+    """What the run's ticks and lots are: those of the staged recording, or the profile's."""
+    recording = load_recording(Path(spool) if spool else None)
+    return profile.instruments() if recording is None else [symbol.instrument() for symbol in recording.symbols]
+
+
 def keeps_raw(profile: Profile) -> bool:
     """Whether the wire is recorded: in world `record`, and in a live pipeline that says so."""
     return profile.source.kind == "live" and (profile.record.raw or profile.world == "record")
@@ -220,6 +229,8 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
     if not (raw or journal):
         page[board.READY] = page[board.FINISHED] = 1
         return 0
+    if journal:
+        note(Path(runtime["journal_dir"]), instruments_of(profile, runtime.get("spool")))
     live = bool(runtime.get("live", False))
     tracks = [
         Track(entry, memory.ring(entry.name), Path(runtime["journal_dir"]), runtime["instance"], durable(entry) if live else 0)

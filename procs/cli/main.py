@@ -19,6 +19,7 @@ ERRORS: Final[tuple[tuple[str, str, int], ...]] = (
     ("procs.plan", "PlanError", USAGE),
     ("sim.spool", "RecordingError", USAGE),
     ("trading.instruments", "InstrumentError", USAGE),
+    ("procs.recordings.output", "RecordingsError", USAGE),
     ("procs.control", "NotRunningError", NOT_RUNNING),
     ("procs.control", "ControlError", FAILED),
     ("procs.rundir", "InstanceBusyError", ALREADY_RUNNING),
