@@ -1,6 +1,7 @@
 """Recordings become a spool: read, checked, joined, merged, and written so that a replay only walks an mmap.
 
-A recording is text, gzip or plain, a frame a line: `<recv_ns> {json}`. A file holds one symbol. Files of one symbol
+A recording is text, gzip or plain, a frame a line: `<recv_ns> {json}`; a frame that begins `{"scalper":` is the recorder's own
+word about what it could not record, counted and passed over. A file holds one symbol. Files of one symbol
 and market are joined in the order of their first stamps; different symbols are merged by receive time, ties in the
 order in which the symbols were given. Only as much of each file is in memory as one block.
 
@@ -72,6 +73,7 @@ class _File:
         self.line = 0
         self.tally = np.zeros(rt.TALLY_WORDS, np.int64)
         self.note = ""
+        self.events = self.lost = 0
         self.size = _size(path)
         self._allow_truncated = allow_truncated
         self._advance = advance
@@ -173,6 +175,8 @@ class _File:
                     )
                 yield _Block(array, recv[:n], start[:n], length[:n])
             self.line += int(result[rt.LINES])
+            self.events += int(result[rt.EVENTS])
+            self.lost += int(result[rt.LOST])
             at = int(result[rt.CONSUMED])
             if result[rt.PROBLEM]:
                 what = _PROBLEMS[int(result[rt.PROBLEM])]
@@ -368,6 +372,8 @@ def stage(
                 last_recv_ns=max(chain.last_ns for chain in chains),
                 clamped=sum(chain.clamped for chain in chains),
                 notes=tuple(file.note for chain in chains for file in chain.files if file.note),
+                events=sum(file.events for chain in chains for file in chain.files),
+                lost=sum(file.lost for chain in chains for file in chain.files),
             )
             file.seek(0)
             file.write(header_bytes(recording))

@@ -180,6 +180,61 @@ def _venue(p: argparse.ArgumentParser) -> None:
     _json(p)
 
 
+
+
+def _record(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--config", metavar="PROFILE", help="a profile's name or a path with a slash (default paper)")
+    p.add_argument("--venue", metavar="VENUE", help="of symbols that name none, e.g. binance_spot, okx, ccxt:kucoin")
+    p.add_argument("--symbols", metavar="A,B", help="what to record, as scalper names it, e.g. BTCUSDT,ETHUSDT")
+    p.add_argument("--out", metavar="DIR", help="folder for the files (default: below the instance's state directory)")
+    p.add_argument("--endpoint", metavar="stream=URL,rest=URL", help="other addresses for the venue, e.g. those of a local venue")
+    p.add_argument("--seconds", metavar="N", type=positive, default=0.0, help="end after this long (default: at Ctrl-C)")
+    p.add_argument("--parquet", action="store_true", help="also make Parquet of each finished file, below DIR/parquet")
+    p.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", help="over the profile, e.g. record.rotate_minutes=5 (repeatable)"
+    )
+    _instance(p)
+    _json(p)
+
+
+def _data(p: argparse.ArgumentParser) -> None:
+    parts = p.add_subparsers(metavar="WHAT", dest="what", required=True, parser_class=Parser)
+
+    def part(name: str, sentence: str, example: str) -> argparse.ArgumentParser:
+        found: argparse.ArgumentParser = parts.add_parser(
+            name, help=sentence, description=sentence[0].upper() + sentence[1:] + ".", epilog=_examples((example,)),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        return found
+
+    ls = part("ls", "recordings with venue, symbol, span, frames and size", "data ls ./recordings")
+    ls.add_argument("paths", metavar="PATH", nargs="*", default=["."], help="files, or folders with files (default: here)")
+    _json(ls)
+    check = part("check", "prove recordings right: sequences, checksums, books, clocks", "data check day1.gz day2.gz --json")
+    check.add_argument("paths", metavar="PATH", nargs="+", help="files or folders; files of one symbol are joined")
+    _json(check)
+    cat = part("cat", "decoded records, one a line", "data cat day1.gz --kind trade --limit 20")
+    cat.add_argument("path", metavar="FILE", help="a recording or a journal; it may still be written to")
+    cat.add_argument("--symbol", metavar="S", default="", help="of this symbol alone")
+    cat.add_argument("--kind", metavar="K,K", default="", help="depth, trade, bbo, snapshot, stale, mark, level")
+    cat.add_argument("--from", dest="from_time", metavar="T", default="", help="ISO 8601 (UTC), or Unix seconds or ns")
+    cat.add_argument("--to", dest="to_time", metavar="T", default="", help="the same")
+    cat.add_argument("--limit", metavar="N", type=whole, default=0, help="end after so many records")
+    _json(cat)
+    convert = part("convert", "from one form into another", "data convert day1.gz day2.gz --to parquet --out ./parquet")
+    convert.add_argument("paths", metavar="IN", nargs="+", help="recordings, journals, npz, or CSV files")
+    convert.add_argument("--to", required=True, choices=("parquet", "npz", "csv", "recording"), help="what to make of it")
+    convert.add_argument("--out", metavar="PATH", required=True, help="a file (npz, recording) or a folder (parquet, csv)")
+    convert.add_argument("--force", action="store_true", help="write over what is there")
+    convert.add_argument("--symbol", metavar="S", default="", help="of this symbol alone; an npz does not say its own")
+    convert.add_argument("--market", choices=("binance_spot", "binance_usdm"), default="", help="whose frames a recording gets")
+    convert.add_argument("--tick", metavar="SIZE", default="", help="price step, where the numbers do not tell it")
+    convert.add_argument("--lot", metavar="SIZE", default="", help="quantity step, the same")
+    convert.add_argument("--base-latency-ns", metavar="N", type=whole, default=0, help="npz: added where clocks are put right")
+    convert.add_argument("--after", metavar="FILE", nargs="+", default=[], help="parquet: files whose books IN goes on with")
+    _json(convert)
+
+
 def _clean(p: argparse.ArgumentParser) -> None:
     which = p.add_mutually_exclusive_group()
     which.add_argument("--instance", metavar="NAME", help="only what this one left")
@@ -273,6 +328,21 @@ COMMANDS: Final[dict[str, Command]] = {
         ),
         _venue,
     ),
+    "record": Command(
+        "record:record",
+        "record a real venue's market data, frame by frame",
+        (
+            "record --venue binance_spot --symbols BTCUSDT,ETHUSDT --out ./recordings",
+            "record --venue binance_usdm --symbols BTCUSDT --seconds 60 --parquet",
+        ),
+        _record,
+    ),
+    "data": Command(
+        "data_tools:tools",
+        "recordings: list, check, read and convert them",
+        ("data ls", "data check ./recordings", "data cat day1.gz --limit 20", "data convert day1.gz --to npz --out day1.npz"),
+        _data,
+    ),
     "clean": Command(
         "stopping:clean", "remove shared memory that dead pipelines left", ("clean", "clean --instance paper"), _clean
     ),
@@ -319,11 +389,17 @@ def parser(only: str | None = None) -> Parser:
 
 
 def option_names(name: str) -> list[str]:
-    """The options and choices of one command, for completion scripts."""
+    """The options and choices of one command, those of its parts among them, for completion scripts."""
     probe = Parser(prog=PROGRAM)
     COMMANDS[name].options(probe)
+    return list(dict.fromkeys(_words_of(probe)))
+
+
+def _words_of(probe: argparse.ArgumentParser) -> list[str]:
     words: list[str] = []
     for action in probe._actions:  # argparse has no public list
+        if isinstance(action.choices, dict):
+            words += [word for part in action.choices.values() for word in _words_of(part)]
         words += [option for option in action.option_strings if option.startswith("--")]
         if not action.option_strings and action.choices:
             words += [str(choice) for choice in action.choices]

@@ -19,6 +19,7 @@ from procs import board, pipeline, topology
 from procs.board import Words
 from procs.config import Profile
 from procs.pipeline import Memory, Placement
+from procs.receiver.arena import arena_bytes
 from procs.receiver.arena import ARENA, arena_bytes, create_arena
 from procs.topology import Stage
 from ringbuf.plain_writer import PlainWriter, ring_bell
@@ -76,8 +77,9 @@ class Instance:
             self.profile.instance,
             Placement(wish.numa, wish.huge_pages, wish.lock_memory, self._cores),
             journal=wish.journal,
+            raw=self.profile.source.kind == "live" and (self.profile.record.raw or self.profile.world == "record"),
             stages=self._names,
-            arena_bytes=self.profile.live.arena_mb << 20 if self.profile.source.kind == "live" else 0,
+            arena_bytes=arena_bytes(self.profile),
         )
         if size := arena_bytes(self.profile):
             self.memory.segments[ARENA] = create_arena(self.profile.instance, size)

@@ -22,6 +22,7 @@ ERRORS: Final[tuple[tuple[str, str, int], ...]] = (
     ("sim.venue.faults", "FaultError", USAGE),
     ("sim.venue.server", "VenueError", FAILED),
     ("trading.instruments", "InstrumentError", USAGE),
+    ("procs.recordings.output", "RecordingsError", USAGE),
     ("procs.control", "NotRunningError", NOT_RUNNING),
     ("procs.control", "ControlError", FAILED),
     ("procs.rundir", "InstanceBusyError", ALREADY_RUNNING),

@@ -47,13 +47,13 @@ def create_arena(instance: str, payload_bytes: int, *, prefault: bool = False) -
     if payload_bytes < MIN_BYTES + PAD:
         raise ValueError(f"an arena of {payload_bytes} bytes: at least {MIN_BYTES + PAD}")
     return Segment.create(
-        arena_name(instance), payload_bytes, layout_hash=LAYOUT, kind=int(SegmentKind.STATE), segment_id=0, prefault=prefault
+        arena_name(instance), payload_bytes, layout_hash=LAYOUT, kind=int(SegmentKind.ARENA), segment_id=0, prefault=prefault
     )
 
 
 def attach_arena(instance: str, *, readonly: bool = True) -> Segment:
     """Open the arena. Raises shm.errors.SegmentError; SegmentMissing where the pipeline has no live source."""
-    return Segment.attach(arena_name(instance), layout_hash=LAYOUT, kind=int(SegmentKind.STATE), readonly=readonly)
+    return Segment.attach(arena_name(instance), layout_hash=LAYOUT, kind=int(SegmentKind.ARENA), readonly=readonly)
 
 
 def arena_view(segment: Segment) -> Bytes:
