@@ -15,7 +15,7 @@ import json
 import os
 import time
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
@@ -27,7 +27,7 @@ from procs.bench.market_frames import Frames
 from procs.bench.pair import BenchError
 from procs.cli.table import Column as C
 from procs.cli.table import count, table
-from trading import market
+from trading import book, market
 from trading.instruments import Market, instrument_table
 from trading.jit import Bytes, Recs, Words, kernel
 from trading.records import DEPTH_RECORD, MARKET_RECORD
@@ -126,6 +126,11 @@ def _selections(frames: Frames, first: int) -> dict[str, _Pass]:
     }
 
 
+def _body(raw: bytes) -> dict[str, Any]:
+    message: dict[str, Any] = json.loads(raw)
+    return message.get("data", message)
+
+
 def _book_at(frames: Frames, ours: _Ours) -> dict[str, Any]:
     """The connected book as a snapshot, so that every peer starts with the levels that the fold has."""
     st, it = ours.state[0], ours.table[0]
@@ -133,11 +138,11 @@ def _book_at(frames: Frames, ours: _Ours) -> dict[str, Any]:
     sides: list[list[list[str]]] = []
     for side in range(2):
         levels: list[list[str]] = []
-        key = int(market.book.next_key(st, side, st["best"][side]))
-        while key != market.book.NO_KEY:
-            ticks, quantity = abs(key) * int(it["tick_units"]), int(market.book.lots_at(st, side, key))
+        key = int(book.next_key(st, side, st["best"][side]))
+        while key != book.NO_KEY:
+            ticks, quantity = abs(key) * int(it["tick_units"]), int(book.lots_at(st, side, key))
             levels.append([f"{ticks / 10**prices:.{prices}f}", f"{quantity / 10**lots:.{lots}f}"])
-            key = int(market.book.next_key(st, side, key + 1))
+            key = int(book.next_key(st, side, key + 1))
         sides.append(levels)
     return {"lastUpdateId": int(st["last_id"]), "bids": sides[0], "asks": sides[1]}
 
@@ -146,7 +151,7 @@ def _same(a: decode_peers.Best, b: decode_peers.Best) -> bool:
     return all(abs(x - y) <= 1e-9 * max(abs(x), 1.0) for x, y in zip(a, b, strict=True))
 
 
-def _timed_peer(make: Callable[[Any], decode_peers.Peer], frames: Frames, snapshot: dict[str, Any], wanted: _Pass) -> float:
+def _timed_peer(make: type[decode_peers.Peer], frames: Frames, snapshot: dict[str, Any], wanted: _Pass) -> float:
     """Nanoseconds for all frames of a pass, from a new book."""
     peer = make(frames.instrument)
     try:
@@ -161,9 +166,7 @@ def _timed_peer(make: Callable[[Any], decode_peers.Peer], frames: Frames, snapsh
         if best is not None and not _same(best, wanted.best):
             raise BenchError(f"{peer.name} ended with the touch {best}, the fold with {wanted.best}: the figures would be void")
     finally:
-        close = getattr(peer, "close", None)
-        if close is not None:
-            close()
+        peer.close()
     return float(spent)
 
 
@@ -217,16 +220,16 @@ def run(files: Sequence[str] = (), rounds: int = ROUNDS) -> dict[str, Any]:
     snapshot = _book_at(frames, ours)
     passes = _selections(frames, ours.first)
     installed = decode_peers.versions([package for _, package, _ in decode_peers.PEERS])
-    peers = [(key, make) for key, package, make in decode_peers.PEERS if installed[package]]
-    spent: dict[str, dict[str, list[float]]] = {key: {MIXED: [], DEPTH: []} for key in ("ours", *(key for key, _ in peers))}
+    made = {key: peer for key, package, peer in decode_peers.PEERS if installed[package]}
+    spent: dict[str, dict[str, list[float]]] = {key: {MIXED: [], DEPTH: []} for key in ("ours", *made)}
     for name in passes:
         _timed_ours(ours, passes[name])  # what is cold once is not measured
     for _ in range(rounds):
         for name, wanted in passes.items():
             spent["ours"][name].append(_timed_ours(ours, wanted))
-            for key, make in peers:
+            for key, make in made.items():
                 spent[key][name].append(_timed_peer(make, frames, snapshot, wanted))
-    levels = sum(json.loads(raw)["data"][side].__len__() for raw in passes[DEPTH].raw for side in "ba")
+    levels = sum(len(message[side]) for message in (_body(raw) for raw in passes[DEPTH].raw) for side in "ba")
     base = {name: median(spent["ours"][name]) for name in passes}
     return {
         "bench": "decode",
@@ -242,8 +245,8 @@ def run(files: Sequence[str] = (), rounds: int = ROUNDS) -> dict[str, Any]:
         "versions": installed,
         "ways": {
             key: {
-                "name": "ours: decode, book, records" if key == "ours" else _name(key),
-                "keeps_a_book": key not in ("orjson", "simdjson"),
+                "name": made[key].name if key in made else "ours: decode, book, records",
+                "keeps_a_book": key not in made or made[key].keeps_a_book,
                 "depth_ns_a_level": round(median(times[DEPTH]) / levels, 2),
                 **{
                     name: {
@@ -257,22 +260,8 @@ def run(files: Sequence[str] = (), rounds: int = ROUNDS) -> dict[str, Any]:
             }
             for key, times in spent.items()
         },
-        "absent": [key for key, package, _ in decode_peers.PEERS if not installed[package]],
+        "absent": [peer.name for _, package, peer in decode_peers.PEERS if not installed[package]],
     }
-
-
-_NAMES: Final = {
-    "orjson": decode_peers.BareParse.name,
-    "simdjson": decode_peers.SimdJson.name,
-    "msgspec_dict": decode_peers.TypedBook.name,
-    "orjson_dict": decode_peers.DictBook.name,
-    "orjson_sorted": decode_peers.SortedBook.name,
-    "ccxt_pro": decode_peers.CcxtPro.name,
-}
-
-
-def _name(key: str) -> str:
-    return _NAMES[key]
 
 
 def format(result: dict[str, Any]) -> str:
@@ -291,12 +280,12 @@ def format(result: dict[str, Any]) -> str:
          f"{way[DEPTH]['ratio']:.1f}"]
         for way in result["ways"].values()
     ]  # fmt: skip
-    columns = (C("FRAMES TO A BOOK", right=False), C("MIXED MSG/S"), C("NS EACH"), C("TIMES OURS"), C("DEPTH MSG/S"), C("NS EACH"),
-               C("NS A LEVEL"), C("TIMES OURS"))  # fmt: skip
+    columns = (C("FRAMES TO A BOOK", right=False), C("MIXED MSG/S"), C("NS EACH"), C("TIMES OURS"), C("DEPTH MSG/S"),
+               C("NS EACH"), C("NS A LEVEL"), C("TIMES OURS"))  # fmt: skip
     lines += [*table(columns, rows, 130), ""]
     lines.append(
         f"ours allocates {allocated['numba_allocations_a_message']:g} times and {allocated['python_bytes_a_message']:g} bytes of "
         "Python's heap a message"
     )
-    lines += [f"not measured, not installed: {_name(key)}" for key in result["absent"]]
+    lines += [f"not measured, not installed: {name}" for name in result["absent"]]
     return "\n".join(lines)

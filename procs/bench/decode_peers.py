@@ -10,9 +10,11 @@ What this module is not: complete feeds. Only ccxt.pro's checks a sequence; none
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.metadata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
@@ -27,6 +29,11 @@ class Peer(ABC):
     """One way of keeping a book."""
 
     name: str
+    keeps_a_book = True
+
+    @abstractmethod
+    def __init__(self, instrument: Instrument) -> None:
+        """For one symbol."""
 
     @abstractmethod
     def begin(self, snapshot: dict[str, Any]) -> None:
@@ -40,11 +47,18 @@ class Peer(ABC):
     def best(self) -> Best | None:
         """The touch of its book; None for what keeps none."""
 
+    def close(self) -> None:  # noqa: B027 - most have nothing to close
+        """Let go of what it opened."""
+
 
 class BareParse(Peer):
     """`orjson.loads` and nothing else: no book, no number made of a string."""
 
     name = "orjson.loads alone"
+    keeps_a_book = False
+
+    def __init__(self, instrument: Instrument) -> None:
+        """The symbol is nothing to it."""
 
     def begin(self, snapshot: dict[str, Any]) -> None:
         """There is no book."""
@@ -66,8 +80,7 @@ class SimdJson(BareParse):
 
     def taker(self) -> Callable[[bytes], object]:
         """One parser, used again, as its documentation asks for."""
-        import simdjson
-
+        simdjson: Any = importlib.import_module("simdjson")
         parse: Callable[[bytes], object] = simdjson.Parser().parse
         return parse
 
@@ -117,7 +130,7 @@ class DictBook(Peer):
     def best(self) -> Best:
         """By looking at all prices."""
         bid, ask = max(self.bids), min(self.asks)
-        return bid, self.bids[bid], ask, self.asks[ask]
+        return float(bid), float(self.bids[bid]), float(ask), float(self.asks[ask])
 
 
 class SortedBook(DictBook):
@@ -126,10 +139,9 @@ class SortedBook(DictBook):
     name = "orjson + SortedDict"
 
     def __init__(self, instrument: Instrument) -> None:
-        from sortedcontainers import SortedDict
-
         super().__init__(instrument)
-        self.bids, self.asks = SortedDict(), SortedDict()
+        containers: Any = importlib.import_module("sortedcontainers")
+        self.bids, self.asks = containers.SortedDict(), containers.SortedDict()
         self.top: tuple[Any, Any] = (None, None)
 
     def taker(self) -> Callable[[bytes], object]:
@@ -166,11 +178,19 @@ class TypedBook(DictBook):
     """msgspec types, strings to floats by its decoder (faster than float() in Python), and a dict a side."""
 
     name = "msgspec typed + dict"
+    envelope: type[msgspec.Struct] = _Envelope
+    number: type[float] | type[Decimal] = float
+
+    def begin(self, snapshot: dict[str, Any]) -> None:
+        """Fill the book."""
+        for book, levels in ((self.bids, snapshot["bids"]), (self.asks, snapshot["asks"])):
+            for price, quantity in levels:
+                book[self.number(price)] = self.number(quantity)
 
     def taker(self) -> Callable[[bytes], object]:
         """One decoder, used again."""
         bids, asks = self.bids, self.asks
-        decode = msgspec.json.Decoder(_Envelope, strict=False).decode
+        decode: Any = msgspec.json.Decoder(self.envelope, strict=False).decode
 
         def take(raw: bytes) -> None:
             message: Any = decode(raw).data
@@ -189,6 +209,31 @@ class TypedBook(DictBook):
                 self.touch = (message.b, message.B, message.a, message.A)
 
         return take
+
+
+class _ExactData(msgspec.Struct, gc=False):
+    e: str = ""
+    u: int = 0
+    U: int = 0
+    p: Decimal = Decimal()
+    q: Decimal = Decimal()
+    m: bool = False
+    b: list[tuple[Decimal, Decimal]] | Decimal = Decimal()
+    a: list[tuple[Decimal, Decimal]] | Decimal = Decimal()
+    B: Decimal = Decimal()
+    A: Decimal = Decimal()
+
+
+class _ExactEnvelope(msgspec.Struct, gc=False):
+    data: _ExactData | None = None
+
+
+class ExactBook(TypedBook):
+    """The same with decimal.Decimal, made by msgspec's decoder: a dict book that rounds nothing, as ours does not."""
+
+    name = "msgspec typed + dict, Decimal"
+    envelope = _ExactEnvelope
+    number = Decimal
 
 
 class CcxtPro(Peer):
@@ -251,11 +296,12 @@ class CcxtPro(Peer):
         self._loop.close()
 
 
-PEERS: Final[tuple[tuple[str, str, Callable[[Instrument], Peer]], ...]] = (
-    ("orjson", "orjson", lambda _: BareParse()),
-    ("simdjson", "pysimdjson", lambda _: SimdJson()),
+PEERS: Final[tuple[tuple[str, str, type[Peer]], ...]] = (
+    ("orjson", "orjson", BareParse),
+    ("simdjson", "pysimdjson", SimdJson),
     ("msgspec_dict", "msgspec", TypedBook),
     ("orjson_dict", "orjson", DictBook),
+    ("msgspec_exact", "msgspec", ExactBook),
     ("orjson_sorted", "sortedcontainers", SortedBook),
     ("ccxt_pro", "ccxt", CcxtPro),
 )

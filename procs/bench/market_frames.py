@@ -86,9 +86,11 @@ def load(files: Sequence[str | Path] = ()) -> Frames:
     return Frames(", ".join(path.name for path in paths), staged.symbols[0].instrument(), buf, spans[:n], recv[:n])
 
 
-def generated(seconds: float = GENERATED_S, seed: int | None = None, instrument: Instrument = _GENERATED) -> Frames:
-    """The embedded market's frames of `seconds` of its time, as the instrument's venue would send them."""
-    settings = Generator(duration_s=seconds) if seed is None else Generator(duration_s=seconds, seed=seed)
+def generated(
+    seconds: float = GENERATED_S, *, limit: int = 0, seed: int | None = None, instrument: Instrument = _GENERATED
+) -> Frames:
+    """The embedded market's frames of `seconds` of its time (or its first `limit`), as the instrument's venue would send them."""
+    settings = Generator(duration_s=0 if limit else seconds, seed=Generator().seed if seed is None else seed)
     table: Recs = instrument_table([instrument])
     params = market_generator.make_params(settings, table)
     state, glob = np.zeros(1, GEN_STATE), np.zeros(1, GEN_GLOBAL)
@@ -96,11 +98,11 @@ def generated(seconds: float = GENERATED_S, seed: int | None = None, instrument:
     scratch: Any = np.zeros(MAX_FRAME_BYTES, np.uint8)
     pieces: list[bytes] = []
     recv: list[int] = []
-    while n := market_generator.next_frame(state, glob, params, table, scratch):
+    while (not limit or len(pieces) < limit) and (n := market_generator.next_frame(state, glob, params, table, scratch)):
         pieces.append(scratch[:n].tobytes())
         recv.append(int(glob[0]["recv_ns"]))
     ends = np.cumsum([len(piece) for piece in pieces])
     spans = np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1).astype(np.int64)
-    market = f"embedded, {seconds:g} s, seed {settings.seed}"
+    market = f"embedded, {f'{limit} frames' if limit else f'{seconds:g} s'}, seed {settings.seed}"
     buf = np.frombuffer(b"".join(pieces) + bytes(64), np.uint8).copy()
     return Frames(market, instrument, buf, spans, np.array(recv, np.int64))
