@@ -157,7 +157,7 @@ class GuardedFeed(Feed):
             claim(self.count("phase", symbol) == market.SYNCED, "the harness did not bring its books into step")
 
     def send(self, frame: Any, hint: int = 0, *, aligned: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """As Feed.send, with the guard page behind the frame: right behind it, or after up to seven bytes for 8-byte alignment."""
+        """As Feed.send, with the guard page right behind the frame, or (aligned to 8 bytes) at most seven bytes behind it."""
         raw = frame if isinstance(frame, bytes) else orjson.dumps(frame)
         size = (len(raw) + 7) & -8 if aligned else len(raw)
         at = self.end - size
@@ -245,9 +245,10 @@ class BinanceFrames(Target):
             else:
                 self._agrees(said, rows, depth, line)
             if said is None or said.symbol == 0:
-                claim(said is None or feed.marks(1) == other, f"the other symbol was disturbed by {line[:400]!r}")
-            features += [int(g["seen"]) & 0xFFFFFFFF, int(g["seen"]) >> 32, min(int(g["faults"]), 3), int(g["enveloped"]), len(rows)]
-            features += [int(g["symbol"]), int(g["n_levels"]).bit_length(), int(feed.state[0]["phase"]), said is not None]
+                claim(said is None or feed.marks(1) == other, f"the other symbol is disturbed by {line[:400]!r}")
+            seen = int(g["seen"])
+            features += [seen & 0xFFFFFFFF, seen >> 32, min(int(g["faults"]), 3), int(g["enveloped"]), len(rows), int(g["symbol"])]
+            features += [int(g["n_levels"]).bit_length(), int(feed.state[0]["phase"]), said is not None]
         return tuple(features[-9:]) + (len(features) // 9,)
 
     @staticmethod
@@ -260,7 +261,7 @@ class BinanceFrames(Target):
             if kind in (Kind.TRADE, Kind.BBO, Kind.DEPTH):
                 claim(row["update_id"] == said.update_id, f"id {row['update_id']} from {raw[:400]!r}")
             if kind == Kind.TRADE:
-                shown = (int(row["price_ticks"]), int(row["qty_lots"]), bool(row["flags"] & Flag.AGGRESSOR_SELL))
+                shown = int(row["price_ticks"]), int(row["qty_lots"]), bool(row["flags"] & Flag.AGGRESSOR_SELL)
                 claim(shown == (said.price, said.lots, said.sell), f"trade {shown} from {raw[:400]!r}")
         changes = [(int(r["flags"]) >> 2 & 1, int(r["price_ticks"]), int(r["qty_lots"])) for r in depth if r["kind"] == Kind.DEPTH]
         if len(changes) == len(said.levels) and said.levels and (depth["kind"] == Kind.DEPTH).all():

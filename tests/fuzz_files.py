@@ -185,7 +185,8 @@ class Recordings(FileTarget):
             if text is not None:
                 wanted = plain_lines(text)
                 frames = [frame.rstrip(b" \t\r") for _, frame in wanted]
-                claim([frame.rstrip(b" \t\r") for _, frame in found] == frames, f"{len(found)} frames, a plain reading has {len(frames)}")
+                same = [frame.rstrip(b" \t\r") for _, frame in found] == frames
+                claim(same, f"{len(found)} frames, a plain reading has {len(frames)}")
                 raised = np.maximum.accumulate(np.array([t for t, _ in wanted], np.int64)).tolist()
                 claim([t for t, _ in found] == raised, "other receive times than a plain reading's")
         finally:

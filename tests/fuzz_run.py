@@ -49,7 +49,6 @@ def names() -> list[str]:
 def fuzz_one(name: str, seconds: float, folder: Path) -> None:
     """Fuzz until the time is over or something is found; ends the process."""
     import atheris
-
     from fuzz_list import TARGETS
 
     with atheris.instrument_imports(include=list(TARGETS[name].instrument)):
@@ -132,8 +131,7 @@ def fuzz_all(wanted: list[str], seconds: float, folder: Path) -> int:
                 code = None
             log.seek(0)
             said = log.read().decode("utf-8", "replace").splitlines()
-        stats = {line.split(":")[1].strip(): line.split(":")[2].strip() for line in said if line.startswith("stat::")}
-        stats |= {key.strip(): value.strip() for key, _, value in (line[6:].partition(":") for line in said if line.startswith("stat::"))}
+        stats = dict(line[6:].replace(" ", "").split(":", 1) for line in said if line.startswith("stat::"))
         runs = stats.get("number_of_executed_units", "?")
         new = sorted(set((folder / "crashes" / name).glob("*")) - before)
         good = code == 0 and not new
@@ -164,7 +162,7 @@ def main() -> int:
     )  # fmt: skip
     parser.add_argument("target", nargs="*", metavar="TARGET", help="which (default: all; --list names them)")
     parser.add_argument("--seconds", type=float, default=600.0, metavar="S", help="for all targets together (default 600)")
-    parser.add_argument("--folder", type=Path, metavar="DIR", help="where corpora and findings are kept (default: .fuzz in the project)")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="for corpora and findings (default: .fuzz in the project)")
     parser.add_argument("--list", action="store_true", help="name the targets")
     parser.add_argument("--run", nargs=2, metavar=("TARGET", "FILE"), help="run one input again")
     parser.add_argument("--one", metavar="TARGET", help=argparse.SUPPRESS)

@@ -21,6 +21,8 @@ def test_the_property_holds_for_seeds_and_mutations(name: str, monkeypatch: pyte
         pool = target.seeds()
         assert len(pool) >= 3 and all(len(seed) <= target.max_bytes for seed in pool)
         features = {target.run(seed) for seed in pool}
+        if features == {()}:
+            pytest.skip("there is nothing to fuzz: no venue module is installed")
         junk = target.run(b"\x00\xffjunk")
         assert features - {junk}, "no seed comes further than junk does"
         rng = random.Random(name)
