@@ -64,6 +64,7 @@ from trading.instruments import NAME_BYTES
 from trading.jit import Recs, kernel
 from trading.records import Flag
 from trading.scan import (
+    BACKSLASH,
     CLOSE_BRACE,
     CLOSE_BRACKET,
     COLON,
@@ -87,7 +88,7 @@ _AT: Final = ord("@")
 @kernel
 def _scan_key(p: int, end: int) -> tuple[int, int]:
     """(packed key, place past its closing quote); keys that cannot be ours come as 0. `p` is past the opening quote."""
-    if p + 1 < end and byte_at(p + 1) == QUOTE:
+    if p + 1 < end and byte_at(p + 1) == QUOTE and 48 <= byte_at(p) <= 122 and byte_at(p) != BACKSLASH:
         return byte_at(p), p + 2
     q = skip_string(p, end)
     if q < 0:
@@ -375,6 +376,8 @@ def scan_object(base: int, p: int, end: int, hint: int, instruments: Recs, frame
                 p += 1
                 continue
             if frame.enveloped != 0:
+                if key == K_DATA:
+                    frame.faults += 1  # two envelopes: which would be true?
                 key = 0  # beside the envelope nothing is ours
         side = _levels_side(key) if byte_at(p) == OPEN_BRACKET else -1
         if side >= 0:

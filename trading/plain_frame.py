@@ -66,6 +66,6 @@ def plain_frame(
 def read_plain_frame(raw: bytes) -> tuple[Words, Words]:
     """(head, levels): int64 of shape (HEAD,) and (n, 2). ValueError for bytes that are no plain frame."""
     words = np.frombuffer(raw, np.int64) if len(raw) % 8 == 0 else np.zeros(0, np.int64)
-    if words.size < HEAD or words[W_MAGIC] != MAGIC or words.size != HEAD + 2 * words[W_LEVELS]:
+    if words.size < HEAD or words[W_MAGIC] != MAGIC or words.size != HEAD + 2 * int(words[W_LEVELS]):
         raise ValueError(f"{len(raw)} bytes that are no plain frame")
     return words[:HEAD], words[HEAD:].reshape(-1, 2)

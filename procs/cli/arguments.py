@@ -13,7 +13,7 @@ from procs.cli.outcome import USAGE, CliError, explained
 from procs.topology import STAGES
 
 PROGRAM: Final = "scalperctl"
-BENCHES: Final = ("ring", "wake", "pipeline", "restart")
+BENCHES: Final = ("ring", "wake", "decode", "link", "pipeline", "restart")
 SHELLS: Final = ("bash", "zsh", "fish")
 STAGE_NAMES: Final = tuple(stage.name for stage in STAGES)
 
@@ -136,8 +136,13 @@ def _topology(p: argparse.ArgumentParser) -> None:
 def _bench(p: argparse.ArgumentParser) -> None:
     p.add_argument("what", choices=BENCHES, help="what to measure")
     _json(p)
-    p.add_argument("--recording", metavar="FILE", nargs="+", help="pipeline: measure with this instead of the embedded market")
-    p.add_argument("--seconds", metavar="S", type=positive, help="pipeline: seconds of the embedded market's time (default 600)")
+    p.add_argument("--recording", metavar="FILE", nargs="+", help="pipeline, decode: measure with this instead of the embedded market")
+    p.add_argument(
+        "--seconds",
+        metavar="S",
+        type=positive,
+        help="pipeline: of the embedded market's time (default 600); link: of each latency (default 10)",
+    )
     p.add_argument("--kills", metavar="N", type=whole, default=20, help="restart: SIGKILLs a stage (default 20)")
 
 
@@ -292,7 +297,7 @@ COMMANDS: Final[dict[str, Command]] = {
         "doctor:doctor", "what this machine gives and lacks, with the remedies", ("doctor", "doctor --json"), _json
     ),
     "bench": Command(
-        "benches:bench", "measure this machine", ("bench ring --json", "bench pipeline", "bench restart --kills 50"), _bench
+        "benches:bench", "measure this machine", ("bench ring --json", "bench decode", "bench pipeline", "bench restart --kills 50"), _bench
     ),
     "halt": Command(
         "halt:halt",

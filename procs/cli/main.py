@@ -35,6 +35,7 @@ ERRORS: Final[tuple[tuple[str, str, int], ...]] = (
     ("procs.journal_format", "JournalError", FAILED),
     ("procs.order_trace", "TraceError", FAILED),
     ("procs.backtest", "BacktestStalled", FAILED),
+    ("procs.bench.pair", "BenchError", FAILED),
 )
 """Operating errors: (module, class, exit code), first match counts. Modules that nobody imported raised nothing."""
 
