@@ -17,9 +17,7 @@ T0 = 1_700_000_000 * S
 SIZES = [S, 5 * S, 60 * S]
 INCOMPLETE, AMENDED, OPEN = CandleFlag.INCOMPLETE, CandleFlag.AMENDED, CandleFlag.OPEN
 
-_trade = st.tuples(
-    st.integers(0, 3 * S), st.integers(1, 10**7), st.one_of(st.integers(1, 10**12), st.just(1)), st.booleans()
-)
+_trade = st.tuples(st.integers(0, 3 * S), st.integers(1, 10**7), st.one_of(st.integers(1, 10**12), st.just(1)), st.booleans())
 streams = st.lists(_trade, min_size=1, max_size=60).map(
     lambda rows: [Trade(ts, n + 1, *row[1:]) for n, (ts, row) in enumerate(zip(np.cumsum([r[0] for r in rows]).tolist(), rows))]
 ).map(lambda trades: [t._replace(ts_ns=T0 + t.ts_ns) for t in trades])  # fmt: skip
@@ -115,7 +113,7 @@ def test_time_alone_can_close_a_candle() -> None:
 
 
 def test_missing_trades_mark_the_candles_that_may_lack_them() -> None:
-    """A jump of the id marks the candle before and the one after it, and only them; where ids are not counted, a STALE record does."""
+    """A jump of the id marks the candle before and the one after it, and only them; where ids are not counted, STALE does."""
     rows = [Trade(T0 + n * S, i, 100, 1, False) for n, i in enumerate([1, 2, 5, 6, 7])]
     state = streamed([rows], [S], counts_ids=True)
     assert (all_candles(state, S)["flags"] & INCOMPLETE).tolist() == [2, 2, 2, 0, 0] and state.feeds[0]["gaps"] == 1

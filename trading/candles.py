@@ -111,7 +111,7 @@ class Candles(NamedTuple):
 
 
 def parse_size(text: str) -> int:
-    """"1s", "15s", "5m", "4h", "1d" in ns. Weeks and months are no fixed buckets of Unix time, hence not among them."""
+    """ "1s", "15s", "5m", "4h", "1d" in ns. Weeks and months are no fixed buckets of Unix time, hence not among them."""
     digits, unit = text[:-1], text[-1:]
     if unit not in UNITS_NS or not digits.isascii() or not digits.isdigit() or not 0 < int(digits) < 10_000:
         raise CandleError(f"{text!r} is no candle size: write a number and s, m, h or d, such as 1s, 5m or 1d")
