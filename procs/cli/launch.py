@@ -20,7 +20,6 @@ from procs.board import Words
 from procs.config import Profile
 from procs.pipeline import Memory, Placement
 from procs.receiver.arena import arena_bytes
-from procs.receiver.arena import ARENA, arena_bytes, create_arena
 from procs.topology import Stage
 from ringbuf.plain_writer import PlainWriter, ring_bell
 from shm import cleanup
@@ -81,8 +80,6 @@ class Instance:
             stages=self._names,
             arena_bytes=arena_bytes(self.profile),
         )
-        if size := arena_bytes(self.profile):
-            self.memory.segments[ARENA] = create_arena(self.profile.instance, size)
 
     def destroy(self) -> None:
         """Remove everything that `create` made."""

@@ -80,16 +80,14 @@ def rules_apart(profile: Profile) -> Profile:
 
 def _rules() -> int:
     """The child that asks venues."""
-    from procs.receiver.rest import VenueUnreachable
-    from procs.receiver.rules import fetch_rules
+    from procs.receiver.rules import RulesError, fetch_rules
     from trading.venues.protocol import VenueError
 
     try:
         resolved = fetch_rules(profile_from_json(sys.stdin.buffer.read()))
-    except (VenueError, VenueUnreachable) as error:
-        code = USAGE if isinstance(error, VenueError) else FAILED
-        print(json.dumps({"problem": str(error), "code": code}), flush=True)
-        return code
+    except (RulesError, VenueError) as error:
+        print(json.dumps({"problem": str(error), "code": FAILED}), flush=True)
+        return FAILED
     print(json.dumps({"profile": profile_json(resolved).decode()}), flush=True)
     return 0
 
