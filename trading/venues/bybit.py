@@ -290,7 +290,7 @@ class _Listed(msgspec.Struct, frozen=True):
 
 class _Result(msgspec.Struct, frozen=True):
     category: str = ""
-    list: list[_Listed] = []
+    listed: list[_Listed] = msgspec.field(default=[], name="list")
 
 
 class _Instruments(msgspec.Struct, frozen=True):
@@ -412,7 +412,7 @@ class Bybit(Venue):
         except (msgspec.MsgspecError, RecursionError) as error:
             raise VenueError(f"bybit: the answer is no list of instruments ({error}); {CHECK_ADDRESS}") from None
         found = []
-        for it in result.list:
+        for it in result.listed:
             price, lot, old_lot = it.priceFilter, it.lotSizeFilter, it.lot_size_filter
             try:
                 step = lot.qtyStep or lot.basePrecision or raw_text(old_lot.qty_step)
