@@ -71,7 +71,8 @@ def test_market_frames_are_known_by_their_stream() -> None:
     assert one.is_market_frame(mine) and one.symbol_of(mine) == 11
     for other in (
         b'{"stream":"c1usdt@depth5@100ms","data":{}}', b'{"stream":"c9usdt@trade","data":{}}', b'{"result":null,"id":1}',
-        b'{"e":"trade"}', b'{"stream":"', b'{"stream":"c1usdt@trade', b"", b'{"stream":"' + b"x" * 5000, b' {"stream":"c1usdt@trade"}',
+        b'{"e":"trade"}', b'{"stream":"', b'{"stream":"c1usdt@trade', b"", b'{"stream":"' + b"x" * 5000,
+        b' {"stream":"c1usdt@trade"}',
     ):  # fmt: skip
         assert not one.is_market_frame(other)
         assert one.symbol_of(other) == -1
@@ -83,7 +84,11 @@ def test_snapshot_weights() -> None:
     for levels, weight in spot.items():
         request = venue(snapshot_levels=levels).snapshot_request(11)
         assert request is not None
-        assert (request.path, request.params, request.weight) == ("/api/v3/depth", {"symbol": "C1USDT", "limit": str(levels)}, weight)
+        assert (request.path, request.params, request.weight) == (
+            "/api/v3/depth",
+            {"symbol": "C1USDT", "limit": str(levels)},
+            weight,
+        )
     usdm = {5: (5, 2), 6: (10, 2), 21: (50, 2), 100: (100, 5), 101: (500, 10), 501: (1000, 20), 5000: (1000, 20)}
     for levels, (limit, weight) in usdm.items():
         request = venue(Market.BINANCE_USDM, snapshot_levels=levels).snapshot_request(10)
@@ -109,7 +114,9 @@ def test_control_frames(raw: str, want: object) -> None:
     assert venue().decoder().decode(raw.encode(), 0) == (want,)
 
 
-@pytest.mark.parametrize("raw", ["", "[]", "{}", '{"id":1}', '{"stream":"a@b","data":{"e":"new"}}', '{"e":"trade","s":"C0USDT"}', "{" * 9999])
+@pytest.mark.parametrize(
+    "raw", ["", "[]", "{}", '{"id":1}', '{"stream":"a@b","data":{"e":"new"}}', '{"e":"trade","s":"C0USDT"}', "{" * 9999]
+)
 def test_the_rest_is_unknown(raw: str) -> None:
     """New events, market frames without their stream, no sense at all: kept as Unknown."""
     (item,) = venue().decoder().decode(raw.encode(), 0)

@@ -49,7 +49,9 @@ def test_no_text_is_taken_for_a_number_that_is_none(text: str) -> None:
     assert text.isascii() and Decimal(text) == Decimal(value).scaleb(-12)
 
 
-@pytest.mark.parametrize("text", ["", ".", "1.", ".5", "-1", "+1", "1_0", " 1", "1e", "1e5.0", "0x1", "NaN", "Infinity", "٣", "1" * 65])
+@pytest.mark.parametrize(
+    "text", ["", ".", "1.", ".5", "-1", "+1", "1_0", " 1", "1e", "1e5.0", "0x1", "NaN", "Infinity", "٣", "1" * 65]
+)
 def test_odd_texts_are_refused(text: str) -> None:
     """Signs, blanks, separators, other digits, lone points: none is a number here."""
     with pytest.raises(Inexact):
@@ -94,7 +96,9 @@ def test_stamps_are_exact(ns: int) -> None:
     assert iso_ns(f"{moment:%Y-%m-%dT%H:%M:%S}Z") == ns // 10**9 * 10**9
 
 
-@pytest.mark.parametrize("text", ["", "2023-02-09", "2023-13-01T00:00:00Z", "2023-01-01T24:00:00Z", "2023-01-01T00:00:00+02:00", "x" * 99])
+@pytest.mark.parametrize(
+    "text", ["", "2023-02-09", "2023-13-01T00:00:00Z", "2023-01-01T24:00:00Z", "2023-01-01T00:00:00+02:00", "x" * 99]
+)
 def test_odd_stamps_are_refused(text: str) -> None:
     """Dates alone, impossible hours, other time zones."""
     with pytest.raises(Inexact):

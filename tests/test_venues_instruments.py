@@ -48,7 +48,10 @@ def test_weight_limits_are_read(recordings: Path) -> None:
     for name, limit in (("BINANCE", 1200), ("BINANCE_FUTURES", 2400)):
         item = next(iter(read_wire_file(recordings / "cryptofeed_wire" / f"{name}.0.gz")))
         assert rest_weight_limit(item.body) == limit
-    assert rest_weight_limit(b'{"rateLimits":[{"rateLimitType":"REQUEST_WEIGHT","interval":"SECOND","intervalNum":10,"limit":50}]}') == 300
+    assert (
+        rest_weight_limit(b'{"rateLimits":[{"rateLimitType":"REQUEST_WEIGHT","interval":"SECOND","intervalNum":10,"limit":50}]}')
+        == 300
+    )
     with pytest.raises(VenueError, match="REQUEST_WEIGHT"):
         rest_weight_limit(b'{"rateLimits":[]}')
 
@@ -71,8 +74,10 @@ def test_todays_forms() -> None:
         '{"result":{"category":"spot","list":[{"symbol":"BTCUSDT","status":"PreLaunch","priceFilter":{"tickSize":"0.01"},'
         '"lotSizeFilter":{"basePrecision":"0.000001","minOrderQty":"0.000048","maxOrderQty":"71.73956243","minOrderAmt":"1"}}]}}',
     )
-    assert spot["BTCUSDT"] == spot["spot:BTCUSDT"] == InstrumentRules(
-        "BTCUSDT", "0.01", "0.000001", "0.000001", "0.000048", "71.73956243", "1", False
+    assert (
+        spot["BTCUSDT"]
+        == spot["spot:BTCUSDT"]
+        == InstrumentRules("BTCUSDT", "0.01", "0.000001", "0.000001", "0.000048", "71.73956243", "1", False)
     )
     coinbase = only(
         Market.COINBASE,

@@ -1,4 +1,5 @@
-"""The protocols spoken now (Bybit v5, OKX v5, Kraken v2, Coinbase Advanced Trade, Deribit): frames after the venues' documents."""
+"""The protocols spoken now (Bybit v5, OKX v5, Kraken v2, Coinbase Advanced Trade, Deribit): frames after the venues'
+documents."""
 
 from __future__ import annotations
 
@@ -105,12 +106,26 @@ def test_bybit_best_prints_and_replies() -> None:
     tell(decoder, bybit_book("snapshot", 5, [["100.1", "2"]], [["100.2", "3"]], 1))
     found = tell(decoder, bybit_book("delta", 6, [["100.1", "0"], ["100.0", "1"]], [], 1))
     assert found == [("BBO", 0, 1672304484976 * MS, 0, 0, -1, 0, 0, [bid(1000, 1000), ask(1002, 3000)])]
-    a_print = {"T": 1672304486865, "s": "BTCUSDT", "S": "Buy", "v": "0.001", "p": "16578.5", "L": "PlusTick", "i": "2-d", "BT": False, "seq": 9}
-    found = tell(decoder, {"topic": "publicTrade.BTCUSDT", "type": "snapshot", "ts": 1, "data": [a_print, {**a_print, "S": "Sell"}]})
+    a_print = {
+        "T": 1672304486865,
+        "s": "BTCUSDT",
+        "S": "Buy",
+        "v": "0.001",
+        "p": "16578.5",
+        "L": "PlusTick",
+        "i": "2-d",
+        "BT": False,
+        "seq": 9,
+    }
+    found = tell(
+        decoder, {"topic": "publicTrade.BTCUSDT", "type": "snapshot", "ts": 1, "data": [a_print, {**a_print, "S": "Sell"}]}
+    )
     assert [entry[0] for entry in found] == ["AGG_TRADE", "AGG_TRADE"]
     assert [entry[4] for entry in found] == [9 * 1024, 9 * 1024 + 1]
     assert [entry[8] for entry in found] == [[ask(165785, 1)], [bid(165785, 1)]]
-    assert tell(decoder, {"success": True, "ret_msg": "subscribe", "conn_id": "x", "req_id": "2", "op": "subscribe"}) == [Subscribed(2)]
+    assert tell(decoder, {"success": True, "ret_msg": "subscribe", "conn_id": "x", "req_id": "2", "op": "subscribe"}) == [
+        Subscribed(2)
+    ]
     refusal = {"success": False, "ret_msg": "error:handler not found,topic:x", "conn_id": "x", "req_id": "3", "op": "subscribe"}
     assert tell(decoder, refusal) == [Refused("error:handler not found,topic:x", 3)]
     assert tell(decoder, {"success": True, "ret_msg": "pong", "conn_id": "x", "req_id": "", "op": "ping"}) == [Ignored("pong")]
@@ -143,7 +158,9 @@ def test_okx_book_with_sequence() -> None:
         return {"arg": {"channel": "books", "instId": "BTC-USDT"}, "action": action, "data": [data]}
 
     ts = 1597026383085 * MS
-    whole = books("snapshot", 123456, -1, -855196043, asks=[["8476.9", "415", "0", "13"]], bids=[["8476.8", "0.00000001", "0", "1"]])
+    whole = books(
+        "snapshot", 123456, -1, -855196043, asks=[["8476.9", "415", "0", "13"]], bids=[["8476.8", "0.00000001", "0", "1"]]
+    )
     assert tell(decoder, whole) == [
         ("SNAPSHOT", 0, ts, 0, 123456, -1, IN_BAND | HAS_CHECKSUM, 2**32 - 855196043, [bid(84768, 1), ask(84769, 41500000000)])
     ]
@@ -160,17 +177,33 @@ def test_okx_other_channels_and_events() -> None:
     assert tell(decoder, {"arg": {"channel": "bbo-tbt", "instId": "BTC-USDT"}, "data": [best]}) == [
         ("BBO", 0, 1597026383085 * MS, 9, 9, -1, 0, 0, [bid(84768, 500), ask(84769, 400)])
     ]
-    a_print = {"instId": "BTC-USDT-SWAP", "tradeId": "13", "px": "42.5", "sz": "0.1", "side": "buy", "ts": "1630048897897", "count": "3"}
+    a_print = {
+        "instId": "BTC-USDT-SWAP",
+        "tradeId": "13",
+        "px": "42.5",
+        "sz": "0.1",
+        "side": "buy",
+        "ts": "1630048897897",
+        "count": "3",
+    }
     assert tell(decoder, {"arg": {"channel": "trades", "instId": "BTC-USDT-SWAP"}, "data": [a_print]}) == [
         ("AGG_TRADE", 1, 1630048897897 * MS, 13, 13, -1, 0, 0, [ask(425, 10)])
     ]
     assert tell(decoder, "pong") == [Ignored("pong")]
     subscribed = {"id": "2", "event": "subscribe", "arg": {"channel": "books", "instId": "BTC-USDT"}, "connId": "a4d3ae55"}
     assert tell(decoder, subscribed) == [Subscribed(2, (0,))]
-    assert tell(decoder, {"event": "error", "code": "60012", "msg": "Invalid request", "connId": "a"}) == [Refused("60012: Invalid request")]
-    notice = {"event": "notice", "code": "64008", "msg": "The connection will soon be closed for a service upgrade. Please reconnect."}
+    assert tell(decoder, {"event": "error", "code": "60012", "msg": "Invalid request", "connId": "a"}) == [
+        Refused("60012: Invalid request")
+    ]
+    notice = {
+        "event": "notice",
+        "code": "64008",
+        "msg": "The connection will soon be closed for a service upgrade. Please reconnect.",
+    }
     assert isinstance(tell(decoder, notice)[0], Closing)
-    assert tell(decoder, {"event": "channel-conn-count", "channel": "x", "connCount": "1", "connId": "a"}) == [Ignored("channel-conn-count")]
+    assert tell(decoder, {"event": "channel-conn-count", "channel": "x", "connCount": "1", "connId": "a"}) == [
+        Ignored("channel-conn-count")
+    ]
 
 
 # ---- Kraken
@@ -191,7 +224,9 @@ def test_kraken_v2() -> None:
         '"checksum":2114181697,"timestamp":"2023-10-06T17:35:55.440295Z"}]}'
     )
     ts = 1696613755_440295000
-    assert tell(decoder, change, 1000) == [("DEPTH", 1, ts, 1001, 1001, 1000, HAS_CHECKSUM, 2114181697, [bid(5657, 109839475580)])]
+    assert tell(decoder, change, 1000) == [
+        ("DEPTH", 1, ts, 1001, 1001, 1000, HAS_CHECKSUM, 2114181697, [bid(5657, 109839475580)])
+    ]
     trade = (
         '{"channel":"trade","type":"update","data":[{"symbol":"MATIC/USD","side":"sell","price":0.5117,"qty":40.0,"ord_type":"market",'
         '"trade_id":4665906,"timestamp":"2023-09-25T07:49:37.708706Z"}]}'
@@ -210,12 +245,19 @@ def test_kraken_v2() -> None:
 def test_kraken_replies() -> None:
     """Subscriptions one a symbol, errors, status, heartbeat, pong."""
     decoder = venue(Market.KRAKEN).decoder()
-    good = {"method": "subscribe", "req_id": 1, "result": {"channel": "book", "depth": 10, "snapshot": True, "symbol": "BTC/USD"}, "success": True}
+    good = {
+        "method": "subscribe",
+        "req_id": 1,
+        "result": {"channel": "book", "depth": 10, "snapshot": True, "symbol": "BTC/USD"},
+        "success": True,
+    }
     assert tell(decoder, good) == [Subscribed(1, (0,))]
     bad = {"error": "Currency pair not supported X/Y", "method": "subscribe", "req_id": 2, "success": False, "symbol": "X/Y"}
     assert tell(decoder, bad) == [Refused("X/Y Currency pair not supported X/Y", 2)]
     assert tell(decoder, {"channel": "heartbeat"}) == [Ignored("heartbeat")]
-    assert tell(decoder, {"channel": "status", "type": "update", "data": [{"system": "online", "api_version": "v2"}]}) == [Ignored("status")]
+    assert tell(decoder, {"channel": "status", "type": "update", "data": [{"system": "online", "api_version": "v2"}]}) == [
+        Ignored("status")
+    ]
     assert tell(decoder, {"method": "pong", "req_id": 101, "time_in": "x", "time_out": "y"}) == [Ignored("pong")]
 
 
@@ -238,7 +280,12 @@ def test_coinbase_sequence_is_the_connections() -> None:
         ("SNAPSHOT", 0, ts, 0, 1000, -1, IN_BAND, 0, [bid(2192173, 6317902), ask(2192174, 10000000)])
     ]
     assert tell(decoder, l2(1, "update", [("offer", "21921.74", "0")]))[0][4:6] == (1001, 1000)
-    beat = {"channel": "heartbeats", "timestamp": "x", "sequence_num": 2, "events": [{"current_time": "x", "heartbeat_counter": 3}]}
+    beat = {
+        "channel": "heartbeats",
+        "timestamp": "x",
+        "sequence_num": 2,
+        "events": [{"current_time": "x", "heartbeat_counter": 3}],
+    }
     assert tell(decoder, beat) == [Ignored("heartbeats")]
     found = tell(decoder, l2(5, "update", [("bid", "1.00", "1")]))
     assert isinstance(found[0], Missed) and found[0].symbols == (0, 1)
@@ -250,16 +297,35 @@ def test_coinbase_sequence_is_the_connections() -> None:
 def test_coinbase_prints_prices_and_replies() -> None:
     """The print's side is the maker's; prints before the subscription are not new; tickers give both best prices."""
     decoder = venue(Market.COINBASE).decoder()
-    a_print = {"trade_id": "12", "product_id": "ETH-USD", "price": "1260.01", "size": "0.3", "side": "BUY", "time": "2019-08-14T20:42:27.265Z"}
+    a_print = {
+        "trade_id": "12",
+        "product_id": "ETH-USD",
+        "price": "1260.01",
+        "size": "0.3",
+        "side": "BUY",
+        "time": "2019-08-14T20:42:27.265Z",
+    }
     frame = {"channel": "market_trades", "timestamp": "x", "sequence_num": 0, "events": [{"type": "update", "trades": [a_print]}]}
     assert tell(decoder, frame) == [("TRADE", 1, 1565815347_265000000, 12, 12, -1, 0, 0, [bid(126001, 30000000)])]
     frame = {**frame, "sequence_num": 1, "events": [{"type": "snapshot", "trades": [a_print]}]}
     assert tell(decoder, frame) == [Ignored("prints before the subscription")]
-    ticker = {"product_id": "BTC-USD", "best_bid": "1.50", "best_bid_quantity": "2", "best_ask": "1.51", "best_ask_quantity": "3", "price": "1"}
+    ticker = {
+        "product_id": "BTC-USD",
+        "best_bid": "1.50",
+        "best_bid_quantity": "2",
+        "best_ask": "1.51",
+        "best_ask_quantity": "3",
+        "price": "1",
+    }
     stamp = "2023-02-09T20:30:37.167359596Z"
     frame = {"channel": "ticker", "timestamp": stamp, "sequence_num": 2, "events": [{"type": "update", "tickers": [ticker]}]}
     assert tell(decoder, frame)[0][8] == [bid(150, 200000000), ask(151, 300000000)]
-    listed = {"channel": "subscriptions", "timestamp": "x", "sequence_num": 3, "events": [{"subscriptions": {"level2": ["BTC-USD", "ETH-USD"]}}]}
+    listed = {
+        "channel": "subscriptions",
+        "timestamp": "x",
+        "sequence_num": 3,
+        "events": [{"subscriptions": {"level2": ["BTC-USD", "ETH-USD"]}}],
+    }
     assert tell(decoder, listed) == [Subscribed(0, (0, 1))]
     assert tell(decoder, {"type": "error", "message": "rate limit exceeded"}) == [Refused("rate limit exceeded")]
 
@@ -278,7 +344,9 @@ def test_deribit() -> None:
     whole = book('{"type":"snapshot",' + tail + ',"change_id":297217,"bids":[["new",5042.5,30.0]],"asks":[["new",5042.50e0,40]]}')
     ts = 1554373962454 * MS
     assert tell(decoder, whole) == [("SNAPSHOT", 0, ts, 0, 297217, -1, IN_BAND, 0, [bid(10085, 30), ask(10085, 40)])]
-    change = book('{"type":"change",' + tail + ',"prev_change_id":297217,"change_id":297218,"bids":[["delete",5042.5,0.0]],"asks":[]}')
+    change = book(
+        '{"type":"change",' + tail + ',"prev_change_id":297217,"change_id":297218,"bids":[["delete",5042.5,0.0]],"asks":[]}'
+    )
     assert tell(decoder, change) == [("DEPTH", 0, ts, 297218, 297218, 297217, 0, 0, [bid(10085, 0)])]
     quote = (
         '{"jsonrpc":"2.0","method":"subscription","params":{"channel":"quote.ETH-PERPETUAL","data":{"timestamp":1550658624149,'
@@ -296,7 +364,9 @@ def test_deribit() -> None:
     assert isinstance(answer, Send) and json.loads(answer.message)["method"] == "public/test"
     assert tell(decoder, {"jsonrpc": "2.0", "id": 9000000, "result": {"version": "1.2.26"}}) == [Ignored("reply")]
     assert tell(decoder, {"jsonrpc": "2.0", "id": 2, "result": ["book.BTC-PERPETUAL.100ms"]}) == [Subscribed(2, (0,))]
-    assert tell(decoder, {"jsonrpc": "2.0", "id": 3, "error": {"code": 11050, "message": "bad_request"}}) == [Refused("11050: bad_request", 3)]
+    assert tell(decoder, {"jsonrpc": "2.0", "id": 3, "error": {"code": 11050, "message": "bad_request"}}) == [
+        Refused("11050: bad_request", 3)
+    ]
 
 
 # ---- all
@@ -323,13 +393,17 @@ def test_plans_keep_to_the_limits(market: Market) -> None:
             assert number is None or int(number) in (place, 9_000_001)
     snapshots = many.snapshot_request(7)
     assert (snapshots is None) != (many.resubscribe(7) == ())
-    assert market in (Market.BINANCE_SPOT, Market.BINANCE_USDM) or names[7].partition(":")[2] or names[7].encode() in many.resubscribe(7)[1]
+    assert (
+        market in (Market.BINANCE_SPOT, Market.BINANCE_USDM)
+        or names[7].partition(":")[2]
+        or names[7].encode() in many.resubscribe(7)[1]
+    )
 
 
 ANSWERS = {
     Market.BINANCE_SPOT: '{"serverTime":1700000000123}',
     Market.BINANCE_USDM: '{"serverTime":1700000000123}',
-    Market.BYBIT: '{"retCode":0,"retMsg":"OK","result":{"timeSecond":"1700000000","timeNano":"1700000000123000000"},"time":1700000000123}',
+    Market.BYBIT: '{"retCode":0,"retMsg":"OK","result":{"timeSecond":"1700000000","timeNano":"1700000000123000000"},"time":17}',
     Market.OKX: '{"code":"0","msg":"","data":[{"ts":"1700000000123"}]}',
     Market.KRAKEN: '{"error":[],"result":{"unixtime":1700000000,"rfc1123":"Tue, 14 Nov 23 22:13:20 +0000"}}',
     Market.COINBASE: '{"iso":"2023-11-14T22:13:20.123Z","epochSeconds":"1700000000","epochMillis":"1700000000123"}',
@@ -360,7 +434,18 @@ def is_item(item: Item) -> bool:
 def test_strangers_are_unknown(market: Market) -> None:
     """Frames of other venues, of other symbols, of no sense: Unknown, never an exception."""
     decoder = venue(market).decoder()
-    for raw in (b"", b"{}", b"[]", b"null", b"0", b'"x"', b"\x00PLAINF\x00", b'{"stream":"x@y","data":{}}', b"{" * 5000, b"[" * 100_000):
+    for raw in (
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b"0",
+        b'"x"',
+        b"\x00PLAINF\x00",
+        b'{"stream":"x@y","data":{}}',
+        b"{" * 5000,
+        b"[" * 100_000,
+    ):
         found = decoder.decode(raw, 1)
         assert found and all(map(is_item, found))
         assert any(isinstance(item, Unknown) for item in found), raw[:40]

@@ -1,4 +1,5 @@
-"""Independent plain decoders of the recorded venues: standard JSON and Decimal to (kind, ...) tuples. They share nothing with trading.venues.
+"""Independent plain decoders of the recorded venues: standard JSON and Decimal to (kind, ...) tuples. They share nothing with
+trading.venues.
 
 A frame becomes a list of tuples, [] where it holds nothing for a book:
 
@@ -72,7 +73,9 @@ def kraken(raw: bytes) -> list[Found]:
         return []
     name, channel, bodies = frame[-1], frame[-2], frame[1:-2]
     if channel == "trade":
-        return [("trade", name, int(Decimal(t) * 10**9), Decimal(p), Decimal(q), side == "s", 0) for p, q, t, side, *_ in bodies[0]]
+        return [
+            ("trade", name, int(Decimal(t) * 10**9), Decimal(p), Decimal(q), side == "s", 0) for p, q, t, side, *_ in bodies[0]
+        ]
     if channel == "ticker":
         body = bodies[0]
         return [("bbo", name, *(Decimal(body[side][i]) for side in "ba" for i in (0, 2)))]
@@ -124,8 +127,8 @@ def bybit(raw: bytes) -> list[Found]:
     body = frame.get("data")
     if topic == "trade":
         return [
-            ("trade", it["symbol"], int(it["trade_time_ms"]) * 10**6, Decimal(it["price"]), Decimal(it["size"]), it["side"] == "Sell", 0)
-            for it in body
+            ("trade", it["symbol"], int(it["trade_time_ms"]) * 10**6, Decimal(it["price"]), Decimal(it["size"]),
+             it["side"] == "Sell", 0) for it in body
         ]  # fmt: skip
     if not topic:
         return []

@@ -5,6 +5,8 @@ prevSeqId == seqId says after a minute of silence that the book stands. A sequen
 which breaks no chain. The checksum (CRC32 of the top 25, signed) was 0 in all messages from 2026-06-23 on, by the venue's notice
 of 2026-05-21: 0 counts as none. Recordings of 2022 have checksums and no sequence; their ids are made here.
 
+Levels that leave the 400 are removed by the venue itself (no recorded book ever has more).
+
 `trades` bundles the fills of one taker order: ids rise, but not by one. Sizes of swaps, futures and options are contracts.
 
 What this module is not: it sends nothing and keeps no book.
