@@ -20,7 +20,8 @@ from trading.venues.registry import VENUES, make_venue
 ITEMS = (Plain, Subscribed, Refused, Send, Missed, Closing, Ignored, Unknown)
 NAMES = ("BYBIT", "COINBASE", "DERIBIT", "KRAKEN", "OKX", "BINANCE", "BINANCE_FUTURES")
 WORDS = (
-    b'"', b"{", b"}", b"[", b"]", b",", b":", b"null", b"true", b"-1", b"1e309", b"1e-400", b"9" * 30, b"0.1", b'"\\u0000"', b"\xff",
+    b'"', b"{", b"}", b"[", b"]", b",", b":", b"null", b"true", b"-1", b"1e309", b"1e-400", b"9" * 30, b"0.1",
+    b'"\\u0000"', b"\xff",
     b"NaN",
     b'"type"', b'"snapshot"', b'"data"', b'"channel"', b'"topic"', b'"arg"', b'"params"', b'"event"', b'"events"', b'"error"',
 )  # fmt: skip

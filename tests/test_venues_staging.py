@@ -158,7 +158,7 @@ def test_binance_wire_files_feed_the_scanner(recordings: Path, tmp_path: Path, n
 
 def test_our_own_binance_files_take_the_short_way(tmp_path: Path) -> None:
     """stage_any makes the same spool of them as sim.recording does; of another venue's it makes plain frames."""
-    line = b'1723161256000000000 {"stream":"abusdt@trade","data":{"e":"trade","s":"ABUSDT","t":1,"p":"1.5","q":"2","T":1,"m":true}}\n'
+    line = b'1723161256000000000 {"stream":"ab@trade","data":{"e":"trade","s":"ABUSDT","t":1,"p":"1","q":"2","T":1,"m":true}}\n'
     ours = written(tmp_path / "ab.gz", line * 3)
     assert stage_any([ours], tmp_path / "one").symbols == stage([ours], tmp_path / "two").symbols
     assert spooled(tmp_path / "one") == spooled(tmp_path / "two")
