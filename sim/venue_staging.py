@@ -1,7 +1,7 @@
 """Recordings of any venue become a spool: wire files, and our own one-symbol files where the venue is not Binance.
 
-Two passes over the files. The first surveys what symbols and numbers there are (sim.venue_survey) and reads the instrument lists among
-the REST answers: from both come ticks and lots. The second decodes with the venue's own decoder, one a connection as
+Two passes over the files. The first surveys what symbols and numbers there are (sim.venue_survey) and reads the instrument lists
+among the REST answers: from both come ticks and lots. The second decodes with the venue's own decoder, one a connection as
 when live, and keeps plain frames; Binance's market frames and REST snapshots stay as they are, for the compiled scanner.
 
 What this is not: it checks no sequence and no checksum. That is the feed's, on replay.
@@ -122,7 +122,8 @@ class FoundFrame:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """All of some recordings. `counts`: items by kind ("Plain", "Ignored heartbeat", ...); `unknown`, `missed`: a sentence each."""
+    """All of some recordings. `counts`: items by kind ("Plain", "Ignored heartbeat", ...); `unknown`, `missed`: a sentence
+    each."""
 
     market: Market
     symbols: tuple[VenueSymbol, ...]
@@ -193,7 +194,8 @@ class VenueRecording:
                         rules = reader.parse_instruments(item.body)
                     except VenueError:
                         continue  # another answer than the list
-                    listed.update((name.rpartition(":")[2] if self.market is Market.BYBIT else name, it) for name, it in rules.items())
+                    for name, it in rules.items():
+                        listed[name.rpartition(":")[2] if self.market is Market.BYBIT else name] = it
         for path in self._paths:  # snapshots may print finer numbers than the frames
             for item in read_wire_file(path, allow_truncated=self._allow_truncated) if self._native else ():
                 name = _depth_symbol(item)
@@ -225,7 +227,8 @@ class VenueRecording:
                 yield item, (), _found(item, self._index[_depth_symbol(item)], item.body)
 
     def _native_symbol(self, raw: bytes) -> int:
-        """Index of the symbol of a frame that the compiled scanner reads; -1 for others. REST snapshots of our own files name none."""
+        """Index of the symbol of a frame that the compiled scanner reads; -1 for others. REST snapshots of our own files name
+        none."""
         try:
             frame = msgspec.json.decode(raw, type=_BinanceFrame)
         except (msgspec.MsgspecError, RecursionError):
@@ -233,7 +236,8 @@ class VenueRecording:
         if raw.startswith(b'{"lastUpdateId"') and len(self.symbols) == 1:
             return 0
         event, name = frame.data.e or frame.e, frame.data.s or frame.s
-        if event in _EVENTS and not re.search(r"@depth\d", frame.stream) or not event and frame.stream.endswith("@bookTicker"):
+        partial = re.search(r"@depth\d", frame.stream)
+        if (event in _EVENTS and not partial) or (not event and frame.stream.endswith("@bookTicker")):
             return self._index.get(name, -1)
         return -1
 
@@ -339,7 +343,8 @@ def stage_any(
     allow_truncated: bool = False,
     progress: Progress | None = None,
 ) -> StagedRecording:
-    """`stage_wire`, but for our own recordings of Binance `sim.recording.stage`, which needs no second pass. Raises RecordingError."""
+    """`stage_wire`, but for our own recordings of Binance `sim.recording.stage`, which needs no second pass. Raises
+    RecordingError."""
     ours = [_is_ours(Path(path)) for path in paths]
     binance = (Market.BINANCE_SPOT, Market.BINANCE_USDM)
     if all(ours) and (venue in binance or venue is None and all(venue_of(Path(path)) in binance for path in paths)):

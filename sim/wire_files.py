@@ -54,12 +54,14 @@ _FRAME: Final = re.compile(rb"([0-9]{9,10}(?:\.[0-9]{1,9})?): (.+)\Z", re.S)
 _OURS: Final = re.compile(rb"([0-9]{19}) ([\[{\"p].*)\Z", re.S)
 _WITH_BODY: Final = re.compile(rb"(\S+) (<-|->) ([0-9]{9,10}(?:\.[0-9]{1,9})?): (.*)\Z", re.S)
 _CONNECT: Final = re.compile(rb"(\S+) <-> ([0-9]{9,10}(?:\.[0-9]{1,9})?)\s*\Z")
-_WANTED: Final = "wanted `<url> <-> <s>`, `<url> <- <s>: <message>`, `<url> -> <s>: <body>`, `<s>: <frame>` or `<recv_ns> <frame>`"
+_WANTED: Final = (
+    "wanted `<url> <-> <s>`, `<url> <- <s>: <message>`, `<url> -> <s>: <body>`, `<s>: <frame>` or `<recv_ns> <frame>`"
+)
 
 
 def read_wire_file(path: Path, *, allow_truncated: bool = False) -> Iterator[WireItem]:
-    """The file's items in its order. Raises RecordingError, naming file and line, for what is none of the forms and for a file that
-    is cut off (`allow_truncated`: ends there instead)."""
+    """The file's items in its order. Raises RecordingError, naming file and line, for what is none of the forms and for a file
+    that is cut off (`allow_truncated`: ends there instead)."""
     connection = str(path)
     number = 0
     try:
@@ -70,7 +72,7 @@ def read_wire_file(path: Path, *, allow_truncated: bool = False) -> Iterator[Wir
             if not line.endswith(b"\n") and not text.endswith((b"}", b"]", b"pong", b'"')) and not _CONNECT.match(text):
                 if allow_truncated:
                     return
-                raise RecordingError(f"{path}:{number}: the last line ends in the middle; fetch the file again, or cut that line off")
+                raise RecordingError(f"{path}:{number}: the last line ends in the middle; fetch the file again, or cut it off")
             item = _item(text, path, number, connection)
             if item.kind is WireKind.CONNECT:
                 connection = item.connection
@@ -92,7 +94,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             while line := file.readline(LONGEST_LINE):
                 number += 1
                 if len(line) == LONGEST_LINE:
-                    raise RecordingError(f"{path}:{number}: the line is longer than {LONGEST_LINE >> 20} MB; this is no recording")
+                    raise RecordingError(f"{path}:{number}: a line longer than {LONGEST_LINE >> 20} MB; this is no recording")
                 yield number, line
 
 

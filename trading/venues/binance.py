@@ -4,8 +4,8 @@ Market frames (diff depth, trade, aggTrade, bookTicker, markPrice) are the compi
 they are only recognised, by their stream's name: `{"stream":"btcusdt@trade","data":...`. Everything else a connection may bring
 (replies, errors, the notice of a shutdown, streams of no use to us) is read with msgspec types and named.
 
-Streams go into the URL as far as it bears them, so that a reconnect has its streams at once and spends no client message; the rest by
-SUBSCRIBE messages. USD-M's hosts are split by kind: depth and bookTicker come from `/public`, prints and mark prices from
+Streams go into the URL as far as it bears them, so that a reconnect has its streams at once and spends no client message; the
+rest by SUBSCRIBE messages. USD-M's hosts are split by kind: depth and bookTicker come from `/public`, prints and mark prices from
 `/market` (PROTOCOLS.md).
 
 What this module is not: it sends nothing and keeps no book.
@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from trading.instruments import Market
-from trading.venues.building import chunks, indexed, lot_for, rules, to_json
+from trading.venues.building import CHECK_ADDRESS, chunks, indexed, lot_for, rules, to_json
 from trading.venues.decimals import Inexact, power_of_ten
 from trading.venues.protocol import (
     Closing,
@@ -50,7 +50,8 @@ _USDM_INTERVALS: Final = {0: "@0ms", 100: "@100ms", 250: "", 500: "@500ms"}
 
 _IGNORED: Final = frozenset({
     "kline", "continuous_kline", "indexPrice_kline", "markPrice_kline", "24hrTicker", "24hrMiniTicker", "1hTicker", "4hTicker",
-    "1dTicker", "avgPrice", "forceOrder", "compositeIndex", "contractInfo", "assetIndexUpdate", "indexPriceUpdate", "tradingSession",
+    "1dTicker", "avgPrice", "forceOrder", "compositeIndex", "contractInfo", "assetIndexUpdate", "indexPriceUpdate",
+    "tradingSession",
 })  # fmt: skip
 _MARKET_EVENTS: Final = frozenset({"depthUpdate", "trade", "aggTrade", "bookTicker", "markPriceUpdate"})
 
@@ -183,7 +184,7 @@ def rest_weight_limit(raw: bytes) -> int:
         if it.rateLimitType == "REQUEST_WEIGHT" and it.interval in _SECONDS and it.intervalNum > 0
     ]
     if not a_minute or min(a_minute) <= 0:
-        raise VenueError("binance: exchangeInfo names no REQUEST_WEIGHT limit; check the address of its REST interface")
+        raise VenueError(f"binance: exchangeInfo names no REQUEST_WEIGHT limit; {CHECK_ADDRESS}")
     return min(a_minute)
 
 
@@ -191,7 +192,7 @@ def _exchange_info(raw: bytes) -> _ExchangeInfo:
     try:
         return msgspec.json.decode(raw, type=_ExchangeInfo)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise VenueError(f"binance: the answer is no exchangeInfo ({error}); check the address of its REST interface") from None
+        raise VenueError(f"binance: the answer is no exchangeInfo ({error}); {CHECK_ADDRESS}") from None
 
 
 class _Binance(Venue):
@@ -298,10 +299,11 @@ class _Binance(Venue):
         try:
             return msgspec.json.decode(raw, type=_Time).serverTime * 1_000_000
         except (msgspec.MsgspecError, RecursionError) as error:
-            raise VenueError(f"binance: the answer is no server time ({error}); check the address of its REST interface") from None
+            raise VenueError(f"binance: the answer is no server time ({error}); {CHECK_ADDRESS}") from None
 
     def _stream_symbol(self, raw: bytes) -> int:
-        """Index of the symbol whose stream an enveloped frame names, -1 for other frames. One comparison, one search, one look-up."""
+        """Index of the symbol whose stream an enveloped frame names, -1 for other frames. One comparison, one search, one
+        look-up."""
         if raw[:11] != b'{"stream":"':
             return -1
         return self._by_stream.get(raw[11 : raw.find(b'"', 11, 96)], -1)
@@ -324,7 +326,8 @@ class BinanceSpot(_Binance):
 
     @property
     def limits(self) -> Limits:
-        """Documented: 1024 streams, 5 client messages/s, 300 connects in 5 min; pings every 20 s, pong within 60 s; 6000 a minute."""
+        """Documented: 1024 streams, 5 client messages/s, 300 connects in 5 min; pings every 20 s, pong within 60 s; 6000 a
+        minute."""
         return Limits()
 
     @property

@@ -1,4 +1,5 @@
-"""What the typed decoders share: exact levels, plain frames of them, rising ids for venues that send none, and a decoder's outer shell.
+"""What the typed decoders share: exact levels, plain frames of them, rising ids for venues that send none, and a decoder's outer
+shell.
 
 A decoder is a class over TypedDecoder that says in `_read` what a frame means; whatever its types or numbers refuse
 comes out as Unknown here, with Missed before it where a book has thereby lost a message. Nothing escapes as an exception.
@@ -20,8 +21,8 @@ from trading.venues.decimals import Inexact, Scale, lot_for, plain_decimal, scal
 from trading.venues.protocol import Decoder, InstrumentRules, Item, Missed, Plain, Unknown, VenueError, VenueSymbol
 
 __all__ = [
-    "ASK", "BID", "Ids", "Level", "SymbolTable", "TypedDecoder", "bbo", "book_change", "book_snapshot", "chunks", "levels_of",
-    "raw_text", "rules", "to_json", "trade",
+    "ASK", "BID", "CHECK_ADDRESS", "Ids", "Level", "SymbolTable", "TypedDecoder", "bbo", "book_change", "book_snapshot", "chunks",
+    "levels_of", "raw_text", "rules", "to_json", "trade",
 ]  # fmt: skip
 
 BID: Final = 0
@@ -29,6 +30,9 @@ ASK: Final = 1
 
 Level = tuple[int, int]
 """(price_ticks * 2 + side, lots), as plain frames have it."""
+
+CHECK_ADDRESS: Final = "check the address of its REST interface"
+"""The remedy for an answer that is another than the one asked for."""
 
 to_json: Final = msgspec.json.Encoder().encode
 
@@ -48,18 +52,29 @@ def _words(levels: Sequence[Level]) -> np.ndarray:
 
 
 def book_snapshot(
-    symbol: int, ts_ns: int, levels: Sequence[Level], last_id: int, checksum: int | None = None, *, depth: int = MAX_SNAPSHOT_LEVELS
+    symbol: int,
+    ts_ns: int,
+    levels: Sequence[Level],
+    last_id: int,
+    checksum: int | None = None,
+    *,
+    covered: int = 0,
 ) -> Plain:
-    """A whole book sent within the stream. Of each side the best `depth` levels are kept: what lies beyond is unknown, as with any
-    snapshot."""
+    """A whole book sent within the stream. `covered`: levels a side of which the venue speaks; 0: of all.
+
+    Of each side the best MAX_SNAPSHOT_LEVELS are kept: what lies beyond is unknown, as with any snapshot.
+    """
     for side in (BID, ASK):
-        if sum(key & 1 == side for key, _ in levels) > depth:
-            kept = sorted((lv for lv in levels if lv[0] & 1 == side), reverse=side == BID)[:depth]
+        if sum(key & 1 == side for key, _ in levels) > MAX_SNAPSHOT_LEVELS:
+            kept = sorted((lv for lv in levels if lv[0] & 1 == side), reverse=side == BID)[:MAX_SNAPSHOT_LEVELS]
             levels = [lv for lv in levels if lv[0] & 1 != side] + kept
     flags = IN_BAND | (0 if checksum is None else HAS_CHECKSUM)
     return Plain(
         symbol,
-        plain_frame(FrameKind.SNAPSHOT, symbol, ts_ns, _words(levels), last_id=last_id, flags=flags, checksum=checksum or 0),
+        plain_frame(
+            FrameKind.SNAPSHOT, symbol, ts_ns, _words(levels), first_id=covered, last_id=last_id, flags=flags,
+            checksum=checksum or 0,
+        ),
     )  # fmt: skip
 
 
@@ -70,20 +85,21 @@ def book_change(
     last_id: int,
     prev_id: int = UNCHECKED,
     checksum: int | None = None,
-    first_id: int | None = None,
 ) -> Plain:
-    """Changed levels of a book. `first_id`: where the message bundles several updates."""
+    """Changed levels of a book, which follow the message `prev_id` (0: none, so that it will not connect)."""
     return Plain(
         symbol,
         plain_frame(
-            FrameKind.DEPTH, symbol, ts_ns, _words(levels), first_id=last_id if first_id is None else first_id, last_id=last_id,
-            prev_id=prev_id, flags=0 if checksum is None else HAS_CHECKSUM, checksum=checksum or 0,
+            FrameKind.DEPTH, symbol, ts_ns, _words(levels), first_id=last_id, last_id=last_id, prev_id=prev_id,
+            flags=0 if checksum is None else HAS_CHECKSUM, checksum=checksum or 0,
         ),
     )  # fmt: skip
 
 
-def trade(symbol: int, ts_ns: int, price_ticks: int, lots: int, seller_took: bool, trade_id: int, *, counted: bool = True) -> Plain:
-    """A print. counted: the venue's ids of this symbol rise by one, so that a gap in them is a print missed."""
+def trade(
+    symbol: int, ts_ns: int, price_ticks: int, lots: int, seller_took: bool, trade_id: int, *, counted: bool = True
+) -> Plain:
+    """A print; `trade_id` 0: the venue sends none that grows. counted: its ids rise by one, so that a gap is a print missed."""
     kind = FrameKind.TRADE if counted else FrameKind.AGG_TRADE
     level = _words([(price_ticks * 2 + (BID if seller_took else ASK), lots)])
     return Plain(symbol, plain_frame(kind, symbol, ts_ns, level, first_id=trade_id, last_id=trade_id))
@@ -103,28 +119,22 @@ class Ids:
     """Ids for symbols whose venue sends none, chained so that a message lost on our own way shows.
 
     An id is the arrival time in ns, made strictly rising within the connection: ids of a later connection are greater.
-    A change names the id of the book message before it on this connection as `prev_id`; `cut` breaks that chain where the venue says
-    that something is missing.
+    A change names the id of the book message before it on this connection as `prev_id`; `cut` breaks that chain where the venue
+    says that something is missing.
     """
 
     def __init__(self) -> None:
         self._last: dict[int, int] = {}
-        self._book: dict[int, int] = {}
-
-    def next(self, symbol: int, recv_ns: int) -> int:
-        """A new id, of a print."""
-        self._last[symbol] = new = max(self._last.get(symbol, 0) + 1, recv_ns)
-        return new
 
     def book(self, symbol: int, recv_ns: int) -> tuple[int, int]:
         """(id, prev_id) of a new book message."""
-        prev = self._book.get(symbol, 0)
-        self._book[symbol] = new = self.next(symbol, recv_ns)
+        prev = self._last.get(symbol, 0)
+        self._last[symbol] = new = max(prev + 1, recv_ns)
         return new, prev
 
     def cut(self, symbol: int) -> None:
         """Something is missing: the next change will not connect to what came before."""
-        self._last[symbol] = self._book[symbol] = self._last.get(symbol, 0) + 1
+        self._last[symbol] = self._last.get(symbol, 0) + 1
 
 
 class SymbolTable:
@@ -158,14 +168,16 @@ class _Refusal(Exception):
 _BAD_INPUT: Final = (
     ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError, msgspec.MsgspecError,
 )  # fmt: skip
-"""What bytes of any kind can raise in msgspec, int() and tuple unpacking; a programming error would show in the recordings' tests."""
+"""What bytes of any kind can raise in msgspec, int() and tuple unpacking; a programming error would show in the recordings'
+tests."""
 
 
 class TypedDecoder(Decoder):
     """Turns exceptions of `_read` into items."""
 
     sequenced: bool = True
-    """False: the venue's messages carry nothing that would show the loss of an unreadable one, so it counts against every book."""
+    """False: the venue's messages carry nothing that would show the loss of an unreadable one, so it counts against every
+    book."""
 
     def __init__(self, table: SymbolTable) -> None:
         self.table = table
@@ -230,7 +242,7 @@ def indexed(found: Iterable[tuple[str, InstrumentRules]], venue: str, what: str)
     """Rules by name; VenueError where there are none at all."""
     table = dict(found)
     if not table:
-        raise VenueError(f"{venue}: {what} lists no instrument; check the address of its REST interface")
+        raise VenueError(f"{venue}: {what} lists no instrument; {CHECK_ADDRESS}")
     return table
 
 

@@ -1,7 +1,7 @@
 """Bybit v5 public streams (spot, linear, inverse, option), and the frames of the protocol before it, as recordings have them.
 
-A symbol is written as its category and name, "linear:BTCUSDT"; without a category it is spot. Book: `orderbook.<depth>.<symbol>`, a
-snapshot and then deltas whose `u` rises by one ("always in sequence"; the venue's SBE guide spells out u == previous u + 1, and
+A symbol is written as its category and name, "linear:BTCUSDT"; without a category it is spot. Book: `orderbook.<depth>.<symbol>`,
+a snapshot and then deltas whose `u` rises by one ("always in sequence"; the venue's SBE guide spells out u == previous u + 1, and
 u == 1 a snapshot after a restart). So a delta names u - 1 as what it follows. Best bid/offer is `orderbook.1`: its `u` counts for
 itself, so it stands on no common count with the book.
 
@@ -25,6 +25,7 @@ from trading.plain_frame import UNCHECKED
 from trading.venues.building import (
     ASK,
     BID,
+    CHECK_ADDRESS,
     Level,
     SymbolTable,
     TypedDecoder,
@@ -166,7 +167,7 @@ class BybitDecoder(TypedDecoder):
         if kind in ("orderBookL2_25", "orderBook_200"):
             return self._on_old_book(message, rest.rpartition(".")[2])
         if kind == "trade":
-            return self._on_old_prints(message, recv_ns)
+            return self._on_old_prints(message)
         if kind in ("tickers", "kline", "liquidation", "allLiquidation", "priceLimit", "instrument_info", "insurance"):
             return (Ignored(kind),)
         return (Unknown(f"topic {message.topic[:64]!r}"),)
@@ -197,7 +198,7 @@ class BybitDecoder(TypedDecoder):
             return (book_snapshot(symbol, ts_ns, levels, book.u),)
         if message.type != "delta":
             return (Unknown(f"type {message.type[:32]!r} of an order book"),)
-        return (book_change(symbol, ts_ns, levels, book.u, book.u - 1),)
+        return (book_change(symbol, ts_ns, levels, book.u, max(book.u - 1, 0)),)
 
     def _on_best(self, message: _Message, name: str) -> Sequence[Item]:
         symbol, unit = self._symbol(name)
@@ -244,13 +245,12 @@ class BybitDecoder(TypedDecoder):
         except (Inexact, LookupError, msgspec.MsgspecError) as error:
             return self._book_broken(symbol, error)
 
-    def _on_old_prints(self, message: _Message, recv_ns: int) -> Sequence[Item]:
+    def _on_old_prints(self, message: _Message) -> Sequence[Item]:
         items: list[Item] = []
         for it in _old_prints(message.data):
             symbol, unit = self._symbol(it.symbol)
             ticks, lots = unit.ticks(raw_text(it.price)), unit.lots(raw_text(it.size))
-            ts_ns, number = int(it.trade_time_ms) * 1_000_000, self._ids.next(symbol, recv_ns)
-            items.append(trade(symbol, ts_ns, ticks, lots, _SELLER[it.side], number, counted=False))
+            items.append(trade(symbol, int(it.trade_time_ms) * 1_000_000, ticks, lots, _SELLER[it.side], 0))
         return items or (Ignored("no print"),)
 
 
@@ -290,7 +290,7 @@ class _Listed(msgspec.Struct, frozen=True):
 
 class _Result(msgspec.Struct, frozen=True):
     category: str = ""
-    list: list[_Listed] = []
+    listed: list[_Listed] = msgspec.field(default=[], name="list")
 
 
 class _Instruments(msgspec.Struct, frozen=True):
@@ -322,14 +322,15 @@ class Bybit(Venue):
             category = category if colon else "spot"
             if category not in self._named or not name:
                 raise VenueError(
-                    f"bybit: {it.venue_name!r} is no symbol such as linear:BTCUSDT; the category is one of {', '.join(CATEGORIES)}"
+                    f"bybit: {it.venue_name!r} is no symbol such as linear:BTCUSDT; categories are {', '.join(CATEGORIES)}"
                 )
             self._named[category].append(VenueSymbol(it.index, it.name, name, it.tick_size, it.lot_size))
         self._table = {category: SymbolTable(named, "bybit") for category, named in self._named.items()}
 
     @property
     def limits(self) -> Limits:
-        """Documented: 500 connects in 5 min, a ping every 20 s, 600 REST requests in 5 s (taken as 600 a minute, weight 1 each)."""
+        """Documented: 500 connects in 5 min, a ping every 20 s, 600 REST requests in 5 s (taken as 600 a minute, weight 1
+        each)."""
         return Limits(
             streams_per_connection=ARGS_PER_CONNECTION, client_messages_per_s=5.0, connects_per_window=500, lifetime_s=0.0,
             ping_interval_s=20.0, silence_timeout_s=60.0, rest_weight_per_minute=600,
@@ -409,9 +410,9 @@ class Bybit(Venue):
             result = _Result("", msgspec.json.decode(raw, type=_OldInstruments).result) if old else None
             result = result or msgspec.json.decode(raw, type=_Instruments).result
         except (msgspec.MsgspecError, RecursionError) as error:
-            raise VenueError(f"bybit: the answer is no list of instruments ({error}); check the address of its REST interface") from None
+            raise VenueError(f"bybit: the answer is no list of instruments ({error}); {CHECK_ADDRESS}") from None
         found = []
-        for it in result.list:
+        for it in result.listed:
             price, lot, old_lot = it.priceFilter, it.lotSizeFilter, it.lot_size_filter
             try:
                 step = lot.qtyStep or lot.basePrecision or raw_text(old_lot.qty_step)
@@ -437,7 +438,7 @@ class Bybit(Venue):
         try:
             return int(msgspec.json.decode(raw, type=_Time).result.timeNano)
         except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-            raise VenueError(f"bybit: the answer is no time ({error}); check the address of its REST interface") from None
+            raise VenueError(f"bybit: the answer is no time ({error}); {CHECK_ADDRESS}") from None
 
     def ping_message(self, now_ns: int) -> bytes | None:
         """What it wants every 20 s."""

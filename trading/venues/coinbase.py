@@ -1,7 +1,7 @@
 """Coinbase Advanced Trade streams (level2, market_trades, ticker, heartbeats), and the older ws-feed as recordings have it.
 
-`sequence_num` counts every message of the connection, whatever its channel: a hole means that any book may have missed something, so
-all symbols are told Missed, once for each hole. Book messages carry no ids; theirs are arrival times, chained
+`sequence_num` counts every message of the connection, whatever its channel: a hole means that any book may have missed something,
+so all symbols are told Missed, once for each hole. Book messages carry no ids; theirs are arrival times, chained
 (trading.venues.building.Ids), and two lines cannot be arbitrated. The older feed (`l2update`, `match`) has no count at all.
 
 The venue names the maker's side of a print.
@@ -20,6 +20,7 @@ from trading.instruments import Market
 from trading.venues.building import (
     ASK,
     BID,
+    CHECK_ADDRESS,
     SymbolTable,
     TypedDecoder,
     bbo,
@@ -351,7 +352,7 @@ class Coinbase(Venue):
             old = raw.lstrip()[:1] == b"["
             listed = msgspec.json.decode(raw, type=list[_Product]) if old else msgspec.json.decode(raw, type=_Products).products
         except (msgspec.MsgspecError, RecursionError) as error:
-            raise VenueError(f"coinbase: the answer lists no products ({error}); check the address of its REST interface") from None
+            raise VenueError(f"coinbase: the answer lists no products ({error}); {CHECK_ADDRESS}") from None
         found = []
         for it in listed:
             try:
@@ -375,4 +376,4 @@ class Coinbase(Venue):
         try:
             return iso_ns(msgspec.json.decode(raw, type=_Time).iso)
         except (msgspec.MsgspecError, RecursionError, Inexact) as error:
-            raise VenueError(f"coinbase: the answer is no time ({error}); check the address of its REST interface") from None
+            raise VenueError(f"coinbase: the answer is no time ({error}); {CHECK_ADDRESS}") from None

@@ -1,4 +1,5 @@
-"""Venue decimals to integers and back, exactly: prices to ticks, quantities to lots, stamps to nanoseconds. Never through a float.
+"""Venue decimals to integers and back, exactly: prices to ticks, quantities to lots, stamps to nanoseconds. Never through a
+float.
 
 Venues send decimal strings ("0.00001306") or JSON numbers (0.0015, 1e-5); both arrive here as the text that was sent. A text that
 is no plain non-negative decimal, or that has digits below the tick or the lot, raises Inexact: it is never rounded.
@@ -101,7 +102,8 @@ class Scale:
 
 
 def scale(tick_size: str, lot_size: str) -> Scale:
-    """The scale of these sizes, as trading.instruments reads them. Raises Inexact for a tick of 0 or a lot that is no power of ten."""
+    """The scale of these sizes, as trading.instruments reads them. Raises Inexact for a tick of 0 or a lot that is no power of
+    ten."""
     decimals = decimals_of(tick_size)
     tick_units = units(tick_size, decimals)
     if tick_units == 0:

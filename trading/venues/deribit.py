@@ -16,10 +16,10 @@ from typing import Final
 import msgspec
 
 from trading.instruments import Market
-from trading.plain_frame import UNCHECKED
 from trading.venues.building import (
     ASK,
     BID,
+    CHECK_ADDRESS,
     SymbolTable,
     TypedDecoder,
     bbo,
@@ -94,7 +94,7 @@ class _Book(msgspec.Struct, frozen=True):
     timestamp: int
     instrument_name: str
     change_id: int
-    prev_change_id: int = UNCHECKED
+    prev_change_id: int = 0
     bids: list[_Change] = []
     asks: list[_Change] = []
 
@@ -231,8 +231,8 @@ class Deribit(Venue):
     def limits(self) -> Limits:
         """Documented: 500 channels a subscription, 32 connections an IP; 20 requests a second sustained (ours are far fewer)."""
         return Limits(
-            streams_per_connection=CHANNELS_PER_CONNECTION, client_messages_per_s=5.0, connects_per_window=32, connect_window_s=60.0,
-            lifetime_s=0.0, ping_interval_s=0.0, silence_timeout_s=3.0 * HEARTBEAT_S, rest_weight_per_minute=300,
+            streams_per_connection=CHANNELS_PER_CONNECTION, client_messages_per_s=5.0, connects_per_window=32,
+            connect_window_s=60.0, lifetime_s=0.0, silence_timeout_s=3.0 * HEARTBEAT_S, rest_weight_per_minute=300,
         )  # fmt: skip
 
     @property
@@ -254,7 +254,8 @@ class Deribit(Venue):
         plans = []
         for part in (self.symbols[i : i + each] for i in range(0, len(self.symbols), each)):
             channels = [kind.format(it.venue_name) for it in part for kind in kinds]
-            messages = [_call(n, "public/subscribe", channels=some) for n, some in enumerate(chunks(channels, CHANNELS_PER_MESSAGE), 1)]
+            parts = chunks(channels, CHANNELS_PER_MESSAGE)
+            messages = [_call(number, "public/subscribe", channels=some) for number, some in enumerate(parts, 1)]
             messages.append(_call(_HEARTBEAT_ID, "public/set_heartbeat", interval=HEARTBEAT_S))
             plans.append(ConnectionPlan("/ws/api/v2", tuple(messages), tuple(it.index for it in part)))
         return plans
@@ -281,7 +282,7 @@ class Deribit(Venue):
         try:
             listed = msgspec.json.decode(raw, type=_Instruments).result
         except (msgspec.MsgspecError, RecursionError) as error:
-            raise VenueError(f"deribit: the answer lists no instruments ({error}); check the address of its REST interface") from None
+            raise VenueError(f"deribit: the answer lists no instruments ({error}); {CHECK_ADDRESS}") from None
         found = []
         for it in listed:
             try:
@@ -300,7 +301,7 @@ class Deribit(Venue):
         try:
             return msgspec.json.decode(raw, type=_Time).result * 1_000_000
         except (msgspec.MsgspecError, RecursionError) as error:
-            raise VenueError(f"deribit: the answer is no time ({error}); check the address of its REST interface") from None
+            raise VenueError(f"deribit: the answer is no time ({error}); {CHECK_ADDRESS}") from None
 
 
 def _call(number: int, method: str, **params: object) -> bytes:

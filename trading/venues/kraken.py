@@ -1,10 +1,10 @@
 """Kraken spot: WebSocket v2, and v1 as recordings have it (and as the venue still speaks it at its old address).
 
-Book messages carry no ids but a CRC32 of the top ten, digits as printed. So a tick must be one unit of the printed price: `tick_size` is
-10**-pair_decimals wherever the list's own tick has fewer decimals. v2 sends numbers, taken as the text that came.
+Book messages carry no ids but a CRC32 of the top ten, digits as printed. So a tick must be one unit of the printed price:
+`tick_size` is 10**-pair_decimals wherever the list's own tick has fewer decimals. v2 sends numbers, taken as the text that came.
 
-The venue drops the levels beyond the subscribed depth without saying so; the decoder keeps count of each side's prices and adds
-the removals to the message, so that nothing stale stays in a book.
+The venue drops the levels beyond the subscribed depth without saying so; the snapshot's `first_id` tells the feed that depth, so
+that nothing stale stays in a book.
 
 Ids are arrival times, chained (trading.venues.building.Ids); two lines cannot be arbitrated.
 
@@ -13,8 +13,7 @@ What this module is not: it sends nothing, and checks no checksum (the feed does
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +22,7 @@ from trading.instruments import Market
 from trading.venues.building import (
     ASK,
     BID,
+    CHECK_ADDRESS,
     Level,
     SymbolTable,
     TypedDecoder,
@@ -161,47 +161,6 @@ _SELLER: Final = {"sell": True, "s": True, "buy": False, "b": False}
 _OF_NO_USE: Final = frozenset({"heartbeat", "status", "instrument", "ohlc"})
 
 
-class Scope:
-    """The prices of one book that the venue still speaks of: the best `depth` a side."""
-
-    def __init__(self, depth: int) -> None:
-        self.depth = depth
-        self._keys: tuple[list[int], list[int]] = ([], [])  # bids as minus the price: the worst stands last on both sides
-
-    def load(self, levels: Iterable[Level]) -> None:
-        """Begin with a snapshot."""
-        for side in (BID, ASK):
-            self._keys[side].clear()
-        for key, lots in levels:
-            self._note(key, lots)
-        self.dropped()
-
-    def change(self, levels: Iterable[Level]) -> list[Level]:
-        """Follow a change; the removals that the venue leaves unsaid."""
-        for key, lots in levels:
-            self._note(key, lots)
-        return self.dropped()
-
-    def _note(self, key: int, lots: int) -> None:
-        keys = self._keys[key & 1]
-        mine = key >> 1 if key & 1 == ASK else -(key >> 1)
-        at = bisect_left(keys, mine)
-        there = at < len(keys) and keys[at] == mine
-        if lots and not there:
-            insort(keys, mine)
-        elif there and not lots:
-            del keys[at]
-
-    def dropped(self) -> list[Level]:
-        """Removals of what lies beyond the depth."""
-        gone = []
-        for side in (BID, ASK):
-            keys = self._keys[side]
-            gone += [(abs(key) * 2 + side, 0) for key in keys[self.depth :]]
-            del keys[self.depth :]
-        return gone
-
-
 class KrakenDecoder(TypedDecoder):
     """Frames of one connection, of either version."""
 
@@ -210,7 +169,6 @@ class KrakenDecoder(TypedDecoder):
     def __init__(self, table: SymbolTable, depth: int) -> None:
         super().__init__(table)
         self._depth = depth
-        self._scope: dict[int, Scope] = {}
 
     def _read(self, raw: bytes, recv_ns: int) -> Sequence[Item]:
         if raw[:1] == b"[":
@@ -242,11 +200,9 @@ class KrakenDecoder(TypedDecoder):
 
     def _book(self, symbol: int, ts_ns: int, recv_ns: int, levels: list[Level], whole: bool, checksum: int | None) -> Item:
         number, prev = self._ids.book(symbol, recv_ns)
-        scope = self._scope.setdefault(symbol, Scope(self._depth))
         if whole:
-            scope.load(levels)
-            return book_snapshot(symbol, ts_ns, levels, number, checksum, depth=self._depth)
-        return book_change(symbol, ts_ns, levels + scope.change(levels), number, prev, checksum)
+            return book_snapshot(symbol, ts_ns, levels, number, checksum, covered=self._depth)
+        return book_change(symbol, ts_ns, levels, number, prev, checksum)
 
     def _on_books(self, message: _Message, recv_ns: int) -> Sequence[Item]:
         items: list[Item] = []
@@ -306,9 +262,8 @@ class KrakenDecoder(TypedDecoder):
         if kind == "trade":
             items: list[Item] = []
             for it in _old_prints(parts[1]):
-                number, ts_ns = self._ids.next(symbol, recv_ns), seconds_ns(it.time)
                 ticks, lots = unit.ticks(it.price), unit.lots(it.volume)
-                items.append(trade(symbol, ts_ns, ticks, lots, _SELLER[it.side], number, counted=False))
+                items.append(trade(symbol, seconds_ns(it.time), ticks, lots, _SELLER[it.side], 0))
             return items or (Ignored("no print"),)
         if kind == "ticker":
             best = _old_ticker(parts[1])
@@ -439,7 +394,7 @@ class Kraken(Venue):
         try:
             pairs = msgspec.json.decode(raw, type=_Pairs).result
         except (msgspec.MsgspecError, RecursionError) as error:
-            raise VenueError(f"kraken: the answer lists no pairs ({error}); check the address of its REST interface") from None
+            raise VenueError(f"kraken: the answer lists no pairs ({error}); {CHECK_ADDRESS}") from None
         found = []
         for it in pairs.values():
             if not it.wsname:
@@ -464,7 +419,7 @@ class Kraken(Venue):
         try:
             return msgspec.json.decode(raw, type=_Time).result.unixtime * 1_000_000_000
         except (msgspec.MsgspecError, RecursionError) as error:
-            raise VenueError(f"kraken: the answer is no time ({error}); check the address of its REST interface") from None
+            raise VenueError(f"kraken: the answer is no time ({error}); {CHECK_ADDRESS}") from None
 
     def ping_message(self, now_ns: int) -> bytes | None:
         """Answered by a pong."""

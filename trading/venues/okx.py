@@ -1,9 +1,11 @@
 """OKX v5 public streams: `books` (400 levels, 100 ms), `bbo-tbt`, `trades`.
 
 Each book message names the one before it (`prevSeqId`), for ever; a snapshot has -1. A message without changes and with
-prevSeqId == seqId says after a minute of silence that the book stands. A sequence that is reset for maintenance goes down once, which breaks
-no chain. The checksum (CRC32 of the top 25, signed) was 0 in all messages from 2026-06-23 on, by the venue's notice of
-2026-05-21: 0 counts as none. Recordings of 2022 have checksums and no sequence; their ids are made here.
+prevSeqId == seqId says after a minute of silence that the book stands. A sequence that is reset for maintenance goes down once,
+which breaks no chain. The checksum (CRC32 of the top 25, signed) was 0 in all messages from 2026-06-23 on, by the venue's notice
+of 2026-05-21: 0 counts as none. Recordings of 2022 have checksums and no sequence; their ids are made here.
+
+Levels that leave the 400 are removed by the venue itself (no recorded book ever has more).
 
 `trades` bundles the fills of one taker order: ids rise, but not by one. Sizes of swaps, futures and options are contracts.
 
@@ -21,6 +23,7 @@ from trading.instruments import Market
 from trading.venues.building import (
     ASK,
     BID,
+    CHECK_ADDRESS,
     SymbolTable,
     TypedDecoder,
     bbo,
@@ -164,7 +167,7 @@ class OkxDecoder(TypedDecoder):
                 if book.seqId is None:
                     number, prev = self._ids.book(symbol, recv_ns)
                 else:
-                    number, prev = book.seqId, book.prevSeqId
+                    number, prev = book.seqId, max(book.prevSeqId, 0)
                 if message.action == "snapshot":
                     items.append(book_snapshot(symbol, ts_ns, levels, number, checksum))
                 elif message.action == "update":
@@ -311,11 +314,12 @@ class Okx(Venue):
         try:
             listed = msgspec.json.decode(raw, type=_Instruments).data
         except (msgspec.MsgspecError, RecursionError) as error:
-            raise VenueError(f"okx: the answer is no list of instruments ({error}); check the address of its REST interface") from None
+            raise VenueError(f"okx: the answer is no list of instruments ({error}); {CHECK_ADDRESS}") from None
         found = []
         for it in listed:
             try:
-                found.append(rules(it.instId, it.tickSz, lot_for(it.lotSz), it.lotSz, it.minSz, it.maxLmtSz, "", it.state == "live"))
+                lot = lot_for(it.lotSz)
+                found.append(rules(it.instId, it.tickSz, lot, it.lotSz, it.minSz, it.maxLmtSz, "", it.state == "live"))
             except Inexact:
                 continue
         return indexed(found, "okx", "instruments")
@@ -329,7 +333,7 @@ class Okx(Venue):
         try:
             return int(msgspec.json.decode(raw, type=_Time).data[0].ts) * 1_000_000
         except (msgspec.MsgspecError, RecursionError, ValueError, IndexError) as error:
-            raise VenueError(f"okx: the answer is no time ({error}); check the address of its REST interface") from None
+            raise VenueError(f"okx: the answer is no time ({error}); {CHECK_ADDRESS}") from None
 
     def ping_message(self, now_ns: int) -> bytes | None:
         """A text, not JSON."""

@@ -1,8 +1,8 @@
 """What the receiver must know of a venue, without any I/O: a venue is one class that answers these questions.
 
-A venue module turns symbols and wanted streams into connection plans (address, first messages), says what a frame is, how to ask for a
-snapshot, and what its limits are. Sockets, clocks and retries are the receiver's (procs.receiver). Adding a venue is one file here
-and one test; docs/add-a-venue.md walks through it.
+A venue module turns symbols and wanted streams into connection plans (address, first messages), says what a frame is, how to ask
+for a snapshot, and what its limits are. Sockets, clocks and retries are the receiver's (procs.receiver). Adding a venue is one
+file here and one test; docs/add-a-venue.md walks through it.
 """
 
 from __future__ import annotations
@@ -172,8 +172,8 @@ class Venue(ABC):
     native: bool = False
     """True: the feed's compiled scanner reads market frames itself; the decoder sees only what `is_market_frame` denies."""
     arbitrates: bool = True
-    """Whether a symbol's book messages carry the same ids on every connection. False: two lines cannot be told apart or joined; take
-    one at a time, and let a new connection's snapshot end the old one's share."""
+    """Whether a symbol's book messages carry the same ids on every connection. False: two lines cannot be told apart or joined;
+    take one at a time, and let a new connection's snapshot end the old one's share."""
 
     def __init__(self, symbols: Sequence[VenueSymbol], streams: Streams) -> None:
         self.symbols: Final = tuple(symbols)
@@ -243,5 +243,6 @@ class Venue(ABC):
         return False
 
     def symbol_of(self, raw: bytes) -> int:
-        """native venues: index of the symbol that a market frame is about, -1 if it is none of ours. Cheap: it runs on every frame."""
+        """native venues: index of the symbol that a market frame is about, -1 if it is none of ours. Cheap: it runs on every
+        frame."""
         return -1

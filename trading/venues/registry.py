@@ -32,7 +32,8 @@ VENUES: Final[Mapping[Market, type[Venue]]] = MappingProxyType(
 
 
 def make_venue(market: Market, symbols: Sequence[VenueSymbol], streams: Streams) -> Venue:
-    """The venue for these symbols and streams. Raises VenueError for symbols that it cannot have, or a market without a module."""
+    """The venue for these symbols and streams. Raises VenueError for symbols that it cannot have, or a market without a
+    module."""
     if market not in VENUES:
         raise VenueError(f"{market.name.lower()}: no venue module; one of {', '.join(it.name.lower() for it in VENUES)}")
     return VENUES[market](symbols, streams)
