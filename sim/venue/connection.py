@@ -55,6 +55,7 @@ class Connection:
         self._idle = asyncio.Event()
         self._idle.set()
         self._ending: int | None = None
+        self._aborted = False
         self._last_ping_ns = self.opened_ns
         self._unanswered_ns = 0
         self._told = False
@@ -73,6 +74,8 @@ class Connection:
                 if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR):
                     break
                 self._take(message.type, message.data)
+            if self._ending is not None and not self._aborted:
+                await asyncio.wait({writer}, timeout=5.0)  # it says goodbye
         finally:
             writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -231,6 +234,7 @@ class Connection:
 
     def abort(self) -> None:
         """Cut the line at once."""
+        self._aborted = True
         self._ending = self._ending or 1006
         self._queue.clear()
         self.queued_bytes = 0
@@ -262,6 +266,8 @@ class Connection:
                     self.queued_bytes -= len(text)
                     self.sent += kind is WSMsgType.TEXT
                 self._idle.set()
+                if self._aborted:
+                    return
                 if self._ending is not None:
                     await socket.close(code=self._ending)
                     return
