@@ -62,7 +62,7 @@ class Wire:
                 if pong:
                     await self.socket.pong(message.data)
                 continue
-            self.close_code = self.socket.close_code
+            self.close_code = int(message.data) if message.type is aiohttp.WSMsgType.CLOSE else self.socket.close_code
             return None
 
     async def ask(self, request: Any) -> Any:
