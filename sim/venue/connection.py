@@ -10,6 +10,7 @@ import contextlib
 import json
 import re
 from collections import deque
+from socket import SO_SNDBUF, SOL_SOCKET
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -66,6 +67,10 @@ class Connection:
         """Speak until one side ends it."""
         self._request = request
         await self.socket.prepare(request)
+        if self._queue_limit < self.venue.limits.queue_bytes and request.transport is not None:
+            # a fault that lets little wait means it: the kernel is not to hold megabytes
+            line = request.transport.get_extra_info("socket")
+            line.setsockopt(SOL_SOCKET, SO_SNDBUF, max(4096, self._queue_limit))
         self.subscribe(streams)
         writer = asyncio.create_task(self._write())
         try:
