@@ -183,6 +183,9 @@ class Connection:
             return
         faults = self.venue.faults
         shift_ms = faults.clock_shift_ms(since_ns, self.number, self.market, message.symbol, message.kind)
+        if faults.holding:
+            for one in faults.released(self.number, since_ns):
+                self._put(one, WSMsgType.TEXT)
         text = message.text(self.combined, self.micro, shift_ms)
         chosen = faults.deliver(self.number, self.market, message.symbol, message.kind, text, since_ns)
         if chosen is None:
