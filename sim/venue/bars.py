@@ -24,6 +24,8 @@ INTERVALS: Final[dict[str, int]] = {
     "1d": DAY, "3d": 3 * DAY, "1w": WEEK, "1M": 0,
 }  # fmt: skip
 """Length of each interval in ms; 1M has none."""
+GRACE_MS: Final = 100
+"""A print may be so late and still count in the second that it names; later ones count in the oldest second that is open."""
 BARS_KEPT: Final = 100_000
 """Of each of the two kinds: 27 hours of seconds, 69 days of minutes."""
 

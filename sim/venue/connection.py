@@ -10,6 +10,7 @@ import contextlib
 import json
 import re
 from collections import deque
+from socket import SO_SNDBUF, SOL_SOCKET
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -55,6 +56,7 @@ class Connection:
         self._idle = asyncio.Event()
         self._idle.set()
         self._ending: int | None = None
+        self._aborted = False
         self._last_ping_ns = self.opened_ns
         self._unanswered_ns = 0
         self._told = False
@@ -65,6 +67,10 @@ class Connection:
         """Speak until one side ends it."""
         self._request = request
         await self.socket.prepare(request)
+        if self._queue_limit < self.venue.limits.queue_bytes and request.transport is not None:
+            # a fault that lets little wait means it: the kernel is not to hold megabytes
+            line = request.transport.get_extra_info("socket")
+            line.setsockopt(SOL_SOCKET, SO_SNDBUF, max(4096, self._queue_limit))
         self.subscribe(streams)
         writer = asyncio.create_task(self._write())
         try:
@@ -73,6 +79,8 @@ class Connection:
                 if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR):
                     break
                 self._take(message.type, message.data)
+            if self._ending is not None and not self._aborted:
+                await asyncio.wait({writer}, timeout=5.0)  # it says goodbye
         finally:
             writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -175,6 +183,9 @@ class Connection:
             return
         faults = self.venue.faults
         shift_ms = faults.clock_shift_ms(since_ns, self.number, self.market, message.symbol, message.kind)
+        if faults.holding:
+            for one in faults.released(self.number, since_ns):
+                self._put(one, WSMsgType.TEXT)
         text = message.text(self.combined, self.micro, shift_ms)
         chosen = faults.deliver(self.number, self.market, message.symbol, message.kind, text, since_ns)
         if chosen is None:
@@ -231,6 +242,7 @@ class Connection:
 
     def abort(self) -> None:
         """Cut the line at once."""
+        self._aborted = True
         self._ending = self._ending or 1006
         self._queue.clear()
         self.queued_bytes = 0
@@ -262,6 +274,8 @@ class Connection:
                     self.queued_bytes -= len(text)
                     self.sent += kind is WSMsgType.TEXT
                 self._idle.set()
+                if self._aborted:
+                    return
                 if self._ending is not None:
                     await socket.close(code=self._ending)
                     return

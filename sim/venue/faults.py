@@ -242,6 +242,8 @@ class Faults:
         self._lanes: dict[tuple[int, int], _Lane] = {}
         self._of = {kind: [(n, f) for n, f in enumerate(self.schedule) if f.kind == kind] for kind in KEYS}
         self._on_messages = [(n, f) for n, f in enumerate(self.schedule) if f.kind in NEEDS_TRIGGER[:7]]
+        self.holding = any(fault.kind in ("stall", "reorder") for fault in self.schedule)
+        """Whether messages may be held: `released` is to be asked then."""
         for number in range(len(self.schedule)):
             self._lane(number, 0, -1)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from sim.venue import messages
-from sim.venue.bars import bucket, following
+from sim.venue.bars import GRACE_MS, bucket, following
 from sim.venue.messages import Body, Message
 from sim.venue.source import Frame, Source, SourceError
 from sim.venue.stream_names import MARKETS, MarketName, Stream, parse_stream
@@ -72,9 +72,9 @@ class Topic:
         bars = self.symbol.bars.between(interval, self._bar_ms, bucket(interval, now_ms))
         changed = self.symbol.bars.trades != self._trades
         for bar in bars:
-            closed = following(interval, bar.start_ms) <= now_ms
+            closed = following(interval, bar.start_ms) <= now_ms - GRACE_MS
             if closed or changed:
-                self.say(messages.kline(self.symbol, interval, bar, now_ms))
+                self.say(messages.kline(self.symbol, interval, bar, now_ms, closed))
         self._trades = self.symbol.bars.trades
         self._bar_ms = bucket(interval, now_ms)
 
@@ -303,13 +303,14 @@ class Market:
     def _tick(self, topic: Topic) -> None:
         """Call the topic at each full interval for as long as somebody listens."""
         interval = topic.stream.interval_ms
+        late = GRACE_MS if topic.stream.kind == "kline" else 0  # a candle is closed when its last prints are in
 
         def call(now_ms: int) -> None:
             if topic.listeners:
                 topic.on_timer(now_ms)
-                self._at(now_ms - now_ms % interval + interval, call)
+                self._at(now_ms - now_ms % interval + interval + late, call)
 
-        self._at(self.now_ms - self.now_ms % interval + interval, call)
+        self._at(self.now_ms - self.now_ms % interval + interval + late, call)
 
     def unsubscribe(self, market: MarketName, name: str) -> None:
         """One less listens."""

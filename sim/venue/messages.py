@@ -93,7 +93,7 @@ def partial_depth(symbol: SymbolMarket, levels: int, previous_id: int, now_ms: i
     return depth_update(symbol, (previous_id + 1, book.last_id, previous_id), bids, asks, (now_ms, symbol.diff_ms))
 
 
-def kline(symbol: SymbolMarket, interval: str, bar: Bar, now_ms: int) -> Body:
+def kline(symbol: SymbolMarket, interval: str, bar: Bar, now_ms: int, closed: bool) -> Body:
     """The kline event of one bar."""
     end = following(interval, bar.start_ms)
     spec = symbol.spec
@@ -103,7 +103,7 @@ def kline(symbol: SymbolMarket, interval: str, bar: Bar, now_ms: int) -> Body:
         "k": {
             "t": bar.start_ms, "T": end - 1, "s": spec.name, "i": interval, "f": bar.first_id, "L": bar.last_id,
             "o": text_of(bar.open, price), "c": text_of(bar.close, price), "h": text_of(bar.high, price),
-            "l": text_of(bar.low, price), "v": text_of(bar.volume, qty), "n": bar.trades, "x": now_ms >= end,
+            "l": text_of(bar.low, price), "v": text_of(bar.volume, qty), "n": bar.trades, "x": closed,
             "q": quote_text(symbol, bar.quote), "V": text_of(bar.taker_volume, qty),
             "Q": quote_text(symbol, bar.taker_quote), "B": "0",
         },

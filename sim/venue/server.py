@@ -39,6 +39,7 @@ LOOPBACK: Final = "127.0.0.1"
 MS: Final = 1_000_000
 CHUNK_NS: Final = 50 * MS
 """The clock is moved by at most this much before clients get a turn."""
+BACKLOG_BYTES: Final = 1 << 20
 LONGEST_WAIT_S: Final = 0.02
 SHORTEST_WAIT_S: Final = 0.001
 _CATEGORIES: Final[dict[str, tuple[str, ...]]] = {
@@ -195,7 +196,10 @@ class LocalVenue:
             due = self._due_ns()
             while self.market.now_ns < due:
                 self._advance(min(due, self.market.now_ns + CHUNK_NS))
+                self._look()
                 await asyncio.sleep(0)
+                if self._speed is not None and self._speed > 1.0:
+                    await self._drain(BACKLOG_BYTES)  # nobody can blame readers for a market made faster than the wire
             self._look()
             coming = self.market.next_ns
             wait_s = LONGEST_WAIT_S
@@ -237,14 +241,18 @@ class LocalVenue:
             self._advance(min(end_ns, self.market.now_ns + CHUNK_NS))
             self._look()
             await asyncio.sleep(0)
-            for connection in list(self._connections.values()):
-                if connection.queued_bytes and connection.number not in self._slow:
-                    try:
-                        await asyncio.wait_for(connection.drained(), 0.25)
-                    except TimeoutError:
-                        self._slow.add(connection.number)
+            await self._drain(0)
             if self.market.now_ns >= end_ns:
                 return
+
+    async def _drain(self, queued_bytes: int) -> None:
+        """Wait for the sockets of connections for which more than this is queued, unless they were waited for in vain."""
+        for connection in self.connections:
+            if connection.queued_bytes > queued_bytes and connection.number not in self._slow:
+                try:
+                    await asyncio.wait_for(connection.drained(), 0.25)
+                except TimeoutError:
+                    self._slow.add(connection.number)
 
     async def until(self, now_ns: int) -> None:
         """Wait for a time of the clock of faults."""

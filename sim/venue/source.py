@@ -28,6 +28,8 @@ Frame = tuple[int, int, dict[str, Any]]
 
 SURVEYED: Final = 4000
 """Lines of a recording that are looked at before it is used."""
+GENERATED_WIRE_NS: Final = 1_000_000
+"""sim.market_generator.WIRE_NS: from an event to the receipt of its frame; there is no wire inside the venue."""
 STEP_SHARE: Final = 0.99
 SPOT_QTY_DECIMALS: Final = 8
 _QUOTES: Final = ("FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USD", "BTC", "ETH", "BNB", "EUR", "GBP", "TRY", "JPY", "BRL")
@@ -218,6 +220,7 @@ class GeneratedSource(Source):
         if len(set(names)) != len(names):
             raise SourceError(f"a symbol is named twice in {', '.join(names)}; name each once")
         self._settings = settings
+        self.clock_offset_ns = -GENERATED_WIRE_NS
         self._tables: list[tuple[MarketName, list[Instrument]]] = []
         specs = []
         for market in markets:

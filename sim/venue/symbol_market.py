@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from sim.venue.bars import HOUR, MINUTE, Bars
+from sim.venue.bars import GRACE_MS, HOUR, MINUTE, SECOND, Bars
 from sim.venue.book import ASK, BID, VenueBook, text_of, units_of
 from sim.venue.source import SymbolSpec
 
@@ -119,7 +119,7 @@ class SymbolMarket:
             self._snapshot(event, at_ns, shift_ms)
         elif kind == "trade":
             if self.seeded:
-                self._trade(event, shift_ms)
+                self._trade(event, at_ns // 1_000_000, shift_ms)
         elif "B" in event and "A" in event and self.seeded:
             self._bbo(event, at_ns, shift_ms)
 
@@ -193,7 +193,7 @@ class SymbolMarket:
         for listener in self.listeners:
             listener.on_bbo(self)
 
-    def _trade(self, event: dict[str, Any], shift_ms: int) -> None:
+    def _trade(self, event: dict[str, Any], now_ms: int, shift_ms: int) -> None:
         trade_id = int(event["t"])
         if self._trade_shift > trade_id:  # the first of a new round follows the last of the round before
             self._trade_base = self._trade_shift - trade_id
@@ -216,9 +216,14 @@ class SymbolMarket:
             self._agg_id += 1
             self._pending = AggTrade(self._agg_id, trade.price, qty, trade.id, trade.id, at_ms, maker)
         self.trades.append(trade)
-        self.bars.add(at_ms, price, qty, trade.id, maker)
+        self.bars.add(self._bar_time(at_ms, now_ms), price, qty, trade.id, maker)
         for listener in self.listeners:
             listener.on_trade(self, trade)
+
+    @staticmethod
+    def _bar_time(at_ms: int, now_ms: int) -> int:
+        """When a print counts in candles: its own time, unless that second is closed."""
+        return max(at_ms, (now_ms - GRACE_MS) // SECOND * SECOND)
 
     @property
     def aggregate_is_new(self) -> bool:
