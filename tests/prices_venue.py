@@ -1,4 +1,4 @@
-"""A server on loopback that speaks the few REST calls of Binance spot that prices need, with failures on demand; and a clock to turn."""
+"""A server on loopback with the few REST calls of Binance spot that prices need and failures on demand; and a clock to turn."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Clock:
         self.slept: list[float] = []
 
     def __call__(self) -> int:
+        """Unix time, ns."""
         return self.ns
 
     def turn(self, seconds: float) -> None:
@@ -34,7 +35,7 @@ class Clock:
 def _symbol(name: str) -> dict[str, Any]:
     return {
         "symbol": name, "status": "TRADING", "baseAsset": name[:-4], "quoteAsset": name[-4:], "baseAssetPrecision": 8,
-        "quotePrecision": 8, "quoteAssetPrecision": 8, "isSpotTradingAllowed": True, "permissions": ["SPOT"], "orderTypes": ["LIMIT"],
+        "quotePrecision": 8, "quoteAssetPrecision": 8, "isSpotTradingAllowed": True, "permissions": ["SPOT"],
         "filters": [
             {"filterType": "PRICE_FILTER", "minPrice": "0.01", "maxPrice": "1000000.00", "tickSize": "0.01000000"},
             {"filterType": "LOT_SIZE", "minQty": "0.00001000", "maxQty": "9000.00000000", "stepSize": "0.00001000"},
@@ -75,7 +76,9 @@ class SmallVenue:
             code = -1003 if self.status in (418, 429) else -1000
             return web.Response(status=self.status, text=json.dumps({"code": code, "msg": "no"}), headers=self.headers)
         if call == "exchangeInfo":
-            return web.json_response({"timezone": "UTC", "serverTime": T0_MS, "rateLimits": [], "symbols": [_symbol(s) for s in self.symbols]})
+            return web.json_response(
+                {"timezone": "UTC", "serverTime": T0_MS, "rateLimits": [], "symbols": [_symbol(s) for s in self.symbols]}
+            )
         if self.body:
             return web.Response(text=self.body, content_type="application/json")
         if call == "klines":

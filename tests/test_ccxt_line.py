@@ -129,7 +129,7 @@ def test_a_book_with_an_impossible_price_is_not_told() -> None:
 
 
 def test_trades_and_quotes_come_once_and_their_errors_leave_the_book_alone() -> None:
-    """Repeated trades are dropped, an odd one is shown and costs none of the others; a broken trade stream is not a missed book."""
+    """Repeated trades are dropped, an odd one is shown and costs no other; a broken trade stream is not a missed book."""
     one, two = ({"id": n, "price": 100.0, "amount": 1.0, "side": "buy", "timestamp": 5} for n in ("1", "2"))
     world = played(
         streams=Streams(), books={"BTC/USDT": [A]}, quotes={"BTC/USDT": [{"BTC/USDT": {"bid": 1.0, "bidVolume": 2.0}}, {}]},

@@ -1,4 +1,4 @@
-"""PriceSource with scripted sources and a clock to turn: the cache, one request for many callers, and every step of the fallbacks."""
+"""PriceSource with scripted sources and a clock to turn: the cache, one request for many callers, each step of the fallbacks."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def run(main: Callable[[Clock], Coroutine[Any, Any, None]]) -> None:
 
 
 def test_an_answer_is_kept_for_its_time_and_grows_old() -> None:
-    """Within the TTL nobody is asked again and the age is true; at its end the endpoint is; other symbols and sizes are other keys."""
+    """Within the TTL nobody is asked again and the age is true; then the endpoint is; other symbols and sizes are other keys."""
 
     async def main(clock: Clock) -> None:
         first = Scripted("first", clock, 100, 101, 102)
@@ -168,7 +168,9 @@ def test_without_any_source_every_reason_is_told() -> None:
     async def main(clock: Clock) -> None:
         endpoints = [Scripted("a", clock, SourceFailed("refused")), Scripted("b", clock, BadAnswer("nonsense"))]
         source = PriceSource(endpoints, [TradeCandles(OwnTrades(clock), now_ns=clock)], now_ns=clock)
-        with pytest.raises(AllSourcesFailed, match="a: refused; b: nonsense; own trades: no ETHUSDT here; check the network") as caught:
+        with pytest.raises(
+            AllSourcesFailed, match="a: refused; b: nonsense; own trades: no ETHUSDT here; check the network"
+        ) as caught:
             await source.ticker("ETHUSDT")
         assert [name for name, _ in caught.value.reasons] == ["a", "b", "own trades"]
         with pytest.raises(AllSourcesFailed, match="there is no source"):
@@ -206,7 +208,9 @@ def test_a_size_that_no_endpoint_has_is_built_from_trades() -> None:
         ]
         assert found.partial and found.source == "own trades" and found.failed[0][0] == "first"
         minutes = await source.ohlcv("BTCUSDT", "1m", 2)
-        assert [(c.open, c.high, c.low, c.close) for c in minutes.candles][-1] == tuple(map(Decimal, ("52.00", "52.00", "51.00", "51.00")))
+        assert [(c.open, c.high, c.low, c.close) for c in minutes.candles][-1] == tuple(
+            map(Decimal, ("52.00", "52.00", "51.00", "51.00"))
+        )
         with pytest.raises(UnknownTimeframe, match="'7x' is no candle size"):
             await source.ohlcv("BTCUSDT", "7x")
 
@@ -249,9 +253,16 @@ def test_impossible_candles_are_no_answer() -> None:
     """High below low, a price of 0, times that go back, none at all: the next source is asked."""
 
     async def main(clock: Clock) -> None:
-        good = Candle(60 * S, *map(Decimal, (10, 12, 9, 11, 5)))
-        broken = [(), (good, good), (Candle(60 * S, *map(Decimal, (10, 9, 9, 11, 5))),), (Candle(60 * S, *map(Decimal, (0, 1, 0, 1, 5))),),
-                  (Candle(60 * S, *map(Decimal, (10, 12, 9, 11, -1))),)]  # fmt: skip
+        def candle(*values: int) -> Candle:
+            return Candle(60 * S, *map(Decimal, values))
+
+        good, tall, free, short = (
+            candle(10, 12, 9, 11, 5),
+            candle(10, 9, 9, 11, 5),
+            candle(0, 1, 0, 1, 5),
+            candle(10, 12, 9, 11, -1),
+        )
+        broken = [(), (good, good), (tall,), (free,), (short,)]
         for rows in broken:
             first, second = Scripted("first", clock), Scripted("second", clock)
 

@@ -19,15 +19,16 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from procs.cli import running, symbols
 from procs.cli.outcome import FAILED, OK, UNHEALTHY, USAGE, CliError
+from procs.cli.report import use_kernel_cache
 from procs.cli.table import Cell, Column, Paint, clip, paint_for, span, table
 from procs.prices.answer import Answer, Candle, Ohlcv, Price, PriceError
-from procs.prices.endpoints import endpoints_of
-from procs.prices.source import MOST_CANDLES, PriceSource
-from procs.prices.trades import RecordedTrades, RunSymbol, RunTrades, TradeCandles, TradeSource
+
+if TYPE_CHECKING:
+    from procs.prices.trades import TradeCandles, TradeSource
 
 PRICE_COLUMNS: Final = (
     Column("SYMBOL", right=False),
@@ -54,6 +55,9 @@ Asked = dict[str, Any]
 
 def prices(args: argparse.Namespace) -> int:
     """The command."""
+    use_kernel_cache()  # what follows imports numba
+    from procs.prices.source import MOST_CANDLES
+
     if args.limit > MOST_CANDLES:
         raise CliError(f"--limit {args.limit} is more than the {MOST_CANDLES} candles that can be asked for at once", USAGE)
     found = asyncio.run(_ask(args, addresses_of(args.endpoint or []), trade_sources(args)))
@@ -81,6 +85,9 @@ def addresses_of(words: Sequence[str]) -> list[str]:
 
 
 async def _ask(args: argparse.Namespace, addresses: list[str], trades: Sequence[TradeCandles]) -> Asked:
+    from procs.prices.endpoints import endpoints_of
+    from procs.prices.source import PriceSource
+
     async with PriceSource(endpoints_of(args.venue, addresses, timeout_s=max(args.timeout, 0.1)), trades) as source:
         if args.timeframe is None:
             return dict(await source.prices(args.symbols))
@@ -97,6 +104,8 @@ async def _ask(args: argparse.Namespace, addresses: list[str], trades: Sequence[
 
 def trade_sources(args: argparse.Namespace) -> list[TradeCandles]:
     """A living pipeline on the same venue (named by --instance, or the only one), then the recordings of --recording."""
+    from procs.prices.trades import RecordedTrades, RunSymbol, RunTrades, TradeCandles
+
     found: list[TradeSource] = []
     living = [args.instance] if args.instance else running.living()
     for instance in living if len(living) == 1 else []:
