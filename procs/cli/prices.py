@@ -1,6 +1,6 @@
 """`prices SYMBOL...`: last prices or candles, from the first source that has them, each with its source, age and defects.
 
-The trades of a living pipeline stand in when no endpoint answers, if that pipeline trades on the same venue's real streams: a
+The trades of a living pipeline stand in when no endpoint answers, if that pipeline listens to the same venue's own streams: a
 generated market's prices are nobody's.
 """
 
@@ -103,7 +103,10 @@ async def _ask(args: argparse.Namespace, addresses: list[str], trades: Sequence[
 
 
 def trade_sources(args: argparse.Namespace) -> list[TradeCandles]:
-    """A living pipeline on the same venue (named by --instance, or the only one), then the recordings of --recording."""
+    """A living pipeline on the same venue (named by --instance, or the only one), then the recordings of --recording.
+
+    A pipeline whose venue is reached at another address, which may be a simulated one, counts only if --instance names it.
+    """
     from procs.prices.trades import RecordedTrades, RunSymbol, RunTrades, TradeCandles
 
     found: list[TradeSource] = []
@@ -112,6 +115,9 @@ def trade_sources(args: argparse.Namespace) -> list[TradeCandles]:
         profile = running.running_profile(instance)
         if profile is None or profile.source.kind != "live":
             continue
+        elsewhere = [e.stream or e.rest for e in profile.live.endpoints if e.venue == args.venue]
+        if elsewhere and not args.instance:
+            continue
         own = [
             RunSymbol(
                 s.name if (s.market or profile.live.venue) == args.venue else "",  # another venue's price is another price
@@ -119,10 +125,11 @@ def trade_sources(args: argparse.Namespace) -> list[TradeCandles]:
                 Decimal(repr(known.lot_size)),
                 args.venue in GAPLESS,
             )
-            for s, known in zip(profile.symbols, symbols.of_profile(profile))
+            for s, known in zip(profile.symbols, symbols.symbols_of(instance))
         ]
         if any(s.name for s in own):
-            found.append(RunTrades(f"trades of pipeline {instance}", own, partial(market_records, instance)))
+            name = f"trades of pipeline {instance}" + (f" (from {elsewhere[0]})" if elsewhere else "")
+            found.append(RunTrades(name, own, partial(market_records, instance)))
     if args.recording:
         found.append(RecordedTrades([Path(file) for file in args.recording]))
     return [TradeCandles(source, now_ns=time.time_ns) for source in found]
