@@ -210,7 +210,7 @@ def test_the_real_ccxt_is_set_up_for_public_data_elsewhere() -> None:
     async def main() -> World:
         exchange = ccxt_exchange("binance", "http://127.0.0.1:1", "ws://127.0.0.1:2")
         assert exchange.urls["api"]["public"] == "http://127.0.0.1:1/api/v3"
-        assert exchange.urls["api"]["ws"]["spot"] == "ws://127.0.0.1:2/stream"
+        assert exchange.urls["api"]["ws"]["spot"] == "ws://127.0.0.1:2/stream/ws"
         assert exchange.options["fetchMarkets"]["types"] == ["spot"]
         await exchange.close()
         return World(FakeExchange())

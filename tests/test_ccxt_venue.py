@@ -38,7 +38,7 @@ class StreamingVenue(SmallVenue):
     async def __aenter__(self) -> StreamingVenue:
         app = web.Application()
         app.router.add_get("/api/v3/{call:.*}", self._answer)
-        app.router.add_get("/stream/{n}", self.streams)
+        app.router.add_get("/stream/ws/{n}", self.streams)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()

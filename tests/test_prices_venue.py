@@ -279,10 +279,9 @@ def test_the_command_falls_back_and_says_so(served: SmallVenue, tmp_path: Path, 
     (["--limit", "1001"], 2, "more than the 1000"),
     (["--venue", "nowhere"], 2, "is no venue: write one of"),
 ])  # fmt: skip
-def test_the_command_refuses_with_a_sentence(
-    words: list[str], code: int, sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_refuses_with_a_sentence(words: list[str], code: int, sentence: str, monkeypatch: Any, capsys: Any) -> None:
     """A wrong word: exit code 2 and the remedy, before anything is asked."""
+    monkeypatch.setattr(command.running, "living", lambda: [])
     assert cli.main(["prices", "BTCUSDT", *words]) == code
     assert sentence in capsys.readouterr().err
 
