@@ -223,8 +223,9 @@ def test_endpoints_of_a_venue() -> None:
 
 
 @pytest.fixture
-def served() -> Iterator[SmallVenue]:
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallVenue]:
     """A small venue in a thread of its own: the command runs a loop itself."""
+    monkeypatch.setattr(command.running, "living", lambda: [])  # not those of whoever else uses this machine
     ready, end, box = threading.Event(), None, {}
 
     async def serve() -> None:
@@ -287,15 +288,21 @@ def test_the_command_refuses_with_a_sentence(words: list[str], code: int, senten
 
 
 def test_only_a_pipeline_on_the_same_real_venue_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A generated market's prices are nobody's, a recording's are old, another venue's are others': none of them is a source."""
-    from procs.config import LiveSettings, Profile, SourceSettings, SymbolSettings
+    """A generated market's prices are nobody's, a recording's are old, another venue's are others': none of them is a source.
+    One whose venue is at another address, perhaps simulated, has to be named."""
+    from procs.config import EndpointSettings, LiveSettings, Profile, SourceSettings, SymbolSettings
 
-    def sources(kind: Any, venue: str) -> list[str]:
-        profile = Profile(source=SourceSettings(kind=kind), live=LiveSettings(venue=venue), symbols=(SymbolSettings("BTCUSDT"),))
+    def sources(kind: Any, venue: str, endpoints: tuple[EndpointSettings, ...] = (), words: tuple[str, ...] = ()) -> list[str]:
+        live = LiveSettings(venue=venue, endpoints=endpoints)
+        profile = Profile(source=SourceSettings(kind=kind), live=live, symbols=(SymbolSettings("BTCUSDT"),))
         monkeypatch.setattr(command.running, "living", lambda: ["paper"])
         monkeypatch.setattr(command.running, "running_profile", lambda _: profile)
-        args = cli.parser("prices").parse_args(["prices", "BTCUSDT"])
+        args = cli.parser("prices").parse_args(["prices", "BTCUSDT", *words])
         return [source.name for source in command.trade_sources(args)]
 
     assert sources("live", "binance_spot") == ["trades of pipeline paper"]
     assert sources("generated", "binance_spot") == sources("recording", "binance_spot") == sources("live", "okx") == []
+    local = (EndpointSettings("binance_spot", stream="ws://127.0.0.1:1"),)
+    assert sources("live", "binance_spot", local) == []
+    named = ["trades of pipeline paper (from ws://127.0.0.1:1)"]
+    assert sources("live", "binance_spot", local, ("--instance", "paper")) == named
