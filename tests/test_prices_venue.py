@@ -225,7 +225,7 @@ def test_endpoints_of_a_venue() -> None:
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallVenue]:
     """A small venue in a thread of its own: the command runs a loop itself."""
-    monkeypatch.setattr(command.running, "living", lambda: [])  # not those of whoever else uses this machine
+    monkeypatch.setattr(command.running, "living", list)  # not those of whoever else uses this machine
     ready, end, box = threading.Event(), None, {}
 
     async def serve() -> None:
@@ -282,7 +282,7 @@ def test_the_command_falls_back_and_says_so(served: SmallVenue, tmp_path: Path, 
 ])  # fmt: skip
 def test_the_command_refuses_with_a_sentence(words: list[str], code: int, sentence: str, monkeypatch: Any, capsys: Any) -> None:
     """A wrong word: exit code 2 and the remedy, before anything is asked."""
-    monkeypatch.setattr(command.running, "living", lambda: [])
+    monkeypatch.setattr(command.running, "living", list)
     assert cli.main(["prices", "BTCUSDT", *words]) == code
     assert sentence in capsys.readouterr().err
 

@@ -21,7 +21,7 @@ class PriceError(Exception):
     +-- UnknownTimeframe   no source has candles of that size
     +-- SourceFailed       one source gave nothing, this time
     |   +-- BudgetSpent    not asked: its share of the venue's rate limit is used up
-    |   +-- BadAnswer      what it answered cannot be true, or cannot be read
+    |   +-- BadAnswer      what it answered cannot be true or read, or it refuses this request
     +-- AllSourcesFailed   none gave anything: `reasons` has each one's
     """
 
@@ -47,7 +47,7 @@ class BudgetSpent(SourceFailed):
 
 
 class BadAnswer(SourceFailed):
-    """What the source answered cannot be true, or cannot be read."""
+    """What the source answered cannot be true or cannot be read, or it refuses this one request: no reason to leave it alone."""
 
 
 Reason = tuple[str, str]

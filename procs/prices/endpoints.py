@@ -157,6 +157,8 @@ class CcxtEndpoint:
             if isinstance(error, errors.BadSymbol):
                 raise UnknownSymbol(f"{self.name} has no symbol {' '.join(str(error).split())[:200]}") from None
             said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            if not isinstance(error, errors.OperationFailed):  # the venue answered, and refuses this request
+                raise BadAnswer(said) from None
             refused = isinstance(error, (errors.RateLimitExceeded, errors.DDoSProtection))
             raise SourceFailed(said, self._retry_after() if refused else 0.0) from None
 
