@@ -205,7 +205,7 @@ def test_addresses_are_replaced_by_scheme_and_paths_stay() -> None:
         "public": "http://127.0.0.1:80/api/v3",
         "t": "http://127.0.0.1:80/v5",
         "n": None,
-        "ws": {"spot": "ws://127.0.0.1:81/stream", "linear": "ws://127.0.0.1:81/ws", "l": ["ws://127.0.0.1:81/c?d=1"]},
+        "ws": {"spot": "ws://127.0.0.1:81/stream/ws", "linear": "ws://127.0.0.1:81/ws", "l": ["ws://127.0.0.1:81/c?d=1"]},
     }
     assert cm.replaced_addresses(urls) == urls
 

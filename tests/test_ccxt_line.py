@@ -129,7 +129,7 @@ def test_a_book_with_an_impossible_price_is_not_told() -> None:
 
 
 def test_trades_and_quotes_come_once_and_their_errors_leave_the_book_alone() -> None:
-    """Repeated trades are dropped, an odd one is shown and costs none of the others; a broken trade stream is not a missed book."""
+    """Repeated trades are dropped, an odd one is shown and costs no other; a broken trade stream is not a missed book."""
     one, two = ({"id": n, "price": 100.0, "amount": 1.0, "side": "buy", "timestamp": 5} for n in ("1", "2"))
     world = played(
         streams=Streams(), books={"BTC/USDT": [A]}, quotes={"BTC/USDT": [{"BTC/USDT": {"bid": 1.0, "bidVolume": 2.0}}, {}]},
@@ -210,7 +210,7 @@ def test_the_real_ccxt_is_set_up_for_public_data_elsewhere() -> None:
     async def main() -> World:
         exchange = ccxt_exchange("binance", "http://127.0.0.1:1", "ws://127.0.0.1:2")
         assert exchange.urls["api"]["public"] == "http://127.0.0.1:1/api/v3"
-        assert exchange.urls["api"]["ws"]["spot"] == "ws://127.0.0.1:2/stream"
+        assert exchange.urls["api"]["ws"]["spot"] == "ws://127.0.0.1:2/stream/ws"
         assert exchange.options["fetchMarkets"]["types"] == ["spot"]
         await exchange.close()
         return World(FakeExchange())

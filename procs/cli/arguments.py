@@ -247,6 +247,23 @@ def _clean(p: argparse.ArgumentParser) -> None:
     _json(p)
 
 
+def _prices(p: argparse.ArgumentParser) -> None:
+    p.add_argument("symbols", metavar="SYMBOL", nargs="+", help="as the venue or ccxt writes it: BTCUSDT, BTC/USDT")
+    p.add_argument("--timeframe", metavar="SIZE", help="candles of this size (1s, 1m, 5m, 1h ...) instead of last prices")
+    p.add_argument("--limit", metavar="N", type=whole, default=20, help="candles, at most 1000 (default 20)")
+    p.add_argument("--venue", metavar="NAME", default="binance_spot", help="binance_spot (default), okx, ... or ccxt:<id>")
+    p.add_argument(
+        "--endpoint",
+        metavar="WHERE",
+        action="append",
+        help="rest=http://host:port (another address of the venue) or ccxt:<id> (another venue); several are asked in this order",
+    )
+    p.add_argument("--recording", metavar="FILE", nargs="+", help="trades to build from when no endpoint answers")
+    p.add_argument("--timeout", metavar="S", type=positive, default=10.0, help="give a request up after this long (default 10)")
+    _instance(p)
+    _json(p)
+
+
 def _completion(p: argparse.ArgumentParser) -> None:
     p.add_argument("shell", choices=SHELLS)
 
@@ -347,6 +364,17 @@ COMMANDS: Final[dict[str, Command]] = {
         "recordings: list, check, read and convert them",
         ("data ls", "data check ./recordings", "data cat day1.gz --limit 20", "data convert day1.gz --to npz --out day1.npz"),
         _data,
+    ),
+    "prices": Command(
+        "prices:prices",
+        "last prices and candles from a venue's REST interface, with their source and age",
+        (
+            "prices BTCUSDT ETHUSDT",
+            "prices BTCUSDT --timeframe 1m --limit 20 --json",
+            "prices BTCUSDT --endpoint rest=http://127.0.0.1:8080 --endpoint ccxt:kraken",
+            "prices BTCUSDT --timeframe 5s --recording spot_btcusdt_20240808.gz",
+        ),
+        _prices,
     ),
     "clean": Command(
         "stopping:clean", "remove shared memory that dead pipelines left", ("clean", "clean --instance paper"), _clean

@@ -151,7 +151,7 @@ def replaced_addresses(urls: Any, rest: str = "", stream: str = "") -> Any:
     """ccxt's `urls["api"]` (nested) with scheme and host replaced: http(s) addresses by `rest`, ws(s) ones by `stream`; "" keeps.
 
     Paths stay, since ccxt puts the venue's together from them. One exception: ccxt tells Binance's spot streams by "/stream"
-    anywhere in the address, which only their host name has: there the path becomes /stream.
+    anywhere in the address, which only their host name has: there the path gets it in front.
     """
     if isinstance(urls, Mapping):
         return {key: replaced_addresses(value, rest, stream) for key, value in urls.items()}
@@ -165,5 +165,5 @@ def replaced_addresses(urls: Any, rest: str = "", stream: str = "") -> Any:
         return urls
     path = parts.path + (f"?{parts.query}" if parts.query else "")
     if "/stream" in urls and "/stream" not in new + path:
-        path = "/stream"
+        path = "/stream" + path
     return new.rstrip("/") + path
