@@ -81,7 +81,8 @@ def fuzz_one(name: str, seconds: float, folder: Path) -> None:
     crashes = folder / "crashes" / name
     crashes.mkdir(parents=True, exist_ok=True)
     words = [sys.argv[0], str(corpus), f"-artifact_prefix={crashes}/", f"-max_total_time={max(1, round(seconds))}",
-             f"-max_len={target.max_bytes}", f"-timeout={HANG_S}", "-rss_limit_mb=4096", "-print_final_stats=1", "-seed=1"]  # fmt: skip
+             f"-max_len={target.max_bytes}", f"-timeout={HANG_S}", "-rss_limit_mb=4096",
+             "-print_final_stats=1", "-seed=1"]  # fmt: skip
     atheris.Setup(words, test_one, custom_mutator=mutate)
     atheris.Fuzz()
 
@@ -156,7 +157,8 @@ def main() -> int:
     """The script."""
     parser = argparse.ArgumentParser(
         prog="scripts/fuzz", description="Feed every reader of foreign bytes what nobody meant it to read.",
-        epilog="examples:\n  scripts/fuzz                         all targets, 10 minutes\n  scripts/fuzz --seconds 20            a smoke\n"
+        epilog="examples:\n  scripts/fuzz                         all targets, 10 minutes\n"
+        "  scripts/fuzz --seconds 20            a smoke\n"
         "  scripts/fuzz --seconds 300 journals  one target\n  scripts/fuzz --run journals FILE     one input again",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip

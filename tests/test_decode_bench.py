@@ -1,4 +1,4 @@
-"""bench decode's own claims: every way ends with the same book, a wrong one voids the run, nothing is allocated; figures are printed."""
+"""bench decode's own claims: every way ends with the same book, a wrong one voids the run, nothing is allocated."""
 
 from __future__ import annotations
 
