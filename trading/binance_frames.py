@@ -237,6 +237,7 @@ def decode(buf: Bytes, start: int, end: int, hint: int, instruments: Recs, frame
     leftovers. Any bytes are safe; 0 <= start and end <= len(buf) are the caller's to see to.
     """
     frame.seen = 0
+    frame.keys = 0
     frame.faults = 0
     frame.enveloped = 0
     frame.late_sides[0] = 0

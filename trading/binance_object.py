@@ -154,6 +154,26 @@ def _mark(frame: Frame, bit: int) -> None:
 
 
 @kernel
+def _note_key(frame: Frame, key: int) -> None:
+    """Note that a key has come; a second time is a fault, also with a value of a type that nobody wants."""
+    if 65 <= key <= 122:
+        bit = 1 << (key - 65)
+    elif key == K_PREV:
+        bit = 1 << 58
+    elif key == LONG_KEY:
+        bit = 1 << 59
+    elif key == K_BIDS:
+        bit = 1 << 60
+    elif key == K_ASKS:
+        bit = 1 << 61
+    else:
+        return
+    if frame.keys & bit != 0:
+        frame.faults += 1
+    frame.keys |= bit
+
+
+@kernel
 def _same_name(at: int, n: int, instrument: Any) -> bool:
     """Whether `n` bytes at address `at` spell the instrument's name, in either case."""
     if n != instrument.name_len:
@@ -379,6 +399,7 @@ def scan_object(base: int, p: int, end: int, hint: int, instruments: Recs, frame
                 if key == K_DATA:
                     frame.faults += 1  # two envelopes: which would be true?
                 key = 0  # beside the envelope nothing is ours
+        _note_key(frame, key)
         side = _levels_side(key) if byte_at(p) == OPEN_BRACKET else -1
         if side >= 0:
             p = _levels_value(base, p, end, side & 1, side >= 2, hint, instruments, frame, rows)

@@ -136,7 +136,7 @@ def _topology(p: argparse.ArgumentParser) -> None:
 def _bench(p: argparse.ArgumentParser) -> None:
     p.add_argument("what", choices=BENCHES, help="what to measure")
     _json(p)
-    p.add_argument("--recording", metavar="FILE", nargs="+", help="pipeline, decode: measure with this instead of the embedded market")
+    p.add_argument("--recording", metavar="FILE", nargs="+", help="pipeline, decode: measure with these recordings")
     p.add_argument(
         "--seconds",
         metavar="S",
@@ -314,7 +314,10 @@ COMMANDS: Final[dict[str, Command]] = {
         "doctor:doctor", "what this machine gives and lacks, with the remedies", ("doctor", "doctor --json"), _json
     ),
     "bench": Command(
-        "benches:bench", "measure this machine", ("bench ring --json", "bench decode", "bench pipeline", "bench restart --kills 50"), _bench
+        "benches:bench",
+        "measure this machine",
+        ("bench ring --json", "bench decode", "bench pipeline", "bench restart --kills 50"),
+        _bench,
     ),
     "halt": Command(
         "halt:halt",
