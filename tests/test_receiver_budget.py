@@ -140,7 +140,9 @@ def test_clock_offset_believes_the_shortest_round_trip() -> None:
         assert clock.best is not None and abs(clock.best.offset_ns - true) <= clock.best.error_ns
         assert clock.floor_ns is not None and clock.floor_ns <= true
         now += 2 * 10**9
-    assert clock.best.error_ns < 40_000_000 and true - clock.floor_ns < 10_000_000
+    best, floor = clock.best, clock.floor_ns
+    assert best is not None and floor is not None
+    assert best.error_ns < 40_000_000 and true - floor < 10_000_000
 
 
 def test_old_and_impossible_samples_do_not_count() -> None:

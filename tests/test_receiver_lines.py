@@ -198,7 +198,7 @@ def test_rotation_overlaps() -> None:
     assert strand.phase is Phase.RETIRING and state(lines, 0) is LineState.UP
     assert lines.tick(due + S + POLICY.overlap_ns - 1) == []
     assert lines.tick(due + S + POLICY.overlap_ns) == [Down(0, (0, 1), "replaced"), Close(0, "replaced")]
-    assert lines.closed(0, "closed", due + 7 * S) == [] and strand.phase is Phase.STEADY
+    assert lines.closed(0, "closed", due + 7 * S) == [] and lines.strands[0].phase is Phase.STEADY
     assert state(lines, 0) is LineState.IDLE and strand.line.number == 1 and strand.replaced == 1
     assert lines.tick(due + 20 * S) == []
 

@@ -45,7 +45,11 @@ class Network:
         self.sent: dict[int, deque[int]] = defaultdict(deque)
         self.connects: deque[int] = deque()
         self.told: dict[tuple[int, int], bool] = {}
-        plans = [ConnectionPlan("/a", (b"a1", b"a2"), (0, 1)), ConnectionPlan("/b", (b"b1",), (2,)), ConnectionPlan("/c", (), (3,))]
+        plans = [
+            ConnectionPlan("/a", (b"a1", b"a2"), (0, 1)),
+            ConnectionPlan("/b", (b"b1",), (2,)),
+            ConnectionPlan("/c", (), (3,)),
+        ]
         self.symbols = (0, 1, 2, 3)
         budget = ConnectBudget(CONNECTS, WINDOW)
         self.lines = VenueLines(plans, 2, POLICY, budget, random.Random(seed + 1))
@@ -125,9 +129,9 @@ class Network:
         while self.events and self.events[0][0] <= self.now:
             _, _, what, line, socket = heapq.heappop(self.events)
             self.happen(what, line, socket)
-        for number, line in self.lines.lines.items():
+        for number, heard in self.lines.lines.items():
             if not (self.bad and number % 3 == 0):  # some lie still in bad times
-                line.seen_ns = self.now
+                heard.seen_ns = self.now
         if not self.calm:
             if not self.bad and self.rng.random() < 0.0004:
                 self.bad_until = self.now + int(self.rng.expovariate(1 / 40) * S)
