@@ -175,6 +175,22 @@ def test_sigterm_is_an_orderly_end_and_one_writer_is_enough() -> None:
 
 
 @pytest.mark.usefixtures("place")
+def test_it_leaves_when_the_feed_has_ended() -> None:
+    """The pipeline drains: the feed is FINISHED, so is the receiver; another incarnation has nothing to do."""
+
+    async def body(server: TinyServer, pipe: Pipeline) -> None:
+        pipe.spawn()
+        await until(lambda: pipe.page[board.READY], 30.0)
+        board.page(pipe.memory.board_words, topology.stage_id("feed"))[board.FINISHED] = 1
+        await until(lambda: pipe.page[board.FINISHED])
+        assert pipe.end(0) == 0
+        pipe.spawn()
+        assert pipe.end(0) == 0
+
+    run(body)
+
+
+@pytest.mark.usefixtures("place")
 def test_a_venue_that_cannot_be_built_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     """The process says which and leaves with code 1."""
 
