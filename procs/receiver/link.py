@@ -201,7 +201,7 @@ class VenueLink:
                 self.clock.event(int(digits) * 10 ** (19 - len(digits)), socket.last_ns)
                 socket.last_ns = 0
 
-    async def stop(self, within_s: float = 1.0) -> None:
+    async def stop(self, within_s: float = 0.4) -> None:
         """Close everything; what does not close in time is cut."""
         self.perform(self.lines.stop(time.monotonic_ns()))
         deadline = asyncio.get_running_loop().time() + within_s
