@@ -1,7 +1,7 @@
 """A small venue, a faulty network and a model client around the feed fold, in virtual time.
 
-The truth is drawn once per seed: for each symbol a chain of depth messages with trades and tickers between them, and the whole book
-after every message. A schedule bends how those frames reach the fold; the client answers the fold's wants with
+The truth is drawn once per seed: for each symbol a chain of depth messages with trades and tickers between them, and the whole
+book after every message. A schedule bends how those frames reach the fold; the client answers the fold's wants with
 snapshots of the truth, as a receiver would: one at a time a symbol, backing off when refused, never over its weight a minute.
 
 What this is not: the local venue (sim.venue), which speaks the real protocol over sockets.
@@ -130,7 +130,8 @@ def truth_of(seed: int, usdm: bool, end_ms: int = END_MS) -> Truth:
             if rng.random() < 0.4:
                 trade_id += 1
                 text = (f'{{"stream":"{low}@trade","data":{{"e":"trade","E":{int(at)},"s":"{name}","t":{trade_id},'
-                        f'"p":"{middle // 100}.{middle % 100:02d}","q":"0.5","T":{int(at)},"m":{rng.choice(("true", "false"))}}}}}')  # fmt: skip
+                        f'"p":"{middle // 100}.{middle % 100:02d}","q":"0.5","T":{int(at)},'
+                        f'"m":{rng.choice(("true", "false"))}}}}}')  # fmt: skip
                 frames.append(Frame(at + 50, symbol, "trade", text.encode(), trade_id))
             at += DEPTH_MS
         books.append(history)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -94,7 +95,8 @@ class World:
         kind = FrameKind.SNAPSHOT if snapshot else FrameKind.DEPTH
         limit = self.limit if snapshot else 0
         symbol = self.names.index(name)
-        return self.feed.send(plain_frame(kind, symbol, 1, self.words(message), first_id=limit, flags=flags, checksum=checksum or 0))
+        words = self.words(message)
+        return self.feed.send(plain_frame(kind, symbol, 1, words, first_id=limit, flags=flags, checksum=checksum or 0))
 
 
 @pytest.mark.parametrize(("venue", "read", "count"), [(Market.KRAKEN, _kraken, 4269), (Market.OKX, _okx, 290)])
@@ -118,8 +120,8 @@ def test_every_recorded_checksum_verifies(venue: Market, read: Any, count: int, 
                 del books[name][side, Decimal(price)]
         for side in range(2) if world.limit else ():
             keys = sorted((k for k in books[name] if k[0] == side), key=lambda k: k[1], reverse=side == 0)
-            for key in keys[world.limit :]:
-                del books[name][key]
+            for beyond in keys[world.limit :]:
+                del books[name][beyond]
         for row in depth[depth["kind"] == Kind.DEPTH]:
             key = int(row["flags"]) >> 2 & 1, int(row["price_ticks"])
             mirror[name][key] = int(row["qty_lots"])
@@ -160,8 +162,6 @@ def test_a_wrong_checksum_makes_the_book_stale_until_it_is_sent_anew(venue: Mark
 def test_numbers_are_printed_as_the_venue_does() -> None:
     """A tick that is no power of ten, a whole number, a fraction below one, and sides of different length, against zlib over
     the text written out by hand."""
-    import zlib
-
     for venue, text in (
         (Market.OKX, "0.5:3:10:0.05:0.05:12.5"),
         (Market.KRAKEN, "1000" + "50" + "50" + "3000" + "5" + "12500"),
