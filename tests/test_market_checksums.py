@@ -137,8 +137,8 @@ def test_every_recorded_checksum_verifies(venue: Market, read: Any, count: int, 
 
 @pytest.mark.parametrize(("venue", "read"), [(Market.KRAKEN, _kraken), (Market.OKX, _okx)])
 def test_a_wrong_checksum_makes_the_book_stale_until_it_is_sent_anew(venue: Market, read: Any, recordings: Path) -> None:
-    """One flipped bit: STALE on both rings, a snapshot is wanted for that reason, once; further diffs say nothing; the next in-band
-    snapshot, with its checksum wrong first and then right, makes it valid."""
+    """One flipped bit: STALE on both rings, a snapshot is wanted for that reason, once; further diffs say nothing; the next
+    in-band snapshot, with its checksum wrong first and then right, makes it valid."""
     messages = list(read(recordings))
     name = messages[-1][0]
     world = World(venue, [m for m in messages if m[0] == name])
