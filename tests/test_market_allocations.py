@@ -38,7 +38,8 @@ def test_the_fold_allocates_nothing() -> None:
     """A hundred rounds allocate exactly as much as one, which is what the call from Python takes."""
     book = np.array([[2 * 990, 1], [2 * 1010 + 1, 5]], np.int64)
     frames = [
-        diff(100, 100), snapshot(99, [("99", "1")], [("101", "1")]), diff(103, 103), diff(102, 102), diff(101, 101), diff(101, 101),
+        diff(100, 100), snapshot(99, [("99", "1")], [("101", "1")]), diff(103, 103), diff(102, 102),
+        diff(101, 101), diff(101, 101),
         *(plain_frame(FrameKind.SNAPSHOT, s, 1, book, last_id=5, flags=IN_BAND) for s in (1, 2)),
         *(plain_frame(FrameKind.DEPTH, s, 1, book, prev_id=5, last_id=6, flags=HAS_CHECKSUM, checksum=1) for s in (1, 2)),
         *(plain_frame(kind, 1, 1, book[:1], last_id=7) for kind in (FrameKind.TRADE, FrameKind.MARK)),

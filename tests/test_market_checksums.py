@@ -169,7 +169,6 @@ def test_numbers_are_printed_as_the_venue_does() -> None:
         feed = Feed(Instrument("X", venue, "0.05", "0.001", "0.001", "0.001"))
         levels = np.array([[2 * 10, 3000], [2 * 1, 12500], [2 * 200 + 1, 50]], np.int64)
         checksum = zlib.crc32(text.encode())
-        rows, _ = feed.send(
-            plain_frame(FrameKind.SNAPSHOT, 0, 1, levels, flags=IN_BAND | HAS_CHECKSUM, checksum=checksum - 2**32 * (checksum >> 31))
-        )
+        signed = checksum - 2**32 * (checksum >> 31)
+        rows, _ = feed.send(plain_frame(FrameKind.SNAPSHOT, 0, 1, levels, flags=IN_BAND | HAS_CHECKSUM, checksum=signed))
         assert len(rows) == 1, venue
