@@ -185,8 +185,8 @@ def test_every_fault_in_every_position_at_length(part: int) -> None:
 
 
 def test_a_storm_of_gaps_keeps_to_the_weight_and_recovers_a_minute_later() -> None:
-    """Every third depth message of every symbol lost for twenty seconds: requests stop at the weight of a minute, books stay stale
-    until weight is free again, then all are valid."""
+    """Every third depth message of every symbol lost for twenty seconds: requests stop at the weight of a minute, books stay
+    stale until weight is free again, then all are valid."""
     end_ms = 75_000
     truth = truth_of(1, False, end_ms)
     plan = Plan([

@@ -1,4 +1,4 @@
-"""What two lines and a network do to a stream: copies, other orders, holes that fill, ids that start anew, and what is asked for."""
+"""What two lines and a network do to a stream: copies, other orders, holes that fill, ids anew, and what is asked for."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def test_copies_from_a_second_line_say_nothing() -> None:
 
 
 def test_trades_come_once_in_any_order() -> None:
-    """Ids shuffled within the window and repeated: each once; `trade` and `aggTrade` ids do not meet; one from before the window is
-    taken for a copy; after LATE_LIMIT of those in a row the ids have begun anew."""
+    """Ids shuffled within the window and repeated: each once; `trade` and `aggTrade` ids do not meet; one from before the window
+    is taken for a copy; after LATE_LIMIT of those in a row the ids have begun anew."""
     feed = Feed(SPOT_BTC)
     rng = np.random.default_rng(1)
     ids = np.concatenate([rng.permutation(np.arange(1 + 500 * k, 501 + 500 * k)) for k in range(12)])
