@@ -79,10 +79,18 @@ from trading.scan import (
     skip_space,
     skip_string,
     skip_value,
+    word_at,
 )
 
 _ASK_FLAG: Final = int(Flag.ASK)
 _AT: Final = ord("@")
+_TWO_BYTES: Final = 0xFFFF
+_THREE_BYTES: Final = 0xFFFFFF
+_LEVEL_OPENS: Final = int.from_bytes(b'["', "little")
+_LEVEL_MIDDLE: Final = int.from_bytes(b'","', "little")
+_LEVEL_CLOSES: Final = int.from_bytes(b'"],', "little")
+_LEVELS_END: Final = int.from_bytes(b'"]]', "little")
+_LONGEST_LEVEL: Final = 48  # so far from the end no word read goes past it before its own check
 
 
 @kernel
@@ -250,8 +258,28 @@ def scan_levels(p: int, end: int, instrument: Any, flags: int, frame: Frame, row
     if p < end and byte_at(p) == CLOSE_BRACKET:
         return p + 1
     while True:
+        if n >= rows.shape[0]:
+            return -1
+        if tick_units == 1 and p + _LONGEST_LEVEL <= end and word_at(p) & _TWO_BYTES == _LEVEL_OPENS:
+            # as the venue writes them, without blanks: punctuation by the word; anything else goes the long way
+            price, q = scan_decimal(p + 2, end, price_decimals)
+            if q > 0 and q + 8 <= end and word_at(q) & _THREE_BYTES == _LEVEL_MIDDLE and price != 0:
+                qty, q = scan_decimal(q + 3, end, qty_decimals)
+                if q > 0 and q + 8 <= end:
+                    after = word_at(q) & _THREE_BYTES
+                    if after == _LEVEL_CLOSES or after == _LEVELS_END:
+                        row = rows[n]
+                        row.price_ticks = price
+                        row.qty_lots = qty
+                        row.flags = flags
+                        n += 1
+                        p = q + 3
+                        if after == _LEVEL_CLOSES:
+                            continue
+                        frame.n_levels = n
+                        return p
         p = skip_space(p, end)
-        if p >= end or byte_at(p) != OPEN_BRACKET or n >= rows.shape[0]:
+        if p >= end or byte_at(p) != OPEN_BRACKET:
             return -1
         price, p = scan_units(skip_space(p + 1, end), end, price_decimals, tick_units)
         if p < 0 or price == 0:
