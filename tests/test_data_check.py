@@ -166,7 +166,7 @@ def test_captures_of_other_venues_go_through_their_decoders(
     code, _, err = run("data", "check", capture)
     assert code == USAGE and "no decoders for captures of kraken" in err
 
-    def stage_wire(paths: list[Path], out: Path) -> Any:
+    def stage_wire(paths: list[Path], out: Path, **_: Any) -> Any:
         assert paths == [capture]
         return checking.stage([recorded(tmp_path / "as.gz", SOUND)], out)
 
