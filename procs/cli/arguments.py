@@ -304,6 +304,12 @@ COMMANDS: Final[dict[str, Command]] = {
     "trace": Command(
         "tracing:trace", "the whole way of one order, from frame to fill", ("trace 42", "trace 42 --journal ./journal"), _trace
     ),
+    "lines": Command(
+        "lines:lines",
+        "the venue's connections: messages, gaps, resyncs, clock",
+        ("lines", "lines --instance live-paper --json"),
+        _latency,
+    ),
     "topology": Command(
         "drawing:topology",
         "the table of rings and stages, or a drawing of it",
