@@ -345,7 +345,9 @@ DEPTH_INTERVALS_MS: Final = (0, 100, 250, 500, 1000)
 def _check_live(profile: Profile, reader: Reader) -> None:
     if profile.live.depth_interval_ms not in DEPTH_INTERVALS_MS:
         raise reader.fail(
-            "live.depth_interval_ms", f"{profile.live.depth_interval_ms} is no interval that venues offer", "write 0, 100, 250, 500 or 1000"
+            "live.depth_interval_ms",
+            f"{profile.live.depth_interval_ms} is no interval that venues offer",
+            "write 0, 100, 250, 500 or 1000",
         )
     if profile.source.files:
         raise reader.fail("source.files", "files are named but source.kind is live", "write kind: recording")
@@ -358,7 +360,8 @@ def _check_live(profile: Profile, reader: Reader) -> None:
     seen: set[str] = set()
     for n, endpoint in enumerate(profile.live.endpoints):
         if not endpoint.venue or endpoint.venue in seen:
-            raise reader.fail(f"live.endpoints[{n}].venue", f"{endpoint.venue or 'nothing'} again or unnamed", "name each venue once")
+            problem = f"{endpoint.venue or 'nothing'} again or unnamed"
+            raise reader.fail(f"live.endpoints[{n}].venue", problem, "name each venue once")
         seen.add(endpoint.venue)
     names: dict[tuple[str, str], int] = {}
     for n, s in enumerate(profile.symbols):

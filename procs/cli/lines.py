@@ -58,7 +58,8 @@ def troubles(found: dict[str, Any]) -> list[str]:
     if found["table_age_s"] > STALE_S:
         wrong.append(f"the receiver wrote this {found['table_age_s']:.0f} s ago: see `scalperctl status`")
     if found["frames"]["dropped"]:
-        wrong.append(f"{found['frames']['dropped']} frames found no room: the feed or the disk is too slow, or raise live.arena_mb")
+        dropped = found["frames"]["dropped"]
+        wrong.append(f"{dropped} frames found no room: the feed or the disk is too slow, or raise live.arena_mb")
     for venue in found["venues"]:
         covered = {line["state"] for line in venue["lines"]}
         if "UP" not in covered:
@@ -77,7 +78,8 @@ def rows(found: dict[str, Any]) -> list[list[Cell]]:
             style = "green" if line["state"] == "UP" else "yellow"
             last, age = line["last_message_s"], line["age_s"]
             shown.append([
-                str(line["line"]), venue["venue"], line["copy"], (line["state"], style), f"{line['symbols_up']}/{line['symbols']}",
+                str(line["line"]), venue["venue"], line["copy"], (line["state"], style),
+                f"{line['symbols_up']}/{line['symbols']}",
                 "-" if age is None else span(age * 1e9), "-" if last is None else span(last * 1e9), count(line["messages"]),
                 f"{line['bytes'] / 1e6:.1f}", (count(line["gaps"]), "yellow" if line["gaps"] else ""),
                 (count(line["lost"]), "red" if line["lost"] else ""), count(line["unknown"]), count(line["downs"]),

@@ -26,6 +26,7 @@ from procs.receiver.rest import Answered, RestClient
 from procs.receiver.resync import ResyncDesk
 from procs.receiver.say import Say
 from procs.receiver.venue_lines import VenueLines
+from trading.binance_layout import FrameKind
 from trading.plain_frame import W_KIND, W_TS
 from trading.records import Kind
 from trading.venues.protocol import (
@@ -260,7 +261,7 @@ class VenueLink:
                 self._heard(socket, item, payload, now)
 
     def _speaks(self, item: Plain, line: int) -> bool:
-        """Of two connections without ids in common, whether this one speaks for the symbol: that with the newest book snapshot."""
+        """Of two connections without ids in common, whether this one speaks for the symbol: the one with the newest snapshot."""
         if item.frame[8 * W_KIND] == FrameKind.SNAPSHOT or self._speaker.get(item.symbol, line) not in self.sockets:
             self._speaker[item.symbol] = line
         return self._speaker.setdefault(item.symbol, line) == line
