@@ -132,7 +132,8 @@ def create(
 ) -> Memory:
     """Make all segments of an instance; on any failure none is left. Readers that are not among `stages` gate nobody.
 
-    `arena_bytes` is the room for frames off the wire, 0 for none. The recorder gates the ring `frames` where it records the wire (`raw`), the others where it keeps journals (`journal`).
+    `arena_bytes` is the room for frames off the wire, 0 for none. The recorder gates the ring `frames` where it records the wire
+    (`raw`), the others where it keeps journals (`journal`).
 
     A stage makes its own checkpoints' segment, whose size only its code knows. Raises shm.errors.SegmentError: another
     living pipeline of that name, no room, no permission.
