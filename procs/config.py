@@ -101,7 +101,7 @@ class LiveSettings(Section, frozen=True):
     trade: bool = True
     bbo: bool = True
     mark: bool = False
-    depth_interval_ms: Literal[0, 100, 250, 500, 1000] = 100
+    depth_interval_ms: Annotated[int, Meta(ge=0, le=1000)] = 100  # one of DEPTH_INTERVALS_MS
     snapshot_levels: Annotated[int, Meta(ge=5, le=5000)] = 1000
     transport: Literal["auto", "picows", "websockets"] = "auto"
     rotate_hours: Annotated[float, Meta(gt=0.0, le=24.0)] = 23.0  # a connection is replaced before the venue ends it
@@ -339,7 +339,16 @@ def _check_relations(profile: Profile, reader: Reader) -> None:
                 raise reader.fail(f"pipeline.cores[{n}]", f"core {core} cannot be used here", f"use of: {names}, or auto")
 
 
+DEPTH_INTERVALS_MS: Final = (0, 100, 250, 500, 1000)
+
+
 def _check_live(profile: Profile, reader: Reader) -> None:
+    if profile.live.depth_interval_ms not in DEPTH_INTERVALS_MS:
+        raise reader.fail(
+            "live.depth_interval_ms",
+            f"{profile.live.depth_interval_ms} is no interval that venues offer",
+            "write 0, 100, 250, 500 or 1000",
+        )
     if profile.source.files:
         raise reader.fail("source.files", "files are named but source.kind is live", "write kind: recording")
     if profile.world == "replay":
@@ -351,7 +360,8 @@ def _check_live(profile: Profile, reader: Reader) -> None:
     seen: set[str] = set()
     for n, endpoint in enumerate(profile.live.endpoints):
         if not endpoint.venue or endpoint.venue in seen:
-            raise reader.fail(f"live.endpoints[{n}].venue", f"{endpoint.venue or 'nothing'} again or unnamed", "name each venue once")
+            problem = f"{endpoint.venue or 'nothing'} again or unnamed"
+            raise reader.fail(f"live.endpoints[{n}].venue", problem, "name each venue once")
         seen.add(endpoint.venue)
     names: dict[tuple[str, str], int] = {}
     for n, s in enumerate(profile.symbols):

@@ -216,7 +216,8 @@ def _take_wired(b: Words, ts_ns: int) -> int:
     state, glob, params = own(b, STATE, FEED_STATE), own(b, GLOB, FEED_GLOBAL), own(b, PARAMS, FEED_PARAMS)
     market_out, depth_out = own(b, MARKET_OUT, MARKET_RECORD), own(b, DEPTH_OUT, DEPTH_RECORD)
     record = in_recs(b, FRAMES, FRAME_RECORD)[in_row(b, FRAMES)]
-    kind, symbol, line, recv = record.kind, record.symbol, record.flags, record.ts_ns
+    # 64 bits wide: the fold would be compiled a second time for these fields' 32
+    kind, symbol, line, recv = record.kind, np.int64(record.symbol), np.int64(record.flags), record.ts_ns
     known = 0 <= symbol < state.shape[0]
     glob[0].n_depth = 0
     glob[0].want_symbol = -1
@@ -256,7 +257,8 @@ def _consume(b: Words, ts_ns: int, origin: int) -> None:
         if glob[0].odd != 0:
             _ask(b, K_ODD_FRAME, glob[0].symbol, 0, in_loc(b, FRAMES)[I_HEAD], ts_ns)
         in_loc(b, FRAMES)[I_HEAD] += 1
-        note_latency(b, origin, origin, mono_ns())
+        if origin > 0:  # an event of a line has none
+            note_latency(b, origin, origin, mono_ns())
     elif kind == GENERATED:
         gen = own(b, GEN_GLOB, GEN_GLOBAL)
         raw, instruments = _bytes(b, FRAME_BYTES), own(b, INSTRUMENTS, INSTRUMENT)

@@ -183,7 +183,7 @@ def parse_header(page: bytes, path: Path) -> JournalHeader:
             and header.dtype.fields is not None
             and header.dtype.fields["seq"] == (np.dtype("<i8"), header.record_bytes - 8)
         )
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError):
         raise JournalFormatError(damaged) from None
     if not whole:
         raise JournalFormatError(damaged)

@@ -3,7 +3,7 @@
     /scalper.<instance>.board            doorbells, commands, counters, histograms
     /scalper.<instance>.ring.<ring>      one a ring of the topology
     /scalper.<instance>.fold.<stage>     checkpoints of one stage
-    /scalper.<instance>.arena            bytes of the frames that came off the wire; only where sockets are the source
+    /scalper.<instance>.frames           bytes of the frames that came off the wire; only where sockets are the source
 
 Nothing here needs numba: the supervisor and the command line stay small. A ring's pages lie on the NUMA node of the
 process that reads it most: its first reader's core decides.
@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from procs import board, topology
 from procs.board import Words
+from procs.receiver.arena import ARENA, arena_view, attach_arena, create_arena
 from procs.topology import Ring
 from ringbuf import layout
 from shm import numa
@@ -32,11 +33,6 @@ from trading.records import layout_hash
 KIND_BOARD: Final = int(SegmentKind.CONTROL)
 KIND_RING: Final = int(SegmentKind.RING)
 KIND_FOLD: Final = int(SegmentKind.STATE)
-KIND_ARENA: Final = int(SegmentKind.ARENA)
-
-ARENA_LAYOUT: Final = 1
-ARENA_PADDING: Final = 64
-"""Bytes behind the arena's end that may be read: the scanner takes eight at a time."""
 
 BOARD_LAYOUT: Final = board.BOARD_WORDS * 1000 + board.PAGE_WORDS
 """The board's layout in one number: it changes when a page grows."""
@@ -88,9 +84,9 @@ class Memory:
 
     @property
     def arena(self) -> npt.NDArray[np.uint8] | None:
-        """The frames' bytes, ARENA_PADDING at the end included; None where no socket is the source."""
-        segment = self.segments.get("arena")
-        return None if segment is None else segment.words.view(np.uint8)
+        """The frames' bytes, padding at the end included; None where no socket is the source."""
+        segment = self.segments.get(ARENA)
+        return None if segment is None else arena_view(segment)
 
     def close(self) -> None:
         """Let go of the memory; the segments stay."""
@@ -126,17 +122,25 @@ def format_ring(words: Words, entry: Ring, *, without: Sequence[str] = ()) -> No
 
 
 def create(
-    instance: str, placement: Placement, *, journal: bool = True, stages: Sequence[str] = topology.start_order(), arena_bytes: int = 0
+    instance: str,
+    placement: Placement,
+    *,
+    journal: bool = True,
+    raw: bool = False,
+    stages: Sequence[str] = topology.start_order(),
+    arena_bytes: int = 0,
 ) -> Memory:
-    """Make all segments of an instance; on any failure none is left. Readers that are not among `stages` gate nobody. `arena_bytes`
-    is the room for frames off the wire, 0 for none.
+    """Make all segments of an instance; on any failure none is left. Readers that are not among `stages` gate nobody.
+
+    `arena_bytes` is the room for frames off the wire, 0 for none. The recorder gates the ring `frames` where it records the wire
+    (`raw`), the others where it keeps journals (`journal`).
 
     A stage makes its own checkpoints' segment, whose size only its code knows. Raises shm.errors.SegmentError: another
     living pipeline of that name, no room, no permission.
     """
     memory = Memory(instance)
     notices: list[str] = []
-    absent = [stage.name for stage in topology.STAGES if stage.name not in stages or (stage.name == "recorder" and not journal)]
+    absent = [stage.name for stage in topology.STAGES if stage.name not in stages]
     try:
         memory.segments["board"] = _make(instance, "board", board.BOARD_WORDS * 8, BOARD_LAYOUT, KIND_BOARD, 0, placement, None)
         for entry in topology.RINGS:
@@ -152,10 +156,10 @@ def create(
                 placement,
                 placement.node(entry.readers[0]),
             )
-            format_ring(memory.ring(entry.name), entry, without=absent)
+            recorded = raw if entry.name == "frames" else journal
+            format_ring(memory.ring(entry.name), entry, without=absent if recorded else [*absent, "recorder"])
         if arena_bytes:
-            payload = -(-(arena_bytes + ARENA_PADDING) // 8) * 8
-            memory.segments["arena"] = _make(instance, "arena", payload, ARENA_LAYOUT, KIND_ARENA, 0, placement, None)
+            memory.segments[ARENA] = create_arena(instance, arena_bytes)
     except BaseException:
         memory.destroy()
         raise
@@ -199,9 +203,7 @@ def attach(instance: str, *, rings: tuple[str, ...] | None = None, readonly: boo
             )
         if rings is None:
             with contextlib.suppress(SegmentMissing):
-                memory.segments["arena"] = Segment.attach(
-                    segment_name(instance, "arena"), layout_hash=ARENA_LAYOUT, kind=KIND_ARENA, readonly=readonly
-                )
+                memory.segments[ARENA] = attach_arena(instance, readonly=readonly)
     except BaseException:
         memory.close()
         raise

@@ -1,38 +1,54 @@
 """The recorder: journals every ring to disk, whole slots as they are, and gates the rings until it has them.
 
+The ring `frames` has no journal: its slots only say where bytes lie. Where raw recordings are wanted its frames become
+the text files of `procs.frame_log`.
+
 It is no fold: its state is its files. After a crash it goes on behind the last whole slot that a journal holds, so nothing
 is doubled; its cursor moves only after the write, so nothing is lost. When the disk is full it stops taking: the rings fill
-up, the pipeline stands, and nothing is lost either; it tries again until there is room.
+up, the pipeline stands, and nothing is lost either; it tries again until there is room. Only the wire does not wait: a
+receiver that finds the frames ring full drops frames and says so, and the recording declares it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from procs import board, pipeline, topology
+from procs import board, pipeline, rundir, topology
 from procs.config import Profile
 from procs.fold import IDLE_NS
+from procs.frame_log import FrameLog, FrameLogFull, FrameSource, Policy
+from procs.frame_log_format import Taken
 from procs.journal import JournalFull, JournalWriter, journal_path
+from procs.plan import load_recording
+from procs.recordings.instruments import note
 from procs.topology import Ring
 from ringbuf.intrinsics import futex_wait, load_acquire, store_release
 from ringbuf.jit import Words, kernel
 from ringbuf.layout import CAPACITY, CURSOR, reader_line
 from ringbuf.ring import I_HEAD, I_RELEASED, LOC_WORDS, Input, input_, ready, release
+from trading.instruments import Instrument
 
 NAME: Final = "recorder"
 SLEEP_NS: Final = 20_000_000
 """Longest nap: a writer that finds its ring full rings the bell, so this only bounds how late the files are."""
 FULL_RETRY_S: Final = 0.5
 FAULT_DISK_FULL: Final = 1
+FRAMES: Final = "frames"
+FLUSH_FRAMES: Final = topology.RING[FRAMES].capacity // 4
+"""Frames that wait for the disk at most: the ring must keep room for what comes meanwhile."""
+MOST_TEXT: Final = 1 << 20
+Bytes = NDArray[np.uint8]
 
 
 @kernel
@@ -96,6 +112,103 @@ class Track:
         return count
 
 
+class RingFrames:
+    """The frames ring and its arena as a FrameSource. arena: uint8, the bytes that the slots point into."""
+
+    def __init__(self, words: Words, arena: Bytes, doorbells: Words) -> None:
+        entry = topology.RING[FRAMES]
+        loc = np.zeros(LOC_WORDS, np.int64)
+        reader = entry.reader_index(NAME)
+        self._end: Final[Input] = input_(words, entry.record, loc, reader)
+        self._arena: Final = arena
+        self._doorbells: Final = doorbells
+        loc[I_HEAD] = int(self._end.ctl[reader_line(reader) + CURSOR])
+        loc[I_RELEASED] = -1
+
+    def take(self, most: int) -> list[Taken]:
+        """The next frames, copied out of the arena."""
+        end = self._end
+        head = int(end.loc[I_HEAD])
+        count = min(count_ready(end.ctl, end.words, head), most)
+        row = head & (int(end.ctl[CAPACITY]) - 1)
+        recs = end.recs[row : row + count]
+        columns = (recs[name].tolist() for name in ("ts_ns", "kind", "symbol", "flags", "at", "length"))
+        found = [
+            Taken(head + k, ts_ns, kind, symbol, line, self._arena[at : at + length].tobytes())
+            for k, (ts_ns, kind, symbol, line, at, length) in enumerate(zip(*columns, strict=True))
+        ]
+        end.loc[I_HEAD] = head + count
+        return found
+
+    def release(self, seq: int) -> None:
+        """Give slots and arena below `seq` back to the receiver."""
+        assert seq == self._end.loc[I_HEAD], "a flush covers all that was taken"
+        release(self._end.ctl, self._end.loc, self._doorbells)
+
+
+class FramesTrack:
+    """The wire and its files: takes frames, and writes them when there is enough or it is time."""
+
+    def __init__(self, source: FrameSource, log: FrameLog, flush_s: float, most_bytes: int) -> None:
+        """`most_bytes` of text wait at most, and no frame longer than `flush_s`."""
+        self._source, self.log = source, log
+        self._flush_ns, self._most_bytes = int(flush_s * 1e9), most_bytes
+        self._waiting = 0
+        self._since_ns = 0
+        self._full = False
+
+    def take(self, now_ns: int, *, last: bool = False) -> int:
+        """One round; how many frames were taken. `last`: all that is there, and to disk. Raises FrameLogFull."""
+        work = 0
+        while not self._full:
+            frames = self._source.take(FLUSH_FRAMES - self._waiting)
+            if frames and not self._waiting:
+                self._since_ns = now_ns
+            self.log.take(frames)
+            self._waiting += len(frames)
+            work += len(frames)
+            enough = self._waiting >= FLUSH_FRAMES or self.log.pending_bytes >= self._most_bytes
+            if enough or (self._waiting and (last or now_ns - self._since_ns >= self._flush_ns)):
+                self._flush()
+            if not (frames and last):
+                return work
+        self._flush()
+        return work
+
+    def _flush(self) -> None:
+        self._full = True  # until it is not: nothing more is taken before all this is on disk
+        self._source.release(self.log.flush())
+        self._waiting, self._full = 0, False
+
+
+def frames_track(profile: Profile, runtime: Mapping[str, Any], words: Words, arena: Bytes, doorbells: Words) -> FramesTrack:
+    """The track of this run's wire. Raises FrameLogError."""
+    run = int.from_bytes(hashlib.blake2b(str(runtime["journal_dir"]).encode(), digest_size=7).digest(), "little")
+    log = FrameLog(raw_folder(profile), raw_names(profile), run, Policy.of(profile.record))
+    return FramesTrack(RingFrames(words, arena, doorbells), log, profile.record.flush_s, min(MOST_TEXT, max(arena.size // 4, 1)))
+
+
+def instruments_of(profile: Profile, spool: str | None) -> Sequence[Instrument]:
+    """What the run's ticks and lots are: those of the staged recording, or the profile's."""
+    recording = load_recording(Path(spool) if spool else None)
+    return profile.instruments() if recording is None else [symbol.instrument() for symbol in recording.symbols]
+
+
+def keeps_raw(profile: Profile) -> bool:
+    """Whether the wire is recorded: in world `record`, and in a live pipeline that says so."""
+    return profile.source.kind == "live" and (profile.record.raw or profile.world == "record")
+
+
+def raw_folder(profile: Profile) -> Path:
+    """Where raw recordings go."""
+    return Path(profile.record.folder) if profile.record.folder else rundir.state_dir(profile.instance) / "recordings"
+
+
+def raw_names(profile: Profile) -> Sequence[tuple[str, str]]:
+    """(market, symbol) by the symbols' indices."""
+    return [(symbol.market or profile.live.venue, symbol.name) for symbol in profile.symbols]
+
+
 def durable(entry: Ring) -> int:
     """Appends after which the journal is synced: money at once, market data when the system likes."""
     return 1 if entry.name in ("orders", "wire", "executions", "control") else 0
@@ -112,15 +225,21 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
     stop = [False]
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.__setitem__(0, True))
-    if not profile.pipeline.journal:
+    raw, journal = keeps_raw(profile), profile.pipeline.journal
+    if not (raw or journal):
         page[board.READY] = page[board.FINISHED] = 1
         return 0
-    folder = Path(runtime["journal_dir"])
+    if journal:
+        note(Path(runtime["journal_dir"]), instruments_of(profile, runtime.get("spool")))
     live = bool(runtime.get("live", False))
     tracks = [
-        Track(entry, memory.ring(entry.name), folder, runtime["instance"], durable(entry) if live else 0)
-        for entry in topology.RINGS
-    ]
+        Track(entry, memory.ring(entry.name), Path(runtime["journal_dir"]), runtime["instance"], durable(entry) if live else 0)
+        for entry in topology.RINGS if journal and entry.name != FRAMES
+    ]  # fmt: skip
+    frames: FramesTrack | None = None
+    if raw:
+        arena = memory.segments[FRAMES].words.view(np.uint8)
+        frames = frames_track(profile, runtime, memory.ring(FRAMES), arena, doorbells)
     if int(runtime.get("incarnation", 0)) > 1:
         page[board.RECOVERIES] += 1
     page[board.READY] = 1
@@ -130,17 +249,17 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
         seen = bell(doorbells, number)
         over = all(other[board.FINISHED] for other in others)
         work, full = 0, False
-        for track in tracks:
-            try:
+        try:
+            for track in tracks:
                 work += track.take(doorbells)
-            except JournalFull as error:
-                if page[board.FAULT] != FAULT_DISK_FULL:
-                    print(f"recorder: {error}", file=sys.stderr, flush=True)
-                page[board.FAULT], full = FAULT_DISK_FULL, True
-                sleep_on(doorbells, number, seen, int(FULL_RETRY_S * 1e9))
-                break
-        else:
+            if frames is not None:
+                work += frames.take(time.monotonic_ns())
             page[board.FAULT] = 0
+        except (JournalFull, FrameLogFull) as error:
+            if page[board.FAULT] != FAULT_DISK_FULL:
+                print(f"recorder: {error}", file=sys.stderr, flush=True)
+            page[board.FAULT], full = FAULT_DISK_FULL, True
+            sleep_on(doorbells, number, seen, int(FULL_RETRY_S * 1e9))
         page[board.RECORDS] += work
         show(page, board.HEARTBEAT, int(page[board.HEARTBEAT]) + 1)
         if work:
@@ -156,7 +275,21 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
             for _ in range(2):  # what was there when we were told to stop: up to the end of the slots, and from their beginning
                 page[board.RECORDS] += track.take(doorbells)
             track.journal.close()
+    if frames is not None:
+        page[board.RECORDS] += conclude(frames)
     return 0
+
+
+def conclude(frames: FramesTrack) -> int:
+    """The last frames to disk, and the files closed; how many frames. A disk that is full now keeps them out for good."""
+    work = 0
+    try:
+        for _ in range(2):  # up to the end of the slots, and from their beginning
+            work += frames.take(time.monotonic_ns(), last=True)
+        frames.log.close()
+    except FrameLogFull as error:
+        print(f"recorder: {error}; the frames after that are not recorded", file=sys.stderr, flush=True)
+    return work
 
 
 def warm(profile: Profile) -> None:

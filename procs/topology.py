@@ -134,7 +134,17 @@ RINGS: Final = (
         "what came off the wire; the bytes lie in an arena",
         full="drop",
     ),
-    Ring(15, "resync", records.RESYNC_RECORD, "feed", ("receiver", "recorder"), 4096, "snapshots that the feed wants", burst=2, timed=False),
+    Ring(
+        15,
+        "resync",
+        records.RESYNC_RECORD,
+        "feed",
+        ("receiver", "recorder"),
+        4096,
+        "snapshots that the feed wants",
+        burst=2,
+        timed=False,
+    ),
 )
 
 _FEEDBACK: Final = ("reports", "executions")

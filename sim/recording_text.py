@@ -16,7 +16,9 @@ from trading.records import TS_END
 CONSUMED: Final = 0
 LINES: Final = 1  # lines passed in this call, blank ones too
 PROBLEM: Final = 2
-RESULT_WORDS: Final = 3
+EVENTS: Final = 3  # lines in which the recorder speaks, passed over: {"scalper":...}
+LOST: Final = 4  # of these, those that declare frames lost
+RESULT_WORDS: Final = 5
 
 OK: Final = 0
 NOT_NUMERIC: Final = 1
@@ -46,8 +48,20 @@ TALLY_WORDS: Final = QTY_DECIMALS + MAX_DECIMALS + 1
 PRICE_SCALE: Final = 10
 
 _QUOTE: Final = ord('"')
+_OWN: Final = tuple(b'{"scalper":"')
+_LOST: Final = tuple(b'lost"')
 _DOT: Final = ord(".")
 _ZERO: Final = ord("0")
+
+
+@kernel
+def _begins(text: Bytes, at: int, end: int, word: tuple[int, ...]) -> bool:
+    if end - at < len(word):
+        return False
+    for i in range(len(word)):
+        if text[at + i] != word[i]:
+            return False
+    return True
 
 
 @kernel
@@ -61,6 +75,8 @@ def split_lines(text: Bytes, begin: int, end: int, recv: Words, start: Words, le
     at = begin
     result[LINES] = 0
     result[PROBLEM] = OK
+    result[EVENTS] = 0
+    result[LOST] = 0
     while at < end and count < recv.size:
         stop = at
         while stop < end and text[stop] != 10:
@@ -90,10 +106,14 @@ def split_lines(text: Bytes, begin: int, end: int, recv: Words, start: Words, le
             if text[k + 1] != 123 or text[last - 1] != 125:
                 result[PROBLEM] = NOT_OBJECT
                 break
-            recv[count] = stamp
-            start[count] = k + 1
-            length[count] = last - k - 1
-            count += 1
+            if _begins(text, k + 1, last, _OWN):
+                result[EVENTS] += 1
+                result[LOST] += _begins(text, k + 1 + len(_OWN), last, _LOST)
+            else:
+                recv[count] = stamp
+                start[count] = k + 1
+                length[count] = last - k - 1
+                count += 1
         result[LINES] += 1
         at = stop + 1
     result[CONSUMED] = at

@@ -113,6 +113,10 @@ class StagedRecording:
     """Frames whose receive time went backwards and was raised to the one before."""
     notes: tuple[str, ...] = ()
     """What was left out (truncated tails), a sentence each; empty for a spool opened later."""
+    events: int = 0
+    """Lines in which the recorder spoke of itself; 0 for a spool opened later."""
+    lost: int = 0
+    """Of these, those that declare frames lost."""
 
 
 def decimal_text(units: int, decimals: int) -> str:

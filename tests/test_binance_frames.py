@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -76,18 +77,31 @@ def test_what_is_no_decimal_is_refused(text: str, after: str) -> None:
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(st.text("0123456789", max_size=25), st.sampled_from(["", ",", "}" + " " * 20]))
 def test_an_integer_has_at_most_18_digits(text: str, after: str) -> None:
-    """1 to 18 digits are read exactly; none or more are refused."""
+    """1 to 18 digits are read exactly; none or more are refused, and zeros before others, which JSON has not."""
     buf = _bytes(text + after)
-    wanted = (int(text), len(text)) if 1 <= len(text) <= 18 else (0, -1)
+    wanted = (int(text), len(text)) if 1 <= len(text) <= 18 and (text[0] != "0" or text == "0") else (0, -1)
     got = integer(buf, len(buf))
     assert got == wanted or (got[1] == -1 and wanted[1] == -1)
 
 
 _JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text()),
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()),
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=5), inner, max_size=4)),
     max_leaves=12,
 )
+
+
+@settings(max_examples=1000, deadline=None, derandomize=True)
+@given(_JSON, st.booleans(), st.integers(0, 200), st.binary(max_size=3), st.integers(0, 6))
+def test_what_is_stepped_over_is_json(value: Any, ascii_only: bool, at: int, piece: bytes, gone: int) -> None:
+    """Damaged in one place, a value is stepped over to its end only if an independent parser takes it as JSON."""
+    raw = json.dumps(value, ensure_ascii=ascii_only).encode()
+    at = min(at, len(raw))
+    raw = raw[:at] + piece + raw[at + gone :]
+    buf = np.frombuffer(raw + b",1", np.uint8).copy()
+    n = skipped(buf, len(buf))
+    if n >= 0:
+        orjson.loads(raw[:n])
 
 
 @settings(max_examples=500, deadline=None, derandomize=True)
@@ -205,6 +219,7 @@ def test_times_are_milliseconds_or_microseconds(stamp: int, nanoseconds: int | N
         {},
         {"e": "kline", "s": "BTCUSDT", "k": {"t": 1, "o": "1"}},
         {"e": "serverShutdown", "E": 1},
+        {"e": "markPriceUpdateX", "E": 1, "s": "BTCUSDT", "p": "1", "r": "0", "T": 1},
         {"stream": "btcusdt@depth5@100ms", "data": {"lastUpdateId": 160, "bids": [["1", "1"]], "asks": [["2", "1"]]}},
         {
             "stream": "btcusdt@depth20@100ms",
@@ -261,6 +276,7 @@ def test_a_frame_may_lie_anywhere_in_the_buffer() -> None:
     buf = np.frombuffer(b'{"u":' + frame + b"}", np.uint8).copy()
     rest = (1, 1, 0, feed.state, feed.glob, feed.params, feed.table, feed.out, feed.rows)
     assert market.on_frame(buf, 5, 5 + len(frame), *rest) == 1
+    feed.state[0]["bbo_id"] = 0
     assert market.on_frame(buf[5 : 5 + len(frame)], -3, 10**9, *rest) == 1
     assert market.on_frame(buf, 9, 3, *rest) == 0 and market.on_frame(buf, 10**9, 10**9 + 5, *rest) == 0
 

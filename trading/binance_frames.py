@@ -1,10 +1,10 @@
 """Binance market-data frames (spot and USD-M) from bytes to integers: one pass, no objects, nothing rounded.
 
 Understood, as combined-stream frames `{"stream":...,"data":{...}}` and bare: `depthUpdate` (diff depth), `trade`, `aggTrade`,
-`bookTicker` (spot's has no "e") and, bare only, the REST depth snapshot. Keys may come in any order and with blanks;
-unknown keys are stepped over. Partial-depth streams (`@depth5|10|20`) look like diffs or snapshots and are neither: they
-count as unknown. A frame is malformed if it is no JSON object, says something twice, lacks a field that its kind needs or
-holds a number that the instrument cannot (more decimals than its tick or lot, or no multiple of the tick).
+`bookTicker` (spot's has no "e"), `markPriceUpdate` and, bare only, the REST depth snapshot. Keys may come in any order and
+with blanks; unknown keys are stepped over. Partial-depth streams (`@depth5|10|20`) look like diffs or snapshots and are
+neither: they count as unknown. A frame is malformed if it is no JSON object, says something twice, lacks a field that its
+kind needs or holds a number that the instrument cannot (more decimals than its tick or lot, or no multiple of the tick).
 
 Levels go straight into the caller's depth rows (price_ticks, qty_lots, flags: ASK or 0); everything else into FRAME_FIELDS.
 
@@ -19,6 +19,7 @@ from trading.binance_layout import (
     E_AGG_TRADE,
     E_BBO,
     E_DEPTH,
+    E_MARK,
     E_TRADE,
     I_AGG_ID,
     I_EVENT_TIME,
@@ -42,6 +43,7 @@ from trading.binance_layout import (
     T_KIND,
     T_PRICE,
     T_QTY,
+    T_RATE,
     T_STREAM,
     TEXT_BIT,
     Frame,
@@ -61,6 +63,7 @@ from trading.scan import (
     address_of,
     byte_at,
     pack,
+    scan_decimal,
     skip_space,
 )
 
@@ -71,6 +74,9 @@ _TRADE: Final = int(FrameKind.TRADE)
 _AGG_TRADE: Final = int(FrameKind.AGG_TRADE)
 _BBO: Final = int(FrameKind.BBO)
 _SNAPSHOT: Final = int(FrameKind.SNAPSHOT)
+_MARK: Final = int(FrameKind.MARK)
+_MARK_DECIMALS: Final = 8
+_MINUS: Final = ord("-")
 _ASK_FLAG: Final = int(Flag.ASK)
 _USDM: Final = int(Market.BINANCE_USDM)
 _AT: Final = ord("@")
@@ -103,6 +109,8 @@ def _kind(base: int, end: int, frame: Frame) -> int:
             return _AGG_TRADE
         if n == 10 and word == E_BBO[0] and pack(at + 8, 2, end) == E_BBO[1]:
             return _BBO
+        if n == 15 and word == E_MARK[0] and pack(at + 8, 7, end) == E_MARK[1]:
+            return _MARK
         return _UNKNOWN
     if frame.seen & (1 << I_SNAPSHOT_ID) != 0:
         return _SNAPSHOT if frame.enveloped == 0 else _UNKNOWN
@@ -116,14 +124,11 @@ def _has(frame: Frame, bits: int) -> bool:
 
 
 @kernel
-def _exchange_ns(frame: Frame) -> int:
-    """Matching time if given, else event time, in Unix ns (sent as ms, or as us with 16 digits); 0: none, -1: impossible."""
-    if frame.seen & (1 << I_TIME) != 0:
-        value = frame.integers[I_TIME]
-    elif frame.seen & (1 << I_EVENT_TIME) != 0:
-        value = frame.integers[I_EVENT_TIME]
-    else:
+def _time_ns(frame: Frame, slot: int) -> int:
+    """The time in an integer slot in Unix ns (sent as ms, or as us with 16 digits); 0: none, -1: impossible."""
+    if frame.seen & (1 << slot) == 0:
         return 0
+    value = frame.integers[slot]
     if value <= MAX_MS:
         return value * 1_000_000
     if 10**15 <= value <= MAX_US:
@@ -201,6 +206,29 @@ def _take_bbo(base: int, end: int, instrument: Any, frame: Frame) -> bool:
 
 
 @kernel
+def _take_mark(base: int, end: int, frame: Frame) -> bool:
+    """Mark price and funding rate in 1e-8 (the rate may be negative, or an empty string: none), next funding time in ns."""
+    if not _has(frame, (1 << I_EVENT_TIME) | (1 << (TEXT_BIT + T_PRICE))):
+        return False
+    price, p = scan_units(base + frame.texts[T_PRICE] - 1, end, _MARK_DECIMALS, 1)
+    if p < 0 or price == 0:
+        return False
+    rate = 0
+    if frame.seen & (1 << (TEXT_BIT + T_RATE)) != 0 and frame.text_lens[T_RATE] > 0:
+        at = base + frame.texts[T_RATE]
+        negative = byte_at(at) == _MINUS
+        at += 1 if negative else 0
+        rate, p = scan_decimal(at, end, _MARK_DECIMALS)
+        if p != base + frame.texts[T_RATE] + frame.text_lens[T_RATE]:
+            return False
+        rate = -rate if negative else rate
+    frame.last_id = _time_ns(frame, I_TIME)
+    frame.bbo_ticks[0] = price
+    frame.bbo_lots[0] = rate
+    return frame.last_id >= 0
+
+
+@kernel
 def decode(buf: Bytes, start: int, end: int, hint: int, instruments: Recs, frame: Frame, rows: Recs) -> int:
     """Decode the frame at `buf[start:end]` into `frame` and, for depth, its levels into `rows[0:n_levels]`.
 
@@ -209,6 +237,7 @@ def decode(buf: Bytes, start: int, end: int, hint: int, instruments: Recs, frame
     leftovers. Any bytes are safe; 0 <= start and end <= len(buf) are the caller's to see to.
     """
     frame.seen = 0
+    frame.keys = 0
     frame.faults = 0
     frame.enveloped = 0
     frame.late_sides[0] = 0
@@ -216,6 +245,7 @@ def decode(buf: Bytes, start: int, end: int, hint: int, instruments: Recs, frame
     frame.levels_symbol = -1
     frame.symbol = -1
     frame.is_depth = 0
+    frame.is_snapshot = 0
     frame.n_levels = 0
     base = address_of(buf) + start
     end = base + end - start
@@ -228,6 +258,7 @@ def decode(buf: Bytes, start: int, end: int, hint: int, instruments: Recs, frame
     if kind == _UNKNOWN:
         return _UNKNOWN if whole else _MALFORMED
     if kind == _SNAPSHOT:
+        frame.is_snapshot = 1
         frame.symbol = hint if 0 <= hint < instruments.shape[0] else -1
     else:
         frame.symbol = named_symbol(base, frame, hint, instruments)
@@ -236,7 +267,7 @@ def decode(buf: Bytes, start: int, end: int, hint: int, instruments: Recs, frame
         return _UNKNOWN if whole else _MALFORMED
     if not whole or frame.faults != 0:
         return _MALFORMED
-    frame.ts_exchange_ns = _exchange_ns(frame)
+    frame.ts_exchange_ns = _time_ns(frame, I_TIME if kind != _MARK and frame.seen & (1 << I_TIME) != 0 else I_EVENT_TIME)
     if frame.ts_exchange_ns < 0:
         return _MALFORMED
     instrument = instruments[frame.symbol]
@@ -246,6 +277,8 @@ def decode(buf: Bytes, start: int, end: int, hint: int, instruments: Recs, frame
             return _UNKNOWN  # USD-M sends such placeholders ("X":"NA"); nothing was traded
     elif kind == _BBO:
         good = _take_bbo(base, end, instrument, frame)
+    elif kind == _MARK:
+        good = _take_mark(base, end, frame)
     else:
         good = _take_depth(base, end, kind, instrument.market == _USDM, instruments, frame, rows)
     return kind if good else _MALFORMED

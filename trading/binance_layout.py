@@ -25,6 +25,7 @@ class FrameKind(IntEnum):
     AGG_TRADE = 4
     BBO = 5
     SNAPSHOT = 6
+    MARK = 7  # mark price, funding rate, next funding time
 
 
 MAX_SNAPSHOT_LEVELS: Final = 5000
@@ -32,7 +33,7 @@ MAX_SNAPSHOT_LEVELS: Final = 5000
 
 # Slots of `integers`, of `texts`, and bits of `seen`: integer slot i is bit i, text slot i is bit 16 + i.
 (I_EVENT_TIME, I_TIME, I_FIRST_ID, I_LAST_ID, I_PREV_ID, I_TRADE_ID, I_SNAPSHOT_ID, I_AGG_ID) = range(8)
-(T_KIND, T_SYMBOL, T_STREAM, T_PRICE, T_QTY, T_BID, T_BID_QTY, T_ASK, T_ASK_QTY) = range(9)
+(T_KIND, T_SYMBOL, T_STREAM, T_PRICE, T_QTY, T_BID, T_BID_QTY, T_ASK, T_ASK_QTY, T_RATE) = range(10)
 TEXT_BIT: Final = 16
 SEEN_MAKER: Final = 1 << 32
 SEEN_DIFF_SIDE: Final = 1 << 33  # << side
@@ -40,22 +41,24 @@ SEEN_BOOK_SIDE: Final = 1 << 35  # << side
 
 FRAME_FIELDS: Final[tuple[Any, ...]] = (
     ("seen", "i8"),
+    ("keys", "i8"),  # which one-letter keys (and the longer ones of ours) have come, whatever their values
     ("faults", "i8"),
     ("enveloped", "i8"),
     ("integers", "i8", 8),
-    ("texts", "i8", 9),  # where the string's first byte stands, from the frame's start (as all places here)
-    ("text_lens", "i8", 9),
+    ("texts", "i8", 10),  # where the string's first byte stands, from the frame's start (as all places here)
+    ("text_lens", "i8", 10),
     ("maker_is_buyer", "i8"),
     ("late_sides", "i8", 2),  # where a side's levels start that had to wait for the symbol; 0: none
     ("levels_symbol", "i8"),
     ("symbol", "i8"),  # instrument index, -1: none of ours
     ("is_depth", "i8"),  # also said of a malformed frame: its symbol's book has missed something
+    ("is_snapshot", "i8"),  # also said of a malformed frame
     ("n_levels", "i8"),
     ("ts_exchange_ns", "i8"),  # matching time where given, else event time, else 0
     ("first_id", "i8"),
     ("last_id", "i8"),
     ("prev_id", "i8"),
-    ("bbo_ticks", "i8", 2),  # also [0] of a trade
+    ("bbo_ticks", "i8", 2),  # also [0] of a trade; of a mark price, in 1e-8, and its funding rate in bbo_lots
     ("bbo_lots", "i8", 2),
 )
 """Scratch and result of `decode`, to stand in a larger state record."""
@@ -92,10 +95,12 @@ K_PRICE: Final = ord("p")
 K_QTY: Final = ord("q")
 K_TRADE_ID: Final = ord("t")
 K_MAKER: Final = ord("m")
+K_RATE: Final = ord("r")
 E_DEPTH: Final = (_word("depthUpd"), _word("ate"))
 E_TRADE: Final = _word("trade")
 E_AGG_TRADE: Final = _word("aggTrade")
 E_BBO: Final = (_word("bookTick"), _word("er"))
+E_MARK: Final = (_word("markPric"), _word("eUpdate"))
 S_DEPTH: Final = _word("depth")
 MAX_MS: Final = (2**63 - 1) // 1_000_000
 """Latest time in milliseconds that fits into int64 nanoseconds."""

@@ -129,7 +129,7 @@ FEATURE_STATE: Final = np.dtype(
         ("accelerations", "i8"),
         ("acceleration_sum", "f8"),  # of squares
         ("acceleration_weight", "f8"),
-        # trade_window
+        # last_prints
         ("trades", "i8"),
         ("last_trade_ticks", "i8"),
         ("price_changes", "i8"),

@@ -16,7 +16,7 @@ from trading.regime import Regime
 from trading.settings import Features, Strategy
 from trading.signals import N_SIGNALS, SIGNALS, Voice
 from trading.slots import MEAN_KEEP
-from trading.trade_window import RECENT_HALF_LIFE_TRADES
+from trading.last_prints import RECENT_HALF_LIFE_TRADES
 
 
 class StrategyError(ValueError):

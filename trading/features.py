@@ -1,7 +1,7 @@
 """One pass over the market: from each market record to one signal record.
 
 Per symbol it keeps the book as last read and calls, where something changed, the modules that own a part of the state:
-`slots` when time has passed, `trade_window`, `toxicity` and `volume_profile` for a print, `order_flow` and `liquidity` for a book
+`slots` when time has passed, `last_prints`, `toxicity` and `volume_profile` for a print, `order_flow` and `liquidity` for a book
 change, `bar_signals` when a bar closes. Each leaves its signals' strengths and ready bits in the state; here they are
 combined (`trading.ensemble`) and written out. `trading.feature_vector` reads the same state.
 
@@ -22,7 +22,7 @@ from typing import Final
 
 import numpy as np
 
-from trading import bars, ensemble, liquidity, microprice, order_flow, scores, slots, toxicity, trade_window, volume_profile
+from trading import bars, ensemble, last_prints, liquidity, microprice, order_flow, scores, slots, toxicity, volume_profile
 from trading.bar_signals import on_close
 from trading.bars import BOOK_MAX_AGE_NS, Rec
 from trading.feature_layout import DIRTY_ALL, DIRTY_BOOK, DIRTY_PRINTS, FEATURE_GLOBAL, FEATURE_PARAMS, FEATURE_STATE
@@ -63,7 +63,7 @@ def init(state: Recs, glob: Recs, params: Recs, instruments: Recs) -> None:
 def _take_trade(s: Rec, p: Rec, rec: Rec) -> None:
     """A print, with the book before it still in the state."""
     s.dirty |= DIRTY_PRINTS | DIRTY_BOOK
-    sign = trade_window.take(s, p, rec)
+    sign = last_prints.take(s, p, rec)
     lots = rec.qty_lots
     slots.take_volume(s, p, sign, lots)
     order_flow.take_aggressor(s, sign, lots)

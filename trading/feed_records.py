@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from trading import book
-from trading.feed_state import RECENT, SYNCED, State
+from trading.feed_state import HELD, RECENT, SYNCED, State
 from trading.jit import Recs, kernel
 from trading.records import LEVELS, Flag
 
@@ -20,9 +20,10 @@ _VALID: Final = int(Flag.BOOK_VALID)
 
 @kernel
 def refresh_side(st: State, side: int, covered: bool) -> None:
-    """The top of a side: from the depth book, or behind the bookTicker's level where that is newer."""
+    """The top of a side: from the depth book, or behind the bookTicker's level where that is newer; a held book is not shown."""
+    held = st.phase == HELD
     if not covered:
-        book.fill_top(st, side, st.best[side], 0)
+        book.fill_top(st, side, book.NO_KEY if held else st.best[side], 0)
         return
     ticks = st.bbo_ticks[side]
     if ticks == 0:
@@ -30,13 +31,13 @@ def refresh_side(st: State, side: int, covered: bool) -> None:
         return
     st.top_ticks[side, 0] = ticks
     st.top_lots[side, 0] = st.bbo_lots[side]
-    book.fill_top(st, side, (ticks if side == book.ASK else -ticks) + 1, 1)
+    book.fill_top(st, side, book.NO_KEY if held else (ticks if side == book.ASK else -ticks) + 1, 1)
 
 
 @kernel
 def refresh(st: State, overlay: int) -> None:
     """Bring both sides of the top up to date with depth book and bookTicker."""
-    covered = overlay != 0 and st.bbo_id > st.last_id
+    covered = overlay != 0 and st.bbo_id > (0 if st.phase == HELD else st.last_id)
     refresh_side(st, book.BID, covered)
     refresh_side(st, book.ASK, covered)
 

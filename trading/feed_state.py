@@ -3,6 +3,9 @@
 One FEED_STATE a symbol holds its book, the diffs kept for a snapshot, the newest bookTicker and the symbol's counters. All words
 are plain int64, 0 at the start but for what `init` sets, so a copy of the array is a checkpoint.
 
+`phase` says what the book is worth: WAITING, there is none; LOADED, a snapshot that no diff has proved yet; SYNCED, it follows
+the venue; HELD, it was right up to `last_id`, then a diff was missing: out of use, kept in case the missing one still comes.
+
 Its constants are frozen into the compiled kernels, as those of `binance_layout` are.
 
 What this module is not: it decodes and decides nothing.
@@ -10,6 +13,7 @@ What this module is not: it decodes and decides nothing.
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any, Final
 
 import numpy as np
@@ -21,10 +25,35 @@ from trading.jit import Recs
 WAITING: Final = 0
 LOADED: Final = 1
 SYNCED: Final = 2
+HELD: Final = 3
+
+
+class Want(IntEnum):
+    """Why the fold wants a snapshot of a symbol."""
+
+    NONE = 0
+    START = 1  # there has been none yet
+    GAP = 2  # a diff is missing
+    CROSSED = 3
+    MALFORMED = 4  # a diff, or the snapshot itself, could not be used
+    CHECKSUM = 5
+    TOO_OLD = 6  # the snapshot that came does not reach the diffs kept
+    DISCONNECTED = 7  # the first diff after the symbol's last line had gone down
+    RESTARTED_IDS = 8  # the venue counts anew
+    LOST = 9  # frames were dropped before they reached the fold
+
+
+LATE_LIMIT: Final = 1000
+"""So many late copies in a row with nothing new among them: the venue counts its ids anew, the old ones are forgotten."""
+TRADE_WINDOW: Final = 4096
+"""Trade ids back from the newest for which it is known whether they came; a power of two."""
+MAX_LINE: Final = 62
+"""Highest number of a line: one bit each in `lines_up`."""
 
 PENDING_WORDS: Final = 8192
 """Room for diffs kept while there is no snapshot; when it is full the oldest go (`pending_dropped`)."""
-HEAD: Final = 3  # words of a pending diff before its levels: first id, last id, levels
+HEAD: Final = 6  # words of a pending diff before its levels: see `pending`
+P_FIRST, P_LAST, P_PREV, P_FLAGS, P_CHECKSUM, P_LEVELS = range(HEAD)
 RECENT: Final = 128  # bookTickers remembered for a depth message that is yet to come
 
 MAX_MARKET_OUT: Final = 1
@@ -32,6 +61,7 @@ MAX_MARKET_OUT: Final = 1
 MAX_DEPTH_OUT: Final = 16384
 """Most depth records that one frame makes; a diff of more levels is refused as malformed."""
 
+assert TRADE_WINDOW & (TRADE_WINDOW - 1) == 0 and TRADE_WINDOW % 64 == 0
 assert MAX_DEPTH_OUT >= 1 + 2 * MAX_SNAPSHOT_LEVELS + PENDING_WORDS // 2, "marker, snapshot and all pending levels must fit"
 assert book.FAR >= MAX_SNAPSHOT_LEVELS
 
@@ -48,15 +78,37 @@ FEED_STATE: Final = np.dtype(
         ("resyncs", "i8"),  # times the book became valid
         ("gaps", "i8"),  # diffs that did not follow, synced or kept
         ("crossed", "i8"),  # books found crossed
-        ("duplicates", "i8"),  # a diff that came twice in a row, ignored
+        ("duplicates", "i8"),  # a diff that came twice in a row, or is kept already: ignored
+        ("late", "i8"),  # diffs wholly at or before the book: copies from a slower line, ignored
+        ("healed", "i8"),  # times a held book became valid again without a snapshot
+        ("bbos_late", "i8"),  # bookTickers no newer than the newest: no record
+        ("trade_copies", "i8"),  # trades whose id had come before: no record
+        ("marks", "i8"),
+        ("checksum_checked", "i8"),
+        ("checksum_failed", "i8"),
+        ("lost", "i8"),  # times the fold was told that frames were dropped
+        ("wants", "i8"),  # snapshots asked for
         ("malformed", "i8"),  # frames that named this symbol and could not be used
         ("snapshots_too_old", "i8"),  # older than the first diff kept: another is needed
         ("snapshots_ignored", "i8"),  # no newer than the book
         ("pending_dropped", "i8"),  # diffs that went for want of room
         ("trade_gaps", "i8"),  # trade ids skipped over (of `trade` messages)
         ("last_trade_id", "i8"),
+        # asking for snapshots
+        ("asked", "i8"),  # 1: a snapshot is asked for and has not come
+        ("expected", "i8"),  # snapshots asked for that have not come: where the book got well without, they are no news
+        ("first_reason", "i8"),  # Want that the next first diff kept will give; 0: START
+        ("lines_up", "i8"),  # bit i: line i is subscribed
+        ("late_run", "i8"),  # late diffs in a row
+        ("bbos_late_run", "i8"),
+        ("held_run", "i8"),  # diffs applied to a held book in a row
+        ("depth_limit", "i8"),  # levels a side that the stream covers; 0: all
         ("oracle_checked", "i8"),  # depth book and bookTicker at the same update id ...
         ("oracle_equal", "i8"),  # ... and with equal best prices and quantities
+        # trade ids seen, `trade` and `aggTrade` apart
+        ("trade_newest", "i8", 2),
+        ("trade_late_run", "i8", 2),
+        ("trade_seen", "i8", (2, TRADE_WINDOW // 64)),  # bit id % TRADE_WINDOW, of the ids up to trade_newest
         # best bid/offer message, newest update id
         ("bbo_id", "i8"),
         ("bbo_ticks", "i8", 2),  # by side; 0: the side is empty
@@ -65,9 +117,8 @@ FEED_STATE: Final = np.dtype(
         ("recent_id", "i8", RECENT),
         ("recent", "i8", (RECENT, 4)),  # bid ticks, bid lots, ask ticks, ask lots
         ("pending_used", "i8"),
-        ("pending_first", "i8"),  # ids of the newest diff kept, 0: none since the chain began
-        ("pending_last", "i8"),
-        ("pending", "i8", PENDING_WORDS),  # diffs: first id, last id, n, then n x (2 * price + side, lots)
+        ("pending_last", "i8"),  # id of the newest diff kept since the pending were last forgotten, 0: none
+        ("pending", "i8", PENDING_WORDS),  # diffs by last id: P_FIRST .. P_LEVELS (n), then n x (2 * price + side, lots)
         *book.BOOK_FIELDS,
     ],
     align=True,
@@ -80,6 +131,13 @@ FEED_GLOBAL: Final = np.dtype(
         ("frames", "i8"),
         ("unknown", "i8"),  # well-formed, not ours
         ("malformed", "i8"),
+        ("odd", "i8"),  # 1: the last frame was unknown or malformed
+        ("want_symbol", "i8"),  # symbol whose snapshot the last call asks for; -1: none
+        ("want_reason", "i8"),  # Want
+        ("want_update_id", "i8"),  # a snapshot older than this would be of no use; 0: any
+        ("plain_flags", "i8"),  # of the last frame if it was a plain one (trading.plain_frame), else 0
+        ("checksum", "i8"),
+        ("digits", "i8", 24),  # scratch of `trading.checksum`
         *FRAME_FIELDS,
     ],
     align=True,
@@ -108,3 +166,4 @@ def init(state: Recs, glob: Recs, instruments: Recs, params: Recs) -> None:
     state[:] = np.zeros(1, FEED_STATE)[0]
     glob[:] = np.zeros(1, FEED_GLOBAL)[0]
     state["best"] = book.NO_KEY
+    glob["want_symbol"] = -1

@@ -1,305 +1,105 @@
-"""The feed fold: raw frames in, market and depth records out, each symbol's book proved right or marked stale.
+"""The feed fold: raw and plain frames in, market and depth records out, each symbol's book proved right or marked stale.
 
-A symbol's book is in one of three phases (PROTOCOLS: the venue's own rules, every sequence checked for ever):
+`trading.book_sync` says when a book is right; here frames are told apart, and what needs no book is done. Records of a symbol
+whose book is not SYNCED lack Flag.BOOK_VALID: nobody may decide on them.
 
-    WAITING --snapshot--> LOADED --first diff that brackets the snapshot--> SYNCED
-       ^                    |                                                 |
-       +---snapshot is older than the first diff kept------ gap, crossed book, malformed diff: Kind.STALE
-       +----------------------------------------------------------------------+
+Trades, best-bid/offer and mark-price messages pass in every phase; a second line's copies of trades and tickers are dropped by
+id. The levels that a market record carries are the depth book's, under a newer bookTicker: levels better than it are dropped,
+its own level stands in front. The oracle compares depth book and bookTicker whenever both stand at the same update id; the
+two counters must stay equal.
 
-Diffs are kept in `pending` until SYNCED. A snapshot by itself is not shown: only the diff that connects to it proves that
-nothing lies between them. Records of a symbol that is not SYNCED lack Flag.BOOK_VALID: nobody may decide on them.
+After each call FEED_GLOBAL says whether a snapshot is wanted (`want_symbol`, -1: none; `want_reason`, `want_update_id`) and
+whether the frame was one that nothing could be made of (`odd`).
 
-Trades and best-bid/offer messages pass in every phase. The levels that a market record carries are the depth book's, under a
-newer bookTicker: levels better than it are dropped, its own level stands in front. The oracle compares depth book and
-bookTicker whenever both stand at the same update id; the two counters must stay equal.
-
-What this module is not: it reads no socket or file, asks for no snapshot (whoever runs it sees Kind.STALE and fetches one),
-and knows no time but its arguments.
+What this module is not: it reads no socket or file, fetches no snapshot, and knows no time but its arguments.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from trading import binance_frames, book
-from trading.binance_layout import FrameKind
-from trading.feed_records import compare, depth_record, market_record, meet_recent, refresh, refresh_side
+from trading import binance_frames
+from trading.binance_layout import T_STREAM, T_SYMBOL, TEXT_BIT, FrameKind
+from trading.book_sync import ask, drop_book, on_diff, on_snapshot, stale
+from trading.feed_records import compare, market_record, refresh_side
 from trading.feed_state import (
     FEED_GLOBAL,
     FEED_PARAMS,
     FEED_STATE,
-    HEAD,
+    HELD,
+    LATE_LIMIT,
     LOADED,
     MAX_DEPTH_OUT,
+    MAX_LINE,
     MAX_MARKET_OUT,
-    PENDING_WORDS,
     RECENT,
     SYNCED,
     WAITING,
     State,
+    Want,
     init,
     make_params,
 )
-from trading.instruments import Market
 from trading.jit import Bytes, Recs, kernel
+from trading.pending_diffs import forget_kept
+from trading.plain_decode import decode_plain, is_plain
 from trading.records import Flag, Kind
+from trading.scan import address_of
+from trading.sync_rules import PLAIN, native_rule
+from trading.trade_window import is_new_trade
 
 __all__ = [
     "FEED_GLOBAL",
     "FEED_PARAMS",
     "FEED_STATE",
+    "HELD",
     "LOADED",
     "MAX_DEPTH_OUT",
     "MAX_MARKET_OUT",
     "SYNCED",
     "WAITING",
+    "Want",
     "init",
     "make_params",
     "on_disconnect",
     "on_frame",
+    "on_line",
+    "on_lost",
 ]
 
 _NO_FLAGS: Final = 0
-_VALID: Final = int(Flag.BOOK_VALID)
 _SELL: Final = int(Flag.AGGRESSOR_SELL)
-_ASK: Final = int(Flag.ASK)
-_LAST: Final = int(Flag.LAST)
-_KIND_DEPTH: Final = int(Kind.DEPTH)
 _KIND_TRADE: Final = int(Kind.TRADE)
 _KIND_BBO: Final = int(Kind.BBO)
-_KIND_SNAPSHOT: Final = int(Kind.SNAPSHOT)
-_KIND_STALE: Final = int(Kind.STALE)
+_KIND_MARK: Final = int(Kind.MARK)
 _UNKNOWN: Final = int(FrameKind.UNKNOWN)
 _MALFORMED: Final = int(FrameKind.MALFORMED)
 _DEPTH: Final = int(FrameKind.DEPTH)
 _TRADE: Final = int(FrameKind.TRADE)
 _AGG_TRADE: Final = int(FrameKind.AGG_TRADE)
 _BBO: Final = int(FrameKind.BBO)
-_SPOT: Final = int(Market.BINANCE_SPOT)
+_MARK: Final = int(FrameKind.MARK)
+_WANT_MALFORMED: Final = int(Want.MALFORMED)
+_WANT_DISCONNECTED: Final = int(Want.DISCONNECTED)
+_WANT_LOST: Final = int(Want.LOST)
+_NAMED: Final = (1 << (TEXT_BIT + T_SYMBOL)) | (1 << (TEXT_BIT + T_STREAM))
 
 
-# ---- keeping the book right
-
-
-@kernel
-def _keep(st: State, frame: Any, rows: Recs, spot: bool) -> None:
-    """Append the diff in the rows to `pending`; a break in its chain throws away what came before the break."""
-    if st.pending_last != 0:
-        if frame.last_id == st.pending_last and frame.first_id == st.pending_first:
-            st.duplicates += 1
-            return
-        if (frame.first_id != st.pending_last + 1) if spot else (frame.prev_id != st.pending_last):
-            st.gaps += 1
-            st.pending_used = 0
-    st.pending_first = frame.first_id
-    st.pending_last = frame.last_id
-    need = HEAD + 2 * frame.n_levels
-    if need > PENDING_WORDS:
-        st.pending_used = 0
-        st.pending_last = 0  # this one is missing: the next begins a new chain
-        st.pending_dropped += 1
-        return
-    if st.pending_used + need > PENDING_WORDS:
-        # half of it at once, so that the moving is rare
-        at = 0
-        while at < st.pending_used and (at < PENDING_WORDS // 2 or st.pending_used - at + need > PENDING_WORDS):
-            at += HEAD + 2 * st.pending[at + 2]
-            st.pending_dropped += 1
-        for i in range(at, st.pending_used):
-            st.pending[i - at] = st.pending[i]
-        st.pending_used -= at
-    at = st.pending_used
-    st.pending[at] = frame.first_id
-    st.pending[at + 1] = frame.last_id
-    st.pending[at + 2] = frame.n_levels
-    at += HEAD
-    for i in range(frame.n_levels):
-        st.pending[at] = 2 * rows[i].price_ticks + (1 if rows[i].flags & _ASK != 0 else 0)
-        st.pending[at + 1] = rows[i].qty_lots
-        at += 2
-    st.pending_used = at
-
-
-@kernel
-def _drop_book(st: State, overlay: int) -> None:
-    """No book from here on; what is pending stays."""
-    book.clear(st)
-    st.phase = WAITING
-    st.first_id = 0
-    st.last_id = 0
-    refresh(st, overlay)
-
-
-@kernel
-def _stale(st: State, symbol: int, g: Any, ts_ns: int, recv_ns: int, overlay: int, market_out: Recs, depth_out: Recs) -> int:
-    """Take the book out of use and tell both rings; answers 1."""
-    update_id = st.last_id
-    _drop_book(st, overlay)
-    depth_record(depth_out[0], ts_ns, symbol, _KIND_STALE, _LAST, 0, 0, update_id)
-    g.n_depth = 1
-    return market_record(st, symbol, _KIND_STALE, _NO_FLAGS, g, ts_ns, recv_ns, 0, 0, update_id, market_out)
-
-
-@kernel
-def _load(st: State, frame: Any, rows: Recs) -> None:
-    """Make the snapshot in the rows the book."""
-    book.clear(st)
-    for i in range(frame.n_levels):
-        row = rows[i]
-        if row.flags & _ASK != 0:
-            book.set_level(st, book.ASK, row.price_ticks, row.qty_lots)
-        else:
-            book.set_level(st, book.BID, -row.price_ticks, row.qty_lots)
-    st.first_id = 0
-    st.last_id = frame.last_id
-    st.phase = LOADED
-
-
-@kernel
-def _write_levels(st: State, side: int, n: int, symbol: int, ts_ns: int, out: Recs) -> int:
-    """Write a whole side of the book to out[n:], best first; answers the next free row."""
-    flags = _VALID | (_ASK if side == book.ASK else 0)
-    key = st.best[side]
-    while key != book.NO_KEY:
-        depth_record(out[n], ts_ns, symbol, _KIND_DEPTH, flags, abs(key), book.lots_at(st, side, key), st.last_id)
-        n += 1
-        key = book.next_key(st, side, key + 1)
-    return n
-
-
-@kernel
-def _connect(
-    st: State, symbol: int, g: Any, ts_ns: int, recv_ns: int, spot: bool, params: Any, market_out: Recs, depth_out: Recs
-) -> int:
-    """LOADED: drop the pending diffs that the snapshot contains and apply the rest, if its first one brackets the snapshot."""
-    snapshot_id = st.last_id
-    at = 0
-    while at < st.pending_used and (st.pending[at + 1] <= snapshot_id if spot else st.pending[at + 1] < snapshot_id):
-        at += HEAD + 2 * st.pending[at + 2]
-    if at == st.pending_used:
-        st.pending_used = 0
-        refresh(st, params.overlay)
-        return 0
-    if st.pending[at] > (snapshot_id + 1 if spot else snapshot_id):
-        st.snapshots_too_old += 1
-        _drop_book(st, params.overlay)
-        return 0
-    depth_record(depth_out[0], ts_ns, symbol, _KIND_SNAPSHOT, _VALID, 0, 0, snapshot_id)
-    n = _write_levels(st, book.BID, 1, symbol, ts_ns, depth_out)
-    n = _write_levels(st, book.ASK, n, symbol, ts_ns, depth_out)
-    depth_out[n - 1].flags |= _LAST
-    while at < st.pending_used:
-        st.first_id = st.pending[at]
-        st.last_id = st.pending[at + 1]
-        count = st.pending[at + 2]
-        at += HEAD
-        for i in range(count):
-            side = st.pending[at] & 1
-            price = st.pending[at] >> 1
-            lots = st.pending[at + 1]
-            book.set_level(st, side, price if side == book.ASK else -price, lots)
-            flags = _VALID | (_ASK if side == book.ASK else 0) | (_LAST if i == count - 1 else 0)
-            depth_record(depth_out[n], ts_ns, symbol, _KIND_DEPTH, flags, price, lots, st.last_id)
-            n += 1
-            at += 2
-        book.follow(st)
-        if params.oracle != 0:
-            meet_recent(st)
-    if book.is_crossed(st):
-        st.crossed += 1
-        _drop_book(st, params.overlay)
-        return 0
-    st.pending_used = 0
-    st.phase = SYNCED
-    st.resyncs += 1
-    g.n_depth = n
-    refresh(st, params.overlay)
-    return market_record(st, symbol, _KIND_SNAPSHOT, _NO_FLAGS, g, ts_ns, recv_ns, 0, 0, st.last_id, market_out)
-
-
-# ---- one frame of each kind
-
-
-@kernel
-def _on_snapshot(
-    st: State, symbol: int, g: Any, ts_ns: int, recv_ns: int, spot: bool, params: Any, market_out: Recs, depth_out: Recs
-) -> int:
-    if st.phase != WAITING and g.last_id <= st.last_id:
-        st.snapshots_ignored += 1
-        return 0
-    was_synced = st.phase == SYNCED
-    st.snapshots += 1
-    if was_synced:
-        # Newer than the book: the stream was cut without our being told. The diffs to come must bracket this snapshot.
-        st.pending_used = 0
-        st.pending_last = 0
-    old_id = st.last_id
-    _load(st, g, depth_out)
-    crossed = book.is_crossed(st)
-    if crossed:
-        st.crossed += 1
-        _drop_book(st, params.overlay)
-    if was_synced:
-        refresh(st, params.overlay)
-        depth_record(depth_out[0], ts_ns, symbol, _KIND_STALE, _LAST, 0, 0, old_id)
-        g.n_depth = 1
-        return market_record(st, symbol, _KIND_STALE, _NO_FLAGS, g, ts_ns, recv_ns, 0, 0, old_id, market_out)
-    if crossed:
-        return 0
-    return _connect(st, symbol, g, ts_ns, recv_ns, spot, params, market_out, depth_out)
-
-
-@kernel
-def _on_diff(
-    st: State, symbol: int, g: Any, ts_ns: int, recv_ns: int, spot: bool, params: Any, market_out: Recs, depth_out: Recs
-) -> int:
-    st.depth_messages += 1
-    if st.phase != SYNCED:
-        _keep(st, g, depth_out, spot)
-        if st.phase == LOADED:
-            return _connect(st, symbol, g, ts_ns, recv_ns, spot, params, market_out, depth_out)
-        return 0
-    if g.last_id == st.last_id and g.first_id == st.first_id:
-        st.duplicates += 1
-        return 0
-    good = g.first_id == st.last_id + 1 if spot else g.prev_id == st.last_id
-    if good:
-        n = g.n_levels
-        for i in range(n):
-            row = depth_out[i]
-            side = 1 if row.flags & _ASK != 0 else 0
-            book.set_level(st, side, row.price_ticks if side == book.ASK else -row.price_ticks, row.qty_lots)
-            row.ts_ns = ts_ns
-            row.kind = _KIND_DEPTH
-            row.symbol = symbol
-            row.flags |= _VALID
-            row.update_id = g.last_id
-        book.follow(st)
-        if book.is_crossed(st):
-            st.crossed += 1
-            good = False
-        elif n > 0:
-            depth_out[n - 1].flags |= _LAST
-    else:
-        st.gaps += 1
-    if not good:
-        st.pending_used = 0
-        st.pending_last = 0
-        _keep(st, g, depth_out, spot)
-        return _stale(st, symbol, g, ts_ns, recv_ns, params.overlay, market_out, depth_out)
-    st.first_id = g.first_id
-    st.last_id = g.last_id
-    g.n_depth = g.n_levels
-    refresh(st, params.overlay)
-    if params.oracle != 0:
-        meet_recent(st)
-    return market_record(st, symbol, _KIND_DEPTH, _NO_FLAGS, g, ts_ns, recv_ns, 0, 0, st.last_id, market_out)
+# ---- what needs no book
 
 
 @kernel
 def _on_bbo(st: State, symbol: int, g: Any, ts_ns: int, recv_ns: int, params: Any, market_out: Recs) -> int:
+    """A best bid/offer message. Id 0: its venue sends none that could be compared with the book's."""
     st.bbos += 1
+    if 0 < g.last_id <= st.bbo_id:
+        st.bbos_late += 1
+        st.bbos_late_run += 1
+        if st.bbos_late_run < LATE_LIMIT:
+            return 0
+        st.bbo_id = 0
+        st.recent_count = 0
+    st.bbos_late_run = 0
     if g.last_id > st.bbo_id:
         st.bbo_id = g.last_id
         for side in range(2):
@@ -325,13 +125,58 @@ def _on_bbo(st: State, symbol: int, g: Any, ts_ns: int, recv_ns: int, params: An
 
 @kernel
 def _on_trade(st: State, symbol: int, g: Any, ts_ns: int, recv_ns: int, kind: int, market_out: Recs) -> int:
+    """A trade; id 0: its venue sends none."""
     st.trades += 1
+    if g.last_id > 0 and not is_new_trade(st, 1 if kind == _AGG_TRADE else 0, g.last_id):
+        st.trade_copies += 1
+        return 0
     if kind == _TRADE:
         if st.last_trade_id != 0 and g.last_id > st.last_trade_id + 1:
             st.trade_gaps += 1
         st.last_trade_id = max(st.last_trade_id, g.last_id)
     flags = _SELL if g.maker_is_buyer != 0 else 0
     return market_record(st, symbol, _KIND_TRADE, flags, g, ts_ns, recv_ns, g.bbo_ticks[0], g.bbo_lots[0], g.last_id, market_out)
+
+
+@kernel
+def _on_mark(st: State, symbol: int, g: Any, ts_ns: int, recv_ns: int, market_out: Recs) -> int:
+    """Mark price and funding."""
+    st.marks += 1
+    price, rate = g.bbo_ticks[0], g.bbo_lots[0]
+    return market_record(st, symbol, _KIND_MARK, _NO_FLAGS, g, ts_ns, recv_ns, price, rate, g.last_id, market_out)
+
+
+# ---- one frame, or an event of its line
+
+
+@kernel
+def _on_malformed(
+    hint: int, state: Recs, g: Any, ts_ns: int, recv_ns: int, overlay: int, market_out: Recs, depth_out: Recs
+) -> int:
+    """A frame that could not be used: a diff has changed the venue's book and not ours; a snapshot is asked for again."""
+    symbol = g.symbol
+    snapshot = g.is_snapshot != 0
+    if symbol < 0:
+        if hint < 0 or hint >= state.shape[0] or g.enveloped != 0 or g.seen & _NAMED != 0 or state[hint].asked == 0:
+            return 0
+        symbol = hint  # it names nobody and we wait for a snapshot, which names nobody either
+        snapshot = True
+    else:
+        state[symbol].malformed += 1
+    st = state[symbol]
+    if snapshot and st.expected > 0:
+        st.asked = 0
+        st.expected -= 1
+    g.ts_exchange_ns = 0
+    if g.is_depth != 0 and st.phase == SYNCED:
+        forget_kept(st)
+        ask(st, symbol, g, _WANT_MALFORMED, 0)
+        return stale(st, symbol, g, ts_ns, recv_ns, False, overlay, market_out, depth_out)
+    if g.is_depth != 0 and st.phase == HELD:
+        drop_book(st, overlay)
+    if st.phase != SYNCED and (snapshot or st.phase == WAITING and g.is_depth != 0):
+        ask(st, symbol, g, _WANT_MALFORMED, 0)
+    return 0
 
 
 @kernel
@@ -349,7 +194,7 @@ def on_frame(
     market_out: Recs,
     depth_out: Recs,
 ) -> int:
-    """Fold one raw frame `buf[start:end]` (C-contiguous uint8) into its symbol's book.
+    """Fold one frame `buf[start:end]` (C-contiguous uint8; a venue's bytes or a plain frame) into its symbol's book.
 
     Writes market_out[0:m] (MARKET_RECORD) and depth_out[0:d] (DEPTH_RECORD), answers m and leaves d in glob[0].n_depth;
     m is 0 for frames that say nothing new yet (unknown, malformed, kept for later). `symbol_hint` is the instrument of frames
@@ -359,34 +204,51 @@ def on_frame(
         return -1
     g = glob[0]
     g.n_depth = 0
+    g.want_symbol = -1
+    g.odd = 0
     g.frames += 1
-    kind = binance_frames.decode(buf, max(start, 0), min(end, buf.shape[0]), symbol_hint, instruments, g, depth_out)
+    start = max(start, 0)
+    end = min(end, buf.shape[0])
+    p = params[0]
+    base = address_of(buf)
+    plain = is_plain(base + start, base + end)
+    if plain:
+        kind = decode_plain(base + start, base + end, state.shape[0], g, depth_out)
+    else:
+        g.plain_flags = 0
+        kind = binance_frames.decode(buf, start, end, symbol_hint, instruments, g, depth_out)
     if kind == _UNKNOWN:
         g.unknown += 1
+        g.odd = 1
         return 0
-    symbol = g.symbol
-    p = params[0]
     if kind == _MALFORMED:
         g.malformed += 1
-        if symbol < 0:
-            return 0
-        st = state[symbol]
-        st.malformed += 1
-        if g.is_depth == 0 or st.phase != SYNCED:
-            return 0
-        g.ts_exchange_ns = 0
-        st.pending_used = 0
-        st.pending_last = 0
-        return _stale(st, symbol, g, ts_ns, recv_ns, p.overlay, market_out, depth_out)
+        g.odd = 1
+        return _on_malformed(symbol_hint, state, g, ts_ns, recv_ns, p.overlay, market_out, depth_out)
+    symbol = g.symbol
     st = state[symbol]
     if kind == _BBO:
         return _on_bbo(st, symbol, g, ts_ns, recv_ns, p, market_out)
     if kind == _TRADE or kind == _AGG_TRADE:
         return _on_trade(st, symbol, g, ts_ns, recv_ns, kind, market_out)
-    spot = instruments[symbol].market == _SPOT
+    if kind == _MARK:
+        return _on_mark(st, symbol, g, ts_ns, recv_ns, market_out)
+    instrument = instruments[symbol]
+    rule = PLAIN if plain else native_rule(instrument.market)
     if kind == _DEPTH:
-        return _on_diff(st, symbol, g, ts_ns, recv_ns, spot, p, market_out, depth_out)
-    return _on_snapshot(st, symbol, g, ts_ns, recv_ns, spot, p, market_out, depth_out)
+        return on_diff(st, symbol, g, ts_ns, recv_ns, rule, p, instrument, market_out, depth_out)
+    return on_snapshot(st, symbol, g, ts_ns, recv_ns, rule, p, instrument, market_out, depth_out)
+
+
+@kernel
+def _cut(st: State, symbol: int, g: Any, ts_ns: int, recv_ns: int, overlay: int, market_out: Recs, depth_out: Recs) -> int:
+    """Forget book, diffs kept and tickers; answers 1 if the book was in use."""
+    forget_kept(st)
+    g.ts_exchange_ns = 0
+    if st.phase == SYNCED:
+        return stale(st, symbol, g, ts_ns, recv_ns, False, overlay, market_out, depth_out)
+    drop_book(st, overlay)
+    return 0
 
 
 @kernel
@@ -395,15 +257,69 @@ def on_disconnect(
 ) -> int:
     """The symbol's stream was cut: forget diffs kept and snapshot; a book in use goes stale at once, not at the next gap.
 
-    Same outputs as `on_frame`: 1 if the book was in use, else 0.
+    Same outputs as `on_frame`: 1 if the book was in use, else 0. The first diff that comes after it asks for a snapshot.
     """
     g = glob[0]
     g.n_depth = 0
+    g.want_symbol = -1
     st = state[symbol]
-    st.pending_used = 0
-    st.pending_last = 0
-    if st.phase == SYNCED:
-        g.ts_exchange_ns = 0
-        return _stale(st, symbol, g, ts_ns, recv_ns, params[0].overlay, market_out, depth_out)
-    _drop_book(st, params[0].overlay)
-    return 0
+    st.asked = 0
+    st.expected = 0
+    st.first_reason = _WANT_DISCONNECTED
+    st.bbo_id = 0
+    st.bbos_late_run = 0
+    st.recent_count = 0
+    return _cut(st, symbol, g, ts_ns, recv_ns, params[0].overlay, market_out, depth_out)
+
+
+@kernel
+def on_lost(
+    symbol: int, ts_ns: int, recv_ns: int, state: Recs, glob: Recs, params: Recs, market_out: Recs, depth_out: Recs
+) -> int:
+    """Frames of the symbol were dropped before they got here: stale, and a snapshot is wanted. Same outputs as `on_frame`."""
+    g = glob[0]
+    g.n_depth = 0
+    g.want_symbol = -1
+    st = state[symbol]
+    st.lost += 1
+    m = _cut(st, symbol, g, ts_ns, recv_ns, params[0].overlay, market_out, depth_out)
+    ask(st, symbol, g, _WANT_LOST, 0)
+    return m
+
+
+@kernel
+def on_line(
+    symbol: int,
+    line: int,
+    up: int,
+    ts_ns: int,
+    recv_ns: int,
+    state: Recs,
+    glob: Recs,
+    params: Recs,
+    market_out: Recs,
+    depth_out: Recs,
+) -> int:
+    """The symbol's streams on a line (0..MAX_LINE; others are ignored) are subscribed (`up` 1) or are not any more (0).
+
+    When the last line goes down that is `on_disconnect`. A line that comes up asks for nothing: either the venue sends a
+    snapshot in the stream, or the first diff asks. Same outputs as `on_frame`.
+    """
+    g = glob[0]
+    g.n_depth = 0
+    g.want_symbol = -1
+    if line < 0 or line > MAX_LINE:
+        return 0
+    st = state[symbol]
+    before = st.lines_up
+    bit = 1 << line
+    if up != 0:
+        st.lines_up = before | bit
+        if before == 0:
+            st.asked = 0
+            st.expected = 0
+        return 0
+    st.lines_up = before & ~bit
+    if before == 0 or st.lines_up != 0:
+        return 0
+    return on_disconnect(symbol, ts_ns, recv_ns, state, glob, params, market_out, depth_out)

@@ -7,8 +7,15 @@ side in this one form: int64 words, little-endian, 8-byte aligned, in the same a
     9 n_levels | 10 price_ticks * 2 + side, lots | ...
 
 No JSON text begins like MAGIC, so a reader needs no other mark. Levels: price_ticks * 2 + side (0 bid, 1 ask) and absolute
-lots (0 removes). TRADE: one level, its side is the *maker's* (bid: the seller was the aggressor). BBO: the bid then the ask; an empty
-side is price 0, lots 0.
+lots (0 removes). Kinds:
+
+- DEPTH: `prev_id` is the `last_id` of the message before (UNCHECKED: the venue sends none).
+- SNAPSHOT: at most MAX_SNAPSHOT_LEVELS a side. IN_BAND: `first_id` is how many levels a side the stream covers (Kraken's
+  depth; levels that fall out behind it are dropped), 0: the venue says itself when a level goes.
+- TRADE, AGG_TRADE: one level, its side is the *maker's* (bid: the seller was the aggressor); `last_id` is the trade's id, which
+  grows by the symbol; 0: the venue sends none that does.
+- BBO: the bid then the ask; an empty side is price 0, lots 0. `last_id` is of the same numbering as the depth's, else 0.
+- MARK: one level: mark price in 1e-8, times 2; funding rate in 1e-8, signed. `last_id`: the next funding time in Unix ns or 0.
 
 What this module is not: it judges no sequence and keeps no book.
 """
@@ -59,6 +66,6 @@ def plain_frame(
 def read_plain_frame(raw: bytes) -> tuple[Words, Words]:
     """(head, levels): int64 of shape (HEAD,) and (n, 2). ValueError for bytes that are no plain frame."""
     words = np.frombuffer(raw, np.int64) if len(raw) % 8 == 0 else np.zeros(0, np.int64)
-    if words.size < HEAD or words[W_MAGIC] != MAGIC or words.size != HEAD + 2 * words[W_LEVELS]:
+    if words.size < HEAD or words[W_MAGIC] != MAGIC or words.size != HEAD + 2 * int(words[W_LEVELS]):
         raise ValueError(f"{len(raw)} bytes that are no plain frame")
     return words[:HEAD], words[HEAD:].reshape(-1, 2)

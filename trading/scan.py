@@ -9,8 +9,10 @@ Digits are taken eight at a time: a word of eight ASCII digits becomes a number 
 simdjson's `parse_eight_digits_unrolled`), and the first byte that is no digit is found with one addition. Numbers become
 exact integers of `10**-decimals`; a string that does not fit is refused, never rounded.
 
-What this module is not: it knows no venue, no key and no record, and it does not validate values that it skips
-beyond strings and brackets.
+What is stepped over is held to JSON's grammar as well (a fuzzer compares with an independent parser): bytes that are no JSON
+say nothing, wherever in the frame they stand.
+
+What this module is not: it knows no venue, no key and no record.
 """
 
 from __future__ import annotations
@@ -32,15 +34,18 @@ OPEN_BRACE: Final = ord("{")
 CLOSE_BRACE: Final = ord("}")
 OPEN_BRACKET: Final = ord("[")
 CLOSE_BRACKET: Final = ord("]")
-_BACKSLASH: Final = ord("\\")
+BACKSLASH: Final = ord("\\")
 _SPACE: Final = ord(" ")
+_TAB, _NEWLINE, _RETURN = ord("\t"), ord("\n"), ord("\r")
 
 _EACH: Final = 0x0101010101010101  # times a byte: that byte in all eight places
 _HIGH: Final = 0x80 * _EACH - (1 << 64)  # as the int64 that it is
 _ZEROS: Final = ord("0") * _EACH
 _PAST_NINE: Final = 0x76 * _EACH  # lifts 10..127 over the high bit and leaves 0..9 under it
 _QUOTES: Final = QUOTE * _EACH
-_BACKSLASHES: Final = _BACKSLASH * _EACH
+_BACKSLASHES: Final = BACKSLASH * _EACH
+_BLANKS: Final = _SPACE * _EACH
+_TRUE, _NULL, _FALS = (int.from_bytes(word, "little") for word in (b"true", b"null", b"fals"))
 
 MAX_UNITS: Final = 2**59
 """No scanned number is greater: ten times that, and a digit, still fits into int64."""
@@ -94,8 +99,11 @@ def lowest_bit(typingctx: Any, word: Any) -> Any:
 
 @kernel
 def skip_space(p: int, end: int) -> int:
-    """The first place at or after `p` that holds no blank, tab or newline; `end` if there is none."""
-    while p < end and byte_at(p) <= _SPACE:
+    """The first place at or after `p` that holds none of JSON's blanks (space, tab, newline, return); `end` if there is none."""
+    while p < end:
+        c = byte_at(p)
+        if c > _SPACE or not (c == _SPACE or c == _NEWLINE or c == _TAB or c == _RETURN):
+            break
         p += 1
     return p
 
@@ -117,67 +125,189 @@ def pack(p: int, n: int, end: int) -> int:
 
 
 @kernel
+def _hex4(p: int, end: int) -> int:
+    """The value of four hexadecimal digits, -1 if they are none."""
+    if p + 4 > end:
+        return -1
+    value = 0
+    for i in range(4):
+        c = byte_at(p + i)
+        letter = c | 0x20
+        if 48 <= c <= 57:
+            value = value * 16 + c - 48
+        elif 97 <= letter <= 102:
+            value = value * 16 + letter - 87
+        else:
+            return -1
+    return value
+
+
+@kernel
+def _skip_escape(p: int, end: int) -> int:
+    """Past the escape whose backslash is at `p`, -1 if JSON has no such escape (half a surrogate pair is none)."""
+    if p + 1 >= end:
+        return -1
+    c = byte_at(p + 1)
+    if c == QUOTE or c == BACKSLASH or c == 47 or c == 98 or c == 102 or c == 110 or c == 114 or c == 116:  # / b f n r t
+        return p + 2
+    value = _hex4(p + 2, end) if c == 117 else -1  # u
+    if value < 0 or 0xDC00 <= value < 0xE000:
+        return -1
+    if value < 0xD800 or value >= 0xE000:
+        return p + 6
+    if p + 8 > end or byte_at(p + 6) != BACKSLASH or byte_at(p + 7) != 117:
+        return -1
+    value = _hex4(p + 8, end)
+    return p + 12 if 0xDC00 <= value < 0xE000 else -1
+
+
+@kernel
+def _skip_special(p: int, end: int) -> int:
+    """Past an escape or a character beyond ASCII in a string, -1 for a control character or what is no UTF-8."""
+    c = byte_at(p)
+    if c == BACKSLASH:
+        return _skip_escape(p, end)
+    if c < 0xC2 or c > 0xF4:
+        return -1
+    more = 1 if c < 0xE0 else 2 if c < 0xF0 else 3
+    if p + more >= end:
+        return -1
+    low = 0xA0 if c == 0xE0 else 0x90 if c == 0xF0 else 0x80  # none longer than it must be
+    high = 0x9F if c == 0xED else 0x8F if c == 0xF4 else 0xBF  # no surrogates, nothing past U+10FFFF
+    if not low <= byte_at(p + 1) <= high:
+        return -1
+    for i in range(2, more + 1):
+        if byte_at(p + i) & 0xC0 != 0x80:
+            return -1
+    return p + more + 1
+
+
+@kernel
 def skip_string(p: int, end: int) -> int:
-    """`p` is just past the opening quote; answers the place past the closing one, -1 if it never comes."""
+    """`p` is just past the opening quote; answers the place past the closing one, -1 if it never comes or no JSON string does."""
     while p + 8 <= end:
         word = word_at(p)
         quote = word ^ _QUOTES
         slash = word ^ _BACKSLASHES
-        # the high bit of each byte that is zero after the xor; the lowest such bit is exact
-        found = (((quote - _EACH) & ~quote) | ((slash - _EACH) & ~slash)) & _HIGH
+        # the high bit of each byte that is a quote, a backslash, below a blank or beyond ASCII; the lowest such bit is exact
+        found = (((quote - _EACH) & ~quote) | ((slash - _EACH) & ~slash) | ((word - _BLANKS) & ~word) | word) & _HIGH
         if found == 0:
             p += 8
             continue
         p += lowest_bit(found) >> 3
         if byte_at(p) == QUOTE:
             return p + 1
-        p += 2
+        p = _skip_special(p, end)
+        if p < 0:
+            return -1
     while p < end:
-        if byte_at(p) == QUOTE:
+        c = byte_at(p)
+        if c == QUOTE:
             return p + 1
-        p += 2 if byte_at(p) == _BACKSLASH else 1
+        p = p + 1 if _SPACE <= c < 0x80 and c != BACKSLASH else _skip_special(p, end)
+        if p < 0:
+            return -1
     return -1
 
 
 @kernel
-def skip_value(p: int, end: int) -> int:
-    """Step over any JSON value that starts at `p`, nested ones included; -1 if it does not end or nests too deep."""
-    if p >= end:
+def _skip_digits(p: int, end: int) -> int:
+    """Past one digit or more, -1 where there is none."""
+    begin = p
+    while p < end and 48 <= byte_at(p) <= 57:
+        p += 1
+    return p if p > begin else -1
+
+
+@kernel
+def _skip_scalar(p: int, end: int) -> int:
+    """Past true, false, null or a number as JSON writes it; -1 for anything else."""
+    c = byte_at(p)
+    if c == 116 or c == 110 or c == 102:  # t n f
+        word = pack(p, 4, end)
+        if word == _TRUE or word == _NULL:
+            return p + 4
+        return p + 5 if word == _FALS and p + 4 < end and byte_at(p + 4) == 101 else -1
+    if c == 45:  # -
+        p += 1
+    begin = p
+    p = _skip_digits(p, end)
+    if p < 0 or (byte_at(begin) == 48 and p > begin + 1):
         return -1
-    first = byte_at(p)
-    if first == QUOTE:
-        return skip_string(p + 1, end)
-    if first != OPEN_BRACE and first != OPEN_BRACKET:
-        begin = p
-        while p < end:
-            c = byte_at(p)
-            letter = c | 0x20
-            if not (48 <= c <= 57 or 97 <= letter <= 122 or c == 43 or c == 45 or c == 46):  # digits, letters, + - .
-                break
+    if p < end and byte_at(p) == DOT:
+        p = _skip_digits(p + 1, end)
+        if p < 0:
+            return -1
+    if p < end and byte_at(p) | 0x20 == 101:  # e
+        p += 1
+        if p < end and (byte_at(p) == 43 or byte_at(p) == 45):
             p += 1
-        return p if p > begin else -1
+        return _skip_digits(p, end)
+    return p
+
+
+@kernel
+def _skip_key(p: int, end: int) -> int:
+    """Past a member's key and colon; -1 if none stands at `p`, blanks aside."""
+    p = skip_space(p, end)
+    if p >= end or byte_at(p) != QUOTE:
+        return -1
+    p = skip_string(p + 1, end)
+    if p < 0:
+        return -1
+    p = skip_space(p, end)
+    return p + 1 if p < end and byte_at(p) == COLON else -1
+
+
+@kernel
+def skip_value(p: int, end: int) -> int:
+    """Step over any JSON value that starts at `p`, nested ones included; -1 if it is none, does not end or nests too deep."""
     stack = 0  # one bit a level: 1 object, 0 array
     depth = 0
-    while p < end:
+    while True:
+        if depth > 0:
+            p = skip_space(p, end)
+        if p >= end:
+            return -1
         c = byte_at(p)
-        p += 1
-        if c == QUOTE:
-            p = skip_string(p, end)
-            if p < 0:
-                return -1
-        elif c == OPEN_BRACE or c == OPEN_BRACKET:
+        if c == OPEN_BRACE or c == OPEN_BRACKET:
             if depth == MAX_NESTING:
                 return -1
             stack = (stack << 1) | (1 if c == OPEN_BRACE else 0)
             depth += 1
-        elif c == CLOSE_BRACE or c == CLOSE_BRACKET:
-            if (stack & 1) != (1 if c == CLOSE_BRACE else 0):
+            p = skip_space(p + 1, end)
+            if p >= end:
                 return -1
+            if byte_at(p) != (CLOSE_BRACE if c == OPEN_BRACE else CLOSE_BRACKET):
+                if c == OPEN_BRACE:
+                    p = _skip_key(p, end)
+                    if p < 0:
+                        return -1
+                continue
+        else:
+            p = skip_string(p + 1, end) if c == QUOTE else _skip_scalar(p, end)
+            if p < 0:
+                return -1
+        # behind a value, or at the end of an empty object or array: close what closes here, or go on behind a comma
+        while depth > 0:
+            p = skip_space(p, end)
+            if p >= end:
+                return -1
+            c = byte_at(p)
+            if c == COMMA:
+                p += 1
+                if stack & 1 != 0:
+                    p = _skip_key(p, end)
+                    if p < 0:
+                        return -1
+                break
+            if c != (CLOSE_BRACE if stack & 1 != 0 else CLOSE_BRACKET):
+                return -1
+            p += 1
             stack >>= 1
             depth -= 1
-            if depth == 0:
-                return p
-    return -1
+        if depth == 0:
+            return p
 
 
 @kernel
@@ -197,9 +327,11 @@ def _eight_digits(digits: int) -> int:
 
 @kernel
 def scan_integer(p: int, end: int) -> tuple[int, int]:
-    """(value, place past it) of an unsigned integer of at most 18 digits; (0, -1) for anything else."""
+    """(value, place past it) of an unsigned integer of at most 18 digits, no zero before others; (0, -1) for anything else."""
     value = 0
     count = 0
+    if p + 1 < end and byte_at(p) == 48 and 48 <= byte_at(p + 1) <= 57:
+        return 0, -1
     while p + 8 <= end:
         digits = word_at(p) ^ _ZEROS
         other = _non_digits(digits)

@@ -13,7 +13,7 @@ from procs.cli.outcome import USAGE, CliError, explained
 from procs.topology import STAGES
 
 PROGRAM: Final = "scalperctl"
-BENCHES: Final = ("ring", "wake", "pipeline", "restart")
+BENCHES: Final = ("ring", "wake", "decode", "link", "pipeline", "restart")
 SHELLS: Final = ("bash", "zsh", "fish")
 STAGE_NAMES: Final = tuple(stage.name for stage in STAGES)
 
@@ -136,8 +136,13 @@ def _topology(p: argparse.ArgumentParser) -> None:
 def _bench(p: argparse.ArgumentParser) -> None:
     p.add_argument("what", choices=BENCHES, help="what to measure")
     _json(p)
-    p.add_argument("--recording", metavar="FILE", nargs="+", help="pipeline: measure with this instead of the embedded market")
-    p.add_argument("--seconds", metavar="S", type=positive, help="pipeline: seconds of the embedded market's time (default 600)")
+    p.add_argument("--recording", metavar="FILE", nargs="+", help="pipeline, decode: measure with these recordings")
+    p.add_argument(
+        "--seconds",
+        metavar="S",
+        type=positive,
+        help="pipeline: of the embedded market's time (default 600); link: of each latency (default 10)",
+    )
     p.add_argument("--kills", metavar="N", type=whole, default=20, help="restart: SIGKILLs a stage (default 20)")
 
 
@@ -165,10 +170,97 @@ def _backtest(p: argparse.ArgumentParser) -> None:
     _json(p)
 
 
+def _venue(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--port", metavar="N", type=int, default=9000, help="port on loopback (default 9000; 0: any free one)")
+    p.add_argument("--recording", metavar="FILE", nargs="+", help="serve recorded frames instead of the embedded market")
+    p.add_argument("--symbols", metavar="A,B", help="of the embedded market (default BTCUSDT,ETHUSDT)")
+    p.add_argument("--seed", metavar="N", type=whole, default=7, help="of the embedded market and of the faults (default 7)")
+    p.add_argument("--market", choices=("spot", "usdm", "both"), help="of the embedded market (default both)")
+    p.add_argument("--speed", metavar="N", type=positive, default=1.0, help="times as fast as the market's own pace (default 1)")
+    p.add_argument("--loop", action="store_true", help="begin a recording anew when it ends")
+    p.add_argument("--time", choices=("now", "recorded"), default="now", help="what the venue's clock shows (default now)")
+    p.add_argument("--fault", metavar="KIND:KEY=VALUE", action="append", help="such as drop:p=0.01 (repeatable)")
+    p.add_argument("--faults", metavar="FILE", help="a schedule of faults, YAML")
+    p.add_argument("--seconds", metavar="S", type=positive, default=0.0, help="end after this long (default: at Ctrl-C)")
+    _json(p)
+
+
+
+
+def _record(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--config", metavar="PROFILE", help="a profile's name or a path with a slash (default paper)")
+    p.add_argument("--venue", metavar="VENUE", help="of symbols that name none, e.g. binance_spot, okx, ccxt:kucoin")
+    p.add_argument("--symbols", metavar="A,B", help="what to record, as scalper names it, e.g. BTCUSDT,ETHUSDT")
+    p.add_argument("--out", metavar="DIR", help="folder for the files (default: below the instance's state directory)")
+    p.add_argument("--endpoint", metavar="stream=URL,rest=URL", help="other addresses for the venue, e.g. those of a local venue")
+    p.add_argument("--seconds", metavar="N", type=positive, default=0.0, help="end after this long (default: at Ctrl-C)")
+    p.add_argument("--parquet", action="store_true", help="also make Parquet of each finished file, below DIR/parquet")
+    p.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", help="over the profile, e.g. record.rotate_minutes=5 (repeatable)"
+    )
+    _instance(p)
+    _json(p)
+
+
+def _data(p: argparse.ArgumentParser) -> None:
+    parts = p.add_subparsers(metavar="WHAT", dest="what", required=True, parser_class=Parser)
+
+    def part(name: str, sentence: str, example: str) -> argparse.ArgumentParser:
+        found: argparse.ArgumentParser = parts.add_parser(
+            name, help=sentence, description=sentence[0].upper() + sentence[1:] + ".", epilog=_examples((example,)),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        return found
+
+    ls = part("ls", "recordings with venue, symbol, span, frames and size", "data ls ./recordings")
+    ls.add_argument("paths", metavar="PATH", nargs="*", default=["."], help="files, or folders with files (default: here)")
+    _json(ls)
+    check = part("check", "prove recordings right: sequences, checksums, books, clocks", "data check day1.gz day2.gz --json")
+    check.add_argument("paths", metavar="PATH", nargs="+", help="files or folders; files of one symbol are joined")
+    _json(check)
+    cat = part("cat", "decoded records, one a line", "data cat day1.gz --kind trade --limit 20")
+    cat.add_argument("path", metavar="FILE", help="a recording or a journal; it may still be written to")
+    cat.add_argument("--symbol", metavar="S", default="", help="of this symbol alone")
+    cat.add_argument("--kind", metavar="K,K", default="", help="depth, trade, bbo, snapshot, stale, mark, level")
+    cat.add_argument("--from", dest="from_time", metavar="T", default="", help="ISO 8601 (UTC), or Unix seconds or ns")
+    cat.add_argument("--to", dest="to_time", metavar="T", default="", help="the same")
+    cat.add_argument("--limit", metavar="N", type=whole, default=0, help="end after so many records")
+    _json(cat)
+    convert = part("convert", "from one form into another", "data convert day1.gz day2.gz --to parquet --out ./parquet")
+    convert.add_argument("paths", metavar="IN", nargs="+", help="recordings, journals, npz, or CSV files")
+    convert.add_argument("--to", required=True, choices=("parquet", "npz", "csv", "recording"), help="what to make of it")
+    convert.add_argument("--out", metavar="PATH", required=True, help="a file (npz, recording) or a folder (parquet, csv)")
+    convert.add_argument("--force", action="store_true", help="write over what is there")
+    convert.add_argument("--symbol", metavar="S", default="", help="of this symbol alone; an npz does not say its own")
+    convert.add_argument("--market", choices=("binance_spot", "binance_usdm"), default="", help="whose frames a recording gets")
+    convert.add_argument("--tick", metavar="SIZE", default="", help="price step, where the numbers do not tell it")
+    convert.add_argument("--lot", metavar="SIZE", default="", help="quantity step, the same")
+    convert.add_argument("--base-latency-ns", metavar="N", type=whole, default=0, help="npz: added where clocks are put right")
+    convert.add_argument("--after", metavar="FILE", nargs="+", default=[], help="parquet: files whose books IN goes on with")
+    _json(convert)
+
+
 def _clean(p: argparse.ArgumentParser) -> None:
     which = p.add_mutually_exclusive_group()
     which.add_argument("--instance", metavar="NAME", help="only what this one left")
     which.add_argument("--all", action="store_true", help="what any instance left (the default)")
+    _json(p)
+
+
+def _prices(p: argparse.ArgumentParser) -> None:
+    p.add_argument("symbols", metavar="SYMBOL", nargs="+", help="as the venue or ccxt writes it: BTCUSDT, BTC/USDT")
+    p.add_argument("--timeframe", metavar="SIZE", help="candles of this size (1s, 1m, 5m, 1h ...) instead of last prices")
+    p.add_argument("--limit", metavar="N", type=whole, default=20, help="candles, at most 1000 (default 20)")
+    p.add_argument("--venue", metavar="NAME", default="binance_spot", help="binance_spot (default), okx, ... or ccxt:<id>")
+    p.add_argument(
+        "--endpoint",
+        metavar="WHERE",
+        action="append",
+        help="rest=http://host:port (another address of the venue) or ccxt:<id> (another venue); several are asked in this order",
+    )
+    p.add_argument("--recording", metavar="FILE", nargs="+", help="trades to build from when no endpoint answers")
+    p.add_argument("--timeout", metavar="S", type=positive, default=10.0, help="give a request up after this long (default 10)")
+    _instance(p)
     _json(p)
 
 
@@ -212,6 +304,12 @@ COMMANDS: Final[dict[str, Command]] = {
     "trace": Command(
         "tracing:trace", "the whole way of one order, from frame to fill", ("trace 42", "trace 42 --journal ./journal"), _trace
     ),
+    "lines": Command(
+        "lines:lines",
+        "the venue's connections: messages, gaps, resyncs, clock",
+        ("lines", "lines --instance live-paper --json"),
+        _latency,
+    ),
     "topology": Command(
         "drawing:topology",
         "the table of rings and stages, or a drawing of it",
@@ -222,7 +320,10 @@ COMMANDS: Final[dict[str, Command]] = {
         "doctor:doctor", "what this machine gives and lacks, with the remedies", ("doctor", "doctor --json"), _json
     ),
     "bench": Command(
-        "benches:bench", "measure this machine", ("bench ring --json", "bench pipeline", "bench restart --kills 50"), _bench
+        "benches:bench",
+        "measure this machine",
+        ("bench ring --json", "bench decode", "bench pipeline", "bench restart --kills 50"),
+        _bench,
     ),
     "halt": Command(
         "halt:halt",
@@ -247,6 +348,42 @@ COMMANDS: Final[dict[str, Command]] = {
         "the same decisions in one process, then the report",
         ("backtest --recording day1.gz day2.gz", "backtest --set generator.duration_s=600 --json"),
         _backtest,
+    ),
+    "venue": Command(
+        "venue:venue",
+        "a local server that speaks Binance's protocol, to test against",
+        (
+            "venue",
+            "venue --symbols BTCUSDT,ETHUSDT,SOLUSDT --seed 3 --market usdm --port 0",
+            "venue --recording spot_btcusdt_20240808.gz --speed 10 --loop --fault disconnect:every=30s",
+        ),
+        _venue,
+    ),
+    "record": Command(
+        "record:record",
+        "record a real venue's market data, frame by frame",
+        (
+            "record --venue binance_spot --symbols BTCUSDT,ETHUSDT --out ./recordings",
+            "record --venue binance_usdm --symbols BTCUSDT --seconds 60 --parquet",
+        ),
+        _record,
+    ),
+    "data": Command(
+        "data_tools:tools",
+        "recordings: list, check, read and convert them",
+        ("data ls", "data check ./recordings", "data cat day1.gz --limit 20", "data convert day1.gz --to npz --out day1.npz"),
+        _data,
+    ),
+    "prices": Command(
+        "prices:prices",
+        "last prices and candles from a venue's REST interface, with their source and age",
+        (
+            "prices BTCUSDT ETHUSDT",
+            "prices BTCUSDT --timeframe 1m --limit 20 --json",
+            "prices BTCUSDT --endpoint rest=http://127.0.0.1:8080 --endpoint ccxt:kraken",
+            "prices BTCUSDT --timeframe 5s --recording spot_btcusdt_20240808.gz",
+        ),
+        _prices,
     ),
     "clean": Command(
         "stopping:clean", "remove shared memory that dead pipelines left", ("clean", "clean --instance paper"), _clean
@@ -294,11 +431,17 @@ def parser(only: str | None = None) -> Parser:
 
 
 def option_names(name: str) -> list[str]:
-    """The options and choices of one command, for completion scripts."""
+    """The options and choices of one command, those of its parts among them, for completion scripts."""
     probe = Parser(prog=PROGRAM)
     COMMANDS[name].options(probe)
+    return list(dict.fromkeys(_words_of(probe)))
+
+
+def _words_of(probe: argparse.ArgumentParser) -> list[str]:
     words: list[str] = []
     for action in probe._actions:  # argparse has no public list
+        if isinstance(action.choices, dict):
+            words += [word for part in action.choices.values() for word in _words_of(part)]
         words += [option for option in action.option_strings if option.startswith("--")]
         if not action.option_strings and action.choices:
             words += [str(choice) for choice in action.choices]

@@ -19,15 +19,15 @@ from procs import board, pipeline, topology
 from procs.board import Words
 from procs.config import Profile
 from procs.pipeline import Memory, Placement
+from procs.receiver.arena import arena_bytes
 from procs.topology import Stage
 from ringbuf.plain_writer import PlainWriter, ring_bell
 from shm import cleanup
 from trading.records import CONTROL_RECORD, Kind
 
 
-def place_stages(cores: Any, usable: Sequence[int]) -> dict[str, int]:
-    """Core of each stage: as the profile lists them, in turn; with `auto` only where every process can have its own."""
-    names = [stage.name for stage in topology.STAGES]
+def place_stages(cores: Any, usable: Sequence[int], names: Sequence[str]) -> dict[str, int]:
+    """Core of each of these stages: as the profile lists them, in turn; with `auto` only where every process can have its own."""
     if cores == "none":
         return {}
     if cores == "auto":
@@ -51,7 +51,11 @@ class Instance:
     _cores: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._cores = place_stages(self.profile.pipeline.cores, sorted(os.sched_getaffinity(0)))
+        self._cores = place_stages(
+            self.profile.pipeline.cores,
+            sorted(os.sched_getaffinity(0)),
+            [stage.name for stage in topology.STAGES if stage.name in self._names],
+        )
 
     @property
     def stages(self) -> Sequence[Stage]:
@@ -75,8 +79,9 @@ class Instance:
             self.profile.instance,
             Placement(wish.numa, wish.huge_pages, wish.lock_memory, self._cores),
             journal=wish.journal,
+            raw=self.profile.source.kind == "live" and (self.profile.record.raw or self.profile.world == "record"),
             stages=self._names,
-            arena_bytes=self.profile.live.arena_mb << 20 if self.profile.source.kind == "live" else 0,
+            arena_bytes=arena_bytes(self.profile),
         )
 
     def destroy(self) -> None:

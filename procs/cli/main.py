@@ -18,12 +18,20 @@ ERRORS: Final[tuple[tuple[str, str, int], ...]] = (
     ("procs.strict_yaml", "ConfigError", USAGE),
     ("procs.plan", "PlanError", USAGE),
     ("sim.spool", "RecordingError", USAGE),
+    ("sim.venue.source", "SourceError", USAGE),
+    ("sim.venue.faults", "FaultError", USAGE),
+    ("sim.venue.server", "VenueError", FAILED),
     ("trading.instruments", "InstrumentError", USAGE),
+    ("procs.recordings.output", "RecordingsError", USAGE),
     ("procs.control", "NotRunningError", NOT_RUNNING),
     ("procs.control", "ControlError", FAILED),
     ("procs.rundir", "InstanceBusyError", ALREADY_RUNNING),
     ("procs.rundir", "RunDirError", FAILED),
     ("procs.killswitch", "KillSwitchError", FAILED),
+    ("procs.prices.answer", "UnknownSymbol", USAGE),
+    ("procs.prices.answer", "UnknownTimeframe", USAGE),
+    ("procs.prices.answer", "PriceError", FAILED),
+    ("trading.venues.protocol", "VenueError", USAGE),
     ("shm.errors", "SegmentExists", ALREADY_RUNNING),
     ("shm.errors", "SegmentMissing", NOT_RUNNING),
     ("shm.errors", "SegmentError", FAILED),
@@ -31,6 +39,7 @@ ERRORS: Final[tuple[tuple[str, str, int], ...]] = (
     ("procs.journal_format", "JournalError", FAILED),
     ("procs.order_trace", "TraceError", FAILED),
     ("procs.backtest", "BacktestStalled", FAILED),
+    ("procs.bench.pair", "BenchError", FAILED),
 )
 """Operating errors: (module, class, exit code), first match counts. Modules that nobody imported raised nothing."""
 

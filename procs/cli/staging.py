@@ -80,16 +80,14 @@ def rules_apart(profile: Profile) -> Profile:
 
 def _rules() -> int:
     """The child that asks venues."""
-    from procs.receiver.rest import VenueUnreachable
-    from procs.receiver.rules import fetch_rules
+    from procs.receiver.rules import RulesError, fetch_rules
     from trading.venues.protocol import VenueError
 
     try:
         resolved = fetch_rules(profile_from_json(sys.stdin.buffer.read()))
-    except (VenueError, VenueUnreachable) as error:
-        code = USAGE if isinstance(error, VenueError) else FAILED
-        print(json.dumps({"problem": str(error), "code": code}), flush=True)
-        return code
+    except (RulesError, VenueError) as error:
+        print(json.dumps({"problem": str(error), "code": FAILED}), flush=True)
+        return FAILED
     print(json.dumps({"profile": profile_json(resolved).decode()}), flush=True)
     return 0
 
@@ -98,7 +96,8 @@ def main() -> int:
     """The child."""
     if sys.argv[1:] == ["--rules"]:
         return _rules()
-    from sim.recording import RecordingError, stage
+    from sim.spool import RecordingError
+    from sim.venue_staging import stage_any
 
     shown = -1
 
@@ -109,7 +108,7 @@ def main() -> int:
             print(json.dumps({"done": done, "total": total}), flush=True)
 
     try:
-        staged = stage([Path(name) for name in sys.argv[2:]], Path(sys.argv[1]), progress=progress)
+        staged = stage_any([Path(name) for name in sys.argv[2:]], Path(sys.argv[1]), progress=progress)
     except RecordingError as error:
         print(json.dumps({"problem": str(error)}), flush=True)
         return USAGE

@@ -1,8 +1,8 @@
 """What the receiver must know of a venue, without any I/O: a venue is one class that answers these questions.
 
-A venue module turns symbols and wanted streams into connection plans (address, first messages), says what a frame is, how to ask for a
-snapshot, and what its limits are. Sockets, clocks and retries are the receiver's (procs.receiver). Adding a venue is one file here
-and one test; docs/add-a-venue.md walks through it.
+A venue module turns symbols and wanted streams into connection plans (address, first messages), says what a frame is, how to ask
+for a snapshot, and what its limits are. Sockets, clocks and retries are the receiver's (procs.receiver). Adding a venue is one
+file here and one test; docs/add-a-venue.md walks through it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,10 @@ class RestRequest:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionPlan:
-    """One connection: `path` is appended to the stream base address; `messages` are sent after it stands, in order."""
+    """One connection: `path` is appended to the stream base address; `messages` are sent after it stands, in order.
+
+    A message that carries a request id carries its place, from 1: that is the `request_id` of what the venue answers.
+    """
 
     path: str
     messages: tuple[bytes, ...]
@@ -168,6 +171,9 @@ class Venue(ABC):
     market: Market
     native: bool = False
     """True: the feed's compiled scanner reads market frames itself; the decoder sees only what `is_market_frame` denies."""
+    arbitrates: bool = True
+    """Whether a symbol's book messages carry the same ids on every connection. False: two lines cannot be told apart or joined;
+    take one at a time, and let a new connection's snapshot end the old one's share."""
 
     def __init__(self, symbols: Sequence[VenueSymbol], streams: Streams) -> None:
         self.symbols: Final = tuple(symbols)
@@ -196,6 +202,10 @@ class Venue(ABC):
     def decoder(self) -> Decoder:
         """A decoder for a new connection."""
 
+    def decoder_for(self, plan: ConnectionPlan) -> Decoder:
+        """A decoder for a new connection of this plan, for venues whose frames mean what their connection says."""
+        return self.decoder()
+
     @abstractmethod
     def resubscribe(self, symbol: int) -> Sequence[bytes]:
         """Messages that make the venue send the symbol's book anew within the stream; () where a snapshot comes by REST."""
@@ -207,6 +217,10 @@ class Venue(ABC):
     @abstractmethod
     def instruments_request(self) -> RestRequest:
         """How to fetch the instruments' rules."""
+
+    def instruments_requests(self) -> Sequence[RestRequest]:
+        """All requests that together list the run's instruments, for venues that list them by kind."""
+        return (self.instruments_request(),)
 
     @abstractmethod
     def parse_instruments(self, raw: bytes) -> Mapping[str, InstrumentRules]:
@@ -229,5 +243,6 @@ class Venue(ABC):
         return False
 
     def symbol_of(self, raw: bytes) -> int:
-        """native venues: index of the symbol that a market frame is about, -1 if it is none of ours. Cheap: it runs on every frame."""
+        """native venues: index of the symbol that a market frame is about, -1 if it is none of ours. Cheap: it runs on every
+        frame."""
         return -1

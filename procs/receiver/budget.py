@@ -1,0 +1,143 @@
+"""Budgets that keep us from being banned: how much may go out within a window of time, and how long until more may.
+
+Time is an argument (monotonic ns), so that every rule is a line in a test. The only file is the connect times': a receiver that
+is killed and restarted in a loop must not connect more often than one that lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+SECOND: Final = 1_000_000_000
+MINUTE: Final = 60 * SECOND
+MAX_KEPT: Final = 10_000
+
+
+class SlidingWindow:
+    """At most `limit` units within any `window_ns`. Units are counted when they are taken, whatever came of them."""
+
+    def __init__(self, limit: int, window_ns: int) -> None:
+        if limit < 1 or window_ns < 1:
+            raise ValueError(f"a budget of {limit} within {window_ns} ns: both must be at least 1")
+        self.limit: Final = limit
+        self.window_ns: Final = window_ns
+        self._taken: deque[tuple[int, int]] = deque()
+        self._sum = 0
+
+    def used(self, now_ns: int) -> int:
+        """Units within the window that ends now."""
+        while self._taken and self._taken[0][0] <= now_ns - self.window_ns:
+            self._sum -= self._taken.popleft()[1]
+        return self._sum
+
+    def wait_ns(self, now_ns: int, units: int = 1) -> int:
+        """How long until `units` may be taken; 0: now. More than the whole limit is let through when the window is empty."""
+        left = self.used(now_ns) + min(units, self.limit) - self.limit
+        if left <= 0:
+            return 0
+        for at, count in self._taken:
+            left -= count
+            if left <= 0:
+                return at + self.window_ns - now_ns
+        return self.window_ns
+
+    def take(self, now_ns: int, units: int = 1) -> None:
+        """Count `units`; the caller has asked `wait_ns`."""
+        self.used(now_ns)
+        self._taken.append((now_ns, units))
+        self._sum += units
+
+    def times(self) -> list[int]:
+        """When units were taken, oldest first."""
+        return [at for at, _ in self._taken]
+
+
+class WeightBudget:
+    """REST weight a minute: our share of the venue's limit, and never over the whole with what the venue says was used.
+
+    `limit` is the venue's, for everybody at our address; `share` (0..1] what we may use of it.
+    """
+
+    def __init__(self, limit: int, share: float) -> None:
+        self.limit: Final = limit
+        self.own: Final = SlidingWindow(max(1, int(limit * share)), MINUTE)
+        self._seen_at, self._seen = -MINUTE, 0
+        self._since_seen = 0
+        self.highest = 0
+
+    def wait_ns(self, now_ns: int, weight: int) -> int:
+        """How long until a request of this weight may go out."""
+        wait = self.own.wait_ns(now_ns, weight)
+        age = now_ns - self._seen_at
+        if age < MINUTE and self._seen + self._since_seen + min(weight, self.limit) > self.limit:
+            wait = max(wait, MINUTE - age)  # the venue's minute has begun at most then
+        return wait
+
+    def take(self, now_ns: int, weight: int) -> None:
+        """Count a request that goes out now."""
+        self.own.take(now_ns, weight)
+        self._since_seen += weight
+        self.highest = max(self.highest, self.own.used(now_ns))
+
+    def observe(self, now_ns: int, used: int) -> None:
+        """The venue says that `used` weight went out within its minute."""
+        self._seen_at, self._seen, self._since_seen = now_ns, max(used, 0), 0
+
+    def used(self, now_ns: int) -> int:
+        """Our own weight within the last minute."""
+        return self.own.used(now_ns)
+
+
+class ConnectBudget:
+    """Connects within a window, for all lines of one venue, over restarts.
+
+    Attempts count, not successes: a venue counts them too. `file`: where the times are kept (Unix s), None: nowhere; `wall_ns`
+    is asked only when reading and writing it. A file that cannot be read or written costs the memory of it, nothing else.
+    """
+
+    def __init__(self, limit: int, window_ns: int, *, file: Path | None = None, wall_ns: Callable[[], int] | None = None,
+                 now_ns: int = 0) -> None:  # fmt: skip
+        self._window: Final = SlidingWindow(limit, window_ns)
+        self._file: Final = file
+        self._wall: Final = wall_ns
+        if file is not None and wall_ns is not None:
+            here = wall_ns()
+            for at in _kept(file):
+                age = max(0, here - at)  # a clock that was set back: as if just now
+                if age < window_ns:
+                    self._window.take(now_ns - age)
+
+    def wait_ns(self, now_ns: int) -> int:
+        """How long until another connect is allowed."""
+        return self._window.wait_ns(now_ns)
+
+    def take(self, now_ns: int) -> None:
+        """Count an attempt that begins now, in the file first."""
+        self._window.take(now_ns)
+        if self._file is None or self._wall is None:
+            return
+        shift = self._wall() - now_ns
+        text = json.dumps([at + shift for at in self._window.times()][-MAX_KEPT:])
+        with contextlib.suppress(OSError):
+            fresh = self._file.with_name(f".{self._file.name}.{os.getpid()}")
+            fresh.write_text(text, encoding="ascii")
+            fresh.replace(self._file)
+
+    def used(self, now_ns: int) -> int:
+        """Attempts within the window."""
+        return self._window.used(now_ns)
+
+
+def _kept(file: Path) -> list[int]:
+    """The times in a file, oldest first; none where it is missing or damaged."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return []
+    return sorted(at for at in found if isinstance(at, int))[-MAX_KEPT:] if isinstance(found, list) else []

@@ -1,0 +1,163 @@
+"""Whether a recording is right: sequences, checksums, crossed books, the venue's own best bid/offer, trade ids, clocks.
+
+What this module is not: it repairs nothing and prints nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from procs.recordings.files import WIRE, Found, title
+from procs.recordings.folding import Folded
+from procs.recordings.output import RecordingsError
+from sim.recording import stage
+from sim.spool import StagedRecording
+
+MOST_SAMPLES: Final = 4_000_000
+"""Clock offsets kept for the median; of longer recordings every k-th."""
+
+WIRE_STAGING: Final = "sim.venue_staging"
+"""Where captures of venues with Python decoders become spools of plain frames."""
+
+NATIVE: Final = ("binance_spot", "binance_usdm", "?")
+"""Venues whose frames the compiled scanner reads; what cannot be told is tried as such."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What a chain of files holds. Times in ns; `wrong` names what is not as it must be, a clause each."""
+
+    title: str
+    files: list[str]
+    venue: str
+    symbols: list[str]
+    frames: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+    gaps: int = 0
+    duplicates: int = 0
+    crossed: int = 0
+    malformed: int = 0
+    unknown: int = 0
+    resyncs: int = 0
+    snapshots: int = 0
+    depth_messages: int = 0
+    trades: int = 0
+    bbos: int = 0
+    trade_gaps: int = 0
+    oracle_checked: int = 0
+    oracle_equal: int = 0
+    checksums_checked: int = 0
+    checksums_equal: int = 0
+    books_valid: int = 0
+    clock_offset_min_ns: int | None = None
+    clock_offset_median_ns: int | None = None
+    events: int = 0
+    lost: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def wrong(self) -> list[str]:
+        """Empty for a sound recording."""
+        found = [
+            f"{value:,} {what}"
+            for value, what in (
+                (self.gaps, "sequence gaps"),
+                (self.crossed, "crossed books"),
+                (self.malformed, "malformed frames"),
+                (self.unknown, "unknown frames"),
+                (self.trade_gaps, "gaps in trade ids"),
+                (self.oracle_checked - self.oracle_equal, "times book and best bid/offer differed"),
+                (self.checksums_checked - self.checksums_equal, "checksums wrong"),
+                (self.lost, "places where frames were declared lost"),
+            )
+            if value
+        ]
+        if self.depth_messages and not self.resyncs:
+            found.append("the book never became valid (no snapshot fits the depth messages)")
+        return found + self.notes
+
+
+def staged(chain: Sequence[Found], out: Path, progress: Progress | None = None) -> tuple[StagedRecording, int]:
+    """The chain as a spool at `out`, and the frames in it that its venue's decoder did not know.
+
+    Raises sim.spool.RecordingError, RecordingsError.
+    """
+    paths = [found.path for found in chain]
+    if chain[0].form != WIRE and chain[0].venue in NATIVE:
+        return stage(paths, out, allow_truncated=True, progress=progress), 0
+    try:
+        stage_wire = importlib.import_module(WIRE_STAGING).stage_wire
+    except ModuleNotFoundError:
+        raise RecordingsError(
+            f"{paths[0]}: this version has no decoders for captures of {chain[0].venue}; check Binance recordings only"
+        ) from None
+    found: Any = stage_wire(paths, out, allow_truncated=True, progress=progress)
+    return found, int(getattr(found, "unknown", 0))
+
+
+def check(chain: Sequence[Found], progress: Progress | None = None) -> Verdict:
+    """Fold the chain and judge it."""
+    with tempfile.TemporaryDirectory(prefix="scalper-check-") as folder:
+        path = Path(folder) / "spool"
+        recording, unknown = staged(chain, path, progress)
+        folded = Folded(path, recording)
+        offsets = _Offsets(recording.n_frames)
+        for chunk in folded.chunks():
+            offsets.add(chunk.market["ts_recv_ns"], chunk.market["ts_exchange_ns"])
+    verdict = Verdict(
+        title=title(chain),
+        files=[str(found.path) for found in chain],
+        venue=chain[0].venue,
+        symbols=[symbol.name for symbol in recording.symbols],
+        frames=recording.n_frames,
+        first_ns=recording.first_recv_ns,
+        last_ns=recording.last_recv_ns,
+        events=recording.events,
+        lost=recording.lost,
+        notes=list(recording.notes),
+        unknown=int(folded.glob[0]["unknown"]) + unknown,
+        malformed=int(folded.glob[0]["malformed"]),
+        books_valid=int((folded.state["phase"] == 2).sum()),
+    )
+    for name in (
+        "gaps", "duplicates", "crossed", "resyncs", "snapshots", "depth_messages", "trades", "bbos", "trade_gaps",
+        "oracle_checked", "oracle_equal",
+    ):  # fmt: skip
+        setattr(verdict, name, folded.count(name))
+    verdict.duplicates += folded.count("late")
+    verdict.checksums_checked = folded.count("checksum_checked")
+    verdict.checksums_equal = verdict.checksums_checked - folded.count("checksum_failed")
+    verdict.clock_offset_min_ns, verdict.clock_offset_median_ns = offsets.figures()
+    return verdict
+
+
+class _Offsets:
+    """Receive time less exchange time of the messages that carry one."""
+
+    def __init__(self, frames: int) -> None:
+        self._step = max(1, -(-frames // MOST_SAMPLES))
+        self._kept: list[Any] = []
+        self._least: int | None = None
+
+    def add(self, recv: Any, exchange: Any) -> None:
+        """Take a chunk's stamps."""
+        said = exchange != 0
+        found = recv[said] - exchange[said]
+        if found.size:
+            least = int(found.min())
+            self._least = least if self._least is None else min(self._least, least)
+            self._kept.append(found[:: self._step].copy())
+
+    def figures(self) -> tuple[int | None, int | None]:
+        """(least, median)."""
+        return self._least, int(np.median(np.concatenate(self._kept))) if self._kept else None

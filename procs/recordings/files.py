@@ -1,0 +1,195 @@
+"""Which recordings there are, and which files belong together: files of one symbol of one market are one chain.
+
+A file is looked into no further than needed: its first lines say venue, symbol and form; where `procs.frame_log` wrote it, the
+members' headers say frames and span without inflating anything.
+
+What this module is not: it judges no content (`checking`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from procs.frame_log_format import CONNECTION, members
+from procs.journal_format import SUFFIX as JOURNAL
+from procs.recordings.output import RecordingsError
+
+PAUSE_NS: Final = 60 * 10**9
+"""A file that begins later than this after the one before is a recording of its own."""
+LOOKED_AT: Final = 1 << 20
+"""Bytes of text that are looked at to name a file."""
+OURS, WIRE = "recording", "wire"
+_OURS: Final = re.compile(rb"^\d{19} \S", re.M)
+_WIRE: Final = re.compile(rb"^(wss?://|https?://|\d{10}\.\d+: )", re.M)
+_NAME: Final = re.compile(rb'"(?:s|symbol)":\s*"([A-Z0-9]{2,24})"')
+_WIRE_NAME: Final = re.compile(r"^([A-Z]+(?:_FUTURES)?)\.(?:(?:ws|http)\.)?\d+")
+_PART: Final = re.compile(r"^(.*?)(?:_\d{8}(?:T\d{6}Z)?(?:_\d{3})?)?\.gz$")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One file. `frames` and the span are 0 where only reading it all would tell. form: recording, wire or journal."""
+
+    path: Path
+    form: str
+    venue: str
+    symbol: str
+    size: int
+    frames: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+
+    @property
+    def chain(self) -> tuple[str, str, str]:
+        """Files with the same are one recording."""
+        return (self.venue, self.symbol, "" if self.form == OURS else str(self.path.parent))
+
+
+def expand(places: Iterable[str | Path]) -> list[Path]:
+    """Files named, and those below folders named, in order. Raises RecordingsError."""
+    found: list[Path] = []
+    for place in map(Path, places):
+        if place.is_dir():
+            found += sorted(
+                path for path in place.rglob("*")
+                if path.is_file() and not path.name.startswith(".") and path.suffix in (".gz", ".txt", ".log", JOURNAL)
+            )  # fmt: skip
+        elif place.exists():
+            found.append(place)
+        else:
+            raise RecordingsError(f"{place}: there is no such file or folder; check the path")
+    return list(dict.fromkeys(found))
+
+
+def head_of(path: Path) -> bytes:
+    """The first bytes of the text, inflated. What cannot be inflated ends it."""
+    with path.open("rb") as file:
+        raw = file.read(LOOKED_AT // 4)
+    if not raw.startswith(b"\x1f\x8b"):
+        return raw
+    text, rest = b"", raw
+    while rest.startswith(b"\x1f\x8b") and len(text) < LOOKED_AT:
+        inflate = zlib.decompressobj(31)
+        try:
+            text += inflate.decompress(rest, LOOKED_AT)
+        except zlib.error:
+            break
+        rest = inflate.unused_data
+    return text
+
+
+def look(path: Path) -> Found | None:
+    """What a file is, None for none of ours. Raises OSError."""
+    size = path.stat().st_size
+    if path.suffix == JOURNAL:
+        return _journal(path, size)
+    text = head_of(path)
+    if _OURS.match(text):
+        return _recording(path, size, text)
+    if _WIRE.match(text):
+        named = _WIRE_NAME.match(path.name)
+        return Found(path, WIRE, named[1].lower() if named else "?", "*", size)
+    return None
+
+
+def _journal(path: Path, size: int) -> Found | None:
+    from procs.journal import JournalError, JournalReader
+
+    try:
+        reader = JournalReader(path)
+        recs = reader.records()
+    except JournalError:
+        return None
+    span = (int(recs[0]["ts_ns"]), int(recs[-1]["ts_ns"])) if len(recs) else (0, 0)
+    return Found(path, "journal", reader.header.ring, "*", size, len(recs), *span)
+
+
+def _recording(path: Path, size: int, text: bytes) -> Found:
+    named = _NAME.search(text)
+    symbol = named[1].decode() if named else path.parent.name
+    venue = _venue(path, text)
+    with path.open("rb") as file:
+        found = list(members(file.fileno()))
+    if found and path.parent.name == CONNECTION:
+        symbol, venue = CONNECTION, "-"
+    if found:
+        count = sum(m.lines for m in found)
+        return Found(path, OURS, venue, symbol, size, count, found[0].first_ns, found[-1].last_ns)
+    return Found(path, OURS, venue, symbol, size)
+
+
+def _venue(path: Path, text: bytes) -> str:
+    """By the frames where they tell, else by the folder that the recorder put it in."""
+    if b'"pu":' in text or b'"e":"bookTicker"' in text:
+        return "binance_usdm"
+    if b'"e":"depthUpdate"' in text or b'"lastUpdateId"' in text or b"@bookTicker" in text:
+        return "binance_spot"
+    market = path.parent.parent.name
+    return market if re.fullmatch(r"[a-z][a-z0-9_-]*", market) and path.name.startswith(path.parent.name) else "?"
+
+
+def measured(found: Found) -> Found:
+    """The same with frames and span, read from the whole file if need be."""
+    if found.frames or found.form != OURS:
+        return found
+    import gzip
+
+    count, first, last = 0, 0, 0
+    opened = gzip.open if head_is_gzip(found.path) else open
+    try:
+        with opened(found.path, "rb") as lines:
+            for line in lines:
+                stamp, _, rest = line.partition(b" ")
+                if not rest.startswith(b'{"scalper":') and stamp.isdigit():
+                    count += 1
+                    last = int(stamp)
+                    first = first or last
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        pass  # cut short: what was whole counts, `check` says so
+    return Found(found.path, found.form, found.venue, found.symbol, found.size, count, first, last)
+
+
+def head_is_gzip(path: Path) -> bool:
+    """Whether the file's first bytes are gzip's."""
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def chains(paths: Sequence[Path]) -> list[list[Found]]:
+    """The recordings among `paths`: files of one symbol that follow one another, and a venue's wire captures. RecordingsError."""
+    together: dict[tuple[str, str, str], list[Found]] = {}
+    for path in paths:
+        found = look(path)
+        if found is None:
+            raise RecordingsError(
+                f"{path}: is no recording (lines `<recv_ns> {{json}}`), wire capture or journal; name recordings only"
+            )
+        if found.symbol == CONNECTION or found.form == "journal":
+            continue
+        together.setdefault(found.chain, []).append(measured(found))
+    apart: list[list[Found]] = []
+    for chain in together.values():
+        chain.sort(key=lambda found: (found.first_ns, found.path.name))
+        apart.append(chain[:1])
+        for before, found in zip(chain, chain[1:], strict=False):
+            if found.form == OURS and found.first_ns - before.last_ns > PAUSE_NS:
+                apart.append([])
+            apart[-1].append(found)
+    return apart
+
+
+def title(chain: Sequence[Found]) -> str:
+    """The files' names, joined where they have one stem."""
+    names = [found.path.name for found in chain]
+    if len(names) == 1:
+        return names[0]
+    stems = [match[1] for name in names if (match := _PART.match(name))]
+    if len(set(stems)) == 1 and len(stems) == len(names):
+        return f"{stems[0]} ({len(names)} files)"
+    return os.fspath(names[0]) + f" (+{len(names) - 1})"

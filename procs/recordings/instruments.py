@@ -1,0 +1,42 @@
+"""What a tick and a lot were when journals were written: `instruments.json` beside them, since a slot holds integers alone.
+
+What this module is not: no profile and no venue's rules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Final
+
+from trading.instruments import Instrument, Market
+
+FILE: Final = "instruments.json"
+
+
+def note(folder: Path, instruments: Sequence[Instrument]) -> None:
+    """Write the file, unless it is there. A disk that is full keeps it out: the journals matter more."""
+    path = folder / FILE
+    if path.exists():
+        return
+    said = [{f.name: getattr(it, f.name) for f in fields(it)} | {"market": it.market.name.lower()} for it in instruments]
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    with contextlib.suppress(OSError):
+        try:
+            partial.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def noted(folder: Path) -> list[Instrument]:
+    """What `note` wrote; empty if there is nothing to read."""
+    try:
+        said = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return [Instrument(**(entry | {"market": Market[entry["market"].upper()]})) for entry in said]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []

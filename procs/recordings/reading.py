@@ -1,0 +1,226 @@
+"""Records as lines for people, or as JSON objects: what a recording says through the fold, or what a journal holds.
+
+Recordings and journals may still be written to: what is whole is shown.
+
+What this module is not: it opens no terminal and judges nothing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from procs.journal import JournalReader
+from procs.journal_format import SUFFIX as JOURNAL
+from procs.recordings import files, instruments
+from procs.recordings.checking import staged
+from procs.recordings.folding import Folded
+from procs.recordings.output import RecordingsError
+from sim.spool import decimal_text
+from trading.instruments import Instrument, instrument_table
+from trading.records import LEVELS, Flag, Kind
+
+KINDS: Final = ("depth", "trade", "bbo", "snapshot", "stale", "mark", "level")
+"""What can be asked for; `level` is one line a level that changed, and shown only when asked for."""
+CHUNK: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What to show. Times in Unix ns, 0 for no bound; `limit` 0 for all."""
+
+    symbol: str = ""
+    kinds: tuple[str, ...] = ()
+    from_ns: int = 0
+    to_ns: int = 0
+    limit: int = 0
+
+
+def time_ns(text: str) -> int:
+    """A time given by a person: Unix seconds or ns, or ISO 8601 (UTC unless it says otherwise). Raises RecordingsError."""
+    digits = text.replace(".", "", 1)
+    if digits.isdigit():
+        return int(text) if digits == text and len(text) >= 16 else int(float(text) * 1e9)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise RecordingsError(f"{text!r} is no time: write e.g. 2024-08-08T23:54:13, or Unix seconds or ns") from None
+    return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1e6) * 1000
+
+
+def time_text(ns: int) -> str:
+    """ISO 8601 with nanoseconds, UTC."""
+    return f"{datetime.fromtimestamp(ns // 10**9, UTC):%Y-%m-%dT%H:%M:%S}.{ns % 10**9:09d}Z"
+
+
+class Names:
+    """Integers of a record as decimals."""
+
+    def __init__(self, known: Sequence[Instrument]) -> None:
+        self.known = known
+        self._table = instrument_table(known) if known else None
+
+    def symbol(self, index: int) -> str:
+        """The symbol's name, its number where nobody knows it."""
+        return self.known[index].name if 0 <= index < len(self.known) else str(index)
+
+    def price(self, index: int, ticks: int) -> str:
+        """A price, or a number of ticks."""
+        if self._table is None or not 0 <= index < len(self.known):
+            return f"{ticks} ticks"
+        row = self._table[index]
+        return decimal_text(ticks * int(row["tick_units"]), int(row["price_decimals"]))
+
+    def qty(self, index: int, lots: int) -> str:
+        """A quantity, or a number of lots."""
+        if self._table is None or not 0 <= index < len(self.known):
+            return f"{lots} lots"
+        text = decimal_text(lots, int(self._table[index]["qty_decimals"]))
+        return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def market_fields(record: Any, names: Names) -> dict[str, Any]:
+    """A MARKET_RECORD as plain values, in the order in which they are shown."""
+    kind, symbol = Kind(int(record["kind"])), int(record["symbol"])
+    said: dict[str, Any] = {
+        "time": time_text(int(record["ts_ns"])), "symbol": names.symbol(symbol), "kind": kind.name.lower(),
+        "valid": bool(int(record["flags"]) & Flag.BOOK_VALID), "id": int(record["update_id"]),
+    }  # fmt: skip
+    if record["ts_exchange_ns"]:
+        said["exchange_time"] = time_text(int(record["ts_exchange_ns"]))
+    if kind is Kind.TRADE:
+        said["side"] = "sell" if int(record["flags"]) & Flag.AGGRESSOR_SELL else "buy"
+        said["price"] = names.price(symbol, int(record["price_ticks"]))
+        said["qty"] = names.qty(symbol, int(record["qty_lots"]))
+    elif kind is Kind.MARK:
+        said["price"], said["funding_rate"] = (decimal_text(int(record[n]), 8) for n in ("price_ticks", "qty_lots"))
+    for side in ("bids", "asks"):
+        stem = side[:-1]
+        said[side] = [
+            [names.price(symbol, int(record[f"{stem}_ticks"][k])), names.qty(symbol, int(record[f"{stem}_lots"][k]))]
+            for k in range(LEVELS) if record[f"{stem}_lots"][k]
+        ]  # fmt: skip
+    return said
+
+
+def depth_fields(record: Any, names: Names) -> dict[str, Any]:
+    """A DEPTH_RECORD as plain values."""
+    kind, symbol = Kind(int(record["kind"])), int(record["symbol"])
+    flags = int(record["flags"])
+    said: dict[str, Any] = {
+        "time": time_text(int(record["ts_ns"])), "symbol": names.symbol(symbol),
+        "kind": "level" if kind is Kind.DEPTH else kind.name.lower(), "id": int(record["update_id"]),
+    }  # fmt: skip
+    if kind is Kind.DEPTH:
+        said["side"] = "ask" if flags & Flag.ASK else "bid"
+        said["price"] = names.price(symbol, int(record["price_ticks"]))
+        said["qty"] = names.qty(symbol, int(record["qty_lots"]))
+        said["last"] = bool(flags & Flag.LAST)
+    return said
+
+
+def other_fields(record: Any, names: Names) -> dict[str, Any]:
+    """A record of any other ring: its fields that are not 0, prices and quantities as decimals."""
+    symbol = int(record["symbol"])
+    said: dict[str, Any] = {"time": time_text(int(record["ts_ns"])), "symbol": names.symbol(symbol)}
+    kind = int(record["kind"])
+    said["kind"] = Kind(kind).name.lower() if kind in Kind.__members__.values() else str(kind)
+    for name in record.dtype.names:
+        value = record[name]
+        if name in ("ts_ns", "symbol", "kind", "spare", "seq") or name.endswith("_mono_ns") or not np.any(value):
+            continue
+        if np.ndim(value):
+            said[name] = value.tolist()
+        elif name.endswith("_ticks") and isinstance(value, np.integer):
+            said[name.removesuffix("_ticks")] = names.price(symbol, int(value))
+        elif name.endswith("_lots"):
+            said[name.removesuffix("_lots")] = names.qty(symbol, int(value))
+        else:
+            said[name] = value.item()
+    return said
+
+
+def line_of(said: dict[str, Any]) -> str:
+    """The values on one line."""
+    words = [said["time"], said["symbol"], said["kind"]]
+    for key, value in said.items():
+        if key in ("time", "symbol", "kind"):
+            continue
+        if key in ("bids", "asks"):
+            if value:
+                words.append(f"{key[:-1]} {value[0][1]} @ {value[0][0]}")
+        elif key == "valid":
+            words.append("" if value else "STALE")
+        elif key == "last":
+            words.append("." if value else "")
+        else:
+            words.append(f"{key} {value}")
+    return "  ".join(word for word in words if word)
+
+
+def _bounded(recs: Any, choice: Choice) -> Any:
+    if choice.from_ns:
+        recs = recs[recs["ts_ns"] >= choice.from_ns]
+    return recs[recs["ts_ns"] <= choice.to_ns] if choice.to_ns else recs
+
+
+def _wanted(said: dict[str, Any], choice: Choice) -> bool:
+    if choice.symbol and said["symbol"] != choice.symbol:
+        return False
+    return said["kind"] in choice.kinds if choice.kinds else said["kind"] != "level"
+
+
+def records_of(path: Path, choice: Choice, tell: Callable[[str], None] = lambda _: None) -> Iterator[dict[str, Any]]:
+    """The records of one recording or journal, in order. Raises RecordingsError, RecordingError, JournalError."""
+    left = choice.limit or -1
+    source = _of_journal(path, choice) if path.suffix == JOURNAL else _of_recording(path, choice, tell)
+    for said in source:
+        if left == 0:
+            return
+        left -= 1
+        yield said
+
+
+def _of_journal(path: Path, choice: Choice) -> Iterator[dict[str, Any]]:
+    reader = JournalReader(path)
+    names = Names(instruments.noted(path.parent))
+    ring = reader.header.ring
+    read = {"market": market_fields, "depth": depth_fields}.get(ring, other_fields)
+    if ring == "depth" and not choice.kinds:
+        choice = Choice(choice.symbol, ("level", "snapshot", "stale"), choice.from_ns, choice.to_ns)
+    recs = reader.records()
+    for at in range(0, len(recs), CHUNK):
+        for record in _bounded(np.array(recs[at : at + CHUNK]), choice):
+            if record["kind"] == Kind.END:
+                continue
+            said = read(record, names)
+            if _wanted(said, choice):
+                yield said
+
+
+def _of_recording(path: Path, choice: Choice, tell: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    found = files.look(path)
+    if found is None:
+        raise RecordingsError(f"{path}: is no recording, wire capture or journal; name one of these")
+    with tempfile.TemporaryDirectory(prefix="scalper-cat-") as folder:
+        spool = Path(folder) / "spool"
+        recording, _ = staged([found], spool, lambda done, total: tell(f"reading {done * 100 // max(total, 1)}%"))
+        folded = Folded(spool, recording)
+        names = Names(folded.instruments)
+        levels = "level" in choice.kinds
+        for chunk in folded.chunks():
+            recs = _bounded(chunk.market, choice)
+            rows = _bounded(chunk.depth[chunk.depth["kind"] == Kind.DEPTH], choice) if levels else chunk.depth[:0]
+            stamps = np.concatenate([recs["ts_ns"], rows["ts_ns"]])
+            for k in np.argsort(stamps, kind="stable").tolist():
+                said = market_fields(recs[k], names) if k < len(recs) else depth_fields(rows[k - len(recs)], names)
+                if _wanted(said, choice):
+                    yield said
+            if choice.to_ns and len(chunk.market) and int(chunk.market[-1]["ts_ns"]) > choice.to_ns:
+                return

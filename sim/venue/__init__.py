@@ -1,0 +1,26 @@
+"""A local server that speaks Binance's protocol, spot and USD-M, to test strategies against; docs/local-venue.md shows how.
+
+What it is not: an exchange. It takes no orders, its market does not react to its clients, and only loopback should reach it.
+"""
+
+from sim.venue.faults import Fault, FaultError, Faults, load_faults, parse_fault
+from sim.venue.limits import Limits
+from sim.venue.market import Market
+from sim.venue.server import LocalVenue, VenueError
+from sim.venue.source import Source, SourceError, generated, recorded
+
+__all__ = [
+    "Fault",
+    "FaultError",
+    "Faults",
+    "Limits",
+    "LocalVenue",
+    "Market",
+    "Source",
+    "SourceError",
+    "VenueError",
+    "generated",
+    "load_faults",
+    "parse_fault",
+    "recorded",
+]

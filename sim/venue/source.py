@@ -1,0 +1,304 @@
+"""Where the venue's market comes from: recordings, or the embedded market. Both are Binance frames with receive times.
+
+A source is read as often as wanted, always from its beginning; the same source gives the same frames. Recordings are read in
+plain Python (gunzip and msgspec): no kernel has to be compiled or loaded. The generator's kernels are imported when one is made.
+
+What this is not: a judge of sequences. That is sim.venue.market's.
+"""
+
+from __future__ import annotations
+
+import gzip
+import heapq
+import math
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from sim.venue.book import text_of, units_of
+from sim.venue.stream_names import MARKETS, MarketName
+
+Frame = tuple[int, int, dict[str, Any]]
+"""Receive time in ns, index of the symbol, the event (or REST snapshot) as the venue sent it, without its stream's wrapper."""
+
+SURVEYED: Final = 4000
+"""Lines of a recording that are looked at before it is used."""
+GENERATED_WIRE_NS: Final = 1_000_000
+"""sim.market_generator.WIRE_NS: from an event to the receipt of its frame; there is no wire inside the venue."""
+STEP_SHARE: Final = 0.99
+SPOT_QTY_DECIMALS: Final = 8
+_QUOTES: Final = ("FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USD", "BTC", "ETH", "BNB", "EUR", "GBP", "TRY", "JPY", "BRL")
+_decode: Final = msgspec.json.Decoder().decode
+
+
+class SourceError(ValueError):
+    """A source cannot be used; the message names the file, where it can the line, and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolSpec:
+    """One symbol of one market, with the sizes that its exchangeInfo shows. `native_ms` is how often its diffs come at most."""
+
+    name: str
+    market: MarketName
+    tick_size: str
+    step_size: str
+    price_decimals: int
+    qty_decimals: int
+    native_ms: int
+    has_bbo: bool = True
+
+    @property
+    def quote(self) -> str:
+        """The quote asset, guessed from the name."""
+        for quote in _QUOTES:
+            if self.name.endswith(quote) and self.name != quote:
+                return quote
+        return self.name[-4:]
+
+    @property
+    def base(self) -> str:
+        """The base asset."""
+        return self.name[: -len(self.quote)]
+
+
+class Source(ABC):
+    """Frames of some symbols."""
+
+    symbols: tuple[SymbolSpec, ...]
+    clock_offset_ns: int = 0
+    """What to add to receive times so that no event lies in the clock's future."""
+
+    @abstractmethod
+    def frames(self) -> Iterator[Frame]:
+        """All frames from the beginning, in the order of their receive times."""
+
+
+def _lines(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Line number, receive time and event of each line."""
+    number = 0
+    try:
+        with path.open("rb") as probe:
+            zipped = probe.read(2) == b"\x1f\x8b"
+        opener: Callable[..., Any] = gzip.open if zipped else open
+        with opener(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                stamp, _, text = line.partition(b" ")
+                try:
+                    event = _decode(text)
+                    recv_ns = int(stamp)
+                except (ValueError, msgspec.DecodeError):
+                    raise SourceError(
+                        f"{path}:{number}: no `<recv_ns> {{json}}` line; repair the file or cut it before that line"
+                    ) from None
+                if isinstance(event, dict):
+                    inner = event.get("data")
+                    yield number, recv_ns, _with_stream(event, inner) if isinstance(inner, dict) else event
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise SourceError(f"{path}: the gzip data ends or breaks after line {number}; fetch the file again") from None
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror or error}; check the path") from error
+
+
+def _with_stream(event: dict[str, Any], inner: dict[str, Any]) -> dict[str, Any]:
+    inner["_stream"] = event.get("stream", "")
+    return inner
+
+
+@dataclass(slots=True)
+class _Survey:
+    """What the first lines of a recording say."""
+
+    path: Path
+    first_ns: int
+    spec: SymbolSpec
+    ahead_ns: int  # the most that an event's time is ahead of its receipt
+
+
+def _survey(path: Path) -> _Survey:
+    names: set[str] = set()
+    kinds: set[str] = set()
+    usdm = False
+    first_ns = 0
+    ahead_ns = -(2**62)
+    stream = ""
+    prices: list[str] = []
+    quantities: list[str] = []
+    for number, recv_ns, event in _lines(path):
+        first_ns = first_ns or recv_ns
+        if "lastUpdateId" in event and "bids" in event:
+            levels = [*event["bids"], *event["asks"]]
+        else:
+            levels = [*event.get("b", ()), *event.get("a", ())] if event.get("e") == "depthUpdate" else []
+            names.add(str(event.get("s", "")))
+            kinds.add(event.get("e", "bookTicker" if "B" in event else ""))
+            usdm = usdm or "pu" in event or (event.get("e") == "bookTicker")
+            if event.get("e") == "depthUpdate":
+                stream = stream or event.get("_stream", "")
+            if "E" in event:
+                ahead_ns = max(ahead_ns, int(event["E"]) * 1_000_000 - recv_ns)
+        prices += [level[0] for level in levels]
+        quantities += [level[1] for level in levels]
+        if number >= SURVEYED:
+            break
+    names.discard("")
+    if len(names) != 1 or not prices:
+        said = f"the symbols {', '.join(sorted(names))}" if names else "no symbol"
+        what = f"its first {SURVEYED} lines hold {said} and {len(prices)} levels"
+        raise SourceError(f"{path}: {what}; give recordings of Binance depth streams, one symbol a file")
+    name, market = names.pop(), MARKETS[usdm]
+    interval = stream.rpartition("@")[2]
+    native_ms = int(interval[:-2]) if interval.endswith("ms") and interval[:-2].isdigit() else (1000, 250)[usdm]
+    spec = SymbolSpec(name, market, *_sizes(prices, quantities, market), native_ms, "bookTicker" in kinds)
+    return _Survey(path, first_ns, spec, max(ahead_ns, -(10**12)))
+
+
+def _sizes(prices: list[str], quantities: list[str], market: MarketName) -> tuple[str, str, int, int]:
+    """Tick and step as text, and the decimals that prices and quantities are printed with."""
+    price_decimals = max(len(price.partition(".")[2]) for price in prices)
+    qty_decimals = max(len(qty.partition(".")[2]) for qty in quantities)
+    tick = math.gcd(*map(units_of, prices))
+    used = sorted(len(qty.partition(".")[2].rstrip("0")) for qty in quantities)
+    step = used[min(len(used) - 1, int(len(used) * STEP_SHARE))]
+    return text_of(tick, price_decimals), text_of(10 ** (8 - step), qty_decimals), price_decimals, qty_decimals
+
+
+class RecordedSource(Source):
+    """Recordings: lines `<recv_ns> {frame}`, gzip or plain, one symbol a file; files of one symbol are joined by time."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        if not paths:
+            raise SourceError("no recording given; name at least one file")
+        surveys = [_survey(Path(path)) for path in paths]
+        self._chains: dict[tuple[str, str], list[Path]] = {}
+        specs: dict[tuple[str, str], SymbolSpec] = {}
+        for survey in sorted(surveys, key=lambda survey: survey.first_ns):
+            key = (survey.spec.market, survey.spec.name)
+            self._chains.setdefault(key, []).append(survey.path)
+            specs.setdefault(key, survey.spec)
+        self.symbols = tuple(specs.values())
+        self.clock_offset_ns = max(survey.ahead_ns for survey in surveys)
+
+    def _chain(self, index: int, paths: list[Path]) -> Iterator[Frame]:
+        latest = 0
+        for path in paths:
+            for _, recv_ns, event in _lines(path):
+                latest = max(latest, recv_ns)
+                yield latest, index, event
+
+    def frames(self) -> Iterator[Frame]:
+        """All frames, merged by receive time."""
+        chains = [self._chain(index, paths) for index, paths in enumerate(self._chains.values())]
+        return heapq.merge(*chains, key=lambda frame: frame[:2]) if len(chains) > 1 else chains[0]
+
+
+def _tick_decimals(price: float, market: MarketName) -> int:
+    """Decimals of a tick as the venue has them for such a price, roughly."""
+    magnitude = math.floor(math.log10(price))
+    if market == "spot":
+        return min(8, max(2, 4 - magnitude))
+    return min(8, max(1 if magnitude >= 4 else 2, 3 - magnitude))
+
+
+class GeneratedSource(Source):
+    """The embedded market (sim.market_generator): the same seed gives the same frames, for ten years."""
+
+    def __init__(self, names: Sequence[str], markets: Sequence[MarketName], settings: Any) -> None:
+        from trading.instruments import Instrument
+        from trading.instruments import Market as VenueRules
+
+        if not names:
+            raise SourceError("no symbol given; name at least one, such as BTCUSDT")
+        for name in names:
+            if not (name.isascii() and name.isalnum() and name == name.upper() and len(name) <= 20):
+                raise SourceError(f"{name!r} is no symbol; write it as BTCUSDT: upper-case letters and digits")
+        if len(set(names)) != len(names):
+            raise SourceError(f"a symbol is named twice in {', '.join(names)}; name each once")
+        self._settings = settings
+        self.clock_offset_ns = -GENERATED_WIRE_NS
+        self._tables: list[tuple[MarketName, list[Instrument]]] = []
+        specs = []
+        for market in markets:
+            table = []
+            price = settings.start_price
+            for name in names:
+                tick_decimals = _tick_decimals(price, market)
+                qty_decimals = SPOT_QTY_DECIMALS if market == "spot" else 3
+                step = text_of(10**3 if market == "spot" else 10**5, qty_decimals)
+                table.append(
+                    Instrument(
+                        name=name,
+                        market=VenueRules.BINANCE_SPOT if market == "spot" else VenueRules.BINANCE_USDM,
+                        tick_size=text_of(10 ** (8 - tick_decimals), tick_decimals),
+                        lot_size=text_of(10 ** (8 - qty_decimals), qty_decimals),
+                        step_size=step,
+                        min_qty=step,
+                    )
+                )
+                printed = 8 if market == "spot" else tick_decimals
+                tick = text_of(10 ** (8 - tick_decimals), printed)
+                specs.append(SymbolSpec(name, market, tick, step, printed, qty_decimals, 100))
+                price /= 20.0  # as sim.market_generator's
+            self._tables.append((market, table))
+        self.symbols = tuple(specs)
+        try:
+            for _, table in self._tables:
+                self._parameters(table)
+        except ValueError as error:
+            raise SourceError(str(error)) from error
+
+    def _parameters(self, table: list[Any]) -> tuple[Any, Any]:
+        from sim.market_generator import make_params
+        from trading.instruments import instrument_table
+
+        instruments = instrument_table(table)
+        return make_params(self._settings, instruments), instruments
+
+    def _stream(self, offset: int, table: list[Any]) -> Iterator[Frame]:
+        import numpy as np
+
+        from sim.market_generator import GEN_GLOBAL, GEN_STATE, MAX_FRAME_BYTES, init, next_frame
+
+        params, instruments = self._parameters(table)
+        state, glob = np.zeros(len(table), GEN_STATE), np.zeros(1, GEN_GLOBAL)
+        buffer = np.zeros(MAX_FRAME_BYTES, np.uint8)
+        init(state, glob, params, instruments)
+        view = memoryview(buffer.data)
+        while size := next_frame(state, glob, params, instruments, buffer):
+            event = _decode(view[:size])
+            yield int(glob[0]["recv_ns"]), offset + int(glob[0]["symbol"]), event.get("data", event)
+
+    def frames(self) -> Iterator[Frame]:
+        """All frames of all markets."""
+        parts: list[Iterable[Frame]] = []
+        offset = 0
+        for _, table in self._tables:
+            parts.append(self._stream(offset, table))
+            offset += len(table)
+        return heapq.merge(*parts, key=lambda frame: frame[:2])
+
+
+def recorded(*paths: Path | str) -> Source:
+    """The market of these recordings."""
+    return RecordedSource([Path(path) for path in paths])
+
+
+def generated(
+    symbols: Sequence[str] = ("BTCUSDT", "ETHUSDT"),
+    markets: Sequence[MarketName] = MARKETS,
+    *,
+    seed: int = 7,
+    start_price: float = 60_000.0,
+    events_per_s: float = 150.0,
+    duration_s: float = 315_360_000.0,
+) -> Source:
+    """The embedded market. The first symbol starts at `start_price`, each further one at a twentieth of the one before."""
+    from sim.settings import Generator
+
+    settings = Generator(seed=seed, start_price=start_price, events_per_s=events_per_s, duration_s=duration_s)
+    return GeneratedSource(symbols, markets, settings)

@@ -1,0 +1,130 @@
+"""Wire files: WebSocket and REST traffic as cryptofeed writes it down, read line by line, gzip or plain.
+
+    <url> <-> <s>              connected
+    <url> <- <s>: <message>    sent
+    <s>: <frame>               received
+    <url> -> <s>: <body>       the answer to a GET of that address
+    configuration: {...}       stepped over
+
+`<s>` is Unix seconds as a decimal; it becomes ns by its digits, through no float. Our own recordings of one symbol,
+`<recv_ns> {frame}`, are read to the same items (their connection is the file's path).
+
+What this is not: a decoder; no frame is looked into.
+"""
+
+from __future__ import annotations
+
+import gzip
+import heapq
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from sim.spool import RecordingError
+from trading.venues.decimals import Inexact, seconds_ns
+
+LONGEST_LINE: Final = 1 << 26
+"""Bytes; an exchangeInfo answer has some millions."""
+
+
+class WireKind(IntEnum):
+    """What a line tells."""
+
+    CONNECT = 1
+    SENT = 2
+    FRAME = 3
+    ANSWER = 4
+
+
+class WireItem(NamedTuple):
+    """One line. `connection` is the address; `line` counts from 1."""
+
+    kind: WireKind
+    recv_ns: int
+    connection: str
+    body: bytes
+    path: Path
+    line: int
+
+
+_FRAME: Final = re.compile(rb"([0-9]{9,10}(?:\.[0-9]{1,9})?): (.+)\Z", re.S)
+_OURS: Final = re.compile(rb"([0-9]{19}) ([\[{\"p].*)\Z", re.S)
+_WITH_BODY: Final = re.compile(rb"(\S+) (<-|->) ([0-9]{9,10}(?:\.[0-9]{1,9})?): (.*)\Z", re.S)
+_CONNECT: Final = re.compile(rb"(\S+) <-> ([0-9]{9,10}(?:\.[0-9]{1,9})?)\s*\Z")
+_WANTED: Final = (
+    "wanted `<url> <-> <s>`, `<url> <- <s>: <message>`, `<url> -> <s>: <body>`, `<s>: <frame>` or `<recv_ns> <frame>`"
+)
+
+
+def read_wire_file(path: Path, *, allow_truncated: bool = False) -> Iterator[WireItem]:
+    """The file's items in its order. Raises RecordingError, naming file and line, for what is none of the forms and for a file
+    that is cut off (`allow_truncated`: ends there instead)."""
+    connection = str(path)
+    number = 0
+    try:
+        for number, line in _lines(path):
+            text = line.rstrip(b"\r\n")
+            if not text.strip() or text.startswith(b"configuration: "):
+                continue
+            if not line.endswith(b"\n") and not text.endswith((b"}", b"]", b"pong", b'"')) and not _CONNECT.match(text):
+                if allow_truncated:
+                    return
+                raise RecordingError(f"{path}:{number}: the last line ends in the middle; fetch the file again, or cut it off")
+            item = _item(text, path, number, connection)
+            if item.kind is WireKind.CONNECT:
+                connection = item.connection
+            yield item
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        if allow_truncated and isinstance(error, EOFError):
+            return
+        raise RecordingError(f"{path}:{number + 1}: the gzip data is damaged or ends here; fetch the file again") from None
+    except OSError as error:
+        raise RecordingError(f"{path}: {error.strerror or error} after line {number}; check the path") from error
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    with path.open("rb") as plain:
+        packed = plain.read(2) == b"\x1f\x8b"
+        plain.seek(0)
+        with gzip.GzipFile(fileobj=plain) if packed else plain as file:
+            number = 0
+            while line := file.readline(LONGEST_LINE):
+                number += 1
+                if len(line) == LONGEST_LINE:
+                    raise RecordingError(f"{path}:{number}: a line longer than {LONGEST_LINE >> 20} MB; this is no recording")
+                yield number, line
+
+
+def _item(text: bytes, path: Path, number: int, connection: str) -> WireItem:
+    try:
+        if found := _FRAME.match(text):
+            return WireItem(WireKind.FRAME, seconds_ns(found[1].decode()), connection, found[2], path, number)
+        if found := _OURS.match(text):
+            return WireItem(WireKind.FRAME, int(found[1]), connection, found[2], path, number)
+        if found := _WITH_BODY.match(text):
+            kind = WireKind.SENT if found[2] == b"<-" else WireKind.ANSWER
+            return WireItem(kind, seconds_ns(found[3].decode()), found[1].decode("latin-1"), found[4], path, number)
+        if found := _CONNECT.match(text):
+            return WireItem(WireKind.CONNECT, seconds_ns(found[2].decode()), found[1].decode("latin-1"), b"", path, number)
+    except Inexact as error:
+        raise RecordingError(f"{path}:{number}: {error}; {_WANTED}") from None
+    raise RecordingError(f"{path}:{number}: the line is of no known form; {_WANTED}")
+
+
+def read_wire_files(paths: Sequence[Path], *, allow_truncated: bool = False) -> Iterator[WireItem]:
+    """The items of several files merged by time, ties in the order of the files; a file's own order is kept.
+
+    A stamp that goes backwards within its file is taken as the one before it.
+    """
+
+    def rising(place: int, path: Path) -> Iterator[tuple[int, int, int, WireItem]]:
+        last = 0
+        for count, item in enumerate(read_wire_file(path, allow_truncated=allow_truncated)):
+            last = max(last, item.recv_ns)
+            yield last, place, count, item._replace(recv_ns=last)
+
+    merged = heapq.merge(*(rising(place, path) for place, path in enumerate(paths)), key=lambda entry: entry[:3])
+    return (entry[3] for entry in merged)

@@ -1,0 +1,169 @@
+"""Taking a plain frame (trading.plain_frame) apart in compiled code: words in, the fields and rows that the feed fold works on.
+
+The words come out of shared memory, so nothing in them is believed: kind, symbol, flags, ids, the number of levels against the
+frame's length, each price and quantity. What does not hold makes the frame MALFORMED, and no field of it is used.
+
+What this module is not: it judges no sequence and keeps no book.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from trading.binance_layout import MAX_SNAPSHOT_LEVELS, Frame, FrameKind
+from trading.jit import Recs, kernel
+from trading.plain_frame import (
+    HAS_CHECKSUM,
+    HEAD,
+    IN_BAND,
+    MAGIC,
+    UNCHECKED,
+    W_CHECKSUM,
+    W_FIRST,
+    W_FLAGS,
+    W_KIND,
+    W_LAST,
+    W_LEVELS,
+    W_MAGIC,
+    W_PREV,
+    W_SYMBOL,
+    W_TS,
+)
+from trading.records import Flag
+from trading.scan import word_at
+
+_MALFORMED: Final = int(FrameKind.MALFORMED)
+_DEPTH: Final = int(FrameKind.DEPTH)
+_TRADE: Final = int(FrameKind.TRADE)
+_AGG_TRADE: Final = int(FrameKind.AGG_TRADE)
+_BBO: Final = int(FrameKind.BBO)
+_SNAPSHOT: Final = int(FrameKind.SNAPSHOT)
+_MARK: Final = int(FrameKind.MARK)
+_ASK: Final = int(Flag.ASK)
+_WORD: Final = 8
+
+MAX_ID: Final = 2**62
+"""No id or time in a plain frame is greater."""
+MAX_PRICE: Final = 2**59
+MAX_QTY: Final = 2**59
+assert 2 * MAX_PRICE + 1 < 2**61, "a price and its side are one word, and a key of the book has 61 bits"
+
+
+@kernel
+def is_plain(base: int, end: int) -> bool:
+    """Whether the bytes between these addresses begin like a plain frame."""
+    return end - base >= _WORD and word_at(base) == MAGIC
+
+
+@kernel
+def _word(base: int, i: int) -> int:
+    return word_at(base + _WORD * i)
+
+
+@kernel
+def _level(base: int, i: int) -> tuple[int, int, int]:
+    """(side, price, lots) of a level; a price of -1 says that it is none."""
+    packed = _word(base, HEAD + 2 * i)
+    lots = _word(base, HEAD + 2 * i + 1)
+    price = packed >> 1
+    if packed < 0 or price > MAX_PRICE or lots < 0 or lots > MAX_QTY:
+        return 0, -1, 0
+    return packed & 1, price, lots
+
+
+@kernel
+def _take_levels(base: int, n: int, kind: int, frame: Frame, rows: Recs) -> bool:
+    """A diff's or snapshot's levels into the rows."""
+    bids = 0
+    for i in range(n):
+        side, price, lots = _level(base, i)
+        if price <= 0:
+            return False
+        row = rows[i]
+        row.price_ticks = price
+        row.qty_lots = lots
+        row.flags = side * _ASK
+        bids += 1 - side
+    frame.n_levels = n
+    return kind == _DEPTH or (bids <= MAX_SNAPSHOT_LEVELS and n - bids <= MAX_SNAPSHOT_LEVELS)
+
+
+@kernel
+def _take_bbo(base: int, n: int, frame: Frame) -> bool:
+    if n != 2:
+        return False
+    for i in range(2):
+        side, price, lots = _level(base, i)
+        if price < 0 or side != i or (price == 0) != (lots == 0):
+            return False
+        frame.bbo_ticks[i] = price
+        frame.bbo_lots[i] = lots
+    bid = frame.bbo_ticks[0]
+    ask = frame.bbo_ticks[1]
+    return bid == 0 or ask == 0 or bid < ask
+
+
+@kernel
+def decode_plain(base: int, end: int, symbols: int, g: Any, rows: Recs) -> int:
+    """Decode the plain frame between two addresses into FEED_GLOBAL's fields and rows[0:n_levels]; answers a FrameKind.
+
+    With MALFORMED, `g.symbol` (-1: cannot be told) and `g.is_depth` say whose book may have missed a message.
+    """
+    g.symbol = -1
+    g.is_depth = 0
+    g.is_snapshot = 0
+    g.plain_flags = 0
+    g.enveloped = 0
+    g.seen = 0
+    g.n_levels = 0
+    g.ts_exchange_ns = 0
+    n_words = (end - base) // _WORD
+    if n_words < HEAD or n_words * _WORD != end - base or _word(base, W_MAGIC) != MAGIC:
+        return _MALFORMED
+    kind = _word(base, W_KIND)
+    symbol = _word(base, W_SYMBOL)
+    if kind < _DEPTH or kind > _MARK or symbol < 0 or symbol >= symbols:
+        return _MALFORMED
+    g.symbol = symbol
+    flags = _word(base, W_FLAGS)
+    rest = kind == _SNAPSHOT and flags & IN_BAND == 0
+    g.is_depth = 1 if kind == _DEPTH or (kind == _SNAPSHOT and not rest) else 0
+    g.is_snapshot = 1 if kind == _SNAPSHOT else 0
+    n = _word(base, W_LEVELS)
+    if n < 0 or n > rows.shape[0] or n_words != HEAD + 2 * n or flags < 0 or flags > (IN_BAND | HAS_CHECKSUM):
+        return _MALFORMED
+    if kind == _DEPTH and 2 * n > rows.shape[0]:
+        return _MALFORMED  # each level may push another out (`trading.book_trim`), and both are told
+    if (flags & IN_BAND != 0 and kind != _SNAPSHOT) or (flags & HAS_CHECKSUM != 0 and kind != _DEPTH and kind != _SNAPSHOT):
+        return _MALFORMED
+    g.ts_exchange_ns = _word(base, W_TS)
+    g.first_id = _word(base, W_FIRST)
+    g.last_id = _word(base, W_LAST)
+    g.prev_id = _word(base, W_PREV)
+    if g.ts_exchange_ns < 0 or g.ts_exchange_ns > MAX_ID or g.first_id < 0 or g.first_id > MAX_ID:
+        return _MALFORMED
+    if g.last_id < 0 or g.last_id > MAX_ID or g.prev_id < UNCHECKED or g.prev_id > MAX_ID:
+        return _MALFORMED
+    if flags & HAS_CHECKSUM != 0 and (_word(base, W_CHECKSUM) < -(1 << 31) or _word(base, W_CHECKSUM) >= 1 << 32):
+        return _MALFORMED
+    g.plain_flags = flags
+    g.checksum = _word(base, W_CHECKSUM) & 0xFFFFFFFF
+    if kind == _DEPTH or kind == _SNAPSHOT:
+        good = _take_levels(base, n, kind, g, rows)
+    elif kind == _BBO:
+        good = _take_bbo(base, n, g)
+    elif kind == _MARK:
+        rate = _word(base, HEAD + 1) if n == 1 else 0
+        packed = _word(base, HEAD) if n == 1 else 0
+        good = n == 1 and packed > 0 and packed & 1 == 0 and packed >> 1 <= MAX_PRICE and -MAX_QTY <= rate <= MAX_QTY
+        g.bbo_ticks[0] = packed >> 1
+        g.bbo_lots[0] = rate
+    else:
+        good = n == 1
+        if good:
+            side, price, lots = _level(base, 0)
+            good = price > 0 and lots > 0
+            g.bbo_ticks[0] = price
+            g.bbo_lots[0] = lots
+            g.maker_is_buyer = 1 - side
+    return kind if good else _MALFORMED

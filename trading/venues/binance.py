@@ -1,0 +1,397 @@
+"""Binance spot and USD-M futures: combined streams, limits, REST requests and the typed reading of what is no market frame.
+
+Market frames (diff depth, trade, aggTrade, bookTicker, markPrice) are the compiled scanner's (trading.binance_frames); here
+they are only recognised, by their stream's name: `{"stream":"btcusdt@trade","data":...`. Everything else a connection may bring
+(replies, errors, the notice of a shutdown, streams of no use to us) is read with msgspec types and named.
+
+Streams go into the URL as far as it bears them, so that a reconnect has its streams at once and spends no client message; the
+rest by SUBSCRIBE messages. USD-M's hosts are split by kind: depth and bookTicker come from `/public`, prints and mark prices from
+`/market` (PROTOCOLS.md).
+
+What this module is not: it sends nothing and keeps no book.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from trading.instruments import Market
+from trading.venues.building import CHECK_ADDRESS, chunks, indexed, lot_for, rules, to_json
+from trading.venues.decimals import Inexact, power_of_ten
+from trading.venues.protocol import (
+    Closing,
+    ConnectionPlan,
+    Decoder,
+    Ignored,
+    InstrumentRules,
+    Item,
+    Limits,
+    Refused,
+    RestRequest,
+    Streams,
+    Subscribed,
+    Unknown,
+    Venue,
+    VenueError,
+    VenueSymbol,
+)
+
+URL_CHARS: Final = 2000
+"""Longest list of streams in a URL: what lies between accepts that length everywhere."""
+STREAMS_PER_MESSAGE: Final = 100
+_MAX_SYMBOLS_IN_REQUEST: Final = 100
+
+_SPOT_WEIGHTS: Final = ((100, 5), (500, 25), (1000, 50), (5000, 250))
+_USDM_WEIGHTS: Final = ((5, 2), (10, 2), (20, 2), (50, 2), (100, 5), (500, 10), (1000, 20))
+_USDM_INTERVALS: Final = {0: "@0ms", 100: "@100ms", 250: "", 500: "@500ms"}
+
+_IGNORED: Final = frozenset({
+    "kline", "continuous_kline", "indexPrice_kline", "markPrice_kline", "24hrTicker", "24hrMiniTicker", "1hTicker", "4hTicker",
+    "1dTicker", "avgPrice", "forceOrder", "compositeIndex", "contractInfo", "assetIndexUpdate", "indexPriceUpdate",
+    "tradingSession",
+})  # fmt: skip
+_MARKET_EVENTS: Final = frozenset({"depthUpdate", "trade", "aggTrade", "bookTicker", "markPriceUpdate"})
+
+
+# ---- what is no market frame
+
+
+class _Error(msgspec.Struct, frozen=True):
+    code: int = 0
+    msg: str = ""
+
+
+class _Event(msgspec.Struct, frozen=True):
+    """The payload of a stream; partial depth has no `e` on spot."""
+
+    e: str = ""
+    lastUpdateId: int = -1
+
+
+class _Reply(msgspec.Struct, frozen=True):
+    """Anything that is no market frame; absent fields keep their defaults."""
+
+    id: int | str | None = None
+    result: msgspec.Raw = msgspec.Raw(b"")
+    error: _Error | None = None
+    code: int | None = None
+    msg: str = ""
+    stream: str = ""
+    data: msgspec.Raw = msgspec.Raw(b"")
+    e: str = ""
+
+
+_read_reply: Final = msgspec.json.Decoder(_Reply).decode
+_read_event: Final = msgspec.json.Decoder(_Event).decode
+_read_list: Final = msgspec.json.Decoder(list[_Event]).decode
+
+
+class BinanceDecoder(Decoder):
+    """Control frames of one connection."""
+
+    def decode(self, raw: bytes, recv_ns: int) -> Sequence[Item]:
+        """One item; never raises."""
+        try:
+            return (self._read(raw),)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            return (Unknown(f"{type(error).__name__}: {error}"[:300]),)
+
+    def _read(self, raw: bytes) -> Item:
+        reply = _read_reply(raw)
+        if reply.error is not None:
+            return Refused(f"{reply.error.code}: {reply.error.msg}", _number(reply.id))
+        if reply.code is not None:
+            return Refused(f"{reply.code}: {reply.msg}", _number(reply.id))
+        data = bytes(reply.data)
+        if data:
+            events = _read_list(data) if data[:1] == b"[" else [_read_event(data)]
+            kind = events[0].e if events else ""
+            if not kind and ("@depth" in reply.stream or events and events[0].lastUpdateId >= 0):
+                return Ignored("partial depth")
+            if kind == "depthUpdate" and "@depth" in reply.stream and reply.stream.split("@depth", 1)[1][:1].isdigit():
+                return Ignored("partial depth")
+            return self._event(kind, f"stream {reply.stream[:64]!r}")
+        if reply.e:
+            return self._event(reply.e, "a frame without its stream's name")
+        if reply.id is not None and bytes(reply.result):
+            return Subscribed(_number(reply.id))
+        return Unknown("neither a reply nor a stream")
+
+    def _event(self, kind: str, where: str) -> Item:
+        if kind == "serverShutdown":
+            return Closing("serverShutdown")
+        if kind in _IGNORED:
+            return Ignored(kind)
+        if kind in _MARKET_EVENTS:
+            return Unknown(f"{kind}: {where} is none that was asked for")
+        return Unknown(f"event {kind[:48]!r} of {where}")
+
+
+def _number(request_id: int | str | None) -> int:
+    if isinstance(request_id, int):
+        return request_id
+    return int(request_id) if request_id and request_id.isascii() and request_id.isdigit() else 0
+
+
+# ---- exchangeInfo
+
+
+class _Filter(msgspec.Struct, frozen=True):
+    filterType: str = ""
+    tickSize: str = ""
+    stepSize: str = ""
+    minQty: str = ""
+    maxQty: str = ""
+    minNotional: str = ""
+    notional: str = ""
+
+
+class _Symbol(msgspec.Struct, frozen=True):
+    symbol: str
+    status: str = ""
+    quantityPrecision: int = 8
+    filters: list[_Filter] = []
+
+
+class _RateLimit(msgspec.Struct, frozen=True):
+    rateLimitType: str = ""
+    interval: str = ""
+    intervalNum: int = 1
+    limit: int = 0
+
+
+class _ExchangeInfo(msgspec.Struct, frozen=True):
+    symbols: list[_Symbol] = []
+    rateLimits: list[_RateLimit] = []
+
+
+class _Time(msgspec.Struct, frozen=True):
+    serverTime: int
+
+
+_SECONDS: Final = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86400}
+
+
+def rest_weight_limit(raw: bytes) -> int:
+    """Request weight a minute that an exchangeInfo answer grants. Raises VenueError."""
+    info = _exchange_info(raw)
+    a_minute = [
+        it.limit * 60 // (_SECONDS[it.interval] * it.intervalNum)
+        for it in info.rateLimits
+        if it.rateLimitType == "REQUEST_WEIGHT" and it.interval in _SECONDS and it.intervalNum > 0
+    ]
+    if not a_minute or min(a_minute) <= 0:
+        raise VenueError(f"binance: exchangeInfo names no REQUEST_WEIGHT limit; {CHECK_ADDRESS}")
+    return min(a_minute)
+
+
+def _exchange_info(raw: bytes) -> _ExchangeInfo:
+    try:
+        return msgspec.json.decode(raw, type=_ExchangeInfo)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise VenueError(f"binance: the answer is no exchangeInfo ({error}); {CHECK_ADDRESS}") from None
+
+
+class _Binance(Venue):
+    """What spot and USD-M have in common."""
+
+    native = True
+    _weights: tuple[tuple[int, int], ...] = ()
+    _api = ""
+
+    def __init__(self, symbols: Sequence[VenueSymbol], streams: Streams) -> None:
+        super().__init__(symbols, streams)
+        self._by_stream: Final[dict[bytes, int]] = {}
+        self._names: Final[list[tuple[str, list[str], int]]] = []  # (host path, streams, symbol)
+        for it in self.symbols:
+            lower = it.venue_name.lower()
+            for path, kinds in self._kinds().items():
+                names = [lower + kind for kind in kinds]
+                if names:
+                    self._names.append((path, names, it.index))
+                for name in names:
+                    if name.encode() in self._by_stream:
+                        raise VenueError(f"binance: symbol {it.venue_name} is named twice; name each once")
+                    self._by_stream[name.encode()] = it.index
+
+    def _kinds(self) -> Mapping[str, list[str]]:
+        """Stream suffixes by the path of the host that carries them."""
+        return {}
+
+    def connections(self) -> Sequence[ConnectionPlan]:
+        """Combined-stream connections; a symbol's streams of one host stay together."""
+        plans = []
+        for path in self._kinds():
+            batch: list[str] = []
+            indices: list[int] = []
+            for owner, names, index in self._names:
+                if owner != path:
+                    continue
+                if len(batch) + len(names) > self.limits.streams_per_connection:
+                    plans.append(self._plan(path, batch, indices))
+                    batch, indices = [], []
+                batch += names
+                indices.append(index)
+            if batch:
+                plans.append(self._plan(path, batch, indices))
+        return plans
+
+    def _plan(self, path: str, names: list[str], indices: list[int]) -> ConnectionPlan:
+        size = 0
+        in_url = 0
+        while in_url < len(names) and size + len(names[in_url]) + 1 <= URL_CHARS:
+            size += len(names[in_url]) + 1
+            in_url += 1
+        messages = tuple(
+            to_json({"method": "SUBSCRIBE", "params": part, "id": number})
+            for number, part in enumerate(chunks(names[in_url:], STREAMS_PER_MESSAGE), 1)
+        )
+        return ConnectionPlan(f"{path}/stream?streams=" + "/".join(names[:in_url]), messages, tuple(indices))
+
+    def decoder(self) -> Decoder:
+        """For what `is_market_frame` denies."""
+        return BinanceDecoder()
+
+    def resubscribe(self, symbol: int) -> Sequence[bytes]:
+        """(): the snapshot comes by REST."""
+        return ()
+
+    def snapshot_request(self, symbol: int) -> RestRequest | None:
+        """`depth` with the smallest limit that gives the levels wanted."""
+        name = next(it.venue_name for it in self.symbols if it.index == symbol)
+        limits = [(limit, weight) for limit, weight in self._weights if limit >= self.streams.snapshot_levels]
+        limit, weight = limits[0] if limits else self._weights[-1]
+        if self.market is Market.BINANCE_SPOT:
+            limit = min(max(self.streams.snapshot_levels, 5), limit)  # spot takes any limit, and bills by bands
+        return RestRequest(f"{self._api}/depth", {"symbol": name, "limit": str(limit)}, weight)
+
+    def parse_instruments(self, raw: bytes) -> Mapping[str, InstrumentRules]:
+        """Filters of each symbol; a symbol whose filters cannot be read is left out."""
+        found = []
+        for it in _exchange_info(raw).symbols:
+            filters = {entry.filterType: entry for entry in it.filters}
+            price, lot = filters.get("PRICE_FILTER", _Filter()), filters.get("LOT_SIZE", _Filter())
+            notional = filters.get("NOTIONAL") or filters.get("MIN_NOTIONAL") or _Filter()
+            try:
+                found.append(
+                    rules(
+                        it.symbol, price.tickSize, self._lot(it, lot), lot.stepSize, lot.minQty, lot.maxQty,
+                        notional.minNotional or notional.notional, it.status == "TRADING",
+                    )
+                )  # fmt: skip
+            except Inexact:
+                continue
+        return indexed(found, "binance", "exchangeInfo")
+
+    def _lot(self, symbol: _Symbol, lot: _Filter) -> str:
+        """Spot: 1e-8 always, because prints and levels there are finer than the step."""
+        return power_of_ten(8)
+
+    def time_request(self) -> RestRequest | None:
+        """`time`."""
+        return RestRequest(f"{self._api}/time", {}, 1)
+
+    def parse_time(self, raw: bytes) -> int:
+        """Unix ns, to the millisecond."""
+        try:
+            return msgspec.json.decode(raw, type=_Time).serverTime * 1_000_000
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise VenueError(f"binance: the answer is no server time ({error}); {CHECK_ADDRESS}") from None
+
+    def _stream_symbol(self, raw: bytes) -> int:
+        """Index of the symbol whose stream an enveloped frame names, -1 for other frames. One comparison, one search, one
+        look-up."""
+        if raw[:11] != b'{"stream":"':
+            return -1
+        return self._by_stream.get(raw[11 : raw.find(b'"', 11, 96)], -1)
+
+    def is_market_frame(self, raw: bytes) -> bool:
+        """Whether the frame is of one of the streams asked for."""
+        return self._stream_symbol(raw) >= 0
+
+    def symbol_of(self, raw: bytes) -> int:
+        """By the stream's name."""
+        return self._stream_symbol(raw)
+
+
+class BinanceSpot(_Binance):
+    """Binance spot."""
+
+    market = Market.BINANCE_SPOT
+    _weights = _SPOT_WEIGHTS
+    _api = "/api/v3"
+
+    @property
+    def limits(self) -> Limits:
+        """Documented: 1024 streams, 5 client messages/s, 300 connects in 5 min; pings every 20 s, pong within 60 s; 6000 a
+        minute."""
+        return Limits()
+
+    @property
+    def stream_url(self) -> str:
+        """Market streams only; no user data on it."""
+        return "wss://stream.binance.com:9443"
+
+    @property
+    def rest_url(self) -> str:
+        """REST."""
+        return "https://api.binance.com"
+
+    def _kinds(self) -> Mapping[str, list[str]]:
+        wanted = self.streams
+        depth = "@depth@100ms" if wanted.depth_interval_ms < 1000 else "@depth"
+        parts = ((wanted.depth, depth), (wanted.bbo, "@bookTicker"), (wanted.trade, "@trade"))
+        return {"": [name for want, name in parts if want]}  # there is no mark price on spot
+
+    def instruments_request(self) -> RestRequest:
+        """exchangeInfo of the run's symbols (of all, where they are many): weight 20."""
+        if len(self.symbols) > _MAX_SYMBOLS_IN_REQUEST:
+            return RestRequest("/api/v3/exchangeInfo", {}, 20)
+        names = to_json([it.venue_name for it in self.symbols]).decode()
+        return RestRequest("/api/v3/exchangeInfo", {"symbols": names}, 20)
+
+
+class BinanceUsdm(_Binance):
+    """Binance USD-M futures."""
+
+    market = Market.BINANCE_USDM
+    _weights = _USDM_WEIGHTS
+    _api = "/fapi/v1"
+
+    @property
+    def limits(self) -> Limits:
+        """Documented: 1024 streams, 10 client messages/s; pings every 3 min, pong within 10 min; 2400 a minute."""
+        return Limits(client_messages_per_s=10.0, silence_timeout_s=60.0, rest_weight_per_minute=2400)
+
+    @property
+    def stream_url(self) -> str:
+        """The host; `/public` and `/market` stand in the plans' paths."""
+        return "wss://fstream.binance.com"
+
+    @property
+    def rest_url(self) -> str:
+        """REST."""
+        return "https://fapi.binance.com"
+
+    def _kinds(self) -> Mapping[str, list[str]]:
+        wanted = self.streams
+        interval = min(_USDM_INTERVALS, key=lambda ms: abs(ms - wanted.depth_interval_ms))
+        public = ((wanted.depth, "@depth" + _USDM_INTERVALS[interval]), (wanted.bbo, "@bookTicker"))
+        market = ((wanted.trade, "@aggTrade"), (wanted.mark, "@markPrice@1s"))
+        return {
+            "/public": [name for want, name in public if want],
+            "/market": [name for want, name in market if want],
+        }
+
+    def instruments_request(self) -> RestRequest:
+        """exchangeInfo, which takes no symbols here: weight 1."""
+        return RestRequest("/fapi/v1/exchangeInfo", {}, 1)
+
+    def _lot(self, symbol: _Symbol, lot: _Filter) -> str:
+        """By quantityPrecision, or finer where the step is."""
+        step = lot_for(lot.stepSize)
+        precise = power_of_ten(symbol.quantityPrecision)
+        return max(step, precise, key=len) if "." in step + precise else "1"
