@@ -12,11 +12,11 @@ import numpy as np
 from trading import bars
 from trading.feature_layout import FAST_SLOTS, FEATURE_PARAMS, MAX_REGIMES, PRESSURE_TICKS, TIMEFRAMES
 from trading.jit import Recs
+from trading.last_prints import RECENT_HALF_LIFE_TRADES
 from trading.regime import Regime
 from trading.settings import Features, Strategy
 from trading.signals import N_SIGNALS, SIGNALS, Voice
 from trading.slots import MEAN_KEEP
-from trading.last_prints import RECENT_HALF_LIFE_TRADES
 
 
 class StrategyError(ValueError):
