@@ -46,8 +46,8 @@ def new_board(path: Path) -> Board:
 class Spec:
     """One stage of the fake topology."""
 
-    def __init__(self, name: str, module: str = "supervised_stages") -> None:
-        self.name, self.module = name, module
+    def __init__(self, name: str, module: str = "supervised_stages", essential: bool = True) -> None:
+        self.name, self.module, self.essential = name, module, essential
 
 
 class FakePipeline:

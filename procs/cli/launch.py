@@ -28,7 +28,7 @@ from trading.records import CONTROL_RECORD, Kind
 
 def place_stages(cores: Any, usable: Sequence[int]) -> dict[str, int]:
     """Core of each stage: as the profile lists them, in turn; with `auto` only where every process can have its own."""
-    names = [stage.name for stage in topology.STAGES]
+    names = [stage.name for stage in topology.STAGES if stage.essential]  # the others take what cores are idle
     if cores == "none":
         return {}
     if cores == "auto":
@@ -61,7 +61,9 @@ class Instance:
 
     @property
     def _names(self) -> tuple[str, ...]:
-        return topology.start_order(self.profile.source.kind == "live", self.profile.world != "record")
+        return topology.start_order(
+            self.profile.source.kind == "live", self.profile.world != "record", self.profile.gateway.enabled
+        )
 
     @property
     def runtime(self) -> Mapping[str, Any]:
