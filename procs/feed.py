@@ -257,7 +257,8 @@ def _consume(b: Words, ts_ns: int, origin: int) -> None:
         if glob[0].odd != 0:
             _ask(b, K_ODD_FRAME, glob[0].symbol, 0, in_loc(b, FRAMES)[I_HEAD], ts_ns)
         in_loc(b, FRAMES)[I_HEAD] += 1
-        note_latency(b, origin, origin, mono_ns())
+        if origin > 0:  # an event of a line has none
+            note_latency(b, origin, origin, mono_ns())
     elif kind == GENERATED:
         gen = own(b, GEN_GLOB, GEN_GLOBAL)
         raw, instruments = _bytes(b, FRAME_BYTES), own(b, INSTRUMENTS, INSTRUMENT)

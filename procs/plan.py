@@ -13,7 +13,7 @@ from typing import Final
 from procs.config import Profile
 from procs.fold import BLOCK, SPIN, YIELD
 from procs.stage import LoopSettings
-from procs.topology import STAGES
+from procs.topology import stages
 from sim.settings import Generator, SimulatedExchange
 from sim.spool import StagedRecording, open_spool
 from trading.instruments import Instrument, instrument_table
@@ -102,7 +102,7 @@ def loop_settings(profile: Profile, cores: int) -> LoopSettings:
     """How the stages wait: `auto` blocks when there are more processes than cores."""
     wait = profile.pipeline.wait
     if wait == "auto":
-        wait = "block" if cores < sum(stage.essential for stage in STAGES) + 1 else "spin"
+        wait = "block" if cores < len(stages(profile.source.kind == "live")) + 1 else "spin"
     strategy = {"spin": SPIN, "yield": YIELD, "block": BLOCK}[wait]
     return LoopSettings(
         strategy=strategy, spin=max(profile.pipeline.spin_iterations, 1), checkpoint_every=profile.pipeline.checkpoint_every

@@ -79,9 +79,9 @@ class _File:
         self._advance = advance
         self._blocks = self._read()
         self.first: _Block | None = next(self._blocks, None)
-        if self.first is None:
+        if self.first is None and not self.events:
             raise RecordingError(f"{path}: holds no frame; give a recording with lines `<recv_ns> {{json}}`")
-        self.name, self.market = self._symbol()
+        self.name, self.market = self._symbol() if self.first is not None else ("", Market.BINANCE_SPOT)
 
     def blocks(self) -> Iterator[_Block]:
         """All blocks in order; may be walked once."""
@@ -99,6 +99,12 @@ class _File:
         size = int(self.tally[rt.NAME_LEN])
         name = bytes(self.tally[rt.NAME : rt.NAME + size].astype(np.uint8)).decode("latin-1")
         known = int(self.tally[[rt.N_DEPTH, rt.N_BBO, rt.N_TRADE]].sum())
+        folder = self.path.parent
+        if known == 0 and self.tally[rt.N_SNAPSHOT] and self.path.name.startswith(f"{folder.name}_"):
+            # a short file of the recorder's, with nothing but a snapshot, which names no symbol: its folders do
+            for market in (Market.BINANCE_SPOT, Market.BINANCE_USDM):
+                if folder.parent.name == market.name.lower():
+                    return folder.name, market
         if known == 0 or not (name.isascii() and name.isalnum() and name == name.upper()):
             raise RecordingError(
                 f"{self.path}: lines 1 to {self.line} hold no depthUpdate, bookTicker or trade frame of Binance; "
@@ -218,6 +224,8 @@ class _Chain:
     n_frames: int = 0
     n_bytes: int = 0
     clamped: int = 0
+    events: int = 0
+    lost: int = 0
     blocks: Iterator[_Block] = field(default_factory=lambda: iter(()))
 
     def open(self) -> None:
@@ -228,6 +236,8 @@ class _Chain:
         for file in self.files:
             yield from file.blocks()
             file.close()
+            self.events += file.events
+            self.lost += file.lost
 
     def refill(self) -> None:
         """Take the next block when the present one is used up; times that go backwards are raised to the one before."""
@@ -333,13 +343,23 @@ def _chains(files: Sequence[Path], allow_truncated: bool, progress: Progress | N
             progress(done, total)
 
     chains: dict[tuple[str, Market], _Chain] = {}
+    silent: list[_File] = []
     for path in files:
         file = _File(Path(path), allow_truncated, advance)
+        if file.first is None:
+            silent.append(file)
+            continue
         chains.setdefault((file.name, file.market), _Chain([])).files.append(file)
     if len(chains) > MAX_SYMBOLS:
         raise RecordingError(
             f"{files[-1]}: {len(chains)} symbols are more than the {MAX_SYMBOLS} that a spool holds; replay fewer at once"
         )
+    if not chains:
+        raise RecordingError(f"{files[0]}: holds no frame; give a recording with lines `<recv_ns> {{json}}`")
+    first = next(iter(chains.values()))
+    for file in silent:  # the recorder spoke, the venue did not
+        first.events += file.events
+        first.lost += file.lost
     for chain in chains.values():
         chain.open()
     return list(chains.values())
@@ -372,8 +392,8 @@ def stage(
                 last_recv_ns=max(chain.last_ns for chain in chains),
                 clamped=sum(chain.clamped for chain in chains),
                 notes=tuple(file.note for chain in chains for file in chain.files if file.note),
-                events=sum(file.events for chain in chains for file in chain.files),
-                lost=sum(file.lost for chain in chains for file in chain.files),
+                events=sum(chain.events for chain in chains),
+                lost=sum(chain.lost for chain in chains),
             )
             file.seek(0)
             file.write(header_bytes(recording))

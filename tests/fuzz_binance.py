@@ -245,10 +245,10 @@ class BinanceFrames(Target):
             else:
                 self._agrees(said, rows, depth, line)
             if said is None or said.symbol == 0:
-                claim(said is None or feed.marks(1) == other, f"the other symbol is disturbed by {line[:400]!r}")
+                claim(said is None or feed.marks(1) == other, f"one book moved by {line[:400]!r}")
             seen = int(g["seen"])
-            features += [seen & 0xFFFFFFFF, seen >> 32, min(int(g["faults"]), 3), int(g["enveloped"]), len(rows), int(g["symbol"])]
-            features += [int(g["n_levels"]).bit_length(), int(feed.state[0]["phase"]), said is not None]
+            features += [seen & 0xFFFFFFFF, seen >> 32, min(int(g["faults"]), 3), int(g["enveloped"]), len(rows)]
+            features += [int(g["symbol"]), int(g["n_levels"]).bit_length(), int(feed.state[0]["phase"]), said is not None]
         return tuple(features[-9:]) + (len(features) // 9,)
 
     @staticmethod
@@ -261,9 +261,11 @@ class BinanceFrames(Target):
             if kind in (Kind.TRADE, Kind.BBO, Kind.DEPTH):
                 claim(row["update_id"] == said.update_id, f"id {row['update_id']} from {raw[:400]!r}")
             if kind == Kind.TRADE:
-                shown = int(row["price_ticks"]), int(row["qty_lots"]), bool(row["flags"] & Flag.AGGRESSOR_SELL)
+                sell = bool(row["flags"] & Flag.AGGRESSOR_SELL)
+                shown = int(row["price_ticks"]), int(row["qty_lots"]), sell
                 claim(shown == (said.price, said.lots, said.sell), f"trade {shown} from {raw[:400]!r}")
-        changes = [(int(r["flags"]) >> 2 & 1, int(r["price_ticks"]), int(r["qty_lots"])) for r in depth if r["kind"] == Kind.DEPTH]
+        told = depth[depth["kind"] == Kind.DEPTH]
+        changes = [(int(r["flags"]) >> 2 & 1, int(r["price_ticks"]), int(r["qty_lots"])) for r in told]
         if len(changes) == len(said.levels) and said.levels and (depth["kind"] == Kind.DEPTH).all():
             claim(tuple(changes) == said.levels, f"levels {changes[:8]} from {raw[:400]!r}")
 

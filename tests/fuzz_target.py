@@ -21,8 +21,8 @@ Features = tuple[int, ...]
 _TOKENS = re.compile(rb'"(?:[^"\\\n]|\\.)*"|-?[0-9]+(?:\.[0-9]+)?|true|false|null|[A-Za-z_]+|\s|.', re.S)
 _NUMBERS = (b"0", b"1", b"-1", b"01", b"1.5", b"1e3", b"0.00000001", b"999999999999999999", b"9223372036854775807",
             b"18446744073709551616", b"100000000.00000001", b"-0", b".5", b"5.", b"NaN", b"null")  # fmt: skip
-_PIECES = (b"{", b"}", b"[", b"]", b",", b":", b'"', b'""', b"\\", b"\\u0041", b"\x00", b"\xff", b"\xc3\xa9", b" ", b"\t", b"null",
-           b"true", b"{}", b"[]", b'"x":1,', b"[[" * 70)  # fmt: skip
+_PIECES = (b"{", b"}", b"[", b"]", b",", b":", b'"', b'""', b"\\", b"\\u0041", b"\x00", b"\xff", b"\xc3\xa9", b" ", b"\t",
+           b"null", b"true", b"{}", b"[]", b'"x":1,', b"[[" * 70)  # fmt: skip
 
 
 class Broken(AssertionError):

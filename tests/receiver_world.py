@@ -1,7 +1,7 @@
-"""A world for the receiver's tests: a frames ring on the heap with a reader, a small venue of two kinds, and a server to connect to.
+"""A world for the receiver's tests: a frames ring on the heap with a reader, a small venue of two kinds, and a server for it.
 
-The venue "Tiny" is what trading.venues.protocol asks for and nothing more. Native: frames `{"s":<symbol>,...}` go to the feed as they
-are. Plain: `{"t":<symbol>,"n":<number>}` becomes a plain trade. Everything else is control, the same in both.
+The venue "Tiny" is what trading.venues.protocol asks for and nothing more. Native: frames `{"s":<symbol>,...}` go to the feed as
+they are. Plain: `{"t":<symbol>,"n":<number>}` becomes a plain trade. Everything else is control, the same in both.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ class Tiny(Venue):
         limits: Limits | None = None,
     ) -> None:
         super().__init__([VenueSymbol(n, f"S{n}USD", f"s{n}") for n in range(symbols)], Streams())
-        self.native, self._confirm = native, confirm  # type: ignore[misc]
+        self.native, self._confirm = native, confirm
         self._plans = plans or [range(symbols)]
         self._limits = limits or Limits(client_messages_per_s=100.0)
 
@@ -190,16 +191,24 @@ class Tiny(Venue):
         return symbol if symbol < len(self.symbols) else -1
 
 
+class TinyBinance(Tiny):
+    """The native kind, made as procs.receiver.markets makes a venue."""
+
+    def __init__(self, symbols: Sequence[VenueSymbol], streams: Streams) -> None:
+        super().__init__(len(symbols))
+
+
 class TinyServer:
     """The venue's server on a free port of the loopback. Tests say what it sends; it remembers what it got."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
         self.sockets: list[web.WebSocketResponse] = []
         self.got: list[str] = []
         self.pongs: list[bytes] = []
         self.upgrades = 0
         self.refuse: tuple[int, dict[str, str]] | None = None
-        self.answer: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda said: {"ok": said["id"]} if "sub" in said else None
+        self.answer: Callable[[dict[str, Any]], Any] = lambda said: {"ok": said["id"]} if "sub" in said else None
         self.pages: dict[str, list[tuple[int, dict[str, str], bytes]]] = {}  # path -> answers, the last one for ever
         self.asked: list[str] = []
         self.changed = asyncio.Condition()
@@ -210,9 +219,9 @@ class TinyServer:
         app = web.Application()
         app.router.add_get("/ws/{n}", self._socket)
         app.router.add_get("/{path:.*}", self._page)
-        self._runner = web.AppRunner(app)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, shutdown_timeout=0.1)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self.tls)
         await site.start()
         self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
         return self
@@ -276,7 +285,7 @@ class LinkWorld:
 
     def __init__(
         self, server: TinyServer, venue: Venue, live: LiveSettings = LIVE, *, world: RingWorld | None = None,
-        raw: bool = False, state_dir: Path | None = None,
+        raw: bool = False, state_dir: Path | None = None, scheme: str = "ws",
     ) -> None:  # fmt: skip
         self.world = world or RingWorld()
         self.writer = self.world.writer()
@@ -284,7 +293,7 @@ class LinkWorld:
         say = Say("test")
         say.__class__ = type("Kept", (Say,), {"__call__": lambda _, text, key="": self.said.append(text)})
         self.link = VenueLink(
-            venue, live, self.writer, say, random.Random(5), name="tiny", stream_url=f"ws://127.0.0.1:{server.port}",
+            venue, live, self.writer, say, random.Random(5), name="tiny", stream_url=f"{scheme}://127.0.0.1:{server.port}",
             rest_url=f"http://127.0.0.1:{server.port}", raw=raw, state_dir=state_dir,
         )  # fmt: skip
         self.seen: list[tuple[Kind, int, int, bytes]] = []

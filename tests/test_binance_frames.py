@@ -219,6 +219,7 @@ def test_times_are_milliseconds_or_microseconds(stamp: int, nanoseconds: int | N
         {},
         {"e": "kline", "s": "BTCUSDT", "k": {"t": 1, "o": "1"}},
         {"e": "serverShutdown", "E": 1},
+        {"e": "markPriceUpdateX", "E": 1, "s": "BTCUSDT", "p": "1", "r": "0", "T": 1},
         {"stream": "btcusdt@depth5@100ms", "data": {"lastUpdateId": 160, "bids": [["1", "1"]], "asks": [["2", "1"]]}},
         {
             "stream": "btcusdt@depth20@100ms",
@@ -275,6 +276,7 @@ def test_a_frame_may_lie_anywhere_in_the_buffer() -> None:
     buf = np.frombuffer(b'{"u":' + frame + b"}", np.uint8).copy()
     rest = (1, 1, 0, feed.state, feed.glob, feed.params, feed.table, feed.out, feed.rows)
     assert market.on_frame(buf, 5, 5 + len(frame), *rest) == 1
+    feed.state[0]["bbo_id"] = 0
     assert market.on_frame(buf[5 : 5 + len(frame)], -3, 10**9, *rest) == 1
     assert market.on_frame(buf, 9, 3, *rest) == 0 and market.on_frame(buf, 10**9, 10**9 + 5, *rest) == 0
 

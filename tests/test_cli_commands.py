@@ -405,16 +405,19 @@ def test_halt_and_resume_are_records_on_the_control_ring(own_places: Path) -> No
         it.destroy()
 
 
+NAMES = [stage.name for stage in topology.stages()]
+
+
 @pytest.mark.parametrize(
     ("cores", "usable", "placed"),
     [
         ("none", range(16), {}),
         ("auto", range(2), {}),
         ("auto", range(7), {}),
-        ("auto", range(8), dict(zip(topology.STAGE, range(1, 8), strict=True))),
-        ((3, 4), range(8), {name: 3 + n % 2 for n, name in enumerate(topology.STAGE)}),
+        ("auto", range(8), dict(zip(NAMES, range(1, 8), strict=True))),
+        ((3, 4), range(8), {name: 3 + n % 2 for n, name in enumerate(NAMES)}),
     ],
 )
 def test_stages_are_placed_on_cores(cores: Any, usable: range, placed: dict[str, int]) -> None:
     """By the profile's list in turn; by themselves only where every process can have a core of its own."""
-    assert place_stages(cores, list(usable)) == placed
+    assert place_stages(cores, list(usable), NAMES) == placed

@@ -79,17 +79,20 @@ def test_a_snapshot_alone_is_not_shown() -> None:
 
 
 def test_every_later_diff_must_follow_spot() -> None:
-    """Spot: U == previous u + 1, else the book is stale at once, told on both rings, and stays so until a snapshot that the
-    diffs kept since then bracket."""
+    """Spot: U == previous u + 1, else the book is stale at once, told on both rings, and stays so until the missing diff or a
+    snapshot that the diffs kept since then bracket; one that is too old, or no newer than the book, is asked for again."""
     for first in (102, 100, 105):
         feed = Feed(SPOT_BTC)
         synced(feed, 100)
         rows, depth = feed.send(diff(first, 110, [("99", "5")]))
         assert [int(r["kind"]) for r in rows] == [Kind.STALE] and rows[0]["flags"] == 0 and rows[0]["update_id"] == 100
         assert [int(r["kind"]) for r in depth] == [Kind.STALE]
-        assert feed.count("gaps") == 1 and feed.count("last_id") == 0
+        assert feed.count("gaps") == 1 and feed.count("phase") == market.HELD
+        assert not rows[0]["bid_ticks"].any() and not rows[0]["ask_lots"].any()
         assert _send(feed, diff(111, 112, [("98", "1")])) == []
-        assert _send(feed, snapshot(first - 2, [("99", "1")])) == [] and feed.count("snapshots_too_old") == 1
+        assert _send(feed, snapshot(first - 2, [("99", "1")])) == []
+        assert feed.count("snapshots_too_old") + feed.count("snapshots_ignored") == 1
+        assert feed.glob[0]["want_reason"] == market.Want.TOO_OLD and feed.glob[0]["want_symbol"] == 0
         assert _send(feed, snapshot(109, [("97", "1")], [("101", "1")])) == [Kind.SNAPSHOT]
         assert _bid(feed) == (9900, 5 * 10**8) and feed.count("last_id") == 112 and feed.count("resyncs") == 2
 
@@ -104,14 +107,14 @@ def test_every_later_diff_must_follow_usdm() -> None:
 
 
 def test_the_same_diff_twice_is_ignored() -> None:
-    """A diff repeated at once changes nothing and is counted, synced or not; an older one is a gap."""
+    """A diff repeated at once changes nothing and is counted, synced or not; so does an older one, a late copy."""
     feed = Feed(SPOT_BTC)
     _send(feed, diff(100, 101), diff(100, 101))
     assert feed.count("duplicates") == 1 and feed.count("gaps") == 0
     assert _send(feed, snapshot(100, [("99", "1")], [("101", "1")])) == [Kind.SNAPSHOT]
     assert _send(feed, diff(102, 103, [("98", "1")])) == [Kind.DEPTH]
     assert _send(feed, diff(102, 103, [("98", "1")])) == [] and feed.count("duplicates") == 2
-    assert _send(feed, diff(100, 101)) == [Kind.STALE]
+    assert _send(feed, diff(100, 101)) == [] and (feed.count("late"), feed.count("gaps")) == (1, 0)
 
 
 def test_a_crossed_book_is_stale() -> None:
@@ -248,8 +251,8 @@ def test_disconnect_is_stale_at_once() -> None:
 
 
 def test_a_newer_ticker_covers_the_top() -> None:
-    """Levels better than a newer bookTicker are dropped, its own stands in front, levels behind it stay; an older one, or one
-    that comes late, changes nothing; the next diff past it takes it away."""
+    """Levels better than a newer bookTicker are dropped, its own stands in front, levels behind it stay; one no newer
+    than the book changes nothing; the next diff past it takes it away."""
     feed = Feed(SPOT_BTC)
     synced(feed, 100, [("99", "1"), ("98", "2"), ("97", "3")], [("101", "1"), ("102", "2")])
 
@@ -266,7 +269,7 @@ def test_a_newer_ticker_covers_the_top() -> None:
     plain = ([99, 98, 97, 0, 0], [1, 2, 3, 0, 0], [101, 102, 0, 0, 0], [1, 2, 0, 0, 0])
     assert top(ticker(100, "98", "7", "103", "8")) == plain  # no newer than the book
     assert top(ticker(105, "98", "7", "103", "8")) == ([98, 97, 0, 0, 0], [7, 3, 0, 0, 0], [103, 0, 0, 0, 0], [8, 0, 0, 0, 0])
-    assert top(ticker(104, "99", "9", "100", "9")) == ([98, 97, 0, 0, 0], [7, 3, 0, 0, 0], [103, 0, 0, 0, 0], [8, 0, 0, 0, 0])
+    assert len(feed.send(ticker(104, "99", "9", "100", "9"))[0]) == 0 and feed.count("bbos_late") == 1
     assert top(ticker(106, "98", "5", "100", "8"))[:2] == ([98, 97, 0, 0, 0], [5, 3, 0, 0, 0])
     assert top(ticker(107, "99.5", "5", "100", "8"))[0] == [99, 99, 98, 97, 0]
     assert top(ticker(108, "0", "0", "100", "8")) == ([0] * 5, [0] * 5, [100, 101, 102, 0, 0], [8, 1, 2, 0, 0])

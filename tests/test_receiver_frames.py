@@ -114,7 +114,7 @@ def test_full_ring_or_arena_drops_and_then_tells_lost(capacity: int, arena: int,
 
 
 def test_line_notices_wait_for_room_in_their_order() -> None:
-    """While the ring is full, UP after DOWN stays behind it, DOWN swallows what came before, and frames wait for neither's loss."""
+    """While the ring is full, UP after DOWN stays behind it, DOWN swallows what came before, and frames come last."""
     world = RingWorld(capacity=4)
     writer = world.writer()
     for n in range(4):

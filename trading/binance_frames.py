@@ -2,9 +2,9 @@
 
 Understood, as combined-stream frames `{"stream":...,"data":{...}}` and bare: `depthUpdate` (diff depth), `trade`, `aggTrade`,
 `bookTicker` (spot's has no "e"), `markPriceUpdate` and, bare only, the REST depth snapshot. Keys may come in any order and
-with blanks; unknown keys are stepped over. Partial-depth streams (`@depth5|10|20`) look like diffs or snapshots and are neither: they
-count as unknown. A frame is malformed if it is no JSON object, says something twice, lacks a field that its kind needs or
-holds a number that the instrument cannot (more decimals than its tick or lot, or no multiple of the tick).
+with blanks; unknown keys are stepped over. Partial-depth streams (`@depth5|10|20`) look like diffs or snapshots and are
+neither: they count as unknown. A frame is malformed if it is no JSON object, says something twice, lacks a field that its
+kind needs or holds a number that the instrument cannot (more decimals than its tick or lot, or no multiple of the tick).
 
 Levels go straight into the caller's depth rows (price_ticks, qty_lots, flags: ASK or 0); everything else into FRAME_FIELDS.
 
@@ -237,6 +237,7 @@ def decode(buf: Bytes, start: int, end: int, hint: int, instruments: Recs, frame
     leftovers. Any bytes are safe; 0 <= start and end <= len(buf) are the caller's to see to.
     """
     frame.seen = 0
+    frame.keys = 0
     frame.faults = 0
     frame.enveloped = 0
     frame.late_sides[0] = 0

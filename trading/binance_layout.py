@@ -41,6 +41,7 @@ SEEN_BOOK_SIDE: Final = 1 << 35  # << side
 
 FRAME_FIELDS: Final[tuple[Any, ...]] = (
     ("seen", "i8"),
+    ("keys", "i8"),  # which one-letter keys (and the longer ones of ours) have come, whatever their values
     ("faults", "i8"),
     ("enveloped", "i8"),
     ("integers", "i8", 8),

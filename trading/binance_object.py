@@ -79,10 +79,18 @@ from trading.scan import (
     skip_space,
     skip_string,
     skip_value,
+    word_at,
 )
 
 _ASK_FLAG: Final = int(Flag.ASK)
 _AT: Final = ord("@")
+_TWO_BYTES: Final = 0xFFFF
+_THREE_BYTES: Final = 0xFFFFFF
+_LEVEL_OPENS: Final = int.from_bytes(b'["', "little")
+_LEVEL_MIDDLE: Final = int.from_bytes(b'","', "little")
+_LEVEL_CLOSES: Final = int.from_bytes(b'"],', "little")
+_LEVELS_END: Final = int.from_bytes(b'"]]', "little")
+_LONGEST_LEVEL: Final = 48  # so far from the end no word read goes past it before its own check
 
 
 @kernel
@@ -151,6 +159,26 @@ def _mark(frame: Frame, bit: int) -> None:
     if frame.seen & bit != 0:
         frame.faults += 1
     frame.seen |= bit
+
+
+@kernel
+def _note_key(frame: Frame, key: int) -> None:
+    """Note that a key has come; a second time is a fault, also with a value of a type that nobody wants."""
+    if 65 <= key <= 122:
+        bit = 1 << (key - 65)
+    elif key == K_PREV:
+        bit = 1 << 58
+    elif key == LONG_KEY:
+        bit = 1 << 59
+    elif key == K_BIDS:
+        bit = 1 << 60
+    elif key == K_ASKS:
+        bit = 1 << 61
+    else:
+        return
+    if frame.keys & bit != 0:
+        frame.faults += 1
+    frame.keys |= bit
 
 
 @kernel
@@ -230,8 +258,28 @@ def scan_levels(p: int, end: int, instrument: Any, flags: int, frame: Frame, row
     if p < end and byte_at(p) == CLOSE_BRACKET:
         return p + 1
     while True:
+        if n >= rows.shape[0]:
+            return -1
+        if tick_units == 1 and p + _LONGEST_LEVEL <= end and word_at(p) & _TWO_BYTES == _LEVEL_OPENS:
+            # as the venue writes them, without blanks: punctuation by the word; anything else goes the long way
+            price, q = scan_decimal(p + 2, end, price_decimals)
+            if q > 0 and q + 8 <= end and word_at(q) & _THREE_BYTES == _LEVEL_MIDDLE and price != 0:
+                qty, q = scan_decimal(q + 3, end, qty_decimals)
+                if q > 0 and q + 8 <= end:
+                    after = word_at(q) & _THREE_BYTES
+                    if after == _LEVEL_CLOSES or after == _LEVELS_END:
+                        row = rows[n]
+                        row.price_ticks = price
+                        row.qty_lots = qty
+                        row.flags = flags
+                        n += 1
+                        p = q + 3
+                        if after == _LEVEL_CLOSES:
+                            continue
+                        frame.n_levels = n
+                        return p
         p = skip_space(p, end)
-        if p >= end or byte_at(p) != OPEN_BRACKET or n >= rows.shape[0]:
+        if p >= end or byte_at(p) != OPEN_BRACKET:
             return -1
         price, p = scan_units(skip_space(p + 1, end), end, price_decimals, tick_units)
         if p < 0 or price == 0:
@@ -379,6 +427,7 @@ def scan_object(base: int, p: int, end: int, hint: int, instruments: Recs, frame
                 if key == K_DATA:
                     frame.faults += 1  # two envelopes: which would be true?
                 key = 0  # beside the envelope nothing is ours
+        _note_key(frame, key)
         side = _levels_side(key) if byte_at(p) == OPEN_BRACKET else -1
         if side >= 0:
             p = _levels_value(base, p, end, side & 1, side >= 2, hint, instruments, frame, rows)

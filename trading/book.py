@@ -191,14 +191,15 @@ def _vacate(book: Book, side: int, key: int) -> bool:
 def _far_place(book: Book, side: int, key: int) -> int:
     """Index of the first far level whose key is <= `key` (they stand worst first)."""
     low = 0
-    high = book.far_count[side]
-    while low < high:
-        middle = (low + high) >> 1
-        if book.far_key[side, middle] > key:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+    n = book.far_count[side]
+    if n == 0:
+        return 0
+    # halving without a branch that depends on the keys: the processor cannot guess those
+    while n > 1:
+        half = n >> 1
+        low += half if book.far_key[side, low + half - 1] > key else 0
+        n -= half
+    return low + (1 if book.far_key[side, low] > key else 0)
 
 
 @kernel

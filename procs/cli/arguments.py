@@ -13,7 +13,7 @@ from procs.cli.outcome import USAGE, CliError, explained
 from procs.topology import STAGES
 
 PROGRAM: Final = "scalperctl"
-BENCHES: Final = ("ring", "wake", "decode", "link", "pipeline", "restart")
+BENCHES: Final = ("ring", "wake", "decode", "link", "pipeline", "restart", "gateway")
 SHELLS: Final = ("bash", "zsh", "fish")
 STAGE_NAMES: Final = tuple(stage.name for stage in STAGES)
 
@@ -144,7 +144,7 @@ def _topology(p: argparse.ArgumentParser) -> None:
 def _bench(p: argparse.ArgumentParser) -> None:
     p.add_argument("what", choices=BENCHES, help="what to measure")
     _json(p)
-    p.add_argument("--recording", metavar="FILE", nargs="+", help="pipeline, decode: measure with this instead of the embedded market")
+    p.add_argument("--recording", metavar="FILE", nargs="+", help="pipeline, decode: measure with these recordings")
     p.add_argument(
         "--seconds",
         metavar="S",
@@ -318,6 +318,12 @@ COMMANDS: Final[dict[str, Command]] = {
     "trace": Command(
         "tracing:trace", "the whole way of one order, from frame to fill", ("trace 42", "trace 42 --journal ./journal"), _trace
     ),
+    "lines": Command(
+        "lines:lines",
+        "the venue's connections: messages, gaps, resyncs, clock",
+        ("lines", "lines --instance live-paper --json"),
+        _latency,
+    ),
     "topology": Command(
         "drawing:topology",
         "the table of rings and stages, or a drawing of it",
@@ -328,7 +334,10 @@ COMMANDS: Final[dict[str, Command]] = {
         "doctor:doctor", "what this machine gives and lacks, with the remedies", ("doctor", "doctor --json"), _json
     ),
     "bench": Command(
-        "benches:bench", "measure this machine", ("bench ring --json", "bench decode", "bench pipeline", "bench restart --kills 50"), _bench
+        "benches:bench",
+        "measure this machine",
+        ("bench ring --json", "bench decode", "bench pipeline", "bench restart --kills 50"),
+        _bench,
     ),
     "halt": Command(
         "halt:halt",

@@ -26,9 +26,8 @@ from shm import cleanup
 from trading.records import CONTROL_RECORD, Kind
 
 
-def place_stages(cores: Any, usable: Sequence[int]) -> dict[str, int]:
-    """Core of each stage: as the profile lists them, in turn; with `auto` only where every process can have its own."""
-    names = [stage.name for stage in topology.STAGES if stage.essential]  # the others take what cores are idle
+def place_stages(cores: Any, usable: Sequence[int], names: Sequence[str]) -> dict[str, int]:
+    """Core of each of these stages: as the profile lists them, in turn; with `auto` only where every process can have its own."""
     if cores == "none":
         return {}
     if cores == "auto":
@@ -52,7 +51,11 @@ class Instance:
     _cores: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._cores = place_stages(self.profile.pipeline.cores, sorted(os.sched_getaffinity(0)))
+        self._cores = place_stages(
+            self.profile.pipeline.cores,
+            sorted(os.sched_getaffinity(0)),
+            [stage.name for stage in topology.STAGES if stage.name in self._names and stage.essential],
+        )
 
     @property
     def stages(self) -> Sequence[Stage]:

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -53,6 +54,7 @@ def record(args: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CliError(f"{folder}: {(error.strerror or str(error)).lower()}; name another folder with --out", USAGE) from None
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ended by a service manager: in order as well
     note = Note(sys.stderr)
     note(f"starting {profile.instance}")
     launched = Launch(profile, [*(["--config", args.config] if args.config else []), *_as_options(words)])
@@ -88,7 +90,7 @@ def words_of(args: argparse.Namespace) -> dict[str, str]:
         found["live.venue"] = f'"{args.venue}"'
     if args.symbols:
         names = [name.strip().upper() for name in args.symbols.split(",") if name.strip()]
-        found["symbols"] = json.dumps([{"name": name} for name in names])
+        found["symbols"] = json.dumps([{"name": name, **({"market": args.venue} if args.venue else {})} for name in names])
     if args.out:
         found["record.folder"] = json.dumps(os.path.abspath(args.out))
     if args.endpoint:
@@ -308,7 +310,8 @@ class Session:
             "seconds": round(time.monotonic() - self._began, 3), "frames": frames, "files": files, "bytes": size,
             "gaps": feed.get("gaps", 0), "resyncs": feed.get("resyncs", 0), "unknown": feed.get("unknown", 0),
             "malformed": feed.get("malformed", 0), "oracle_checked": feed.get("oracle_checked", 0),
-            "oracle_equal": feed.get("oracle_equal", 0), "parquet_files": self.converter.done, "complaints": wrong, "ok": not wrong,
+            "oracle_equal": feed.get("oracle_equal", 0), "parquet_files": self.converter.done,
+            "complaints": wrong, "ok": not wrong,
         }  # fmt: skip
         if as_json:
             print(json.dumps(said, indent=2))

@@ -203,13 +203,13 @@ def backtest(args: argparse.Namespace) -> int:
     import tempfile
 
     from procs.plan import plan_of
-    from sim.recording import stage
+    from sim.venue_staging import stage_any
 
     with tempfile.TemporaryDirectory(prefix="scalper-backtest-") as folder:
         recording = None
         if profile.source.kind == "recording":
             note(f"reading {len(profile.source.files)} recordings")
-            recording = stage([Path(file) for file in profile.source.files], Path(folder) / "spool")
+            recording = stage_any([Path(file) for file in profile.source.files], Path(folder) / "spool")
         found, records = run_backtest(profile, plan_of(profile, recording), note)
     note.end()
     show(found, args.json)

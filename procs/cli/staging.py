@@ -96,7 +96,8 @@ def main() -> int:
     """The child."""
     if sys.argv[1:] == ["--rules"]:
         return _rules()
-    from sim.recording import RecordingError, stage
+    from sim.spool import RecordingError
+    from sim.venue_staging import stage_any
 
     shown = -1
 
@@ -107,7 +108,7 @@ def main() -> int:
             print(json.dumps({"done": done, "total": total}), flush=True)
 
     try:
-        staged = stage([Path(name) for name in sys.argv[2:]], Path(sys.argv[1]), progress=progress)
+        staged = stage_any([Path(name) for name in sys.argv[2:]], Path(sys.argv[1]), progress=progress)
     except RecordingError as error:
         print(json.dumps({"problem": str(error)}), flush=True)
         return USAGE

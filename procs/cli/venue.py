@@ -59,7 +59,7 @@ def _market(args: argparse.Namespace) -> Market:
         names = [name.strip().upper() for name in (args.symbols or "BTCUSDT,ETHUSDT").split(",") if name.strip()]
         markets: Any = _BOTH if args.market in (None, "both") else (args.market,)
         source = generated(names, markets, seed=args.seed)
-    return Market(source, start_ns=time.time_ns() if args.time == "now" else None, loop=args.loop)
+    return Market(source, start_ns=time.time_ns if args.time == "now" else None, loop=args.loop)
 
 
 def described(server: LocalVenue) -> dict[str, Any]:

@@ -112,6 +112,13 @@ async def serve(app: Application, listener: socket.socket, answers: Answers, pag
     await serving
 
 
+def step_back() -> None:
+    """Let the pipeline's processes go first wherever they share a core, and let timers come together."""
+    with contextlib.suppress(OSError):
+        os.nice(NICENESS)
+    ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1_000_000, 0, 0, 0)
+
+
 def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
     """One incarnation of the gateway; returns the exit code."""
     opened = pipeline.attach(runtime["instance"], rings=())
@@ -122,9 +129,7 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
     stop = [False]
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn sends itself again what it has caught
         signal.signal(number, lambda *_: stop.__setitem__(0, True))
-    with contextlib.suppress(OSError):
-        os.nice(NICENESS)
-    ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1_000_000, 0, 0, 0)
+    step_back()
     try:
         absent = missing()
         if absent:

@@ -143,6 +143,10 @@ class CcxtLine:
         finally:
             await self._end()
 
+    def want(self, symbol: int) -> None:
+        """The feed wants the symbol's book anew: its next message is a whole one."""
+        self._books[symbol].forget()
+
     async def stop(self) -> None:
         """End all watching; `run` returns."""
         self._stopping = True

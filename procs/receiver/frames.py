@@ -37,6 +37,7 @@ assert FRAME_RECORD.fields["at"][1] == W_AT * 8 and FRAME_RECORD.fields["length"
 
 # the kernels' block
 B_CTL, B_SLOTS, B_CAPACITY, B_TAIL, B_GATE, B_SIZE, B_END, B_BELLS, B_BELL_COUNT, B_LIMIT = range(10)
+B_BEGAN, B_WRITTEN, B_LAST_NS = 10, 11, 12
 BLOCK: Final = 16
 NOWHERE: Final = -1
 _NO_CAUSE: Final = 0xFFFFFFFF  # cause_ring -1
@@ -45,14 +46,17 @@ _FRAME: Final = int(Kind.FRAME)
 
 @kernel
 def _publish(block: int, ts_ns: int, count: int, kind: int, symbol: int, line: int, at: int, length: int, origin_ns: int) -> int:
-    """Write one record at the tail, show it, wake who sleeps; the new tail. There is room."""
+    """Write one record at the tail, show it, wake who sleeps; the new tail. There is room. Time never runs backwards."""
     b = words_at(block, BLOCK)
     tail = b[B_TAIL]
+    b[B_LAST_NS] = max(b[B_LAST_NS], ts_ns)
+    words_at(b[B_BEGAN], b[B_CAPACITY])[tail & (b[B_CAPACITY] - 1)] = b[B_WRITTEN]
+    b[B_WRITTEN] += (length + ALIGN - 1) & ~(ALIGN - 1)
     slots = words_at(b[B_SLOTS], b[B_CAPACITY] * WIDTH)
     row = (tail & (b[B_CAPACITY] - 1)) * WIDTH
     store_release(slots, row + W_SEQ, 0)
     fence_release()
-    slots[row + W_TS] = ts_ns
+    slots[row + W_TS] = b[B_LAST_NS]
     slots[row + W_CAUSE] = count
     slots[row + W_KIND] = kind << 32 | _NO_CAUSE
     slots[row + W_SYMBOL] = line << 32 | (symbol & 0xFFFFFFFF)
@@ -103,8 +107,9 @@ def _promise(block: int, watermark_ns: int) -> None:
     """Raise the watermark and wake who sleeps."""
     b = words_at(block, BLOCK)
     ctl = words_at(b[B_CTL], CONTROL_WORDS)
-    if watermark_ns > load_acquire(ctl, WATERMARK):
-        store_release(ctl, WATERMARK, watermark_ns)
+    b[B_LAST_NS] = max(b[B_LAST_NS], watermark_ns)
+    if b[B_LAST_NS] > load_acquire(ctl, WATERMARK):
+        store_release(ctl, WATERMARK, b[B_LAST_NS])
         wake_readers(ctl, words_at(b[B_BELLS], b[B_BELL_COUNT]))
 
 
@@ -135,10 +140,10 @@ class FrameWriter:
         self._at: Final = int(self._block.ctypes.data)
         self.tail = tail
         self._end, self._limit, self._ring_limit = end, 0, 0  # the first frame looks
-        self._last_ns = max(int(ctl[WATERMARK]), 0 if last is None else int(last["ts_ns"]))
+        self._block[B_LAST_NS] = max(int(ctl[WATERMARK]), 0 if last is None else int(last["ts_ns"]))
         # where each record's bytes began, in bytes written since we started: tells whether they have been overwritten
-        self._written = 0
-        self._began: Final = np.full(self.capacity, -(1 << 62), np.int64)
+        self._began: Final = np.zeros(self.capacity, np.int64)
+        self._block[B_BEGAN] = self._began.ctypes.data
         self._first: Final = tail
         self._owed: dict[tuple[int, int], list[bool]] = {}
         self.frames = self.bytes = self.dropped = 0
@@ -163,13 +168,7 @@ class FrameWriter:
                 return NOWHERE
             tail = self.tail
         self._bytes[at : at + length] = payload
-        if now_ns > self._last_ns:
-            self._last_ns = now_ns
-        else:
-            now_ns = self._last_ns
         self.tail = _publish(self._at, now_ns, count, kind, symbol, line, at, length, origin_ns)
-        self._began[tail & (self.capacity - 1)] = self._written
-        self._written += need
         self._end = at + need
         self.frames += 1
         self.bytes += length
@@ -211,9 +210,7 @@ class FrameWriter:
         """Raise the watermark to `now_ns`: what follows is not older. Settles first what is owed."""
         if self._owed:
             self.settle(now_ns)
-        if now_ns > self._last_ns:
-            self._last_ns = now_ns
-        _promise(self._at, self._last_ns)
+        _promise(self._at, now_ns)
 
     def bytes_of(self, sequence: int) -> bytes | None:
         """The bytes of a record that this incarnation wrote; None if the ring or the arena has gone over them since."""
@@ -221,7 +218,8 @@ class FrameWriter:
         rec = self._recs[row]
         if not self._first <= sequence < self.tail or rec["seq"] != sequence + 1:
             return None
-        if self._written - int(self._began[row]) + self.largest > self.size:  # skipped ends count as well, at most one frame each
+        # between its writing and its being overwritten the end of the arena is skipped once, for at most a frame's bytes
+        if int(self._block[B_WRITTEN]) - int(self._began[row]) + self.largest > self.size:
             return None
         at = int(rec["at"])
         return bytes(self._bytes[at : at + int(rec["length"])])
@@ -255,7 +253,5 @@ class FrameWriter:
             self._limit = 0
             if self.tail >= self._ring_limit:
                 return False
-        self._last_ns = max(self._last_ns, now_ns)
-        self._began[self.tail & (self.capacity - 1)] = self._written
-        self.tail = _publish(self._at, self._last_ns, 0, kind, symbol, line, self._end, 0, 0)
+        self.tail = _publish(self._at, now_ns, 0, kind, symbol, line, self._end, 0, 0)
         return True

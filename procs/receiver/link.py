@@ -26,7 +26,7 @@ from procs.receiver.rest import Answered, RestClient
 from procs.receiver.resync import ResyncDesk
 from procs.receiver.say import Say
 from procs.receiver.venue_lines import VenueLines
-from trading.plain_frame import W_TS
+from trading.plain_frame import W_KIND, W_TS
 from trading.records import Kind
 from trading.venues.protocol import (
     Closing,
@@ -76,7 +76,7 @@ class Socket:
         self.counts: Final = link.counts[line.number]
         self.frame: Final = link.writer.frame
         self.symbol_of: Final = link.venue.symbol_of if link.venue.native else _no_symbol
-        self.decoder: Final[Decoder] = link.venue.decoder()
+        self.decoder: Final[Decoder] = link.venue.decoder_for(line.plan)
         self.connection: transport.Connection | None = None
         self.opening: asyncio.Task[None] | None = None
         self.dead = False
@@ -161,7 +161,8 @@ class VenueLink:
         connects = ConnectBudget(
             limits.connects_per_window, int(limits.connect_window_s * SECOND), file=file, wall_ns=time.time_ns, now_ns=now
         )
-        self.lines: Final = VenueLines(venue.connections(), live.lines, self.policy, connects, rng, first_line)
+        copies = live.lines if venue.arbitrates else 1
+        self.lines: Final = VenueLines(venue.connections(), copies, self.policy, connects, rng, first_line)
         self.counts: Final = {number: LineCounts() for number in self.lines.lines}
         budget = WeightBudget(limits.rest_weight_per_minute, live.rest_weight_share)
         self.rest: Final = RestClient(rest_url or venue.rest_url, budget, rng)
@@ -170,7 +171,8 @@ class VenueLink:
         self.sockets: Final[dict[int, Socket]] = {}
         self.symbols: Final = tuple(symbol.index for symbol in venue.symbols)
         self._tasks: Final[set[asyncio.Task[None]]] = set()
-        self._odd: Final = venue.decoder()
+        self._odd: Final = venue.decoder_for(next(iter(self.lines.lines.values())).plan)
+        self._speaker: Final[dict[int, int]] = {}
         self._turn = 0
         self.odd_frames = 0
 
@@ -201,7 +203,7 @@ class VenueLink:
                 self.clock.event(int(digits) * 10 ** (19 - len(digits)), socket.last_ns)
                 socket.last_ns = 0
 
-    async def stop(self, within_s: float = 1.0) -> None:
+    async def stop(self, within_s: float = 0.4) -> None:
         """Close everything; what does not close in time is cut."""
         self.perform(self.lines.stop(time.monotonic_ns()))
         deadline = asyncio.get_running_loop().time() + within_s
@@ -245,6 +247,8 @@ class VenueLink:
             self.writer.frame(payload, symbol, line, socket.counts.messages, origin, now, RAW)
         for item in items:
             if type(item) is Plain:
+                if not venue.arbitrates and not self._speaks(item, line):
+                    continue
                 socket.counts.plain += 1
                 if self.writer.frame(item.frame, item.symbol, line, socket.counts.messages, origin, now) == NOWHERE:
                     self.dropped(line, (item.symbol,), now)
@@ -254,6 +258,12 @@ class VenueLink:
                         self.clock.event(event, now)
             else:
                 self._heard(socket, item, payload, now)
+
+    def _speaks(self, item: Plain, line: int) -> bool:
+        """Of two connections without ids in common, whether this one speaks for the symbol: that with the newest book snapshot."""
+        if item.frame[8 * W_KIND] == FrameKind.SNAPSHOT or self._speaker.get(item.symbol, line) not in self.sockets:
+            self._speaker[item.symbol] = line
+        return self._speaker.setdefault(item.symbol, line) == line
 
     def dropped(self, line: int, symbols: Sequence[int], now: int) -> None:
         """There was no room for a frame of these symbols."""
@@ -389,7 +399,8 @@ class VenueLink:
         if self.venue.native:
             frames = [outcome.body]
         else:
-            frames = [item.frame for item in self.venue.decoder().decode(outcome.body, now) if isinstance(item, Plain)]
+            decoder = self.venue.decoder_for(self.lines.lines[line].plan)
+            frames = [item.frame for item in decoder.decode(outcome.body, now) if isinstance(item, Plain)]
             if self._raw:
                 self.writer.frame(outcome.body, symbol, line, 0, mono, now, RAW)
         put = [self.writer.frame(frame, symbol, line, 0, mono, now) != NOWHERE for frame in frames]

@@ -66,14 +66,18 @@ async def _from_venue(
     budget = WeightBudget(venue.limits.rest_weight_per_minute, profile.live.rest_weight_share)
     client = RestClient(base, budget, random.Random(), timeout_s=TIMEOUT_S, tries=TRIES)
     try:
-        outcome = await client.get(venue.instruments_request())
+        known: dict[str, InstrumentRules] = {}
+        for request in venue.instruments_requests():
+            outcome = await client.get(request)
+            if not isinstance(outcome, Answered):
+                break
+            known.update(venue.parse_instruments(outcome.body))
+        else:
+            return known
+    except VenueError as error:
+        raise RulesError(f"{market} at {base}: {error}") from None
     finally:
         await client.close()
-    if isinstance(outcome, Answered):
-        try:
-            return venue.parse_instruments(outcome.body)
-        except VenueError as error:
-            raise RulesError(f"{market} at {base}: {error}") from None
     if isinstance(outcome, Denied):
         names = ", ".join(symbol.venue_name for symbol in symbols)
         raise RulesError(

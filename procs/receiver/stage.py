@@ -1,7 +1,8 @@
 """The receiver stage: one event loop that holds all venues' connections and writes the frames ring.
 
 It is no fold: what comes off a wire cannot be asked for again. After a crash it goes on behind the last record that was
-published, tells the feed that all lines are down, and connects anew within the budget that its predecessor left.
+published, tells the feed that all lines are down, and connects anew within the budget that its predecessor left. It leaves by
+itself when the feed has ended its stream.
 
 Imports of what it runs on (aiohttp, picows) wait for `main`: the zygote loads this module and must stay small.
 """
@@ -90,6 +91,7 @@ class Receiver:
 
         self.profile, self.writer, self.say = profile, writer, say
         self.page: Final = board.page(memory.board_words, topology.stage_id(NAME))
+        self.feed: Final = board.page(memory.board_words, topology.stage_id("feed"))
         self.resyncs: Final = Resyncs(memory)
         self.run_dir: Final = rundir.run_dir(runtime["instance"])
         self.rng: Final = random.Random(os.getpid() << 32 ^ time.time_ns())
@@ -146,7 +148,7 @@ class Receiver:
                 self.tick()
             except Exception as error:
                 self.say(f"a tick failed: {type(error).__name__}: {error}", f"tick {type(error).__name__}")
-            if self.page[board.STOP]:
+            if self.page[board.STOP] or self.feed[board.FINISHED]:
                 stop.set()
             if not self.stopping:
                 loop.call_later(TICK_S, tick)
@@ -157,6 +159,7 @@ class Receiver:
         self.stopping = True
         self.writer.promise(time.time_ns())
         self._show()
+        self.page[board.FINISHED] = self.feed[board.FINISHED]
 
     def tick(self) -> None:
         """What is done TICK_S apart."""
@@ -217,6 +220,8 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
     core = (runtime.get("cores") or {}).get(NAME)
     page[board.PID], page[board.INCARNATION] = os.getpid(), int(runtime.get("incarnation", 0))
     page[board.CORE], page[board.STARTED_NS] = -1 if core is None else core, time.monotonic_ns()
+    if page[board.FINISHED]:
+        return 0
     if int(runtime.get("incarnation", 0)) > 1:
         page[board.RECOVERIES] += 1
     try:

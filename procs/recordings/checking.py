@@ -26,6 +26,9 @@ MOST_SAMPLES: Final = 4_000_000
 WIRE_STAGING: Final = "sim.venue_staging"
 """Where captures of venues with Python decoders become spools of plain frames."""
 
+NATIVE: Final = ("binance_spot", "binance_usdm", "?")
+"""Venues whose frames the compiled scanner reads; what cannot be told is tried as such."""
+
 Progress = Callable[[int, int], None]
 
 
@@ -90,7 +93,7 @@ def staged(chain: Sequence[Found], out: Path, progress: Progress | None = None) 
     Raises sim.spool.RecordingError, RecordingsError.
     """
     paths = [found.path for found in chain]
-    if chain[0].form != WIRE:
+    if chain[0].form != WIRE and chain[0].venue in NATIVE:
         return stage(paths, out, allow_truncated=True, progress=progress), 0
     try:
         stage_wire = importlib.import_module(WIRE_STAGING).stage_wire
@@ -98,7 +101,7 @@ def staged(chain: Sequence[Found], out: Path, progress: Progress | None = None) 
         raise RecordingsError(
             f"{paths[0]}: this version has no decoders for captures of {chain[0].venue}; check Binance recordings only"
         ) from None
-    found: Any = stage_wire(paths, out)
+    found: Any = stage_wire(paths, out, allow_truncated=True, progress=progress)
     return found, int(getattr(found, "unknown", 0))
 
 

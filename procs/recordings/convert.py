@@ -213,11 +213,11 @@ def _to_recording(paths: Sequence[Path], source: str, wish: Wish, tell: Tell) ->
     with new_file(wish.out, force=wish.force) as partial:
         with partial.open("wb") as raw, gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=6, mtime=0) as out:
             if source == "npz":
-                if not wish.symbol:
-                    raise RecordingsError("an npz does not say its symbol; give --symbol, e.g. --symbol BTCUSDT")
                 tick = step_of(wish.tick, "--tick") if wish.tick else None
                 lot = step_of(wish.lot, "--lot") if wish.lot else None
                 events = hftbacktest.received(np.concatenate([hftbacktest.load(path) for path in paths]))
+                if not wish.symbol:
+                    raise RecordingsError("an npz does not say its symbol; give --symbol, e.g. --symbol BTCUSDT")
                 writer = hftbacktest.write_frames(
                     events, out.write, _name(wish.symbol), wish.market == "binance_usdm", tick, lot,
                     lambda done: tell(f"{done * 100 // max(len(events), 1)}%"),

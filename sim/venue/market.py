@@ -128,11 +128,12 @@ class AllTopic(Topic):
 class Market:
     """The venue's truth and its clock.
 
-    `start_ns`: where the venue's clock (Unix time, ns) begins; None: at the source's own time. With `loop` a recording begins
+    `start_ns`: where the venue's clock (Unix time, ns) begins, or a clock to ask when the source is ready (the generator may have
+    to be compiled first); None: at the source's own time. With `loop` a recording begins
     anew when it ends: one large diff leads from its last book to its first, ids and times go on rising.
     """
 
-    def __init__(self, source: Source, *, start_ns: int | None = None, loop: bool = False) -> None:
+    def __init__(self, source: Source, *, start_ns: int | Callable[[], int] | None = None, loop: bool = False) -> None:
         self.source = source
         self.loop = loop
         self.rounds = 0
@@ -160,7 +161,8 @@ class Market:
         self._first_live_ns: int = 0
         self._seed()
         if start_ns is not None:
-            self._shift_ns = (start_ns - self.now_ns) // MS * MS
+            begin_ns = start_ns() if callable(start_ns) else start_ns
+            self._shift_ns = (begin_ns - self.now_ns) // MS * MS
             self._restamp()
         self.started_ns: int = self.now_ns
         self._at(self.now_ms - self.now_ms % FUNDING_MS + FUNDING_MS, self._settle)

@@ -191,7 +191,7 @@ def rest_weight_limit(raw: bytes) -> int:
 def _exchange_info(raw: bytes) -> _ExchangeInfo:
     try:
         return msgspec.json.decode(raw, type=_ExchangeInfo)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise VenueError(f"binance: the answer is no exchangeInfo ({error}); {CHECK_ADDRESS}") from None
 
 
@@ -298,7 +298,7 @@ class _Binance(Venue):
         """Unix ns, to the millisecond."""
         try:
             return msgspec.json.decode(raw, type=_Time).serverTime * 1_000_000
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise VenueError(f"binance: the answer is no server time ({error}); {CHECK_ADDRESS}") from None
 
     def _stream_symbol(self, raw: bytes) -> int:

@@ -409,7 +409,7 @@ class Bybit(Venue):
             old = raw.lstrip()[:1] == b"{" and b'"price_filter"' in raw
             result = _Result("", msgspec.json.decode(raw, type=_OldInstruments).result) if old else None
             result = result or msgspec.json.decode(raw, type=_Instruments).result
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise VenueError(f"bybit: the answer is no list of instruments ({error}); {CHECK_ADDRESS}") from None
         found = []
         for it in result.listed:

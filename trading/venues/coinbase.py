@@ -351,7 +351,7 @@ class Coinbase(Venue):
         try:
             old = raw.lstrip()[:1] == b"["
             listed = msgspec.json.decode(raw, type=list[_Product]) if old else msgspec.json.decode(raw, type=_Products).products
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise VenueError(f"coinbase: the answer lists no products ({error}); {CHECK_ADDRESS}") from None
         found = []
         for it in listed:
@@ -375,5 +375,5 @@ class Coinbase(Venue):
         """Unix ns."""
         try:
             return iso_ns(msgspec.json.decode(raw, type=_Time).iso)
-        except (msgspec.MsgspecError, RecursionError, Inexact) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise VenueError(f"coinbase: the answer is no time ({error}); {CHECK_ADDRESS}") from None

@@ -281,7 +281,7 @@ class Deribit(Venue):
         """Rules by instrument name. The tick is the finest: some instruments' ticks grow with the price."""
         try:
             listed = msgspec.json.decode(raw, type=_Instruments).result
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise VenueError(f"deribit: the answer lists no instruments ({error}); {CHECK_ADDRESS}") from None
         found = []
         for it in listed:
@@ -300,7 +300,7 @@ class Deribit(Venue):
         """Unix ns, to the millisecond."""
         try:
             return msgspec.json.decode(raw, type=_Time).result * 1_000_000
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise VenueError(f"deribit: the answer is no time ({error}); {CHECK_ADDRESS}") from None
 
 

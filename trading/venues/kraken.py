@@ -393,7 +393,7 @@ class Kraken(Venue):
         """Rules by the name of v1 ("XBT/USD") and, where it differs, of v2 ("BTC/USD")."""
         try:
             pairs = msgspec.json.decode(raw, type=_Pairs).result
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise VenueError(f"kraken: the answer lists no pairs ({error}); {CHECK_ADDRESS}") from None
         found = []
         for it in pairs.values():
@@ -418,7 +418,7 @@ class Kraken(Venue):
         """Unix ns, to the second."""
         try:
             return msgspec.json.decode(raw, type=_Time).result.unixtime * 1_000_000_000
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise VenueError(f"kraken: the answer is no time ({error}); {CHECK_ADDRESS}") from None
 
     def ping_message(self, now_ns: int) -> bytes | None:

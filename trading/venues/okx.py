@@ -313,7 +313,7 @@ class Okx(Venue):
         """Rules by instId. Lots are decimal fractions of a unit (spot) or contract."""
         try:
             listed = msgspec.json.decode(raw, type=_Instruments).data
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise VenueError(f"okx: the answer is no list of instruments ({error}); {CHECK_ADDRESS}") from None
         found = []
         for it in listed:

@@ -1,0 +1,116 @@
+"""`lines`: the venue's connections as the receiver last wrote them down, once a second. It is read, never asked.
+
+What this module is not: it measures nothing; `procs.receiver.line_table` says what each figure means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from typing import Any, Final
+
+from procs import rundir
+from procs.cli import running
+from procs.cli.outcome import NOT_RUNNING, OK, UNHEALTHY, CliError
+from procs.cli.table import Cell, Column, Paint, clean_text, count, paint_for, span, table
+from procs.receiver.line_table import read_table
+
+STALE_S: Final = 5.0
+"""A table that is older was not written by a living receiver."""
+COLUMNS: Final = (
+    Column("LINE"),
+    Column("VENUE", right=False, keep=1),
+    Column("COPY", right=False, keep=4),
+    Column("STATE", right=False),
+    Column("SYMBOLS"),
+    Column("AGE"),
+    Column("LAST"),
+    Column("MESSAGES"),
+    Column("MB", keep=2),
+    Column("GAPS"),
+    Column("LOST"),
+    Column("UNKNOWN", keep=3),
+    Column("DOWNS"),
+    Column("ENDED BY", right=False, keep=5),
+)
+
+
+def figures_of(instance: str) -> dict[str, Any]:
+    """The connections' figures of a living instance. CliError NOT_RUNNING where it has none."""
+    for folder in rundir.run_dir_candidates(instance):
+        found = read_table(folder)
+        if found is not None:
+            found["table_age_s"] = round(time.time() - found["at_ns"] / 1e9, 3)
+            return found
+    raise CliError(
+        f"instance {instance!r} has no connections: its market data does not come from a venue, or its receiver has not begun "
+        "(`scalperctl status` tells)",
+        NOT_RUNNING,
+    )
+
+
+def troubles(found: dict[str, Any]) -> list[str]:
+    """What is wrong, a clause each."""
+    wrong = []
+    if found["table_age_s"] > STALE_S:
+        wrong.append(f"the receiver wrote this {found['table_age_s']:.0f} s ago: see `scalperctl status`")
+    if found["frames"]["dropped"]:
+        wrong.append(f"{found['frames']['dropped']} frames found no room: the feed or the disk is too slow, or raise live.arena_mb")
+    for venue in found["venues"]:
+        covered = {line["state"] for line in venue["lines"]}
+        if "UP" not in covered:
+            ends = {clean_text(line["last_end"]) for line in venue["lines"] if line["last_end"]}
+            wrong.append(f"no line to {venue['venue']} is up" + (f" ({'; '.join(sorted(ends))})" if ends else ""))
+    return wrong
+
+
+def rows(found: dict[str, Any]) -> list[list[Cell]]:
+    """One row a line that is, or was, in use."""
+    shown: list[list[Cell]] = []
+    for venue in found["venues"]:
+        for line in venue["lines"]:
+            if line["state"] == "IDLE" and not line["messages"]:
+                continue  # the other half of a pair that takes over at the next rotation
+            style = "green" if line["state"] == "UP" else "yellow"
+            last, age = line["last_message_s"], line["age_s"]
+            shown.append([
+                str(line["line"]), venue["venue"], line["copy"], (line["state"], style), f"{line['symbols_up']}/{line['symbols']}",
+                "-" if age is None else span(age * 1e9), "-" if last is None else span(last * 1e9), count(line["messages"]),
+                f"{line['bytes'] / 1e6:.1f}", (count(line["gaps"]), "yellow" if line["gaps"] else ""),
+                (count(line["lost"]), "red" if line["lost"] else ""), count(line["unknown"]), count(line["downs"]),
+                clean_text(line["last_end"])[:40],
+            ])  # fmt: skip
+    return shown
+
+
+def _sentence(venue: dict[str, Any]) -> str:
+    said = f"{venue['venue']}: {venue['stream_url']}, by {venue['transport']}"
+    offset, error = venue.get("clock_offset_ns"), venue.get("clock_error_ns")
+    if offset is not None and error is not None:
+        way = "ahead of" if offset > 0 else "behind"
+        said += f"; its clock is {span(abs(offset))} {way} ours (give or take {span(error)})"
+    if venue.get("rest_weight_limit"):
+        said += f"; REST weight {venue['rest_weight_used']} of {venue['rest_weight_limit']} in the last minute"
+        said += f"; {venue['resyncs_delivered']} snapshots fetched, {venue['resyncs_waiting']} waiting"
+    return said
+
+
+def render(found: dict[str, Any], width: int, paint: Paint) -> list[str]:
+    """The view as lines."""
+    text = table(COLUMNS, rows(found), width, paint)
+    text += ["", *(_sentence(venue) for venue in found["venues"])]
+    return text + [paint(f"! {clause}", "red") for clause in troubles(found)]
+
+
+def lines(args: argparse.Namespace) -> int:
+    """The command."""
+    instance = running.instance_for(args)
+    found = figures_of(instance)
+    if args.json:
+        print(json.dumps(found))
+    else:
+        print("\n".join(render(found, shutil.get_terminal_size((120, 24)).columns, paint_for(sys.stdout))))
+    return UNHEALTHY if troubles(found) else OK

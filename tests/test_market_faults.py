@@ -1,0 +1,220 @@
+"""The fault matrix: every fault, in every position, seeded: the book exact or marked stale at every record, the other symbols
+undisturbed, recovered in time, the request weight kept."""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+
+import pytest
+from fault_world import (
+    DEPTH_MS,
+    END_MS,
+    LATENCY_MS,
+    LINE_SKEW_MS,
+    NAMES,
+    SNAPSHOT_MS,
+    TARGET,
+    WEIGHT,
+    WEIGHT_A_MINUTE,
+    Delivery,
+    Frame,
+    Plan,
+    Rest,
+    Truth,
+    World,
+    truth_of,
+)
+
+from trading import market
+
+FAULTS = (
+    "drop", "duplicate", "reorder", "stall", "gap", "corrupt", "disconnect", "refuse", "429", "slow snapshot", "old snapshot",
+    "damaged snapshot", "wrong clock",
+)  # fmt: skip
+POSITIONS = ("sync", "steady", "resync")
+RECOVERY_MS = 1_200
+"""After the fault: a snapshot that was under way and missed, another, backing off in between."""
+_STEADY_MS = 2_000.0
+_TRUTHS = 8
+
+
+def _deliveries(truth: Truth, lines: int) -> list[Delivery]:
+    return [Delivery(f.at_ms + LATENCY_MS + LINE_SKEW_MS * line, line, f, f.raw) for f in truth.frames for line in range(lines)]
+
+
+def _damaged(raw: bytes, rng: random.Random) -> bytes:
+    """Cut short, or overwritten with what no digit, quote or bracket is."""
+    if rng.random() < 0.5:
+        return raw[: rng.randrange(len(raw))]
+    at = rng.randrange(len(raw) - 4)
+    return raw[:at] + bytes(rng.choice(b"\x00x\xff") for _ in range(rng.randint(1, 4))) + raw[at + 4 :]
+
+
+def _bent(deliveries: list[Delivery], fault: str, start: float, end: float, line: int, rng: random.Random) -> list[Delivery]:
+    """What becomes of the target symbol's frames on that line that arrive within the fault's time."""
+    out: list[Delivery] = []
+    late: list[Delivery] = []
+    for d in deliveries:
+        if d.frame.symbol != TARGET or d.line != line or not start <= d.at_ms < end:
+            out.append(d)
+        elif fault == "drop" and rng.random() < 0.3:
+            continue
+        elif fault in ("gap", "disconnect"):
+            continue
+        elif fault == "duplicate" and rng.random() < 0.5:
+            out += [d, Delivery(d.at_ms + rng.choice((0.1, 40, 350)), line, d.frame, d.raw)]
+        elif fault == "reorder" and rng.random() < 0.4:
+            late.append(Delivery(d.at_ms + rng.choice((1.5, 120, 230)), line, d.frame, d.raw))
+        elif fault == "stall":
+            late.append(Delivery(end + 0.001 * len(late), line, d.frame, d.raw))
+        elif fault == "corrupt" and rng.random() < 0.3:
+            out.append(Delivery(d.at_ms, line, d.frame, _damaged(d.raw, rng)))
+        else:
+            out.append(d)
+    return out + late
+
+
+def _rest(fault: str, start: float, end: float, rng: random.Random) -> Rest:
+    def on(at: float) -> bool:
+        return start <= at < end
+
+    def on_target(at: float, symbol: int) -> bool:
+        return symbol == TARGET and on(at)
+
+    rest = Rest()
+    if fault == "refuse":
+        rest.refused = on_target
+    elif fault == "429":
+        rest.limited = on
+    elif fault == "slow snapshot":
+        slow = rng.uniform(400, 900)
+        rest.delay_ms = lambda at, symbol: slow if on_target(at, symbol) else SNAPSHOT_MS
+    elif fault == "old snapshot":
+        age = rng.uniform(150, 1500)
+        rest.age_ms = lambda at, symbol: age if on_target(at, symbol) else 0.0
+    elif fault == "damaged snapshot":
+        rest.damage = lambda at, symbol, raw: raw[: rng.randrange(len(raw))] if on_target(at, symbol) else raw
+    return rest
+
+
+def schedule(seed: int) -> tuple[str, str, Truth, Plan]:
+    """(fault, position, truth, plan) of a seed; the seed walks through all faults and positions."""
+    rng = random.Random(seed)
+    fault, position = FAULTS[seed % len(FAULTS)], POSITIONS[seed // len(FAULTS) % len(POSITIONS)]
+    truth = truth_of(rng.randrange(_TRUTHS), bool(seed % 2))
+    lines = 2 if rng.random() < 0.3 else 1
+    deliveries = _deliveries(truth, lines)
+    length = rng.uniform(100, 900)
+    start = {"sync": rng.uniform(0, 2.0 * SNAPSHOT_MS), "steady": _STEADY_MS}.get(position, _STEADY_MS + rng.uniform(20, 250))
+    if position == "resync":
+        # a message that no line brings: a snapshot is wanted when the next one comes
+        lost = next(f for f in truth.frames if f.symbol == TARGET and f.kind == "depth" and f.at_ms >= _STEADY_MS - DEPTH_MS)
+        deliveries = [d for d in deliveries if d.frame is not lost]
+    end = start + length
+    line = rng.randrange(lines)
+    plan = Plan(_bent(deliveries, fault, start, end, line, rng), lines=lines, rest=_rest(fault, start, end, rng))
+    plan.faults_end_ms = end + (350 if fault in ("duplicate", "reorder") else 0) + (900 if fault == "slow snapshot" else 0)
+    if fault == "disconnect":
+        plan.events = [(start, line, 0), (end, line, 1)]
+    if fault == "wrong clock":
+        off = rng.choice((-1270.0, -3_600_000.0, 5_000.0, 86_400_000.0))
+        plan.clock_ms = lambda at: at + off if start <= at < end else at
+    plan.resilient = lines == 2 and position == "steady" and fault != "corrupt"
+    return fault, position, truth, plan
+
+
+@cache
+def undisturbed(seed: int, usdm: bool, lines: int) -> tuple[tuple[bytes, ...], ...]:
+    """The records of each symbol in a run without any fault."""
+    truth = truth_of(seed, usdm)
+    world = World(truth, Plan(_deliveries(truth, lines), lines=lines))
+    world.run()
+    assert all(len(s) == 0 for s in world.stale) and all(v is not None for v in world.valid_since)
+    assert len(world.requests) == len(NAMES)
+    return tuple(tuple(r) for r in world.records)
+
+
+def _play(seed: int) -> World:
+    """Run one schedule and judge it."""
+    fault, position, truth, plan = schedule(seed)
+    world = World(truth, plan)
+    world.run()
+    where = f"seed {seed}: {fault} during {position}, {plan.lines} lines"
+    assert plan.faults_end_ms + RECOVERY_MS < END_MS - 2 * DEPTH_MS, where
+    source = next(s for s in range(_TRUTHS) if truth_of(s, truth.usdm) is truth)
+    clean = undisturbed(source, truth.usdm, plan.lines)
+    for symbol in range(len(NAMES)):
+        if symbol != TARGET and fault != "429":
+            assert tuple(world.records[symbol]) == clean[symbol], f"{where}: symbol {symbol} disturbed"
+        since = world.valid_since[symbol]
+        assert since is not None and since <= plan.faults_end_ms + RECOVERY_MS, f"{where}: symbol {symbol} valid since {since}"
+        assert len(set(world.trades[symbol])) == len(world.trades[symbol]), f"{where}: a trade came twice"
+    assert world.worst_minute() <= WEIGHT_A_MINUTE, where
+    if plan.resilient:
+        assert world.stale[TARGET] == [], f"{where}: stale although the other line had all"
+        sent = [f.trade_id for f in truth.frames if f.symbol == TARGET and f.kind == "trade"]
+        assert sorted(world.trades[TARGET]) == sent, where
+    state = world.feed.state
+    assert (state["oracle_checked"] == state["oracle_equal"]).all() and (state["crossed"] == 0).all()
+    return world
+
+
+def _play_many(seeds: range) -> None:
+    reasons: set[int] = set()
+    healed = 0
+    for seed in seeds:
+        world = _play(seed)
+        reasons |= {reason for _, _, reason in world.wants}
+        healed += int(world.feed.state["healed"].sum())
+    wanted = {market.Want.START, market.Want.GAP, market.Want.MALFORMED, market.Want.TOO_OLD, market.Want.DISCONNECTED}
+    assert wanted <= reasons and healed >= 3, "the schedules did not reach what they are to try"
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_every_fault_in_every_position(part: int) -> None:
+    """A thousand seeded schedules in four parts (see `_play` for what is checked at each)."""
+    _play_many(range(250 * part, 250 * (part + 1)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(10))
+def test_every_fault_in_every_position_at_length(part: int) -> None:
+    """Ten thousand more."""
+    _play_many(range(1000 * (part + 1), 1000 * (part + 2)))
+
+
+def test_a_storm_of_gaps_keeps_to_the_weight_and_recovers_a_minute_later() -> None:
+    """Every third depth message of every symbol lost for twenty seconds: requests stop at the weight of a minute, books stay
+    stale until weight is free again, then all are valid."""
+    end_ms = 75_000
+    truth = truth_of(1, False, end_ms)
+    plan = Plan([
+        d for i, d in enumerate(_deliveries(truth, 1)) if d.frame.kind != "depth" or i % 3 or not 1_000 < d.at_ms < 21_000
+    ])  # fmt: skip
+    world = World(truth, plan)
+    world.run(end_ms)
+    assert world.worst_minute() == WEIGHT_A_MINUTE and len(world.requests) > WEIGHT_A_MINUTE // WEIGHT
+    assert all(since is not None and since < 65_000 for since in world.valid_since)
+
+
+def test_the_check_has_teeth() -> None:
+    """A diff whose quantity was altered on the way, and nothing else, is found by the world's comparison."""
+    truth = truth_of(0, False)
+    deliveries = _deliveries(truth, 1)
+    for d in deliveries:
+        if d.frame.symbol == TARGET and d.frame.kind == "depth" and d.at_ms > _STEADY_MS and b'.1' in d.raw:
+            at = d.raw.rindex(b'"]')
+            d.raw = d.raw[: at - 1] + (b"1" if d.raw[at - 1 : at] != b"1" else b"2") + d.raw[at:]
+            break
+    with pytest.raises(AssertionError):
+        World(truth, Plan(deliveries)).run()
+
+
+def test_frames_of_the_truth_are_whole() -> None:
+    """The generator's own promise: no symbol's book is ever crossed and every message changes it."""
+    for seed in range(_TRUTHS):
+        for books in truth_of(seed, True).books:
+            for levels in books.values():
+                assert max(p for s, p in levels if s == 0) < min(p for s, p in levels if s == 1)
+    assert isinstance(truth_of(0, True).frames[0], Frame)

@@ -1,0 +1,161 @@
+"""Budgets, the resync desk and the clock estimate, in virtual time."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from procs.receiver.budget import MINUTE, SECOND, ConnectBudget, SlidingWindow, WeightBudget
+from procs.receiver.clock import FLOOR_NS, ClockEstimate
+from procs.receiver.resync import ResyncDesk
+
+S = SECOND
+
+
+def test_sliding_window_holds_in_every_window() -> None:
+    """Whoever waits as told never has more than the limit within any window, and does not wait longer than needed."""
+    rng = random.Random(1)
+    window = SlidingWindow(100, MINUTE)
+    now, taken = 0, []
+    for _ in range(3000):
+        units = rng.choice([1, 5, 20, 50])
+        wait = window.wait_ns(now, units)
+        if wait:
+            assert window.wait_ns(now + wait - 1, units) > 0
+            now += wait
+        assert window.wait_ns(now, units) == 0
+        window.take(now, units)
+        taken.append((now, units))
+        assert sum(u for at, u in taken if at > now - MINUTE) <= 100
+        now += rng.randrange(2 * S)
+
+
+def test_more_than_the_whole_budget_goes_through_alone() -> None:
+    """A request that costs more than our share is let through when nothing else is in the window, or it never would be."""
+    window = SlidingWindow(10, MINUTE)
+    assert window.wait_ns(0, 50) == 0
+    window.take(0, 50)
+    assert window.wait_ns(1, 1) == MINUTE - 1
+    with pytest.raises(ValueError, match="at least 1"):
+        SlidingWindow(0, 1)
+
+
+def test_weight_counts_what_others_use_as_well() -> None:
+    """Our share bounds us; what the venue says was used in all keeps us from going over the whole."""
+    budget = WeightBudget(100, 0.5)
+    for _ in range(5):
+        assert budget.wait_ns(0, 10) == 0
+        budget.take(0, 10)
+    assert budget.wait_ns(0, 10) == MINUTE and budget.highest == 50
+    other = WeightBudget(100, 1.0)
+    other.take(0, 10)
+    other.observe(0, 95)  # 85 by others at our address
+    assert other.wait_ns(S, 10) == MINUTE - S and other.wait_ns(S, 5) == 0
+    other.take(S, 5)
+    assert other.wait_ns(S, 1) > 0 and other.wait_ns(MINUTE, 1) == 0
+
+
+def test_connects_are_remembered_over_restarts(tmp_path: Path) -> None:
+    """A receiver that is killed and restarted in a loop has the budget of one; a damaged file is an empty one."""
+    file = tmp_path / "connects.json"
+    wall = [10**18]
+    now = 5 * S
+    for n in range(10):
+        budget = ConnectBudget(10, MINUTE, file=file, wall_ns=lambda: wall[0], now_ns=now)
+        assert budget.used(now) == n and budget.wait_ns(now) == 0
+        budget.take(now)
+        wall[0] += S
+        now = 7 * n * S  # each process has a monotonic clock of its own
+    budget = ConnectBudget(10, MINUTE, file=file, wall_ns=lambda: wall[0], now_ns=0)
+    assert budget.wait_ns(0) == 50 * S
+    wall[0] -= 3600 * S
+    assert ConnectBudget(10, MINUTE, file=file, wall_ns=lambda: wall[0]).wait_ns(0) > 0, "a clock set back frees nothing"
+    for damage in (b"", b"{", b'"x"', b'[1, "a", null]', b"\xff\xfe"):
+        file.write_bytes(damage)
+        assert ConnectBudget(10, MINUTE, file=file, wall_ns=lambda: wall[0]).wait_ns(0) == 0
+    lost = ConnectBudget(10, MINUTE, file=tmp_path / "no" / "where", wall_ns=lambda: wall[0])
+    lost.take(0)
+    assert lost.used(0) == 1
+
+
+def test_wishes_for_one_symbol_become_one_request() -> None:
+    """While a request is in flight no second one starts; after delivery the symbol may be wished for anew."""
+    desk = ResyncDesk(30, random.Random(1))
+    for _ in range(5):
+        desk.want(3, 0, 0)
+    assert desk.due(0, lambda _: True) == [3] and desk.due(0, lambda _: True) == []
+    desk.want(3, 0, 1)
+    assert desk.due(S, lambda _: True) == []
+    assert desk.delivered(3, 100, S) and desk.waiting == 0 and desk.wanted == 1
+    desk.want(3, 0, 2 * S)
+    assert desk.due(2 * S, lambda _: True) == [3]
+
+
+def test_a_snapshot_older_than_wished_for_is_fetched_again() -> None:
+    """Also when the younger wish came while the request was in flight; each try waits longer, within its limit."""
+    desk = ResyncDesk(1000, random.Random(1))
+    desk.want(0, 50, 0)
+    now, waits = 0, []
+    assert desk.due(now, lambda _: True) == [0]
+    desk.want(0, 120, now)
+    for n in range(12):
+        assert not desk.delivered(0, 119, now)
+        start = now
+        while not desk.due(now, lambda _: True):
+            now += S // 100
+        waits.append(now - start)
+        assert n < 6 or 5 * S <= waits[-1] <= 10 * S + S // 100
+    assert waits[0] <= S // 4 + S // 100
+    assert desk.delivered(0, 120, now) and desk.waiting == 0
+
+
+def test_the_budget_is_shared_in_turn_and_symbols_without_streams_wait() -> None:
+    """Thirty a minute over all symbols; one that fails goes behind the others; one whose line is down costs nothing."""
+    desk = ResyncDesk(3, random.Random(1))
+    for symbol in range(4):
+        desk.want(symbol, 0, 0)
+    assert desk.due(0, lambda symbol: symbol != 1) == [0, 2, 3]
+    for symbol in (0, 2, 3):
+        desk.failed(symbol, 0)
+    assert desk.due(59 * S, lambda _: True) == []
+    assert desk.due(60 * S, lambda _: True) == [1, 0, 2]
+    desk.failed(9, 0)
+    assert desk.delivered(9, None, 0), "nobody asked: nothing to do"
+
+
+def test_clock_offset_believes_the_shortest_round_trip() -> None:
+    """The true offset lies within the bound of every estimate, whatever the delays; the stream's bound never exceeds it."""
+    rng = random.Random(3)
+    true = -1_270_000_000
+    clock = ClockEstimate()
+    assert clock.best is None and clock.floor_ns is None
+    now = 10**18
+    for _ in range(200):
+        there, back = rng.randrange(1_000_000, 80_000_000), rng.randrange(1_000_000, 80_000_000)
+        clock.answer(now, now + there + true, now + there + back)
+        made = now + rng.randrange(10**9)
+        clock.event(made + true, made + rng.randrange(1_000_000, 50_000_000))
+        assert clock.best is not None and abs(clock.best.offset_ns - true) <= clock.best.error_ns
+        assert clock.floor_ns is not None and clock.floor_ns <= true
+        now += 2 * 10**9
+    best, floor = clock.best, clock.floor_ns
+    assert best is not None and floor is not None
+    assert best.error_ns < 40_000_000 and true - floor < 10_000_000
+
+
+def test_old_and_impossible_samples_do_not_count() -> None:
+    """An answer before its question is passed over; a lower bound from before a drift is forgotten after a while."""
+    clock = ClockEstimate(samples=2)
+    clock.answer(100, 50, 90)
+    assert clock.best is None
+    clock.answer(0, 1000, 10)
+    clock.answer(0, 2000, 100)
+    clock.answer(0, 3000, 200)
+    assert clock.best is not None and clock.best.error_ns == 50
+    clock.event(500, 0)
+    clock.event(100, 10)
+    assert clock.floor_ns == 500
+    clock.event(100, FLOOR_NS + 11)
+    assert clock.floor_ns == 100 - FLOOR_NS - 11
