@@ -62,6 +62,8 @@ ORACLE_CHECKED: Final = 38
 ORACLE_EQUAL: Final = 39
 SOURCE_NS: Final = 40
 FRAMES_EXPECTED: Final = 41
+# the gateway's own
+PORT: Final = 42  # where it listens; 0 while it does not
 
 HISTOGRAMS: Final = 96
 HISTOGRAM_HOP: Final = 0

@@ -153,6 +153,19 @@ class SupervisorSettings(Section, frozen=True):
     stop_timeout_ms: Millis = 10_000  # for END to run through all stages
 
 
+HostName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.:-]{0,252})\Z|^::1?\Z")]
+
+
+class GatewaySettings(Section, frozen=True):
+    """The read-only HTTP gateway (extra `web`). It answers only requests that were made to a name that it knows."""
+
+    enabled: bool = False  # not started in world record
+    host: HostName = "127.0.0.1"  # address to listen on
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8000  # 0: any free one, named in its log
+    hosts: tuple[HostName, ...] = ()  # names besides loopback's that Host and Origin may have
+    stale_after_ms: Millis = 10_000  # older market data is answered with 503
+
+
 class Profile(Strategy, frozen=True):
     """Everything that an instance is told. The strategy's sections stand at the top level."""
 
@@ -166,6 +179,7 @@ class Profile(Strategy, frozen=True):
     record: RecordSettings = RecordSettings()
     pipeline: PipelineSettings = PipelineSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
+    gateway: GatewaySettings = GatewaySettings()
 
     def instruments(self) -> tuple[Instrument, ...]:
         """The symbols as Instruments, in order (imports numba; see SymbolSettings.instrument)."""

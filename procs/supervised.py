@@ -21,6 +21,10 @@ class StageSpec(Protocol):
     def module(self) -> str:
         """Importable; imported by the zygote, where it must start no thread."""
 
+    @property
+    def essential(self) -> bool:
+        """False: the pipeline runs without it. It neither delays start and end nor trips the kill switch."""
+
 
 class Pipeline(Protocol):
     """The pipeline's shared memory and its commands. Calls are cheap and never block; no stage makes any."""

@@ -83,6 +83,7 @@ class Supervisor:
             term_ns=min(1000, s.stop_timeout_ms) * MS,
         )
         self.order = [stage.name for stage in pipeline.stages]
+        self.needed = [stage.name for stage in pipeline.stages if stage.essential]
         self.states = {name: State(name, policy) for name in self.order}
         self.states[ZYGOTE] = State(ZYGOTE, replace(policy, heartbeat_ns=0, start_ns=COMPILE_LIMIT_NS))
         self.phase = "warming"
@@ -212,7 +213,7 @@ class Supervisor:
 
     def _advance(self, now: int) -> None:
         """What follows from the states as a whole."""
-        states = [self.states[name] for name in self.order]
+        states = [self.states[name] for name in self.needed]
         if self.phase == "starting":
             self._start_next()
             if all(s.ready or s.actual is Actual.EXITED for s in states):
@@ -221,7 +222,7 @@ class Supervisor:
                 self._fed_ns = now
                 self.notifier.ready(self._words())
         if self.phase in ("starting", "running", "draining") and all(s.actual is Actual.EXITED for s in states):
-            self._enter("done")
+            self._enter("done" if self.needed == self.order else "stopping")  # those that nobody needs are ended by signal
         elif self.phase == "draining" and (now >= self._drain_until_ns or any(s.actual is Actual.FATAL for s in states)):
             waiting = [s.name for s in states if s.actual is not Actual.EXITED]
             self.log.warning("stop took too long", waiting_for=waiting)
@@ -236,7 +237,7 @@ class Supervisor:
             if state.actual is Actual.STOPPED and state.wanted is Wanted.DOWN:
                 self._apply(name, supervision.Start())
                 return
-            if not state.ready and state.actual is not Actual.EXITED:
+            if name in self.needed and not state.ready and state.actual is not Actual.EXITED:
                 return
 
     def _stop_next(self) -> None:
@@ -320,7 +321,7 @@ class Supervisor:
                 self.log.warning("zygote is stuck", asked_for=action.name)
                 self.nursery.abandon()
             case supervision.Trip():
-                self._give_up(action.reason)
+                self._give_up(action.name, action.reason)
 
     def _hear(self, message: FromZygote) -> None:
         match message:
@@ -348,7 +349,10 @@ class Supervisor:
                 if self.phase == "warming":
                     raise RuntimeError(f"{message.what}: {message.error} (see {self.logs / 'zygote.log'})")
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, name: str, reason: str) -> None:
+        if name in self.order and name not in self.needed:
+            self.log.error("given up", stage=name, reason=reason, pipeline="goes on without it")
+            return
         self.exit_code = EXIT_CRASH_LOOP
         self.log.error("crash loop", reason=reason)
         if self.profile.world != "replay" and self.phase in ("starting", "running"):
@@ -362,7 +366,7 @@ class Supervisor:
         """Only when every running stage's heartbeat has moved since the last time."""
         if not self.notifier.watchdog_ns or not self._was_ready or now - self._fed_ns < self.notifier.watchdog_ns // 4:
             return
-        beats = {n: (s.incarnation, s.heartbeat) for n in self.order if (s := self.states[n]).actual is Actual.RUNNING}
+        beats = {n: (s.incarnation, s.heartbeat) for n in self.needed if (s := self.states[n]).actual is Actual.RUNNING}
         if all(self._fed.get(name) != beat for name, beat in beats.items()):
             self._fed, self._fed_ns = beats, now
             self.notifier.watchdog()

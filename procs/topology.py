@@ -52,6 +52,7 @@ class Stage:
     inputs: tuple[str, ...]
     meaning: str
     hot: bool = True  # its loop is one compiled function
+    essential: bool = True  # without it there is no pipeline; else its end is its own affair
 
 
 STAGES: Final = (
@@ -82,6 +83,15 @@ STAGES: Final = (
         ("resync",),
         "the venue's connections: raw frames in, snapshots fetched",
         hot=False,
+    ),
+    Stage(
+        9,
+        "gateway",
+        "procs.gateway.stage",
+        (),  # it looks at the rings as a passer-by does: no writer waits for it
+        "signals, books and health over HTTP, read-only",
+        hot=False,
+        essential=False,
     ),
 )
 
@@ -185,9 +195,13 @@ TRADING: Final = ("exchange", "router", "risk", "quoter", "features")
 """The stages that a world without decisions (`record`) does without."""
 
 
-def start_order(live: bool = False, trading: bool = True) -> tuple[str, ...]:
-    """The stages that run, readers before writers as far as the cycle allows: the recorder first, feed and receiver last."""
-    return ("recorder", *(TRADING if trading else ()), "feed", *(("receiver",) if live else ()))
+def start_order(live: bool = False, trading: bool = True, gateway: bool = False) -> tuple[str, ...]:
+    """The stages that run, readers before writers as far as the cycle allows: the recorder first, feed and receiver last.
+
+    What the pipeline can do without comes after all that it needs.
+    """
+    needed = ("recorder", *(TRADING if trading else ()), "feed", *(("receiver",) if live else ()))
+    return (*needed, *(("gateway",) if gateway and trading else ()))
 
 
 def rings(live: bool = False) -> tuple[Ring, ...]:
@@ -196,8 +210,8 @@ def rings(live: bool = False) -> tuple[Ring, ...]:
 
 
 def stages(live: bool = False) -> tuple[Stage, ...]:
-    """The stages that may run, in the order of the table."""
-    return tuple(stage for stage in STAGES if live or stage.name not in LIVE)
+    """The stages that work on records, in the order of the table."""
+    return tuple(stage for stage in STAGES if stage.essential and (live or stage.name not in LIVE))
 
 
 def diagram(kind: str = "mermaid") -> str:
@@ -234,7 +248,8 @@ def _check() -> None:
         promising = [name for name in stage.inputs if RING[name].writer in ("quoter", "risk", "router") and name not in _FEEDBACK]
         assert promising in ([], list(stage.inputs[-1:])), f"{stage.name}: {promising} carry promises, only the last input may"
         assert len(stage.inputs) < 2 or intake(stage.name) is not None, f"{stage.name}: several inputs need an intake log"
-    assert set(start_order(live=True)) == set(STAGE)
+    assert set(start_order(live=True, gateway=True)) == set(STAGE)
+    assert all(STAGE[ring.writer].essential for ring in RINGS if ring.writer in STAGE), "what a ring needs is essential"
 
 
 _check()

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 STAGES = ("sink", "middle", "source")  # start order: readers first
+ASIDE = "aside"  # a stage that nobody needs; there with the override `aside`
+ROWS = (*STAGES, ASIDE)
 HEARTBEAT, READY, FINISHED, COMMAND, HALTED, STOP, INCARNATION, HALTS = range(8)
 WORDS = 16
 OBEY, CRASH, HANG, QUIT, CRASH_AT_START, IGNORE_TERM, NEVER_READY, ORPHAN = range(8)
@@ -31,10 +33,10 @@ class Board:
             self._words = memoryview(mmap.mmap(file.fileno(), BYTES)).cast("q")
 
     def __getitem__(self, at: tuple[str, int]) -> int:
-        return self._words[STAGES.index(at[0]) * WORDS + at[1]]
+        return self._words[ROWS.index(at[0]) * WORDS + at[1]]
 
     def __setitem__(self, at: tuple[str, int], value: int) -> None:
-        self._words[STAGES.index(at[0]) * WORDS + at[1]] = value
+        self._words[ROWS.index(at[0]) * WORDS + at[1]] = value
 
 
 def new_board(path: Path) -> Board:
@@ -46,15 +48,15 @@ def new_board(path: Path) -> Board:
 class Spec:
     """One stage of the fake topology."""
 
-    def __init__(self, name: str, module: str = "supervised_stages") -> None:
-        self.name, self.module = name, module
+    def __init__(self, name: str, module: str = "supervised_stages", essential: bool = True) -> None:
+        self.name, self.module, self.essential = name, module, essential
 
 
 class FakePipeline:
     """The supervisor's Protocol over the board."""
 
-    def __init__(self, path: str, module: str) -> None:
-        self.stages = [Spec(name, module) for name in STAGES]
+    def __init__(self, path: str, module: str, aside: bool = False) -> None:
+        self.stages = [Spec(name, module) for name in STAGES] + ([Spec(ASIDE, module, False)] if aside else [])
         self.runtime = {"board": path}
         self._path, self._board = path, Board(path)
 
@@ -115,7 +117,7 @@ def run_stage(name: str, runtime: Mapping[str, Any]) -> int:
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(write)
     signal.signal(signal.SIGTERM, lambda *_: None)
-    before = STAGES[STAGES.index(name) + 1] if name != STAGES[-1] else None
+    before = STAGES[STAGES.index(name) + 1] if name in STAGES[:-1] else None
     if command == ORPHAN and os.fork() == 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pause()
@@ -143,9 +145,9 @@ def main() -> int:
     from procs.supervisor import Supervisor
 
     instance, board, overrides = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-    module = overrides.pop("module", "supervised_stages")
+    module, aside = overrides.pop("module", "supervised_stages"), overrides.pop("aside", False)
     profile = load_profile("paper", {"instance": instance, **overrides})
-    pipeline = FakePipeline(board, module)
+    pipeline = FakePipeline(board, module, aside)
     log = supervisor_log(instance)
     before = sorted(os.listdir("/proc/self/fd"))
     code = Supervisor(profile, pipeline, runner="supervised_stages:run_stage", log=log).run()

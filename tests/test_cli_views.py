@@ -110,7 +110,7 @@ def test_status_shows_every_process_and_what_is_wrong(width: int) -> None:
     seen["stages"][2]["state"], seen["stages"][2]["last_end"] = "FATAL", "SIGSEGV"
     lines = status.lay_out({**seen, "world": "paper", "progress": 5}, width, plain)
     text = "\n".join(lines)
-    for name in (*topology.STAGE, "zygote", "supervisor"):
+    for name in (*topology.start_order(), "zygote", "supervisor"):
         assert name in text
     assert "was given up (SIGSEGV)" in text and "scalperctl restart" in text
     assert max(map(visible, lines[:-1])) <= width

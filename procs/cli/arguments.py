@@ -13,7 +13,7 @@ from procs.cli.outcome import USAGE, CliError, explained
 from procs.topology import STAGES
 
 PROGRAM: Final = "scalperctl"
-BENCHES: Final = ("ring", "wake", "decode", "link", "pipeline", "restart")
+BENCHES: Final = ("ring", "wake", "decode", "link", "pipeline", "restart", "gateway")
 SHELLS: Final = ("bash", "zsh", "fish")
 STAGE_NAMES: Final = tuple(stage.name for stage in STAGES)
 
@@ -124,6 +124,14 @@ def _trace(p: argparse.ArgumentParser) -> None:
     _instance(p)
     _json(p)
     p.add_argument("--journal", metavar="DIR", help="a folder of journals, instead of the last run's")
+
+
+def _signals(p: argparse.ArgumentParser) -> None:
+    p.add_argument("symbol", metavar="SYMBOL", nargs="?", help="this one alone, e.g. BTCUSDT")
+    _instance(p)
+    _json(p)
+    p.add_argument("--watch", action="store_true", help="again and again until Ctrl-C")
+    p.add_argument("--interval", metavar="S", type=positive, default=1.0, help="watch: seconds between two looks (default 1)")
 
 
 def _topology(p: argparse.ArgumentParser) -> None:
@@ -301,6 +309,12 @@ COMMANDS: Final[dict[str, Command]] = {
     ),
     "latency": Command("stats:latency", "every hop: p50, p99, p99.9, max", ("latency", "latency --json"), _latency),
     "top": Command("top:top", "a living view; q quits", ("top", "top --frames 1 --width 120"), _top),
+    "signals": Command(
+        "signal_view:signals",
+        "each symbol's decision, and every signal with its strength and reason",
+        ("signals", "signals BTCUSDT --watch", "signals --json"),
+        _signals,
+    ),
     "trace": Command(
         "tracing:trace", "the whole way of one order, from frame to fill", ("trace 42", "trace 42 --journal ./journal"), _trace
     ),

@@ -54,7 +54,7 @@ class Instance:
         self._cores = place_stages(
             self.profile.pipeline.cores,
             sorted(os.sched_getaffinity(0)),
-            [stage.name for stage in topology.STAGES if stage.name in self._names],
+            [stage.name for stage in topology.STAGES if stage.name in self._names and stage.essential],
         )
 
     @property
@@ -64,7 +64,9 @@ class Instance:
 
     @property
     def _names(self) -> tuple[str, ...]:
-        return topology.start_order(self.profile.source.kind == "live", self.profile.world != "record")
+        return topology.start_order(
+            self.profile.source.kind == "live", self.profile.world != "record", self.profile.gateway.enabled
+        )
 
     @property
     def runtime(self) -> Mapping[str, Any]:

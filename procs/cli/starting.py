@@ -26,6 +26,7 @@ from procs.cli.outcome import ALREADY_RUNNING, FAILED, INTERRUPTED, OK, UNHEALTH
 from procs.cli.staging import child_environment, rules_apart, stage_apart
 from procs.cli.table import clean_text, paint_for, span
 from procs.config import Profile, profile_json
+from procs.gateway.packages import missing
 from procs.pipeline import Memory
 
 LOG: Final = "supervisor.log"
@@ -40,6 +41,7 @@ def start(args: argparse.Namespace) -> int:
     """The command."""
     profile = running.profile_for(args)
     refuse_if_running(profile.instance)
+    refuse_without_packages(profile)
     if args.foreground:
         return foreground(profile)
     launched = Launch(profile, own_words(args))
@@ -69,6 +71,13 @@ def refuse_if_running(instance: str) -> None:
             "or give this one another name with --instance NAME",
             ALREADY_RUNNING,
         )
+
+
+def refuse_without_packages(profile: Profile) -> None:
+    """CliError USAGE if the profile wants the gateway and its packages are not installed."""
+    problem = missing() if profile.gateway.enabled and profile.world != "record" else ""
+    if problem:
+        raise CliError(problem, USAGE)
 
 
 def refuse_other_market(profile: Profile, symbols: Sequence[Mapping[str, Any]]) -> None:

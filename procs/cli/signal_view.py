@@ -1,0 +1,158 @@
+"""`signals`: what the features process makes of each symbol right now, in words, read from its ring. No gateway is needed.
+
+A symbol of which the ring holds no record is shown as waiting: the pipeline has just started, or the symbol is silent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from procs import rundir, topology
+from procs.cli import running
+from procs.cli.observe import Symbol, latest
+from procs.cli.outcome import NOT_RUNNING, OK, USAGE, CliError
+from procs.cli.symbols import symbols_of
+from procs.cli.table import Cell, Column, Paint, clip, paint_for, span, table
+from procs.gateway.explain import decision_of, finite
+from procs.gateway.shapes import Decision
+from procs.pipeline import Memory
+from trading.records import Kind
+from trading.settings import Features
+
+COLUMNS: Final = (
+    Column("SIGNAL", right=False),
+    Column("STATE", right=False, keep=1),
+    Column("STRENGTH"),
+    Column("REASON", right=False),
+)
+SIDE_STYLES: Final = {"BUY": "green bold", "SELL": "red bold", "NONE": "dim"}
+STATE_STYLES: Final = {"active": "bold", "warming": "yellow"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One symbol's latest record in words; `decision` is None while there is none."""
+
+    symbol: Symbol
+    decision: Decision | None = None
+    age_ms: float = 0.0
+    ts_ns: int = 0
+    mid: float = 0.0
+    spread_bps: float = 0.0
+    volatility: float = 0.0
+    atr: float = 0.0
+
+
+def collect(memory: Memory, symbols: Sequence[Symbol], chosen: Sequence[int], features: Features, now_ns: int) -> list[Shown]:
+    """The chosen symbols (indices), each by its last record that the ring still holds. `now_ns`: CLOCK_MONOTONIC."""
+    entry = topology.RING["signals"]
+    recs = latest(memory.ring(entry.name), entry.record, entry.capacity)
+    recs = recs[recs["kind"] == Kind.SIGNAL]
+    return [_shown(symbols[number], recs[recs["symbol"] == number][-1:], features, now_ns) for number in chosen]
+
+
+def _shown(symbol: Symbol, recs: Any, features: Features, now_ns: int) -> Shown:
+    if not len(recs):
+        return Shown(symbol)
+    record = recs[0]
+    return Shown(
+        symbol=symbol,
+        decision=decision_of(record, features),
+        age_ms=(now_ns - int(record["ts_publish_mono_ns"])) / 1e6,
+        ts_ns=int(record["ts_ns"]),
+        mid=finite(record["mid"]) * symbol.tick_size,
+        spread_bps=finite(record["spread_bps"]),
+        volatility=finite(record["volatility"]),
+        atr=finite(record["atr_ticks"]) * symbol.tick_size,
+    )
+
+
+def as_json(shown: Shown) -> dict[str, Any]:
+    """One symbol for --json."""
+    if shown.decision is None:
+        return {"symbol": shown.symbol.name, "state": "waiting"}
+    found: dict[str, Any] = {"symbol": shown.symbol.name, "state": "live", "ts_ns": shown.ts_ns, "age_ms": round(shown.age_ms, 3)}
+    market = {"mid": shown.mid, "spread_bps": shown.spread_bps, "volatility": shown.volatility, "atr": shown.atr}
+    return found | msgspec.to_builtins(shown.decision) | market
+
+
+def lines_of(shown: Shown, width: int, paint: Paint) -> list[str]:
+    """One symbol as lines: the decision, the gate, the market, then a table of its signals."""
+    name, decision = paint(shown.symbol.name, "bold"), shown.decision
+    if decision is None:
+        return [clip(f"{name}  waiting for the first record", width)]
+    digits = shown.symbol.price_digits
+    minute = 100.0 * shown.volatility * math.sqrt(60.0)
+    head = (
+        f"{name}  {paint(decision.side, SIDE_STYLES[decision.side])}  score {decision.score:.1f}  "
+        f"confidence {decision.confidence:.2f}  urgency {decision.urgency:.0f}  regime {decision.regime.name.lower()}  "
+        f"{span(max(shown.age_ms, 0.0) * 1e6)} old"
+    )
+    gate = f"gate {decision.gate.name}: {decision.gate.sentence}"
+    market = (
+        f"mid {shown.mid:,.{digits + 1}f}  spread {shown.spread_bps:.2f} bps  volatility {minute:.3f} % a minute  "
+        f"ATR {shown.atr:,.{digits}f}"
+    )
+    rows: list[list[Cell]] = []
+    for word in decision.signals:
+        style = STATE_STYLES.get(word.state, "dim")
+        strength = "-" if word.state == "warming" else f"{word.strength:+.2f}"
+        tone = "green" if word.strength > 0 else "red"
+        value: Cell = (strength, tone) if word.state == "active" else (strength, "dim")
+        rows.append([(word.key, style), (word.state, style), value, word.reason])
+    held = decision.gate.name != "NONE"
+    return [
+        clip(head, width), clip(paint(gate, "yellow" if held else "dim"), width), clip(paint(market, "dim"), width),
+        *table(COLUMNS, rows, width, paint),
+    ]  # fmt: skip
+
+
+def lay_out(found: Sequence[Shown], width: int, paint: Paint) -> list[str]:
+    """All symbols, an empty line between two."""
+    lines: list[str] = []
+    for shown in found:
+        lines += ["", *lines_of(shown, width, paint)]
+    return lines[1:]
+
+
+def _chosen(symbols: Sequence[Symbol], wanted: str | None) -> list[int]:
+    names = [symbol.name for symbol in symbols]
+    if wanted is None:
+        return list(range(len(names)))
+    if wanted.upper() not in names:
+        raise CliError(f"no symbol {wanted!r} in this run: there are {', '.join(names)}", USAGE)
+    return [names.index(wanted.upper())]
+
+
+def signals(args: argparse.Namespace) -> int:
+    """The command."""
+    instance = running.instance_for(args)
+    with running.looking_at(instance) as memory:
+        profile = running.running_profile(instance)
+        symbols = symbols_of(instance)
+        if profile is None or not symbols:
+            raise CliError(f"instance {instance!r} does not say its symbols (it is starting or ending): try again", NOT_RUNNING)
+        if profile.world == "record":
+            raise CliError(f"instance {instance!r} only records: it makes no signals", USAGE)
+        chosen, paint = _chosen(symbols, args.symbol), paint_for(sys.stdout)
+        while True:
+            found = collect(memory, symbols, chosen, profile.features, time.monotonic_ns())
+            if args.json:
+                print(json.dumps({"instance": instance, "symbols": [as_json(shown) for shown in found]}), flush=True)
+            else:
+                if args.watch and sys.stdout.isatty():
+                    sys.stdout.write("\x1b[H\x1b[2J")
+                print("\n".join(lay_out(found, shutil.get_terminal_size((120, 40)).columns, paint)), flush=True)
+            if not args.watch or not rundir.holder(instance):
+                return OK
+            time.sleep(args.interval)

@@ -1,0 +1,82 @@
+"""Whether the pipeline lives, from the board alone: readiness, heartbeats that move, and who has finished.
+
+A heartbeat's age is the time since *we* saw it move, so look more often than the limit. Nothing is asked of any process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from procs import board, topology
+from procs.board import Words
+from procs.gateway.shapes import StageRow
+
+SOURCES: Final = ("feed", "features")
+"""The stages without which nothing new comes."""
+
+
+@dataclass(slots=True)
+class _Beat:
+    page: Words
+    count: int = -1
+    moved_ns: int = 0
+
+
+class Pulse:
+    """The stages' signs of life. Times are CLOCK_MONOTONIC ns of the caller."""
+
+    def __init__(self, board_words: Words, stages: Sequence[str], limit_ns: int, now_ns: int) -> None:
+        self._limit_ns = limit_ns
+        self._beats = {
+            name: _Beat(board.page(board_words, topology.stage_id(name)), moved_ns=now_ns)
+            for name in stages if topology.STAGE[name].essential
+        }  # fmt: skip
+
+    def look(self, now_ns: int) -> None:
+        """Note which heartbeats have moved."""
+        for beat in self._beats.values():
+            count = int(beat.page[board.HEARTBEAT])
+            if count != beat.count:
+                beat.count, beat.moved_ns = count, now_ns
+
+    def rows(self, now_ns: int) -> list[StageRow]:
+        """Every stage as it is now."""
+        return [
+            StageRow(
+                name=name,
+                state=self._state(beat, now_ns),
+                beat_age_ms=(now_ns - beat.moved_ns) / 1e6,
+                records=int(beat.page[board.RECORDS]),
+            )
+            for name, beat in self._beats.items()
+        ]
+
+    def _state(self, beat: _Beat, now_ns: int) -> str:
+        if beat.page[board.FINISHED]:
+            return "finished"
+        if now_ns - beat.moved_ns > self._limit_ns:
+            return "silent"
+        return "running" if beat.page[board.READY] else "starting"
+
+    def problems(self, now_ns: int) -> list[str]:
+        """What is wrong, a sentence each; all stages have to be running."""
+        return [self._sentence(row) for row in self.rows(now_ns) if row.state != "running"]
+
+    def down(self, now_ns: int) -> str:
+        """Why nothing new can come: "" while it can. A stage that is being restarted is not down, it is back at once."""
+        for row in self.rows(now_ns):
+            if row.name in SOURCES and row.state in ("finished", "silent"):
+                return self._sentence(row)
+        return ""
+
+    @staticmethod
+    def _sentence(row: StageRow) -> str:
+        match row.state:
+            case "finished":
+                return f"{row.name} has finished its work: the market has ended"
+            case "silent":
+                return f"{row.name} has shown no sign of life for {row.beat_age_ms:.0f} ms: see `scalperctl status`"
+            case _:
+                return f"{row.name} is starting"

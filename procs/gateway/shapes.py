@@ -1,0 +1,228 @@
+"""The shapes of the gateway's answers. Their fields are the JSON's keys, and the OpenAPI document is made from them.
+
+Prices and quantities are decimals as text, exactly as the venue would print them, beside the integers (ticks, lots) that the
+pipeline works with; what is an average or a score is a float. Times are Unix ns, ages ms.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all answers."""
+
+
+class Gate(Shape, frozen=True):
+    """The gate that holds a side back; `name` is NONE where none does."""
+
+    name: str
+    sentence: str
+
+
+class Regime(Shape, frozen=True):
+    """The kind of market, as the features process numbers it; 0: not known."""
+
+    number: int
+    name: str
+
+
+class SignalWord(Shape, frozen=True):
+    """One signal. `state`: active (it votes), silent (it is warm and says nothing), warming."""
+
+    key: str
+    state: str
+    strength: float
+    reason: str
+
+
+class Decision(Shape, frozen=True):
+    """What the ensemble makes of a market record. `side`: BUY, SELL or NONE, after the gates."""
+
+    side: str
+    score: float
+    confidence: float
+    urgency: float
+    gate: Gate
+    regime: Regime
+    signals: list[SignalWord]
+
+
+class Level(Shape, frozen=True):
+    """One price level."""
+
+    price: str
+    qty: str
+    price_ticks: int
+    qty_lots: int
+
+
+class Ages(Shape, frozen=True):
+    """Milliseconds since the pipeline published each record."""
+
+    market_ms: float
+    signal_ms: float | None = None
+
+
+class Microstructure(Shape, frozen=True):
+    """The market around the top of the book. Imbalances are (bids - asks)/(bids + asks) of quantity, -1..1."""
+
+    bid: Level | None
+    ask: Level | None
+    mid: float | None
+    microprice: float | None
+    spread: str | None
+    spread_bps: float
+    top_imbalance: float | None
+    depth_imbalance: float | None
+    volatility: float
+    volatility_pct_minute: float
+    atr: float
+    atr_bps: float | None
+
+
+class Timing(Shape, frozen=True):
+    """How an entry would be sent, by the profile's `execution` section. `price` is None for MARKET."""
+
+    side: str
+    order_type: str
+    price: str | None
+    why: str
+    max_hold_s: float
+
+
+class Size(Shape, frozen=True):
+    """How much an entry would buy or sell, by the kernel that risk uses; `refusal` says why it is 0."""
+
+    side: str
+    qty: str
+    qty_lots: int
+    notional: str
+    stop_price: str
+    stop_distance: str
+    refusal: str | None
+    assumptions: list[str]
+
+
+class Candle(Shape, frozen=True):
+    """One candle of trades, by exchange time. `flags`: OPEN, INCOMPLETE, AMENDED, OVERFLOW."""
+
+    open_time_ns: int
+    open: str
+    high: str
+    low: str
+    close: str
+    volume: str
+    buy_volume: str
+    trades: int
+    flags: list[str]
+
+
+class CandlePair(Shape, frozen=True):
+    """The last closed candle of a size and the one in the making; None where there is none yet."""
+
+    closed: Candle | None
+    open: Candle | None
+
+
+class SignalAnswer(Shape, frozen=True):
+    """GET /signal/{symbol}."""
+
+    symbol: str
+    tf: str
+    ts_ns: int
+    ages: Ages
+    decision: Decision
+    microstructure: Microstructure
+    timing: Timing
+    size: Size
+    candles: dict[str, CandlePair]
+
+
+class BookAnswer(Shape, frozen=True):
+    """GET /book/{symbol}. `state`: valid, or stale while the book does not follow the venue's sequence. `update_id`: of its last
+    depth message, 0 where none was seen."""
+
+    symbol: str
+    state: str
+    update_id: int
+    ts_ns: int
+    ts_exchange_ns: int
+    ages: Ages
+    bids: list[Level]
+    asks: list[Level]
+
+
+class FeaturesAnswer(Shape, frozen=True):
+    """GET /features/{symbol}. `warm` names the features that have seen enough; the others are 0."""
+
+    symbol: str
+    source: str
+    version: int
+    ts_ns: int
+    ages: Ages
+    values: dict[str, float]
+    warm: list[str] | None
+
+
+class SymbolRow(Shape, frozen=True):
+    """One symbol of the run."""
+
+    name: str
+    market: str
+    tick_size: str
+    lot_size: str
+    min_notional: str
+    take_signals: bool
+    seen: bool
+
+
+class SymbolsAnswer(Shape, frozen=True):
+    """GET /symbols."""
+
+    symbols: list[SymbolRow]
+    timeframes: list[str]
+
+
+class StageRow(Shape, frozen=True):
+    """One process of the pipeline, as the board shows it. `state`: running, starting, finished or silent."""
+
+    name: str
+    state: str
+    beat_age_ms: float
+    records: int
+
+
+class SymbolAge(Shape, frozen=True):
+    """How fresh one symbol is; None: no record seen yet."""
+
+    name: str
+    market_ms: float | None
+    signal_ms: float | None
+    book: str
+
+
+class HealthAnswer(Shape, frozen=True):
+    """GET /healthz. `ok` is False, and the status 503, while anything in `problems` is wrong."""
+
+    ok: bool
+    instance: str
+    problems: list[str]
+    stages: list[StageRow]
+    symbols: list[SymbolAge]
+    lost: int
+
+
+class Problem(Shape, frozen=True, omit_defaults=True):
+    """Why there is no answer. `kind` is for programs, `message` for people."""
+
+    kind: str
+    message: str
+    known: list[str] | None = None
+    age_ms: float | None = None
+
+
+class ErrorAnswer(Shape, frozen=True):
+    """Every answer that is no 200, but for /healthz's."""
+
+    error: Problem
