@@ -345,17 +345,28 @@ def stage_any(
 ) -> StagedRecording:
     """`stage_wire`, but for our own recordings of Binance `sim.recording.stage`, which needs no second pass. Raises
     RecordingError."""
-    ours = [_is_ours(Path(path)) for path in paths]
     binance = (Market.BINANCE_SPOT, Market.BINANCE_USDM)
-    if all(ours) and (venue in binance or venue is None and all(venue_of(Path(path)) in binance for path in paths)):
-        return recording.stage(paths, out, allow_truncated=allow_truncated, progress=progress)
+    if all(_may_be_ours(Path(path)) for path in paths):
+        # whatever is wrong with such a file is said as of a recording of our own
+        if venue in binance or venue is None and all(_venue_or_none(Path(path)) in (*binance, None) for path in paths):
+            return recording.stage(paths, out, allow_truncated=allow_truncated, progress=progress)
     return stage_wire(paths, out, venue, allow_truncated=allow_truncated, progress=progress)
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether the file holds `<recv_ns> {frame}` lines: there the connection is the path itself."""
-    first = next(iter(read_wire_file(path, allow_truncated=True)), None)
-    return first is not None and first.kind is WireKind.FRAME and first.connection == str(path)
+def _may_be_ours(path: Path) -> bool:
+    """Whether the file is no wire capture by its first item: its lines are, or should be, `<recv_ns> {frame}`."""
+    try:
+        first = next(iter(read_wire_file(path, allow_truncated=True)), None)
+    except RecordingError:
+        return True
+    return first is None or (first.kind is WireKind.FRAME and first.connection == str(path))
+
+
+def _venue_or_none(path: Path) -> Market | None:
+    try:
+        return venue_of(path)
+    except RecordingError:
+        return None
 
 
 @dataclass(slots=True)

@@ -68,7 +68,7 @@ def fuzz_one(name: str, seconds: float, folder: Path) -> None:
         target.run(seed)  # what is compiled at the first call is no slow input
         (corpus / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
 
-    def test_one(raw: bytes) -> None:
+    def one_input(raw: bytes) -> None:
         features = target.run(raw)
         digest = hashlib.blake2b(repr(features).encode(), digest_size=4).digest()
         doors[int.from_bytes(digest, "little") % COUNTERS]()
@@ -84,7 +84,7 @@ def fuzz_one(name: str, seconds: float, folder: Path) -> None:
     words = [sys.argv[0], str(corpus), f"-artifact_prefix={crashes}/", f"-max_total_time={max(1, round(seconds))}",
              f"-max_len={target.max_bytes}", f"-timeout={HANG_S}", "-rss_limit_mb=4096",
              "-print_final_stats=1", "-seed=1"]  # fmt: skip
-    atheris.Setup(words, test_one, custom_mutator=mutate)
+    atheris.Setup(words, one_input, custom_mutator=mutate)
     atheris.Fuzz()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import signal
 import types
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,8 @@ def test_the_stage_writes_the_wire_and_no_journal(tmp_path: Path, monkeypatch: p
     instance.create()
     assert instance.memory is not None
     memory = instance.memory
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}  # the stage installs its own
+    arena = memory.segments["frames"]
     try:
         ring = FramesRing(memory.ring("frames"), 1 << 20, memory.board_words[: board.DOORBELL_WORDS])
         memory.segments["frames"] = types.SimpleNamespace(words=ring.arena.view(np.int64))  # type: ignore[assignment]
@@ -119,7 +122,9 @@ def test_the_stage_writes_the_wire_and_no_journal(tmp_path: Path, monkeypatch: p
         assert not (tmp_path / "journal").exists()
         assert page[board.RECORDS] == 1000 and page[board.RECOVERIES] == 1
     finally:
-        memory.segments.pop("frames", None)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        memory.segments["frames"] = arena
         instance.destroy()
 
 
@@ -143,7 +148,7 @@ def test_a_live_profile_needs_symbols(tmp_path: Path) -> None:
     """Live data without a symbol is refused by name; a folder is made absolute."""
     from procs.config import ConfigError
 
-    with pytest.raises(ConfigError, match="a live market needs symbols"):
+    with pytest.raises(ConfigError, match="live market data needs symbols"):
         load_profile("paper", {"source.kind": "live", "symbols": []})
     profile = profile_for(tmp_path)
     assert recorder.keeps_raw(profile) and recorder.raw_folder(profile) == tmp_path

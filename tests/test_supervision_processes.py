@@ -17,21 +17,9 @@ from typing import Any
 
 import pytest
 from supervised_stages import (
-    ASIDE,
-    CRASH,
-    CRASH_AT_START,
-    HALTED,
-    HANG,
-    HEARTBEAT,
-    IGNORE_TERM,
-    NEVER_READY,
-    OBEY,
-    ORPHAN,
-    QUIT,
-    STAGES,
-    STOP,
+    ASIDE, CRASH, CRASH_AT_START, HALTED, HANG, HEARTBEAT, IGNORE_TERM, NEVER_READY, OBEY, ORPHAN, QUIT, STAGES, STOP,
     new_board,
-)
+)  # fmt: skip
 
 from procs import control, killswitch, rundir
 
