@@ -294,7 +294,7 @@ def test_a_crash_loop_ends_a_replay(start: Any, folder: Path) -> None:
 
 @pytest.mark.parametrize("command", [CRASH_AT_START, NEVER_READY, OBEY, HANG])
 def test_a_stage_that_nobody_needs_delays_and_trips_nothing(start: Any, command: int) -> None:
-    """Whether it runs, crashes for ever, hangs or never gets ready: the pipeline runs, nothing is latched, the run ends with 0."""
+    """Whether it runs, crashes for ever, hangs or never gets ready: the pipeline runs, nothing is latched, the end is 0."""
     run = start({"aside": True, "supervisor.max_restarts": 3, "supervisor.heartbeat_timeout_ms": 400}, aside=command)
     pids = run.running()
     if command == CRASH_AT_START:
