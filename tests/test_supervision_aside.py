@@ -12,7 +12,7 @@ from procs import control, killswitch
 
 
 @pytest.mark.parametrize("command", [CRASH_AT_START, NEVER_READY, OBEY, HANG])
-def test_a_stage_that_nobody_needs_delays_and_trips_nothing(start: Any, command: int) -> None:
+def test_a_stage_that_nobody_needs_delays_and_trips_nothing(start: Any, command: int) -> None:  # noqa: F811
     """Whether it runs, crashes for ever, hangs or never gets ready: the pipeline runs, nothing is latched, the end is 0."""
     run = start({"aside": True, "supervisor.max_restarts": 3, "supervisor.heartbeat_timeout_ms": 400}, aside=command)
     pids = run.running()
@@ -33,7 +33,7 @@ def test_a_stage_that_nobody_needs_delays_and_trips_nothing(start: Any, command:
     assert run.left() == run.left() | {"fds": 0, "children": 0}
 
 
-def test_a_stage_that_nobody_needs_ends_with_the_others(start: Any) -> None:
+def test_a_stage_that_nobody_needs_ends_with_the_others(start: Any) -> None:  # noqa: F811
     """When END came through all others it is ended by SIGTERM; given up, it does not hinder the end either."""
     run = start({"aside": True})
     run.running()
