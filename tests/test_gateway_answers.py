@@ -241,6 +241,25 @@ def test_a_pipeline_that_is_down_is_refused(world: GatewayWorld, stage: str) -> 
     assert asked(world, "/signal/BTCUSDT")[1]["error"]["kind"] == "pipeline_down"
 
 
+def test_a_pause_of_the_gateway_is_nobodys_silence(world: GatewayWorld) -> None:
+    """Heartbeats that moved while the gateway itself stood still count as moved, however long that was."""
+    asked(world, "/healthz")
+    world.pass_ms(9_000)
+    assert asked(world, "/signal/BTCUSDT")[0] == 200
+
+
+def test_an_answer_follows_every_record(world: GatewayWorld) -> None:
+    """Asked twice without a new record only the ages differ; any new market or signal record is in the next answer."""
+    first = asked(world, "/signal/BTCUSDT")[1]
+    world.pass_ms(5)
+    second = asked(world, "/signal/BTCUSDT")[1]
+    assert second["ages"] == {"market_ms": 5.0, "signal_ms": 5.0} and second | {"ages": first["ages"]} == first
+    world.market(bid_ticks=np.arange(5)[::-1] + BID - 9)
+    assert asked(world, "/signal/BTCUSDT")[1]["microstructure"]["bid"]["price"] == "59999.95"
+    world.signal(score=91.0)
+    assert asked(world, "/signal/BTCUSDT")[1]["decision"]["score"] == 91.0
+
+
 def test_the_end_of_the_market_is_said(world: GatewayWorld) -> None:
     """After END nothing new comes: 503 pipeline_down everywhere, and /healthz says why."""
     world.market(-1, Kind.END)
@@ -262,6 +281,8 @@ def test_health_is_200_only_while_all_is_well(world: GatewayWorld) -> None:
     status, said = asked(world, "/healthz")
     assert status == 503 and not said["ok"] and said["problems"] == ["risk is starting"]
     world.memory.page("risk")[board.READY] = 1
+    world.memory.page("recorder")[board.FINISHED] = 1  # it keeps no journal
+    assert asked(world, "/healthz")[0] == 200
     world.pass_ms(2500, dead=["quoter"])
     status, said = asked(world, "/healthz")
     assert status == 503 and ["quoter" in text for text in said["problems"]] == [True]

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from supervised_runs import LIMIT_S, Run, gone
 from supervised_stages import (
-    ASIDE,
     CRASH,
     CRASH_AT_START,
     HALTED,

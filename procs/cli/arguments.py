@@ -149,7 +149,8 @@ def _bench(p: argparse.ArgumentParser) -> None:
         "--seconds",
         metavar="S",
         type=positive,
-        help="pipeline: of the embedded market's time (default 600); link: of each latency (default 10)",
+        help="pipeline: of the embedded market's time (default 600); link: of each latency (default 10); "
+        "gateway: with and without load (default 60)",
     )
     p.add_argument("--kills", metavar="N", type=whole, default=20, help="restart: SIGKILLs a stage (default 20)")
 

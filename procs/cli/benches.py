@@ -22,6 +22,8 @@ def bench(args: argparse.Namespace) -> int:
         wishes = {"files": args.recording or ()}
     elif args.what == "link":
         wishes = {"seconds": args.seconds or 10.0}
+    elif args.what == "gateway":
+        wishes = {"seconds": args.seconds or 60.0}
     elif args.what == "restart":
         wishes = {"kills": args.kills}
     result = module.run(**wishes)

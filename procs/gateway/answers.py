@@ -97,6 +97,7 @@ class Answers:
         self._stale_ms = stale_after_ms
         self._clock = clock
         self._suggestions = Suggestions(strategy, view.instruments)
+        self._kept: dict[tuple[int, str], tuple[tuple[int, int], SignalAnswer]] = {}
         self._index = {name: number for number, name in enumerate(view.names)}
         self._encode = msgspec.json.Encoder().encode
         self._pages: dict[str, Callable[[str, str], tuple[int, Shape]]] = {
@@ -148,7 +149,7 @@ class Answers:
     def _fresh(self, record: Any | None, what: str, symbol: str) -> float:
         """The record's age in ms. Refused where there is none, or it is too old, or nothing new can come."""
         age = None if record is None else self._age(int(record["ts_publish_mono_ns"]))
-        down = "the market has ended" if self.view.ended else self.pulse.down(self._clock())
+        down = "the market has ended" if self.view.ended else self.pulse.down()
         if down:
             raise Refused(UNAVAILABLE, "pipeline_down", down, age_ms=age)
         if age is None:
@@ -175,13 +176,20 @@ class Answers:
         market, signal = self.view.market.newest_of(number), self.view.signals.newest_of(number)
         ages = Ages(market_ms=self._fresh(market, "market", symbol), signal_ms=self._fresh(signal, "signal", symbol))
         assert market is not None and signal is not None, "else refused"
+        of = int(market["seq"]), int(signal["seq"])
+        kept = self._kept.get((number, tf))
+        if kept is None or kept[0] != of:  # between two records nothing but the ages changes
+            self._kept[number, tf] = kept = of, self._told(number, tf, market, signal)
+        return msgspec.structs.replace(kept[1], ages=ages)
+
+    def _told(self, number: int, tf: str, market: Any, signal: Any) -> SignalAnswer:
         scale = self.view.scales[number]
         timing = self._suggestions.timing(scale, signal, market)
         return SignalAnswer(
-            symbol=symbol,
+            symbol=self.view.names[number],
             tf=tf,
             ts_ns=int(signal["ts_ns"]),
-            ages=ages,
+            ages=Ages(market_ms=0.0),
             decision=decision_of(signal, self._features),
             microstructure=self._microstructure(number, market, signal),
             timing=timing,
@@ -261,8 +269,7 @@ class Answers:
         return SymbolsAnswer(symbols=rows, timeframes=list(TIMEFRAMES))
 
     def _health(self) -> tuple[int, HealthAnswer]:
-        now = self._clock()
-        problems = self.pulse.problems(now)
+        problems = self.pulse.problems()
         if self.view.ended:
             problems.append("the market has ended")
         symbols = []
@@ -285,7 +292,7 @@ class Answers:
             ok=not problems,
             instance=self._instance,
             problems=problems,
-            stages=self.pulse.rows(now),
+            stages=self.pulse.rows(),
             symbols=symbols,
             lost=self.view.lost,
         )

@@ -61,7 +61,7 @@ def words_of(record: Any, features: Features) -> list[SignalWord]:
         if spec.signal in told:
             found.append(SignalWord(key=spec.key, state="active", strength=strength, reason=told[spec.signal]))
         elif ready >> spec.signal & 1:
-            text = "says nothing now" if strength == 0 else "has no weight in the ensemble"
+            text = "says nothing now" if strength == 0 else "does not vote: no side to speak for, or no weight"
             found.append(SignalWord(key=spec.key, state="silent", strength=strength, reason=text))
         else:
             found.append(SignalWord(key=spec.key, state="warming", strength=0.0, reason="has not seen enough of the market yet"))

@@ -1,6 +1,7 @@
 """Whether the pipeline lives, from the board alone: readiness, heartbeats that move, and who has finished.
 
-A heartbeat's age is the time since *we* saw it move, so look more often than the limit. Nothing is asked of any process.
+A heartbeat's age is the time since *we* saw it move, as of our own last look: a pause of ours is nobody's silence. Nothing is
+asked of any process.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Pulse:
 
     def __init__(self, board_words: Words, stages: Sequence[str], limit_ns: int, now_ns: int) -> None:
         self._limit_ns = limit_ns
+        self._looked_ns = now_ns
         self._beats = {
             name: _Beat(board.page(board_words, topology.stage_id(name)), moved_ns=now_ns)
             for name in stages if topology.STAGE[name].essential
@@ -36,37 +38,41 @@ class Pulse:
 
     def look(self, now_ns: int) -> None:
         """Note which heartbeats have moved."""
+        self._looked_ns = now_ns
         for beat in self._beats.values():
             count = int(beat.page[board.HEARTBEAT])
             if count != beat.count:
                 beat.count, beat.moved_ns = count, now_ns
 
-    def rows(self, now_ns: int) -> list[StageRow]:
-        """Every stage as it is now."""
+    def rows(self) -> list[StageRow]:
+        """Every stage as it was at the last look."""
         return [
             StageRow(
                 name=name,
-                state=self._state(beat, now_ns),
-                beat_age_ms=(now_ns - beat.moved_ns) / 1e6,
+                state=self._state(beat),
+                beat_age_ms=round((self._looked_ns - beat.moved_ns) / 1e6, 3),
                 records=int(beat.page[board.RECORDS]),
             )
             for name, beat in self._beats.items()
         ]
 
-    def _state(self, beat: _Beat, now_ns: int) -> str:
+    def _state(self, beat: _Beat) -> str:
         if beat.page[board.FINISHED]:
             return "finished"
-        if now_ns - beat.moved_ns > self._limit_ns:
+        if self._looked_ns - beat.moved_ns > self._limit_ns:
             return "silent"
         return "running" if beat.page[board.READY] else "starting"
 
-    def problems(self, now_ns: int) -> list[str]:
-        """What is wrong, a sentence each; all stages have to be running."""
-        return [self._sentence(row) for row in self.rows(now_ns) if row.state != "running"]
+    def problems(self) -> list[str]:
+        """What is wrong, a sentence each: stages have to be running, but for a recorder that was told to keep nothing."""
+        return [
+            self._sentence(row) for row in self.rows()
+            if row.state != "running" and (row.state != "finished" or topology.STAGE[row.name].hot)
+        ]  # fmt: skip
 
-    def down(self, now_ns: int) -> str:
+    def down(self) -> str:
         """Why nothing new can come: "" while it can. A stage that is being restarted is not down, it is back at once."""
-        for row in self.rows(now_ns):
+        for row in self.rows():
             if row.name in SOURCES and row.state in ("finished", "silent"):
                 return self._sentence(row)
         return ""
