@@ -45,6 +45,8 @@ SLEEP_NS: Final = 20_000_000
 FULL_RETRY_S: Final = 0.5
 FAULT_DISK_FULL: Final = 1
 FRAMES: Final = "frames"
+RECEIVER: Final = "receiver"
+"""It ends after the feed; what it writes until then is recorded as well."""
 FLUSH_FRAMES: Final = topology.RING[FRAMES].capacity // 4
 """Frames that wait for the disk at most: the ring must keep room for what comes meanwhile."""
 MOST_TEXT: Final = 1 << 20
@@ -244,7 +246,8 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
         page[board.RECOVERIES] += 1
     page[board.READY] = 1
     order = topology.start_order(profile.source.kind == "live", profile.world != "record")
-    others = [board.page(memory.board_words, topology.stage_id(name)) for name in order if topology.STAGE[name].hot]
+    writers = [name for name in order if topology.STAGE[name].hot or (raw and name == RECEIVER)]
+    others = [board.page(memory.board_words, topology.stage_id(name)) for name in writers]
     while not (stop[0] or page[board.STOP]):
         seen = bell(doorbells, number)
         over = all(other[board.FINISHED] for other in others)

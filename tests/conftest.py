@@ -10,6 +10,7 @@ import hashlib
 import os
 import platform
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,3 +113,14 @@ def nothing_left_in_shared_memory() -> Iterator[None]:
     left = segments() - before
     left -= mapped_by_strangers(left)
     assert not left, f"left in {SHM} by this test run: {sorted(left)}"
+
+
+@pytest.fixture
+def own_folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run and state directories of this test's own; short ones, for a socket's path has an end."""
+    with tempfile.TemporaryDirectory(prefix="scalper-test.") as folder:
+        for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
+            path = Path(folder) / name[4:].lower()
+            path.mkdir(mode=0o700)
+            monkeypatch.setenv(name, str(path))
+        yield

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +12,6 @@ import pytest
 from trading.records import Kind
 
 pytestmark = pytest.mark.timeout(900)  # the first start after an edit compiles the kernels
-
-
-@pytest.fixture
-def own_folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run and state directories of this test's own; short ones, for a socket's path has an end."""
-    with tempfile.TemporaryDirectory(prefix="scalper-test.") as folder:
-        for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
-            path = Path(folder) / name[4:].lower()
-            path.mkdir(mode=0o700)
-            monkeypatch.setenv(name, str(path))
-        yield
 
 
 def failures(run: kill_run.Run, expected: dict[str, Any]) -> list[tuple[str, bool, str]]:

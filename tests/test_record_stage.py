@@ -100,10 +100,12 @@ def test_the_stage_writes_the_wire_and_no_journal(tmp_path: Path, monkeypatch: p
     arena = memory.segments["frames"]
     try:
         ring = FramesRing(memory.ring("frames"), 1 << 20, memory.board_words[: board.DOORBELL_WORDS])
+        arena = memory.segments["frames"]
         memory.segments["frames"] = types.SimpleNamespace(words=ring.arena.view(np.int64))  # type: ignore[assignment]
         monkeypatch.setattr(pipeline, "attach", lambda _: memory)
         expected: dict[int, list[bytes]] = {0: [], 1: []}
         feed = board.page(memory.board_words, topology.stage_id("feed"))
+        receiver = board.page(memory.board_words, topology.stage_id("receiver"))
         page = board.page(memory.board_words, topology.stage_id("recorder"))
         reader = layout.reader_line(topology.RING["frames"].reader_index("recorder"))
         for incarnation in (1, 2):
@@ -111,7 +113,7 @@ def test_the_stage_writes_the_wire_and_no_journal(tmp_path: Path, monkeypatch: p
                 raw = b'{"run":%d,"n":%d}' % (incarnation, n)
                 expected[n % 2].append(b"%d %s" % (T0 + 500 * (incarnation - 1) + n, raw))
                 assert ring.push(raw, n % 2)
-            feed[board.FINISHED] = 1
+            feed[board.FINISHED] = receiver[board.FINISHED] = 1
             runtime = {"instance": profile.instance, "journal_dir": instance.journal_dir, "incarnation": incarnation}
             assert recorder.main(profile, {**runtime, "spool": None, "live": True}) == 0
             assert page[board.FINISHED] == 1 and page[board.FAULT] == 0

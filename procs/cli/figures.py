@@ -5,7 +5,7 @@ Pure: arrays in, dictionaries out; nothing is asked of any process. The dictiona
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+from typing import Final, NotRequired, TypedDict
 
 from procs import board, topology
 from procs.board import FEED_COUNTERS, LOOP_COUNTERS, Words
@@ -56,6 +56,10 @@ class Snapshot(TypedDict):
     window_s: float
     rings: list[RingFigures]
     stages: list[StageFigures]
+
+
+LEFT_BEHIND: Final = frozenset({("frames", "feed")})
+"""What comes off the wire between the feed's END and the end of the receiver is nobody's market data."""
 
 
 def ring_figures(words: Words, entry: Ring) -> RingFigures:
@@ -132,7 +136,7 @@ def complaints(figures: Snapshot, *, ended: bool) -> list[str]:
         for reader in ring["readers"]:
             if reader["overruns"]:
                 found.append(f"{reader['name']} was overrun on {ring['name']} ({reader['overruns']} records lost)")
-            if ended and reader["gating"] and reader["lag"]:
+            if ended and reader["gating"] and reader["lag"] and (ring["name"], reader["name"]) not in LEFT_BEHIND:
                 found.append(f"{reader['name']} stands {reader['lag']} records behind the tail of {ring['name']}")
     for stage in figures["stages"]:
         counters = stage["counters"]
