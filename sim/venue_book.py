@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from trading.book import BOOK_FIELDS, NO_KEY, lots_at, next_near
+from trading.book import BOOK_FIELDS, NO_KEY, lots_at, next_far, next_near
 from trading.jit import kernel
 
 TAKEN: Final = 64
@@ -64,10 +64,7 @@ def next_displayed(st: Symbol, side: int, key: int) -> int:
     found = next_near(st, side, max(key, st.base[side]))
     if found != NO_KEY:
         return found
-    i = st.far_count[side] - 1
-    while i >= 0 and st.far_key[side, i] < key:
-        i -= 1
-    return st.far_key[side, i] if i >= 0 else NO_KEY
+    return next_far(st, side, key)
 
 
 @kernel

@@ -77,8 +77,10 @@ def check(books: np.ndarray, plain: list[dict[int, int]]) -> None:
         assert content(books, side) == plain[side]
         assert b["best"][side] == min(plain[side], default=book.NO_KEY)
         assert b["near_count"][side] + b["far_count"][side] == len(plain[side])
-        far = b["far_key"][side][: b["far_count"][side]]
+        used = b["far_used"][side]
+        far, alive = b["far_key"][side][:used], b["far_lots"][side][:used] > 0
         assert np.all(np.diff(far) < 0)
+        assert alive.sum() == b["far_count"][side] and (not used or alive[-1])
         if plain[side]:
             base = b["base"][side]
             assert base <= b["best"][side] < base + book.WINDOW

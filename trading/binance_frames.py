@@ -51,12 +51,11 @@ from trading.binance_layout import (
 )
 from trading.binance_object import (
     named_symbol,
-    scan_levels,
     scan_object,
-    scan_units,
 )
 from trading.instruments import Market
 from trading.jit import Bytes, Recs, kernel
+from trading.level_scan import scan_levels, scan_units
 from trading.records import Flag
 from trading.scan import (
     OPEN_BRACE,

@@ -62,11 +62,11 @@ from trading.binance_layout import (
 )
 from trading.instruments import NAME_BYTES
 from trading.jit import Recs, kernel
+from trading.level_scan import scan_levels
 from trading.records import Flag
 from trading.scan import (
     BACKSLASH,
     CLOSE_BRACE,
-    CLOSE_BRACKET,
     COLON,
     COMMA,
     OPEN_BRACE,
@@ -74,23 +74,14 @@ from trading.scan import (
     QUOTE,
     byte_at,
     pack,
-    scan_decimal,
     scan_integer,
     skip_space,
     skip_string,
     skip_value,
-    word_at,
 )
 
 _ASK_FLAG: Final = int(Flag.ASK)
 _AT: Final = ord("@")
-_TWO_BYTES: Final = 0xFFFF
-_THREE_BYTES: Final = 0xFFFFFF
-_LEVEL_OPENS: Final = int.from_bytes(b'["', "little")
-_LEVEL_MIDDLE: Final = int.from_bytes(b'","', "little")
-_LEVEL_CLOSES: Final = int.from_bytes(b'"],', "little")
-_LEVELS_END: Final = int.from_bytes(b'"]]', "little")
-_LONGEST_LEVEL: Final = 48  # so far from the end no word read goes past it before its own check
 
 
 @kernel
@@ -229,84 +220,6 @@ def named_symbol(base: int, frame: Frame, hint: int, instruments: Recs) -> int:
             n += 1
         return find_symbol(at, n, hint, instruments)
     return -1
-
-
-@kernel
-def scan_units(p: int, end: int, decimals: int, multiple: int) -> tuple[int, int]:
-    """A decimal in quotes as a count of `multiple * 10**-decimals`: (count, place past the closing quote) or (0, -1)."""
-    if p >= end or byte_at(p) != QUOTE:
-        return 0, -1
-    units, p = scan_decimal(p + 1, end, decimals)
-    if p < 0 or p >= end or byte_at(p) != QUOTE:
-        return 0, -1
-    if multiple != 1:
-        count = units // multiple
-        if count * multiple != units:
-            return 0, -1
-        units = count
-    return units, p + 1
-
-
-@kernel
-def scan_levels(p: int, end: int, instrument: Any, flags: int, frame: Frame, rows: Recs) -> int:
-    """Append `[["price","qty"],...]` at `p` to the rows; the place past it, or -1 (then n_levels is unchanged)."""
-    price_decimals = instrument.price_decimals
-    tick_units = instrument.tick_units
-    qty_decimals = instrument.qty_decimals
-    n = frame.n_levels
-    p = skip_space(p + 1, end)
-    if p < end and byte_at(p) == CLOSE_BRACKET:
-        return p + 1
-    while True:
-        if n >= rows.shape[0]:
-            return -1
-        if tick_units == 1 and p + _LONGEST_LEVEL <= end and word_at(p) & _TWO_BYTES == _LEVEL_OPENS:
-            # as the venue writes them, without blanks: punctuation by the word; anything else goes the long way
-            price, q = scan_decimal(p + 2, end, price_decimals)
-            if q > 0 and q + 8 <= end and word_at(q) & _THREE_BYTES == _LEVEL_MIDDLE and price != 0:
-                qty, q = scan_decimal(q + 3, end, qty_decimals)
-                if q > 0 and q + 8 <= end:
-                    after = word_at(q) & _THREE_BYTES
-                    if after == _LEVEL_CLOSES or after == _LEVELS_END:
-                        row = rows[n]
-                        row.price_ticks = price
-                        row.qty_lots = qty
-                        row.flags = flags
-                        n += 1
-                        p = q + 3
-                        if after == _LEVEL_CLOSES:
-                            continue
-                        frame.n_levels = n
-                        return p
-        p = skip_space(p, end)
-        if p >= end or byte_at(p) != OPEN_BRACKET:
-            return -1
-        price, p = scan_units(skip_space(p + 1, end), end, price_decimals, tick_units)
-        if p < 0 or price == 0:
-            return -1
-        p = skip_space(p, end)
-        if p >= end or byte_at(p) != COMMA:
-            return -1
-        qty, p = scan_units(skip_space(p + 1, end), end, qty_decimals, 1)
-        if p < 0:
-            return -1
-        p = skip_space(p, end)
-        if p >= end or byte_at(p) != CLOSE_BRACKET:
-            return -1
-        row = rows[n]
-        row.price_ticks = price
-        row.qty_lots = qty
-        row.flags = flags
-        n += 1
-        p = skip_space(p + 1, end)
-        if p >= end:
-            return -1
-        if byte_at(p) == CLOSE_BRACKET:
-            frame.n_levels = n
-            return p + 1
-        if byte_at(p) != COMMA:
-            return -1
-        p += 1
 
 
 @kernel

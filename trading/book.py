@@ -7,9 +7,12 @@ a ring (slot = key mod WINDOW: moving the window copies nothing), with a bitmap 
     lots  [ .  .  7  .  2  .  . ...  ]   one word a key, meaningful only where its bit is set
     bits0 one bit a key      bits1 one bit a word of bits0      bits2 one bit a word of bits1
 
-Levels beyond the window are kept in `far`, sorted worst first: most changes happen near the window, so the tail
-that an insertion moves is short. Invariants: every level with key < base + WINDOW is in the window, none lies below `base`,
-and `best` is the smallest key (NO_KEY: the side is empty). `far` holds FAR levels; when it is full the worst level is
+Levels beyond the window are kept in `far`, sorted worst first. Market makers far out set and remove the same prices over and
+over, so a removed level stays there with 0 lots, a dead entry: its return moves nothing, a new level takes the place of a dead
+neighbour if it has one, and at worst moves the levels up to the nearest dead one, or the tail behind it.
+
+Invariants: `far_used` entries, `far_count` of them alive, the last of them always; every level with key < base + WINDOW is in the window, none lies below `base`;
+`best` is the smallest key (NO_KEY: the side is empty). `far` holds FAR levels; when it is full the worst level is
 forgotten and counted in `levels_dropped` (beyond it the depth is unknown, as it is beyond a venue's snapshot).
 
 What this module is not: it knows no message, sequence or venue; whether the book is right is the feed fold's business.
@@ -39,6 +42,7 @@ _MARGIN: Final = WINDOW // 8  # keys kept free before the best level when the wi
 _DRIFT: Final = WINDOW // 4  # the window follows when the best level has gone further than this from its base
 _WORDS0: Final = WINDOW // 64
 _WORDS1: Final = _WORDS0 // 64
+_REACH: Final = 48  # entries looked at on either side for a dead one, before the tail is moved instead
 
 assert WINDOW & _MASK == 0 and 1 <= _WORDS1 <= 64, "the bitmap has three levels of 64 bits"
 assert FAR >= 5000, "a snapshot of 5000 levels a side must fit however thin the book is"
@@ -47,7 +51,8 @@ BOOK_FIELDS: Final[tuple[Any, ...]] = (
     ("base", "i8", 2),  # first key of the window, by side
     ("best", "i8", 2),  # smallest key or NO_KEY
     ("near_count", "i8", 2),  # levels in the window
-    ("far_count", "i8", 2),
+    ("far_count", "i8", 2),  # levels beyond the window
+    ("far_used", "i8", 2),  # entries there, dead ones among them
     ("levels_dropped", "i8"),
     ("window_moves", "i8"),
     ("top_ticks", "i8", (2, LEVELS)),  # what `fill_top` was last asked for; 0: no such level
@@ -99,6 +104,7 @@ def clear(book: Book) -> None:
         book.best[side] = NO_KEY
         book.near_count[side] = 0
         book.far_count[side] = 0
+        book.far_used[side] = 0
         book.bits2[side] = 0
         for i in range(_WORDS1):
             book.bits1[side, i] = 0
@@ -189,9 +195,9 @@ def _vacate(book: Book, side: int, key: int) -> bool:
 
 @kernel
 def _far_place(book: Book, side: int, key: int) -> int:
-    """Index of the first far level whose key is <= `key` (they stand worst first)."""
+    """Index of the first far entry whose key is <= `key` (they stand worst first), dead or alive."""
     low = 0
-    n = book.far_count[side]
+    n = book.far_used[side]
     if n == 0:
         return 0
     # halving without a branch that depends on the keys: the processor cannot guess those
@@ -203,28 +209,89 @@ def _far_place(book: Book, side: int, key: int) -> int:
 
 
 @kernel
+def next_far(book: Book, side: int, key: int) -> int:
+    """The smallest far key at or after `key`; NO_KEY if there is none."""
+    place = _far_place(book, side, key)  # at `key` itself, if it is there; else one past the next
+    if place < book.far_used[side] and book.far_key[side, place] == key and book.far_lots[side, place] > 0:
+        return key
+    place -= 1
+    while place >= 0 and book.far_lots[side, place] == 0:
+        place -= 1
+    return book.far_key[side, place] if place >= 0 else NO_KEY
+
+
+@kernel
+def worst_far(book: Book, side: int) -> int:
+    """The largest far key; there is one (`far_count` > 0)."""
+    place = 0
+    while book.far_lots[side, place] == 0:
+        place += 1
+    return book.far_key[side, place]
+
+
+@kernel
+def _drop_dead_end(book: Book, side: int) -> None:
+    """Let the last far entry be a live one."""
+    used = book.far_used[side]
+    while used > 0 and book.far_lots[side, used - 1] == 0:
+        used -= 1
+    book.far_used[side] = used
+
+
+@kernel
+def _drop_dead(book: Book, side: int) -> None:
+    """Close up the far levels: no dead entries."""
+    used = 0
+    for i in range(book.far_used[side]):
+        if book.far_lots[side, i] > 0:
+            book.far_key[side, used] = book.far_key[side, i]
+            book.far_lots[side, used] = book.far_lots[side, i]
+            used += 1
+    book.far_used[side] = used
+
+
+@kernel
+def _far_room(book: Book, side: int, place: int) -> int:
+    """Make an entry free between those at `place - 1` and `place`, both alive; where it is. Some entry is free or dead."""
+    used = book.far_used[side]
+    reach = used if used == FAR else min(_REACH, used - place)
+    for d in range(1, reach):
+        if place + d < used and book.far_lots[side, place + d] == 0:
+            _shift_far(book, side, place + 1, place, d)
+            return place
+        if place - 1 - d >= 0 and book.far_lots[side, place - 1 - d] == 0:
+            _shift_far(book, side, place - 1 - d, place - d, d)
+            return place - 1
+    _shift_far(book, side, place + 1, place, used - place)
+    book.far_used[side] = used + 1
+    return place
+
+
+@kernel
 def _far_set(book: Book, side: int, key: int, lots: int) -> None:
     """Set (lots > 0) or remove (0) a level beyond the window."""
-    count = book.far_count[side]
+    used = book.far_used[side]
     place = _far_place(book, side, key)
-    if place < count and book.far_key[side, place] == key:
-        if lots > 0:
-            book.far_lots[side, place] = lots
-            return
-        _shift_far(book, side, place, place + 1, count - 1 - place)
-        book.far_count[side] = count - 1
+    if place < used and book.far_key[side, place] == key:
+        book.far_count[side] += (1 if lots > 0 else 0) - (1 if book.far_lots[side, place] > 0 else 0)
+        book.far_lots[side, place] = lots
+        if lots == 0 and place == used - 1:
+            _drop_dead_end(book, side)
         return
     if lots == 0:
         return
-    if count == FAR:
+    if book.far_count[side] == FAR:
         book.levels_dropped += 1
         if place == 0:
             return
         place -= 1
         _shift_far(book, side, 0, 1, place)
     else:
-        _shift_far(book, side, place + 1, place, count - place)
-        book.far_count[side] = count + 1
+        book.far_count[side] += 1
+        if place > 0 and book.far_lots[side, place - 1] == 0:
+            place -= 1
+        elif place == used or book.far_lots[side, place] > 0:
+            place = _far_room(book, side, place)
     book.far_key[side, place] = key
     book.far_lots[side, place] = lots
 
@@ -237,12 +304,14 @@ def _evict(book: Book, side: int, first: int) -> None:
     while key != NO_KEY:
         moved += 1
         key = next_near(book, side, key + 1)
+    _drop_dead(book, side)
     count = book.far_count[side]
     excess = max(0, count + moved - FAR)
     book.levels_dropped += excess
     _shift_far(book, side, 0, excess, count - excess)
     place = count + moved - excess  # the best of the evicted ends up last
     book.far_count[side] = place
+    book.far_used[side] = place
     key = next_near(book, side, first)
     while key != NO_KEY:
         place -= 1
@@ -263,31 +332,67 @@ def _move_window(book: Book, side: int, base: int) -> None:
         book.base[side] = base
         return
     book.base[side] = base
-    count = book.far_count[side]
-    while count > 0 and book.far_key[side, count - 1] < base + WINDOW:
-        count -= 1
-        _occupy(book, side, book.far_key[side, count], book.far_lots[side, count])
-    book.far_count[side] = count
+    used = book.far_used[side]
+    while used > 0 and book.far_key[side, used - 1] < base + WINDOW:
+        used -= 1
+        if book.far_lots[side, used] > 0:
+            _occupy(book, side, book.far_key[side, used], book.far_lots[side, used])
+            book.far_count[side] -= 1
+    book.far_used[side] = used
+    _drop_dead_end(book, side)
+
+
+@kernel
+def _best_is_gone(book: Book, side: int) -> None:
+    """Find the next best level behind the one that has been removed; the window moves to it if it lies beyond."""
+    best = next_near(book, side, book.best[side] + 1)
+    if best == NO_KEY and book.far_count[side] > 0:
+        best = book.far_key[side, book.far_used[side] - 1]
+        book.best[side] = best
+        _move_window(book, side, best - _MARGIN)
+    book.best[side] = best
+
+
+@kernel
+def _set_near(book: Book, side: int, key: int, lots: int) -> None:
+    """Set or remove a level within the window of a side that has levels.
+
+    Whether a level comes, changes or goes is what the processor cannot guess: no branch depends on it but where the levels'
+    own bits make a difference, the last of a word and the best.
+    """
+    slot = key & _MASK
+    w = slot >> 6
+    place = slot & 63
+    word = book.bits0[side, w]
+    on = 1 if lots > 0 else 0
+    changed = (word & ~(1 << place)) | (on << place)
+    book.bits0[side, w] = changed
+    book.lots[side, slot] = lots
+    book.near_count[side] += on - ((word >> place) & 1)
+    if (word == 0) != (changed == 0):
+        v = w >> 6
+        book.bits1[side, v] ^= 1 << (w & 63)
+        if book.bits1[side, v] == 0:
+            book.bits2[side] &= ~(1 << v)
+        else:
+            book.bits2[side] |= 1 << v
+    if key <= book.best[side]:
+        if on != 0:
+            book.best[side] = key
+        elif key == book.best[side]:
+            _best_is_gone(book, side)
 
 
 @kernel
 def set_level(book: Book, side: int, key: int, lots: int) -> None:
     """The level at `key` (asks: price in ticks, bids: minus that) now has `lots`; 0 removes it. |key| < 2**61."""
     offset = key - book.base[side]
-    if 0 <= offset < WINDOW and book.best[side] != NO_KEY:
-        if lots > 0:
-            _occupy(book, side, key, lots)
-        elif _vacate(book, side, key) and key == book.best[side]:
-            best = next_near(book, side, key + 1)
-            if best == NO_KEY and book.far_count[side] > 0:
-                best = book.far_key[side, book.far_count[side] - 1]
-                book.best[side] = best
-                _move_window(book, side, best - _MARGIN)
-            book.best[side] = best
-    elif book.best[side] == NO_KEY:
+    if book.best[side] == NO_KEY:
         if lots > 0:
             book.base[side] = key - _MARGIN
             _occupy(book, side, key, lots)
+    elif 0 <= offset < WINDOW:
+        _set_near(book, side, key, lots)
     elif offset >= WINDOW:
         _far_set(book, side, key, lots)
     elif lots > 0:
@@ -321,7 +426,7 @@ def lots_at(book: Book, side: int, key: int) -> int:
         slot = key & _MASK
         return book.lots[side, slot] if book.bits0[side, slot >> 6] & (1 << (slot & 63)) != 0 else 0
     place = _far_place(book, side, key)
-    if place < book.far_count[side] and book.far_key[side, place] == key:
+    if place < book.far_used[side] and book.far_key[side, place] == key:
         return book.far_lots[side, place]
     return 0
 
@@ -333,25 +438,29 @@ def next_key(book: Book, side: int, key: int) -> int:
         return NO_KEY
     key = max(key, book.best[side])
     found = next_near(book, side, key)
-    if found != NO_KEY or book.far_count[side] == 0:
-        return found
-    place = _far_place(book, side, key)  # at `key` itself, if it is there; else one past the next
-    if place < book.far_count[side] and book.far_key[side, place] == key:
-        return key
-    return book.far_key[side, place - 1] if place > 0 else NO_KEY
+    return found if found != NO_KEY or book.far_count[side] == 0 else next_far(book, side, key)
 
 
 @kernel
 def fill_top(book: Book, side: int, key: int, first: int) -> None:
     """Fill `top_ticks[side, first:]` and `top_lots` with the levels at or after `key`, best first, zeros when they run out."""
     i = first
-    found = next_key(book, side, key)
-    while i < LEVELS and found != NO_KEY:
-        book.top_ticks[side, i] = found if side == ASK else -found
-        book.top_lots[side, i] = lots_at(book, side, found)
-        i += 1
-        if i < LEVELS:
-            found = next_key(book, side, found + 1)
+    best = book.best[side]
+    if best != NO_KEY:
+        key = max(key, best)
+        while i < LEVELS:
+            found = next_near(book, side, key)
+            if found != NO_KEY:
+                lots = book.lots[side, found & _MASK]
+            else:
+                found = next_key(book, side, key)
+                if found == NO_KEY:
+                    break
+                lots = lots_at(book, side, found)
+            book.top_ticks[side, i] = found if side == ASK else -found
+            book.top_lots[side, i] = lots
+            key = found + 1
+            i += 1
     while i < LEVELS:
         book.top_ticks[side, i] = 0
         book.top_lots[side, i] = 0

@@ -29,7 +29,7 @@ def worst_key(st: State, side: int) -> int:
     if st.best[side] == book.NO_KEY:
         return book.NO_KEY
     if st.far_count[side] > 0:
-        return st.far_key[side, 0]
+        return book.worst_far(st, side)
     key = st.base[side] + book.WINDOW - 1
     while True:
         slot = key & _SLOTS

@@ -6,7 +6,7 @@ page). Addresses rather than arrays with indices: array arguments cost atomic re
 which was four fifths of a frame's time [measured]. Whoever calls holds the array while its addresses are in use.
 
 Digits are taken eight at a time: a word of eight ASCII digits becomes a number with three multiplications (the method of
-simdjson's `parse_eight_digits_unrolled`), and the first byte that is no digit is found with one addition. Numbers become
+simdjson's `parseeight_digits_unrolled`), and the first byte that is no digit is found with one addition. Numbers become
 exact integers of `10**-decimals`; a string that does not fit is refused, never rounded.
 
 What is stepped over is held to JSON's grammar as well (a fuzzer compares with an independent parser): bytes that are no JSON
@@ -39,9 +39,9 @@ _SPACE: Final = ord(" ")
 _TAB, _NEWLINE, _RETURN = ord("\t"), ord("\n"), ord("\r")
 
 _EACH: Final = 0x0101010101010101  # times a byte: that byte in all eight places
-_HIGH: Final = 0x80 * _EACH - (1 << 64)  # as the int64 that it is
-_ZEROS: Final = ord("0") * _EACH
-_PAST_NINE: Final = 0x76 * _EACH  # lifts 10..127 over the high bit and leaves 0..9 under it
+HIGH_BITS: Final = 0x80 * _EACH - (1 << 64)  # as the int64 that it is
+ZEROS: Final = ord("0") * _EACH
+PAST_NINE: Final = 0x76 * _EACH  # lifts 10..127 over the high bit and leaves 0..9 under it
 _QUOTES: Final = QUOTE * _EACH
 _BACKSLASHES: Final = BACKSLASH * _EACH
 _BLANKS: Final = _SPACE * _EACH
@@ -190,7 +190,7 @@ def skip_string(p: int, end: int) -> int:
         quote = word ^ _QUOTES
         slash = word ^ _BACKSLASHES
         # the high bit of each byte that is a quote, a backslash, below a blank or beyond ASCII; the lowest such bit is exact
-        found = (((quote - _EACH) & ~quote) | ((slash - _EACH) & ~slash) | ((word - _BLANKS) & ~word) | word) & _HIGH
+        found = (((quote - _EACH) & ~quote) | ((slash - _EACH) & ~slash) | ((word - _BLANKS) & ~word) | word) & HIGH_BITS
         if found == 0:
             p += 8
             continue
@@ -313,16 +313,22 @@ def skip_value(p: int, end: int) -> int:
 @kernel
 def _non_digits(digits: int) -> int:
     """High bit of the bytes over 9 of a word xor-ed with zeros. Exact up to the lowest one set (carries only run upwards)."""
-    return ((digits + _PAST_NINE) | digits) & _HIGH
+    return ((digits + PAST_NINE) | digits) & HIGH_BITS
 
 
 @kernel
-def _eight_digits(digits: int) -> int:
+def eight_digits(digits: int) -> int:
     """The number that eight digit values (lowest byte: most significant digit) spell."""
     pairs = digits * 10 + (digits >> 8)
     return (
         ((pairs & 0x000000FF000000FF) * 0x000F424000000064) + (((pairs >> 16) & 0x000000FF000000FF) * 0x0000271000000001)
     ) >> 32
+
+
+@kernel
+def leading_digits(p: int) -> int:
+    """How many digits stand at `p`, 8 if there are more. Eight bytes can be read there."""
+    return lowest_bit(_non_digits(word_at(p) ^ ZEROS)) >> 3
 
 
 @kernel
@@ -333,12 +339,12 @@ def scan_integer(p: int, end: int) -> tuple[int, int]:
     if p + 1 < end and byte_at(p) == 48 and 48 <= byte_at(p + 1) <= 57:
         return 0, -1
     while p + 8 <= end:
-        digits = word_at(p) ^ _ZEROS
+        digits = word_at(p) ^ ZEROS
         other = _non_digits(digits)
         if other == 0:
             if count > 8:
                 return 0, -1
-            value = value * 100_000_000 + _eight_digits(digits)
+            value = value * 100_000_000 + eight_digits(digits)
             count += 8
             p += 8
             continue
@@ -347,7 +353,7 @@ def scan_integer(p: int, end: int) -> tuple[int, int]:
         if count == 0 or count > MAX_DECIMALS:
             return 0, -1
         if k > 0:
-            value = value * POW10[k] + _eight_digits(digits << (64 - 8 * k))
+            value = value * POW10[k] + eight_digits(digits << (64 - 8 * k))
         return value, p + k
     while p < end and 48 <= byte_at(p) <= 57:
         value = value * 10 + (byte_at(p) - 48)
@@ -403,18 +409,18 @@ def scan_decimal(p: int, end: int, decimals: int) -> tuple[int, int]:
     """
     if p + 24 > end or decimals > 8:
         return _scan_decimal_bytewise(p, end, decimals)
-    digits = word_at(p) ^ _ZEROS
+    digits = word_at(p) ^ ZEROS
     other = _non_digits(digits)
     if other == 0:
         return _scan_decimal_bytewise(p, end, decimals)
     bits = lowest_bit(other) & 56  # 8 * number of digits before the point
     if bits == 0:
         return 0, -1
-    units = _eight_digits(digits << (64 - bits)) * POW10[decimals]
+    units = eight_digits(digits << (64 - bits)) * POW10[decimals]
     q = p + (bits >> 3)
     if byte_at(q) != DOT:
         return units, q
-    digits = word_at(q + 1) ^ _ZEROS
+    digits = word_at(q + 1) ^ ZEROS
     other = _non_digits(digits)
     if other == 0:
         if 48 <= byte_at(q + 9) <= 57:
@@ -427,9 +433,9 @@ def scan_decimal(p: int, end: int, decimals: int) -> tuple[int, int]:
         digits &= (1 << bits) - 1
         q += 1 + (bits >> 3)
     if decimals == 8:
-        return units + _eight_digits(digits), q
+        return units + eight_digits(digits), q
     if (digits >> (8 * decimals)) != 0:
         return 0, -1
     if decimals > 0:
-        units += _eight_digits(digits << (64 - 8 * decimals))
+        units += eight_digits(digits << (64 - 8 * decimals))
     return units, q
