@@ -85,5 +85,5 @@ def described(answers: Answers) -> Any:
             app.openapi_schema = schema
         return dict(app.openapi_schema)
 
-    app.openapi = openapi  # FastAPI's documented way to add to it
+    app.openapi = openapi  # type: ignore[method-assign]  # the documented way to add to it
     return app
