@@ -11,8 +11,8 @@ Levels beyond the window are kept in `far`, sorted worst first. Market makers fa
 over, so a removed level stays there with 0 lots, a dead entry: its return moves nothing, a new level takes the place of a dead
 neighbour if it has one, and at worst moves the levels up to the nearest dead one, or the tail behind it.
 
-Invariants: `far_used` entries, `far_count` of them alive, the last of them always; every level with key < base + WINDOW is in the window, none lies below `base`;
-`best` is the smallest key (NO_KEY: the side is empty). `far` holds FAR levels; when it is full the worst level is
+Invariants: `far_used` entries, `far_count` of them alive, the last of them always; every level with key < base + WINDOW is in
+the window, none lies below `base`; `best` is the smallest key (NO_KEY: the side is empty). `far` holds FAR levels; when it is full the worst level is
 forgotten and counted in `levels_dropped` (beyond it the depth is unknown, as it is beyond a venue's snapshot).
 
 What this module is not: it knows no message, sequence or venue; whether the book is right is the feed fold's business.
