@@ -40,7 +40,7 @@ from procs.block import (
     page,
     registers,
 )
-from ringbuf.intrinsics import load_acquire, store_release, words_at
+from ringbuf.intrinsics import copy_words, load_acquire, store_release, words_at
 from ringbuf.jit import Words, kernel
 from ringbuf.layout import CAPACITY, CURSOR, READER_LINES
 from ringbuf.ring import (
@@ -81,9 +81,7 @@ def save(b: Words) -> None:
     size = b[ARENA_WORDS]
     ck, arena = words_at(b[CHECKPOINT], HEAD_WORDS + 2 * size), words_at(b[ARENA], size)
     target = 2 if ck[ACTIVE] == 1 else 1
-    start = HEAD_WORDS + (target - 1) * size
-    for k in range(size):
-        ck[start + k] = arena[k]
+    copy_words(ck, HEAD_WORDS + (target - 1) * size, arena, 0, size)
     store_release(ck, ACTIVE, target)
     show_cursors(b)
     page(b)[board.CHECKPOINTS] += 1
@@ -111,9 +109,7 @@ def restore(b: Words) -> int:
     ck, arena = words_at(b[CHECKPOINT], HEAD_WORDS + 2 * size), words_at(b[ARENA], size)
     active = load_acquire(ck, ACTIVE)
     if active != 0:
-        start = HEAD_WORDS + (active - 1) * size
-        for k in range(size):
-            arena[k] = ck[start + k]
+        copy_words(arena, 0, ck, HEAD_WORDS + (active - 1) * size, size)
     outputs = b[OUTPUTS] + (1 if b[LOG] >= 0 else 0)
     for o in range(outputs):
         ctl, loc = out_ctl(b, o), out_loc(b, o)

@@ -171,3 +171,64 @@ def test_an_eviction_larger_than_the_room_keeps_the_best() -> None:
     run(books, [(1, 10, 1)])
     assert sorted(content(books, 1)) == [10, *(10**6 + i for i in range(book.FAR))]
     assert books[0]["levels_dropped"] == 7100 - book.FAR
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("room", [40, 900, book.FAR - 100])
+def test_levels_that_flicker_far_out_are_right(seed: int, room: int) -> None:
+    """Far levels that come and go among dead entries, in a crowd, with windows that move, are those of a dict."""
+    rng = np.random.default_rng(seed)
+    books, plain = new(), [{}, {}]
+    far = 3 * book.WINDOW + rng.permutation(20 * room)[:room]
+    near = 0
+    for step in range(25):
+        changes = [(1, near, 7)] + [(1, k, 0) for k in plain[1] if k < near]
+        chance = (0.2, 0.5, 0.9)[step % 3]  # of a removal: the crowd grows, stays, thins out
+        for key in rng.choice(far, max(60, room // 4)):
+            changes.append((1, int(key), 0 if rng.random() < chance else int(rng.integers(1, 10**9))))
+        if step % 5 == 4:
+            near = int(rng.integers(-book.WINDOW, 5 * book.WINDOW))
+            changes.append((1, near, 5))
+        run(books, changes)
+        into(plain, changes)
+        assert books[0]["levels_dropped"] == 0
+        check(books, plain)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_in_a_full_crowd_that_flickers_the_worst_go(seed: int) -> None:
+    """With as many far levels as there is room for, each new one pushes out the worst one alive, dead entries or not."""
+    rng = np.random.default_rng(seed)
+    books, plain = new(), [{}, {0: 1}]
+    run(books, [(1, 0, 1)])
+    keys = book.WINDOW + rng.permutation(4 * book.FAR)[: 2 * book.FAR]
+    dropped = 0
+    for first in range(0, len(keys), 500):
+        changes = []
+        for key in keys[first : first + 500].tolist():
+            alive = sorted(k for k in plain[1] if k >= book.WINDOW) if len(plain[1]) > book.FAR - 5 else []
+            if len(alive) == book.FAR:
+                dropped += 1
+                if key < alive[-1]:
+                    plain[1].pop(alive[-1])
+            changes.append((1, key, 3))
+            if len(alive) < book.FAR or key < alive[-1]:
+                plain[1][key] = 3
+            if rng.random() < 0.15:
+                gone = int(rng.choice(keys[: first + 500]))
+                changes.append((1, gone, 0))
+                plain[1].pop(gone, None)
+        run(books, changes)
+        check(books, plain)
+    assert books[0]["levels_dropped"] == dropped > 500
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=120))
+def test_few_far_prices_in_any_order(changes: list[tuple[int, bool]]) -> None:
+    """Any coming and going of few far prices leaves what a dict holds: each way of placing one among dead entries is met."""
+    books, plain = new(), [{}, {}]
+    steps = [(1, 0, 1), *((1, book.WINDOW + 7 * place, place + 1 if on else 0) for place, on in changes)]
+    run(books, steps)
+    into(plain, steps)
+    check(books, plain)

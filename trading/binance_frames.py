@@ -61,6 +61,7 @@ from trading.scan import (
     OPEN_BRACE,
     address_of,
     byte_at,
+    fetch_ahead,
     pack,
     scan_decimal,
     skip_space,
@@ -79,6 +80,8 @@ _MINUS: Final = ord("-")
 _ASK_FLAG: Final = int(Flag.ASK)
 _USDM: Final = int(Market.BINANCE_USDM)
 _AT: Final = ord("@")
+_LINE: Final = 64  # bytes of a cache line
+_AHEAD: Final = 2048
 
 
 @kernel
@@ -248,6 +251,8 @@ def decode(buf: Bytes, start: int, end: int, hint: int, instruments: Recs, frame
     frame.n_levels = 0
     base = address_of(buf) + start
     end = base + end - start
+    for line in range(base + _LINE, min(end, base + _AHEAD), _LINE):
+        fetch_ahead(line)  # another core wrote these bytes: waiting for many lines at once costs what one does
     p = skip_space(base, end)
     if p >= end or byte_at(p) != OPEN_BRACE:
         return _MALFORMED

@@ -7,13 +7,14 @@ a ring (slot = key mod WINDOW: moving the window copies nothing), with a bitmap 
     lots  [ .  .  7  .  2  .  . ...  ]   one word a key, meaningful only where its bit is set
     bits0 one bit a key      bits1 one bit a word of bits0      bits2 one bit a word of bits1
 
-Levels beyond the window are kept in `far`, sorted worst first. Market makers far out set and remove the same prices over and
-over, so a removed level stays there with 0 lots, a dead entry: its return moves nothing, a new level takes the place of a dead
+Levels beyond the window are kept in `far`, sorted worst first. Far out the same prices come and go over and over, so a
+removed level stays there with 0 lots, a dead entry: its return moves nothing, a new level takes the place of a dead
 neighbour if it has one, and at worst moves the levels up to the nearest dead one, or the tail behind it.
 
-Invariants: `far_used` entries, `far_count` of them alive, the last of them always; every level with key < base + WINDOW is in
-the window, none lies below `base`; `best` is the smallest key (NO_KEY: the side is empty). `far` holds FAR levels; when it is full the worst level is
-forgotten and counted in `levels_dropped` (beyond it the depth is unknown, as it is beyond a venue's snapshot).
+Invariants: every level with key < base + WINDOW is in the window, none lies below `base`; `best` is the smallest key
+(NO_KEY: the side is empty); of `far_used` far entries `far_count` are alive, the last of them always. When FAR levels
+are alive there, the worst is forgotten for a better one and counted in `levels_dropped` (beyond it the depth is unknown,
+as it is beyond a venue's snapshot).
 
 What this module is not: it knows no message, sequence or venue; whether the book is right is the feed fold's business.
 """
