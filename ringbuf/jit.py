@@ -8,14 +8,28 @@ compile. What it may not do is return an array that it was not given; such kerne
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-kernel: Final = njit(cache=True, nogil=True, error_model="numpy")
-lean: Final = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+from shm.jit import general
+
+_compiled: Final = njit(cache=True, nogil=True, error_model="numpy")
+_compiled_lean: Final = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile a function when it is first called."""
+    return general(_compiled(function))
+
+
+def lean(function: Callable[..., Any]) -> Any:
+    """`kernel` without numba's runtime."""
+    return general(_compiled_lean(function))
+
 
 Words = npt.NDArray[np.int64]
 Recs = npt.NDArray[np.void]

@@ -8,6 +8,7 @@ The atomics that move ring indices are not here: ringbuf owns them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -16,10 +17,37 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic as numba_intrinsic
 
-kernel: Final[Any] = njit(cache=True, nogil=True, error_model="numpy")
+_compiled: Final[Any] = njit(cache=True, nogil=True, error_model="numpy")
 intrinsic: Final[Any] = numba_intrinsic  # its stubs count the typing context among a call's arguments
 
 Words = npt.NDArray[np.int64]
+
+
+def _widened(kind: Any) -> Any:
+    """The type that an argument is passed as: int64 for a literal and for any narrower signed integer."""
+    kind = types.unliteral(kind)
+    return types.int64 if isinstance(kind, types.Integer) and kind.signed and kind.bitwidth < 64 else kind
+
+
+def general(compiled: Any) -> Any:
+    """Make a kernel be compiled once for all integers that other kernels pass it; answers the kernel.
+
+    Left alone, numba compiles a callee anew for every literal (`emit(b, 0, ...)`, `emit(b, 1, ...)`) and every width of a
+    record's field: 350 compilations instead of 240 in the feed, a fifth of its time [measured]. It gains nothing by that,
+    since LLVM sees the literal again wherever it inlines the callee.
+    """
+    template = compiled.get_call_template
+
+    def get_call_template(args: Any, kws: Any) -> Any:
+        return template([_widened(kind) for kind in args], {name: _widened(kind) for name, kind in kws.items()})
+
+    compiled.get_call_template = get_call_template
+    return compiled
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile a function when it is first called."""
+    return general(_compiled(function))
 
 
 @intrinsic
