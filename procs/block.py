@@ -10,6 +10,7 @@ so that what all stages share is compiled once.
       32  inputs,  4 words each: control words, slots, row of the arena, record words
       64  outputs, 8 words each: control words, slots, row, record words, burst, lead, identity words, how many
      128  the stage's own arrays: addresses and counts, in pairs
+     224  addresses of functions compiled apart (procs.apart)
 
 Whoever fills a block keeps the memory alive (procs.stage.Bound does).
 """
@@ -59,10 +60,13 @@ A_LEAD: Final = 5
 A_IDENTITY: Final = 6
 A_IDENTITY_COUNT: Final = 7
 OWN: Final = 128
+CALLS: Final = 224
+MAX_CALLS: Final = 32
 BLOCK_WORDS: Final = 256
 
 assert IN + MAX_INPUTS * IN_STRIDE <= OUT
 assert OUT + MAX_OUTPUTS * OUT_STRIDE <= OWN
+assert CALLS + MAX_CALLS <= BLOCK_WORDS
 
 # registers: the arena's first words
 R_SINCE: Final = 0  # records taken since the last checkpoint

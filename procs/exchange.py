@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from procs import board, topology
+from procs.apart import apart
 from procs.block import (
     A_LEAD,
     OUT,
@@ -102,8 +103,8 @@ def _emit(b: Words, n: int, ring_id: int, head: int, origin: int, now: int) -> N
         emit(b, EXECUTIONS, own_words(b, SCRATCH, WIDTH), k, ring_id, head, origin, now)
 
 
-@kernel
-def _advance(b: Words, ts_ns: int, eager: bool) -> None:
+@apart(3)
+def _advance(b: Words, ts_ns: int, eager: int) -> None:
     """Let every order in that has arrived by `ts_ns`; when `eager`, as far as there is room (a record brings room with it).
 
     Called before each record with the record's place in the merge, so that arrivals and records interleave by time alone,
@@ -142,7 +143,7 @@ def _advance(b: Words, ts_ns: int, eager: bool) -> None:
     reg[R_INTERNAL_DUE] = exchange.next_due(glob)
 
 
-@kernel
+@apart(4)
 def _close_session(b: Words, ts_ns: int, ring_id: int, head: int, now: int) -> None:
     if not (ended(b, DEPTH) and ended(b, MARKET) and ended(b, WIRE)):
         return
@@ -167,7 +168,7 @@ def _close_session(b: Words, ts_ns: int, ring_id: int, head: int, now: int) -> N
     reg[R_DONE] = 1
 
 
-@kernel
+@apart(0)
 def _on_depth(b: Words, now: int) -> None:
     recs, row = in_recs(b, DEPTH, DEPTH_RECORD), in_row(b, DEPTH)
     head = recs[row].seq - 1
@@ -189,7 +190,7 @@ def _on_depth(b: Words, now: int) -> None:
     _emit(b, n, DEPTH_ID, head, now, now)
 
 
-@kernel
+@apart(1)
 def _on_market(b: Words, now: int) -> None:
     recs, row = in_recs(b, MARKET, MARKET_RECORD), in_row(b, MARKET)
     head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
@@ -212,7 +213,7 @@ def _on_market(b: Words, now: int) -> None:
     _emit(b, n, MARKET_ID, head, origin, now)
 
 
-@kernel
+@apart(2)
 def _on_wire(b: Words, now: int) -> None:
     recs, row = in_recs(b, WIRE, ORDER_RECORD), in_row(b, WIRE)
     head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from procs import board, topology
+from procs.apart import apart
 from procs.block import R_DONE, R_LOW, R_NOW, page, registers
 from procs.config import Profile
 from procs.fold import conclude, end_input, finished, settle, taken
@@ -59,7 +60,7 @@ def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     return bound
 
 
-@kernel
+@apart(0)
 def _on_market(b: Words, now: int) -> None:
     recs, row = in_recs(b, MARKET, MARKET_RECORD), in_row(b, MARKET)
     head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns

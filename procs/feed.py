@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from procs import board, topology
+from procs.apart import INT, apart
 from procs.block import (
     A_BURST,
     IDLE_NS,
@@ -191,11 +192,11 @@ def _next_time(b: Words) -> int:
     return where[spool.OUT_RECV_NS]
 
 
-@kernel
-def _fold_frame(b: Words, raw: Bytes, start: int, end: int, ts_ns: int, recv: int, symbol: int) -> int:
-    """Fold one frame's bytes; how many market records it made."""
+@apart(0, INT)
+def _fold_frame(b: Words, source: int, start: int, end: int, ts_ns: int, recv: int, symbol: int) -> int:
+    """Fold one frame's bytes, which lie in own array `source`; how many market records it made."""
     return market.on_frame(
-        raw,
+        _bytes(b, source),
         start,
         end,
         ts_ns,
@@ -210,15 +211,32 @@ def _fold_frame(b: Words, raw: Bytes, start: int, end: int, ts_ns: int, recv: in
     )
 
 
+@apart(1, INT)
+def _generate(b: Words) -> int:
+    """Let the generator write its next frame; where it ends, 0: there is none."""
+    gen, raw, instruments = own(b, GEN_GLOB, GEN_GLOBAL), _bytes(b, FRAME_BYTES), own(b, INSTRUMENTS, INSTRUMENT)
+    return market_generator.next_frame(own(b, GEN, GEN_STATE), gen, own(b, GEN_SETTINGS, GEN_PARAMS), instruments, raw)
+
+
+@apart(2, INT)
+def _fold_line(b: Words, kind: int, symbol: int, line: int, ts_ns: int, recv: int) -> int:
+    """Fold an event of a symbol's line; how many market records it made."""
+    state, glob, params = own(b, STATE, FEED_STATE), own(b, GLOB, FEED_GLOBAL), own(b, PARAMS, FEED_PARAMS)
+    market_out, depth_out = own(b, MARKET_OUT, MARKET_RECORD), own(b, DEPTH_OUT, DEPTH_RECORD)
+    if kind == K_LINE_UP or kind == K_LINE_DOWN:
+        up = 1 if kind == K_LINE_UP else 0
+        return market.on_line(symbol, line, up, ts_ns, recv, state, glob, params, market_out, depth_out)
+    if kind == K_LOST:
+        return market.on_lost(symbol, ts_ns, recv, state, glob, params, market_out, depth_out)
+    return 0
+
+
 @kernel
 def _take_wired(b: Words, ts_ns: int) -> int:
     """Fold the next record of the frames ring: bytes in the arena, or an event of a line. The ring's memory is checked."""
-    state, glob, params = own(b, STATE, FEED_STATE), own(b, GLOB, FEED_GLOBAL), own(b, PARAMS, FEED_PARAMS)
-    market_out, depth_out = own(b, MARKET_OUT, MARKET_RECORD), own(b, DEPTH_OUT, DEPTH_RECORD)
+    glob = own(b, GLOB, FEED_GLOBAL)
     record = in_recs(b, FRAMES, FRAME_RECORD)[in_row(b, FRAMES)]
-    # 64 bits wide: the fold would be compiled a second time for these fields' 32
-    kind, symbol, line, recv = record.kind, np.int64(record.symbol), np.int64(record.flags), record.ts_ns
-    known = 0 <= symbol < state.shape[0]
+    kind, symbol, recv = record.kind, record.symbol, record.ts_ns
     glob[0].n_depth = 0
     glob[0].want_symbol = -1
     glob[0].odd = 0
@@ -227,13 +245,10 @@ def _take_wired(b: Words, ts_ns: int) -> int:
         arena = _bytes(b, ARENA)
         at, length = record.at, record.length
         if 0 <= at and 0 <= length and length <= arena.shape[0] and at <= arena.shape[0] - length:
-            m = _fold_frame(b, arena, at, at + length, ts_ns, recv, symbol)
+            m = _fold_frame(b, ARENA, at, at + length, ts_ns, recv, symbol)
             own(b, SOURCE, SOURCE_STATE)[0].bytes += length
-    elif known and (kind == K_LINE_UP or kind == K_LINE_DOWN):
-        up = 1 if kind == K_LINE_UP else 0
-        m = market.on_line(symbol, line, up, ts_ns, recv, state, glob, params, market_out, depth_out)
-    elif known and kind == K_LOST:
-        m = market.on_lost(symbol, ts_ns, recv, state, glob, params, market_out, depth_out)
+    elif 0 <= symbol < b[OWN + 2 * STATE + 1]:
+        m = _fold_line(b, kind, symbol, record.flags, ts_ns, recv)
     return m
 
 
@@ -261,19 +276,18 @@ def _consume(b: Words, ts_ns: int, origin: int) -> None:
             note_latency(b, origin, origin, mono_ns())
     elif kind == GENERATED:
         gen = own(b, GEN_GLOB, GEN_GLOBAL)
-        raw, instruments = _bytes(b, FRAME_BYTES), own(b, INSTRUMENTS, INSTRUMENT)
-        end = market_generator.next_frame(own(b, GEN, GEN_STATE), gen, own(b, GEN_SETTINGS, GEN_PARAMS), instruments, raw)
+        end = _generate(b)
         if end == 0:
             src.exhausted = 1
             return
         src.bytes += end
-        m = _fold_frame(b, raw, 0, end, ts_ns, gen[0].recv_ns, gen[0].symbol)
+        m = _fold_frame(b, FRAME_BYTES, 0, end, ts_ns, gen[0].recv_ns, gen[0].symbol)
     else:
         raw, where = _bytes(b, SPOOL), _where(b)
         src.offset = spool.next_frame(raw, src.offset, where)
         start, end = where[spool.OUT_START], where[spool.OUT_END]
         src.bytes += end - start
-        m = _fold_frame(b, raw, start, end, ts_ns, where[spool.OUT_RECV_NS], where[spool.OUT_SYMBOL])
+        m = _fold_frame(b, SPOOL, start, end, ts_ns, where[spool.OUT_RECV_NS], where[spool.OUT_SYMBOL])
     for k in range(glob[0].n_depth):
         emit_bare(b, DEPTH, own_words(b, DEPTH_OUT, DEPTH_WIDTH), k, FRAME, src.frames)
     now = mono_ns()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from procs import board, topology
+from procs.apart import apart
 from procs.block import R_DONE, R_LOW, R_NOW, page, registers
 from procs.config import Profile
 from procs.fold import conclude, end_input, ended, finished, settle, taken
@@ -61,7 +62,7 @@ def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     return bound
 
 
-@kernel
+@apart(0)
 def _on_market(b: Words, now: int) -> None:
     recs, row = in_recs(b, MARKET, MARKET_RECORD), in_row(b, MARKET)
     head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
@@ -77,7 +78,7 @@ def _on_market(b: Words, now: int) -> None:
         emit(b, QUOTES, own_words(b, SCRATCH, WIDTH), 0, MARKET_ID, head, origin, now)
 
 
-@kernel
+@apart(1)
 def _on_report(b: Words, now: int) -> None:
     """After the market's END the quoter only listens."""
     recs, row = in_recs(b, REPORTS, REPORT_RECORD), in_row(b, REPORTS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from procs import board, topology
+from procs.apart import apart
 from procs.block import R_DONE, R_LOW, R_NOW, R_UNTIMED, page, registers
 from procs.config import Profile
 from procs.fold import conclude, end_input, ended, finished, settle, taken
@@ -101,7 +102,7 @@ def _close_session(b: Words, ts_ns: int, ring_id: int, head: int) -> None:
         emit_end(b, REFUSALS, ts_ns, ring_id, head)
 
 
-@kernel
+@apart(0)
 def _on_control(b: Words, now: int) -> None:
     """An operator's word takes effect at the time that the merge gave it; the log keeps that time."""
     recs, row = in_recs(b, CONTROL, CONTROL_RECORD), in_row(b, CONTROL)
@@ -123,7 +124,7 @@ def _on_control(b: Words, now: int) -> None:
         _emit(b, n, CONTROL_ID, head, now, now)
 
 
-@kernel
+@apart(1)
 def _on_report(b: Words, now: int) -> None:
     recs, row = in_recs(b, REPORTS, REPORT_RECORD), in_row(b, REPORTS)
     head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
@@ -145,7 +146,7 @@ def _on_report(b: Words, now: int) -> None:
         _emit(b, n, REPORTS_ID, head, origin, now)
 
 
-@kernel
+@apart(2)
 def _on_market(b: Words, now: int) -> None:
     recs, row = in_recs(b, MARKET, MARKET_RECORD), in_row(b, MARKET)
     head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
@@ -163,7 +164,7 @@ def _on_market(b: Words, now: int) -> None:
     _emit(b, n, MARKET_ID, head, origin, now)
 
 
-@kernel
+@apart(3)
 def _on_signal(b: Words, now: int) -> None:
     recs, row = in_recs(b, SIGNALS, SIGNAL_RECORD), in_row(b, SIGNALS)
     head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
@@ -186,7 +187,7 @@ def _on_signal(b: Words, now: int) -> None:
         _emit(b, n, SIGNALS_ID, head, origin, now)
 
 
-@kernel
+@apart(4)
 def _on_quote(b: Words, now: int) -> None:
     recs, row = in_recs(b, QUOTES, QUOTE_RECORD), in_row(b, QUOTES)
     head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns

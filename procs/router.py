@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from procs import board, topology
+from procs.apart import apart
 from procs.block import R_DONE, R_LOW, R_NOW, page, registers
 from procs.config import Profile
 from procs.fold import conclude, end_input, ended, finished, settle, taken
@@ -78,7 +79,7 @@ def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     return bound
 
 
-@kernel
+@apart(0)
 def _on_order(b: Words, now: int) -> None:
     recs, row = in_recs(b, ORDERS, ORDER_RECORD), in_row(b, ORDERS)
     head, origin, ts_ns = recs[row].seq - 1, recs[row].ts_origin_mono_ns, recs[row].ts_ns + TRANSIT_NS
@@ -97,7 +98,7 @@ def _on_order(b: Words, now: int) -> None:
         emit(b, REPORTS, own_words(b, REPORTS_OUT, REPORT_WIDTH), k, ORDERS_ID, head, origin, now)
 
 
-@kernel
+@apart(1)
 def _on_execution(b: Words, now: int) -> None:
     recs, row = in_recs(b, EXECUTIONS, REPORT_RECORD), in_row(b, EXECUTIONS)
     head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns

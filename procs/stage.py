@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from procs import block, board, topology
+from procs import apart, block, board, topology
 from procs.block import (
     A_SLOTS,
     IN,
@@ -126,6 +126,7 @@ class Bound:
         for array in arrays:
             assert array.flags.c_contiguous
             at = block.OWN + 2 * self.own
+            assert at < block.CALLS
             self.block[at], self.block[at + 1] = array.ctypes.data, array.shape[0]
             self.keep.append(array)
             self.own += 1
@@ -226,6 +227,7 @@ def assemble(
     b[block.TIMED], b[block.IDLE_NS] = loop.timed, loop.idle_ns
     b[block.FEEDBACK] = -1 if feedback is None else [entry.name for entry in inputs].index(feedback)
     b[block.REFERENCE] = reference
+    apart.link(b, topology.STAGE[name].module)
     return bound
 
 

@@ -28,8 +28,8 @@ def general(compiled: Any) -> Any:
     """Make a kernel be compiled once for all integers that other kernels pass it; answers the kernel.
 
     Left alone, numba compiles a callee anew for every literal (`emit(b, 0, ...)`, `emit(b, 1, ...)`) and every width of a
-    record's field: 667 functions instead of 350 for the six hot stages [measured]. It gains nothing by that, since LLVM sees
-    the literal again wherever it inlines the callee.
+    record's field: 350 compilations instead of 240 in the feed, a fifth of its time [measured]. It gains nothing by that,
+    since LLVM sees the literal again wherever it inlines the callee.
     """
     template = compiled.get_call_template
 
