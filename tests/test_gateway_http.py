@@ -69,8 +69,11 @@ def served_by_uvicorn(world: GatewayWorld) -> Iterator[int]:
     thread = threading.Thread(target=lambda: asyncio.run(stage.serve(app, listener, world.answers, page, stop)))
     thread.start()
     try:
-        yield int(listener.getsockname()[1])
-        assert page[board.READY] == 1 and page[board.HEARTBEAT] > 0 and page[board.PORT] > 0
+        while not page[board.READY]:  # READY is said when the server has started
+            thread.join(0.005)
+            assert thread.is_alive()
+        assert page[board.HEARTBEAT] > 0 and page[board.PORT] == listener.getsockname()[1]
+        yield int(page[board.PORT])
     finally:
         stop[0] = True
         thread.join(30)
