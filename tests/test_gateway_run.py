@@ -12,7 +12,6 @@ from typing import Any
 
 import kill_run
 import pytest
-from test_pipeline_run import own_folders  # noqa: F401
 
 from procs import board, control
 from procs.gateway import packages
