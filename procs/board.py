@@ -63,6 +63,9 @@ ORACLE_EQUAL: Final = 39
 SOURCE_NS: Final = 40
 FRAMES_EXPECTED: Final = 41
 
+# the features' own: trading.user_call's guard, 64 words
+USER_GUARD: Final = 32
+
 HISTOGRAMS: Final = 96
 HISTOGRAM_HOP: Final = 0
 HISTOGRAM_ORIGIN: Final = 1
