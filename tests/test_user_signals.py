@@ -73,9 +73,8 @@ def test_a_users_signal_votes_and_is_explained(tmp_path: Path, walk: np.ndarray)
     assert spoke.sum() > 100 and (answers["score"][spoke] != plain["score"][spoke]).mean() > 0.9
     row = answers[np.flatnonzero(spoke)[-1]]
     assert any(text.startswith("aggressors' volume ") for text in reasons(row, Strategy().features, shown))
-    others = [name for name in answers.dtype.names if name not in ("score", "confidence", "urgency", "active_mask", "side", "gate",
-                                                                   "reason", "ready_mask", "strength")]  # fmt: skip
-    for name in others:
+    decided = ("score", "confidence", "urgency", "active_mask", "side", "gate", "reason", "ready_mask", "strength")
+    for name in set(answers.dtype.names) - set(decided):
         assert np.array_equal(plain[name], answers[name]), f"{name} is none of a signal's business"
 
 
@@ -225,7 +224,8 @@ def test_a_declaration_is_checked_where_it_stands(declared: dict[str, object], w
 
     with pytest.raises(SignalError) as failed:
         signal(**declared)(mine)  # type: ignore[call-overload]
-    assert str(failed.value).startswith(f"{__file__}:{mine.__code__.co_firstlineno}: @signal on mine: ") and words in str(failed.value)
+    place = f"{__file__}:{mine.__code__.co_firstlineno}: @signal on mine: "
+    assert str(failed.value).startswith(place) and words in str(failed.value)
 
 
 def test_more_signals_than_places(tmp_path: Path) -> None:

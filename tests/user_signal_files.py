@@ -20,7 +20,8 @@ WRONG = {
         HEAD + '@signal(state={"seen": list})\ndef broken(state, event, out):\n    pass\n', 3, "field seen has the wrong type",
     ),
     "unknown field": (
-        HEAD + '@signal(state={"seen": int})\ndef broken(state, event, out):\n    state.sene += 1\n', 5, "state has no field 'sene'",
+        HEAD + '@signal(state={"seen": int})\ndef broken(state, event, out):\n    state.sene += 1\n', 5,
+        "state has no field 'sene'",
     ),
     "out of bounds": (
         HEAD + '@signal(state={"seen": int, "ring": (float, 8)})\ndef broken(state, event, out):\n    state.seen += 1\n'
