@@ -127,7 +127,8 @@ def signal_values(
     """The test kit: a signal of the user's over a recording, one row a market record, with its fields after each.
 
     Columns: ts_ns, symbol, kind, valid, mid, `strength` (null while not ready), and `state.<field>` for each field that is
-    one number. The values are the pipeline's. Raises SignalError with the place of a mistake, or where the signal was switched off on the way.
+    one number. The values are the pipeline's. Raises SignalError with the place of a mistake, or where the signal was switched
+    off on the way.
     """
     mine = UserSignal(file=str(Path(file).resolve()), name=name, params=dict(params or {}))
     settled, user = _settled(msgspec.structs.replace(strategy or Strategy(), signals=SignalFiles(user=(mine,))))
@@ -172,7 +173,8 @@ def market_of(frame: Any, instrument: Instrument | None = None) -> tuple[Recs, t
     """MARKET_RECORDs of a data frame, and its symbols; ticks and lots are those of `instrument`.
 
     Columns as `scalperctl data convert --to parquet` writes them: `ts_ns`, `kind`, `bid_price_1` .. `ask_qty_5` (at least
-    level 1), for trades `price`, `qty` and `aggressor_side`; `symbol` and `valid` where there are any. Raises RecordingsError for one missing.
+    level 1), for trades `price`, `qty` and `aggressor_side`; `symbol` and `valid` where there are any. Raises RecordingsError
+    for one missing.
     """
     _library_of(frame)
     there = {str(name) for name in frame.columns}
