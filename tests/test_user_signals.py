@@ -136,7 +136,7 @@ def test_a_stop_in_the_guard_takes_effect_at_its_record(tmp_path: Path, walk: np
     strategy = strategy_of(tmp_path / "mine.py", documented(), "print_pressure")
     user = load(strategy)
     free, stopped = Pass([BTC, BTC], strategy, user=user), Pass([BTC, BTC], strategy, user=user)
-    guard = stopped._keep[5]
+    guard = stopped.guard
     guard[2] = 2000
     a, b = free.signals(walk)["strength"][:, MINE], stopped.signals(walk)["strength"][:, MINE]
     assert np.array_equal(a[:1999], b[:1999]) and (b[1999:] == 0).all() and (a[1999:] != 0).any()

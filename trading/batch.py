@@ -21,6 +21,7 @@ from trading.jit import Floats, Recs, Words, kernel
 from trading.microprice import set_microprice
 from trading.records import MARKET_RECORD, SIGNAL_RECORD
 from trading.settings import Strategy
+from trading.user_call import GUARD_WORDS
 from trading.user_signals import NONE, UserSignals
 
 EMPTY_ROW: Final = 0
@@ -83,7 +84,8 @@ class Pass:
             set_microprice(self.state, symbol, fitted)
         self.user = user
         self.rows, self.status = user.arrays(len(self.table))
-        self._keep: list[Any] = user.bind(self.params, self.rows, self.status)
+        self.guard = np.zeros(GUARD_WORDS, np.int64)
+        self._keep: list[Any] = user.bind(self.params, self.rows, self.status, self.guard)
 
     @property
     def _world(self) -> tuple[Recs, Recs, Recs, Recs]:
