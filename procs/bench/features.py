@@ -282,16 +282,20 @@ def _parts(recs: Recs, rounds: int) -> list[dict[str, Any]]:
 
 def _allocated(recs: Recs) -> dict[str, float]:
     """Heap allocations that do not end with the call, by numba's and by Python's own count, a record."""
-    from numba.core.runtime import rtsys
+    from numba.core.runtime import _nrt_python, rtsys
 
     world = _World(1)
     world.restart()
     world.run(recs[:1], True)
     made = []
-    for own in (recs[:0], recs):
-        before = rtsys.get_allocation_stats().alloc
-        world.run(own, True)
-        made.append(rtsys.get_allocation_stats().alloc - before)
+    _nrt_python.memsys_enable_stats()
+    try:
+        for own in (recs[:0], recs):
+            before = rtsys.get_allocation_stats().alloc
+            world.run(own, True)
+            made.append(rtsys.get_allocation_stats().alloc - before)
+    finally:
+        _nrt_python.memsys_disable_stats()
     peaks = []
     for own in (recs[:0], recs):
         tracemalloc.start()
