@@ -18,7 +18,7 @@ from procs.block import R_DONE, R_INTERNAL_DUE, R_LOW, R_PROMISE, R_SINCE, regis
 from procs.checkpoint import save, show_cursors
 from procs.merge import flush_outputs
 from procs.plan import Plan
-from procs.stage import Bound, LoopSettings, World, heap_world
+from procs.stage import Bound, LoopSettings, World, heap_world, spec_of
 from ringbuf.jit import Recs, Words, kernel
 from ringbuf.layout import CAPACITY, CURSOR, GATING, reader_line
 
@@ -85,7 +85,7 @@ def run(
     `progress(frames, expected)` is called now and then. Raises BacktestStalled.
     """
     modules: dict[str, Any] = {name: importlib.import_module(topology.STAGE[name].module) for name in ORDER}
-    world = heap_world({name: module.state_spec(plan.symbols) for name, module in modules.items()})
+    world = heap_world({name: spec_of(module, plan) for name, module in modules.items()})
     for entry in topology.RINGS:
         for reader in ("recorder", "receiver"):
             if reader in entry.readers:

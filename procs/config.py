@@ -331,7 +331,7 @@ def _check_relations(profile: Profile, reader: Reader) -> None:
             key = high if high in reader.places else low
             word = "below" if relation == "<" else "at most"
             raise reader.fail(key, f"{low} is {a} and {high} is {b}", f"{low} must be {word} {high}")
-    if not any(msgspec.structs.astuple(profile.weights)):
+    if not any(msgspec.structs.astuple(profile.weights)) and not any(one.weight for one in profile.signals.user):
         raise reader.fail("weights", "every weight is 0", "give at least one signal a weight above 0")
     if profile.source.kind == "generated":
         if profile.source.files:
@@ -446,4 +446,11 @@ def _resolve_files(profile: Profile, reader: Reader, path: Path) -> Profile:
     record = profile.record
     if record.folder is not None:
         record = msgspec.structs.replace(record, folder=str(absolute(record.folder, "record.folder")))
-    return msgspec.structs.replace(profile, source=source, pipeline=pipeline, record=record)
+    user = []
+    for n, one in enumerate(profile.signals.user):
+        file = absolute(one.file, f"signals.user[{n}].file")
+        if not file.is_file() or not os.access(file, os.R_OK):
+            raise reader.fail(f"signals.user[{n}].file", f"{file} is no readable file", "name a file of @signal functions")
+        user.append(msgspec.structs.replace(one, file=str(file)))
+    signals = msgspec.structs.replace(profile.signals, user=tuple(user))
+    return msgspec.structs.replace(profile, source=source, pipeline=pipeline, record=record, signals=signals)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from procs import board, topology
+from procs import board, signal_files, topology
 from procs.apart import apart
 from procs.block import R_DONE, R_LOW, R_NOW, page, registers
 from procs.config import Profile
@@ -33,6 +33,7 @@ from trading import features
 from trading.features import FEATURE_GLOBAL, FEATURE_PARAMS, FEATURE_STATE
 from trading.instruments import INSTRUMENT
 from trading.records import MARKET_RECORD, SIGNAL_RECORD, TS_END, Kind, words
+from trading.user_call import GUARD_WORDS
 
 NAME: Final = "features"
 MARKET: Final = 0
@@ -50,12 +51,22 @@ def state_spec(symbols: int) -> StateSpec:
     return (("state", FEATURE_STATE, symbols), ("glob", FEATURE_GLOBAL, 1))
 
 
+def plan_spec(plan: Plan) -> StateSpec:
+    """The same with the fields of the user's signals; their names hold the hash of the user's code."""
+    return (*state_spec(plan.symbols), *signal_files.load(plan.strategy).spec(plan.symbols))
+
+
 def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     """Bind the stage to its rings, with its state at the start."""
-    bound = assemble(NAME, world, state_spec(plan.symbols), loop)
+    bound = assemble(NAME, world, plan_spec(plan), loop)
     state, glob = bound.state["state"], bound.state["glob"]
     params = features.make_params(plan.strategy, plan.instruments)
     features.init(state, glob, params, plan.instruments)
+    user = signal_files.load(plan.strategy)
+    if user.settings:
+        rows, status = (bound.state[name] for name, _, _ in user.spec(plan.symbols))
+        guard = board.page(world.board, topology.stage_id(NAME))[board.USER_GUARD : board.USER_GUARD + GUARD_WORDS]
+        bound.keep.append(user.bind(params, rows, status, guard))
     bound.give(state, glob, params, plan.instruments, scratch(SIGNAL_RECORD, 1))
     return bound
 

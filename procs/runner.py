@@ -24,7 +24,7 @@ from procs import board, pipeline, topology
 from procs.checkpoint import checkpoint_words, restore
 from procs.config import Profile
 from procs.plan import load_recording, loop_settings, plan_of
-from procs.stage import Bound, StateSpec, World, arena_words, fold_layout
+from procs.stage import Bound, StateSpec, World, arena_words, fold_layout, spec_of
 from ringbuf.intrinsics import MEMBARRIER_REGISTER_GLOBAL_EXPEDITED, membarrier
 from ringbuf.jit import Words, kernel
 from shm import cleanup
@@ -82,7 +82,7 @@ def prepare(runtime: Mapping[str, Any]) -> None:
         if not stage.hot or (profile.world == "record" and stage.name in topology.TRADING):
             continue
         module: Any = importlib.import_module(stage.module)
-        checkpoints = _checkpoints(runtime["instance"], stage.name, module.state_spec(plan.symbols))
+        checkpoints = _checkpoints(runtime["instance"], stage.name, spec_of(module, plan))
         world = World(rings, memory.board_words, {stage.name: checkpoints.words}, memory.arena)
         page = board.page(memory.board_words, stage.stage_id)
         _prepared[stage.name] = _Prepared(module.build(plan, world, loop), checkpoints, page, module.run)

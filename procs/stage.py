@@ -142,6 +142,12 @@ def arena_words(name: str, spec: StateSpec) -> int:
     return -(-(REGISTERS + _rows(name) * LOC_WORDS + own) // 8) * 8
 
 
+def spec_of(module: Any, plan: Any) -> StateSpec:
+    """What a stage's module keeps under a plan: `plan_spec(plan)` where more than the number of symbols decides."""
+    found: StateSpec = module.plan_spec(plan) if hasattr(module, "plan_spec") else module.state_spec(plan.symbols)
+    return found
+
+
 def fold_layout(spec: StateSpec) -> int:
     """Layout hash of a stage's checkpoints: from another state layout nobody resumes."""
     text = ";".join(f"{key}:{layout_hash(dtype)}:{count}" for key, dtype, count in spec)

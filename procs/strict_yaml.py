@@ -179,6 +179,8 @@ def wanted(kind: Any) -> str:
             return " or ".join(str(v) for v in kind.values)
         case i.NoneType():
             return "null"
+        case i.DictType():
+            return f"a mapping, each value {wanted(kind.value_type)}"
         case i.VarTupleType():
             return f"a list, each item {wanted(kind.item_type)}"
         case i.UnionType():
@@ -229,6 +231,8 @@ class Reader:
                 if len(node.value) > MAX_ITEMS:
                     raise ConfigError(where, key, f"{len(node.value)} items", f"write at most {MAX_ITEMS}")
                 return tuple(self.read(item, kind.item_type, f"{key}[{n}]") for n, item in enumerate(node.value))
+            case i.DictType():
+                return self._mapping(node, kind, key, where)
             case i.UnionType():
                 return self._union(node, kind, key, where)
             case _:
@@ -269,6 +273,16 @@ class Reader:
             if field.required and word not in values:
                 raise ConfigError(where, f"{key}.{word}" if key else word, "missing", f"write {wanted(field.type)}")
         return kind.cls(**{fields[word].name: value for word, value in values.items()})
+
+    def _mapping(self, node: yaml.Node, kind: Any, key: str, where: str) -> dict[str, Any]:
+        if not isinstance(node, yaml.MappingNode):
+            raise self._wrong(where, key, node, kind)
+        values: dict[str, Any] = {}
+        for word, child in node.value:
+            if not isinstance(word, yaml.ScalarNode) or word.value in values:
+                raise ConfigError(where, key, "a key is written twice or is no plain word", "write each name once")
+            values[str(word.value)] = self.read(child, kind.value_type, f"{key}.{word.value}")
+        return values
 
     def _union(self, node: yaml.Node, kind: Any, key: str, where: str) -> Any:
         first: ConfigError | None = None

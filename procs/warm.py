@@ -13,7 +13,7 @@ from procs import board, topology
 from procs.checkpoint import restore
 from procs.config import Profile, SymbolSettings
 from procs.plan import Plan, plan_of
-from procs.stage import LoopSettings, World, heap_world
+from procs.stage import LoopSettings, World, heap_world, spec_of
 
 
 def warm_plan(profile: Profile) -> Plan:
@@ -28,7 +28,7 @@ def warm_stage(name: str, profile: Profile) -> None:
     """Compile or load one stage's loop."""
     module: Any = importlib.import_module(topology.STAGE[name].module)
     plan = warm_plan(profile)
-    world: World = heap_world({name: module.state_spec(plan.symbols)})
+    world: World = heap_world({name: spec_of(module, plan)})
     board.page(world.board, topology.stage_id(name))[board.STOP] = 1
     bound = module.build(plan, world, LoopSettings())
     restore(bound.block)

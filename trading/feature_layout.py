@@ -325,6 +325,15 @@ FEATURE_PARAMS: Final = np.dtype(
         ("standing_mask", "i8"),
         ("confirming_mask", "i8"),
         ("weight", "f8", MAX_SIGNALS),
+        # user_call: how many signals of the user there are, and the addresses of what belongs to them
+        ("user_signals", "i8"),
+        ("user_table", "i8"),
+        ("user_rows", "i8"),
+        ("user_row_bytes", "i8"),
+        ("user_status", "i8"),
+        ("user_event", "i8"),
+        ("user_answer", "i8"),
+        ("user_guard", "i8"),
     ],
     align=True,
 )

@@ -22,7 +22,19 @@ from typing import Final
 
 import numpy as np
 
-from trading import bars, ensemble, last_prints, liquidity, microprice, order_flow, scores, slots, toxicity, volume_profile
+from trading import (
+    bars,
+    ensemble,
+    last_prints,
+    liquidity,
+    microprice,
+    order_flow,
+    scores,
+    slots,
+    toxicity,
+    user_call,
+    volume_profile,
+)
 from trading.bar_signals import on_close
 from trading.bars import BOOK_MAX_AGE_NS, Rec
 from trading.feature_layout import DIRTY_ALL, DIRTY_BOOK, DIRTY_PRINTS, FEATURE_GLOBAL, FEATURE_PARAMS, FEATURE_STATE
@@ -200,6 +212,8 @@ def on_market(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instrum
     if closed > 0:
         s.dirty = DIRTY_ALL
         on_close(s, p, closed)
+    if p.user_signals > 0:
+        user_call.evaluate(rec, s, p, instruments[symbol], g.records, closed)
 
     _decide(s, p, g, o, ts_ns - s.book_ts_ns <= BOOK_MAX_AGE_NS)
     o.flags = _BOOK_VALID

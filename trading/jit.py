@@ -45,6 +45,9 @@ def kernel(function: Callable[..., Any]) -> Any:
     return general(_compiled(function))
 
 
+checked_kernel: Final = njit(cache=True, nogil=True, error_model="numpy", boundscheck=True)
+"""For code of users: an index out of bounds is an error that the caller sees, not memory that is not theirs."""
+
 Recs = npt.NDArray[np.void]
 """A one-dimensional array of records (see trading.records), or of state records."""
 

@@ -6,7 +6,7 @@ against these classes and names file, line and remedy. `Annotated[..., msgspec.M
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -121,6 +121,25 @@ class Weights(Section, frozen=True):
     multi_timeframe: NonNegative = 0.5
 
 
+class UserSignal(Section, frozen=True):
+    """One signal of the user's own: a function decorated with trading.user_signals.signal."""
+
+    file: Annotated[str, Meta(min_length=1)]
+    name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}\Z")]
+    weight: NonNegative = 0.5
+    params: dict[str, float] = {}  # over the defaults that it declares
+    # what the file declares, filled in at the start (procs.signal_files): who shows signals never runs a user's code
+    voice: Literal["", "standing", "occasional", "confirming"] = ""
+    sentence: str = ""
+    code: str = ""  # hash of the file; given in a profile, the file must be this one
+
+
+class SignalFiles(Section, frozen=True):
+    """Signals beside the built-in ones, in the order of their indices."""
+
+    user: tuple[UserSignal, ...] = ()
+
+
 class Risk(Section, frozen=True):
     """Limits. Money is in the quote currency.
 
@@ -174,6 +193,7 @@ class Strategy(Section, frozen=True):
     gates: Gates = Gates()
     features: Features = Features()
     weights: Weights = Weights()
+    signals: SignalFiles = SignalFiles()
     risk: Risk = Risk()
     execution: Execution = Execution()
     quoting: Quoting = Quoting()

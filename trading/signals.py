@@ -14,7 +14,7 @@ What this module is not: it keeps no state and combines nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -80,7 +80,7 @@ MOMENTUM_FULL: Final = 2.0
 class SignalSpec:
     """One row of the table. `sentence(strength, features)` is what a human reads of a signal that contributes."""
 
-    signal: Signal
+    signal: int  # its index: a Signal, or one of the user's after those
     key: str
     voice: Voice
     sentence: Callable[[float, Features], str]
@@ -195,19 +195,27 @@ def reason(signal: Signal, strength: float, features: Features, patterns: int = 
 
     `patterns`: the record's bit set, so that they are named.
     """
+    return sentence_of(SIGNALS[signal], strength, features, patterns)
+
+
+def sentence_of(spec: SignalSpec, strength: float, features: Features, patterns: int = 0) -> str:
+    """`reason` for a row of any table of signals."""
     if strength == 0:
-        return f"{SIGNALS[signal].key} is silent"
-    sentence = SIGNALS[signal].sentence(strength, features)
-    if signal == Signal.PATTERNS and patterns:
+        return f"{spec.key} is silent"
+    sentence = spec.sentence(strength, features)
+    if spec.signal == Signal.PATTERNS and patterns:
         sentence += ": " + ", ".join(pattern_names(patterns))
     return sentence
 
 
-def reasons(record: Recs, features: Features) -> list[str]:
-    """The sentences of the signals that contribute to one SIGNAL_RECORD, in the table's order."""
+def reasons(record: Recs, features: Features, table: Sequence[SignalSpec] = SIGNALS) -> list[str]:
+    """The sentences of the signals that contribute to one SIGNAL_RECORD, in the table's order.
+
+    `table`: trading.user_signals.signal_table where a strategy has signals of the user's.
+    """
     mask, patterns = int(record["active_mask"]), int(record["patterns"])
-    active = [s.signal for s in SIGNALS if mask >> s.signal & 1]
-    return [reason(k, float(record["strength"][k]), features, patterns) for k in active]
+    active = [spec for spec in table if mask >> spec.signal & 1]
+    return [sentence_of(spec, float(record["strength"][spec.signal]), features, patterns) for spec in active]
 
 
 @kernel

@@ -13,7 +13,7 @@ from procs.cli.outcome import USAGE, CliError, explained
 from procs.topology import STAGES
 
 PROGRAM: Final = "scalperctl"
-BENCHES: Final = ("ring", "wake", "decode", "link", "pipeline", "restart", "gateway")
+BENCHES: Final = ("ring", "wake", "decode", "link", "features", "pipeline", "restart", "gateway")
 SHELLS: Final = ("bash", "zsh", "fish")
 STAGE_NAMES: Final = tuple(stage.name for stage in STAGES)
 
@@ -144,7 +144,7 @@ def _topology(p: argparse.ArgumentParser) -> None:
 def _bench(p: argparse.ArgumentParser) -> None:
     p.add_argument("what", choices=BENCHES, help="what to measure")
     _json(p)
-    p.add_argument("--recording", metavar="FILE", nargs="+", help="pipeline, decode: measure with these recordings")
+    p.add_argument("--recording", metavar="FILE", nargs="+", help="pipeline, decode, features: measure with these recordings")
     p.add_argument(
         "--seconds",
         metavar="S",
@@ -247,6 +247,15 @@ def _data(p: argparse.ArgumentParser) -> None:
     convert.add_argument("--base-latency-ns", metavar="N", type=whole, default=0, help="npz: added where clocks are put right")
     convert.add_argument("--after", metavar="FILE", nargs="+", default=[], help="parquet: files whose books IN goes on with")
     _json(convert)
+
+
+def _features(p: argparse.ArgumentParser) -> None:
+    p.add_argument("files", metavar="RECORDING", nargs="+", help="recorded frames, plain or .gz, of any number of symbols")
+    p.add_argument("--out", metavar="FILE", required=True, help="what to write: a name that ends with .parquet or .csv")
+    p.add_argument("--config", metavar="PROFILE", help="whose settings and signals of your own (default replay)")
+    p.add_argument("--set", metavar="KEY=VALUE", action="append", help="over the profile, e.g. features.bar_ms=500 (repeatable)")
+    p.add_argument("--force", action="store_true", help="write over what is there")
+    _json(p)
 
 
 def _clean(p: argparse.ArgumentParser) -> None:
@@ -388,6 +397,15 @@ COMMANDS: Final[dict[str, Command]] = {
         "recordings: list, check, read and convert them",
         ("data ls", "data check ./recordings", "data cat day1.gz --limit 20", "data convert day1.gz --to npz --out day1.npz"),
         _data,
+    ),
+    "features": Command(
+        "features_frame:features",
+        "every signal and feature over a recording, as columns of a Parquet or CSV file",
+        (
+            "features spot_btcusdt_20240808.gz --out btc.parquet",
+            "features day1.gz day2.gz --config ./mine.yaml --set features.bar_ms=500 --out days.csv",
+        ),
+        _features,
     ),
     "prices": Command(
         "prices:prices",

@@ -18,7 +18,7 @@ def bench(args: argparse.Namespace) -> int:
     wishes: dict[str, Any] = {}
     if args.what == "pipeline":
         wishes = {"files": args.recording or (), "seconds": args.seconds or 600.0}
-    elif args.what == "decode":
+    elif args.what in ("decode", "features"):
         wishes = {"files": args.recording or ()}
     elif args.what == "link":
         wishes = {"seconds": args.seconds or 10.0}

@@ -25,6 +25,9 @@ from ringbuf.plain_writer import PlainWriter, ring_bell
 from shm import cleanup
 from trading.records import CONTROL_RECORD, Kind
 
+GUARD_RUNNING, GUARD_RECORD, GUARD_STOP_FROM = 0, 1, 2
+"""Words of trading.user_call, which needs numba."""
+
 
 def place_stages(cores: Any, usable: Sequence[int], names: Sequence[str]) -> dict[str, int]:
     """Core of each of these stages: as the profile lists them, in turn; with `auto` only where every process can have its own."""
@@ -46,9 +49,11 @@ class Instance:
     journal_dir: str
     spool: str | None
     at_end: Callable[[Memory], None] | None = None
+    log: Any = None
     memory: Memory | None = None
     _control: PlainWriter | None = None
     _cores: dict[str, int] = field(default_factory=dict)
+    _ended_in: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         self._cores = place_stages(
@@ -104,8 +109,28 @@ class Instance:
     def prepare(self, stage: str, incarnation: int) -> None:
         """Before each spawn."""
         page = self._page(stage)
+        if stage == "features" and self.profile.signals.user:
+            self._note_end_in_signal(page)
         page[board.READY] = page[board.STOP] = 0
         page[board.INCARNATION] = incarnation
+
+    def _note_end_in_signal(self, page: Words) -> None:
+        """Features ended, or was ended, inside a user's signal: the second time at the same record, that signal is off.
+
+        Once may be chance, as any process can be killed anywhere; a fold that comes to the same record again is no chance.
+        """
+        guard = page[board.USER_GUARD :]
+        where = int(guard[GUARD_RUNNING]), int(guard[GUARD_RECORD])
+        guard[GUARD_RUNNING] = 0
+        if where[0] == 0:
+            return
+        name = self.profile.signals.user[where[0] - 1].name
+        if where == self._ended_in:
+            guard[GUARD_STOP_FROM + where[0] - 1] = where[1]
+        if self.log is not None:
+            event = "signal switched off" if where == self._ended_in else "features ended in a user's signal"
+            self.log.warning(event, signal=name, record=where[1])
+        self._ended_in = where
 
     def heartbeat(self, stage: str) -> int:
         """The stage's heartbeat word."""

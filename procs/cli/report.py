@@ -20,6 +20,7 @@ from procs.cli.figures import Snapshot, snapshot
 from procs.cli.last_run import LastRun, wanted
 from procs.cli.latencies import Hop, hops
 from procs.cli.outcome import FAILED, OK, CliError
+from procs.cli.signal_check import with_signals
 from procs.config import Profile, profile_from_json
 
 if TYPE_CHECKING:
@@ -199,6 +200,7 @@ def backtest(args: argparse.Namespace) -> int:
     """The command `backtest`."""
     profile = running.profile_for(args, last={"source.speed": "max"})  # virtual time waits for nobody
     use_kernel_cache()
+    profile = with_signals(profile, lambda text: print(text, file=sys.stderr))
     note = _Note(sys.stderr.isatty())
     import tempfile
 

@@ -23,6 +23,7 @@ from procs import rundir
 from procs.cli import figures, last_run, latencies, running
 from procs.cli.launch import Instance
 from procs.cli.outcome import ALREADY_RUNNING, FAILED, INTERRUPTED, OK, UNHEALTHY, USAGE, CliError
+from procs.cli.signal_check import with_signals
 from procs.cli.staging import child_environment, rules_apart, stage_apart
 from procs.cli.table import clean_text, paint_for, span
 from procs.config import Profile, profile_json
@@ -147,9 +148,10 @@ def foreground(profile: Profile) -> int:
         elif profile.source.kind == "live" and profile.live.fetch_rules:
             log.info("fetching rules", symbols=[symbol.name for symbol in profile.symbols])
             profile = rules_apart(profile)
+        profile = with_signals(profile, lambda text: log.warning("user signal", problem=text))
         journals = journal_folder_for(profile, started)
         running.write_note(notes, {"pid": os.getpid(), "journal_dir": str(journals), "spool": str(spool) if symbols else None})
-        instance = Instance(profile, str(journals), str(spool) if symbols else None, at_end)
+        instance = Instance(profile, str(journals), str(spool) if symbols else None, at_end, log)
         code = Supervisor(profile, instance, log=log).run()
         if kept:
             counters = next(s["counters"] for s in kept["figures"]["stages"] if s["name"] == "feed")

@@ -1,0 +1,77 @@
+"""`features`: every signal and feature of recorded frames as columns of one file, Parquet or CSV."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from procs.cli import running
+from procs.cli.outcome import OK, USAGE, CliError
+from procs.cli.report import use_kernel_cache
+from procs.cli.signal_check import with_signals
+from procs.cli.starting import Note
+
+SUFFIXES = (".parquet", ".csv")
+
+
+def features(args: argparse.Namespace) -> int:
+    """The command."""
+    out = Path(args.out)
+    if out.suffix not in SUFFIXES:
+        raise CliError(f"{out}: what shall it be? name a file that ends with {' or '.join(SUFFIXES)}", USAGE)
+    profile = running.profile_for(argparse.Namespace(config=args.config or "replay", set=args.set, recording=args.files))
+    use_kernel_cache()
+    profile = with_signals(profile, lambda text: print(text, file=sys.stderr))
+    from procs.frames import recording_columns
+    from procs.recordings.output import new_file
+    from procs.recordings.parquet import arrow
+
+    arrow()
+    note = Note(sys.stderr)
+    shown = sys.stderr.isatty()
+
+    def progress(done: int, total: int) -> None:
+        if shown:
+            note(f"reading {done * 100 // max(total, 1)}%")
+
+    try:
+        with new_file(out, force=args.force) as partial:
+            made = _write(partial, out.suffix, recording_columns(profile.source.files, profile, progress))
+    finally:
+        note.end()
+    words = f"{out}: {made['rows']:,} rows of {made['columns']} columns"
+    print(json.dumps({"out": str(out), **made}, indent=2) if args.json else words)
+    return OK
+
+
+def _write(path: Path, suffix: str, pieces: Iterable[dict[str, Any]]) -> dict[str, int]:
+    from procs.frames import units
+
+    pa: Any = importlib.import_module("pyarrow")
+    writer: Any = None
+    rows = columns = 0
+    try:
+        for piece in pieces:
+            batch = pa.table({
+                key: pa.array(value.tolist(), pa.string()) if value.dtype == object else pa.array(value, from_pandas=True)
+                for key, value in piece.items()
+            })  # fmt: skip
+            if writer is None:
+                if suffix == ".csv":
+                    writer = importlib.import_module("pyarrow.csv").CSVWriter(path, batch.schema)
+                else:
+                    schema = batch.schema.with_metadata({f"unit.{name}": unit for name, unit in units().items()})
+                    writer = importlib.import_module("pyarrow.parquet").ParquetWriter(path, schema, compression="zstd")
+            writer.write_table(batch.cast(writer.schema) if suffix == ".parquet" else batch)
+            rows, columns = rows + batch.num_rows, batch.num_columns
+    finally:
+        if writer is not None:
+            writer.close()
+    if not rows:
+        raise CliError("the recording holds no market record: check it with `scalperctl data check`", USAGE)
+    return {"rows": rows, "columns": columns}

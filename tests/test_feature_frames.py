@@ -1,0 +1,132 @@
+"""Features as columns: data frames in and out, the file that `scalperctl features` writes, the score of a history."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from features_markets import BTC, random_walk
+from user_signal_files import documented, strategy_of
+
+from procs.cli.main import main
+from procs.frames import features_of, frame_of, market_microstructure_score, market_of, signal_values
+from procs.recordings.output import RecordingsError
+from procs.recordings.parquet import KINDS, ParquetWriter
+from procs.signal_files import load
+from sim.recording import RecordingError
+from trading import batch
+from trading.batch import Pass
+from trading.feature_vector import NAMES
+from trading.instruments import instrument_table
+from trading.records import LEVELS
+from trading.signals import N_SIGNALS, SIGNALS
+from trading.user_signals import SignalError
+
+
+@pytest.fixture(scope="module")
+def walk() -> np.ndarray:
+    """MARKET_RECORDs of one symbol."""
+    return random_walk(9, 6000, stale_every=700)
+
+
+@pytest.fixture(scope="module")
+def frame(walk: np.ndarray) -> pl.DataFrame:
+    """The same as `scalperctl data convert --to parquet` writes them."""
+    writer = ParquetWriter(Path("."), ["binance_spot"], [BTC])
+    columns = writer._market_columns(walk, instrument_table([BTC])[0])
+    return pl.DataFrame({name: value.tolist() if value.dtype == object else value for name, value in columns.items()})
+
+
+def test_a_frame_becomes_the_records_that_it_was_made_of(walk: np.ndarray, frame: pl.DataFrame) -> None:
+    """Prices and quantities come back as the same ticks and lots, kinds and flags with them."""
+    market, instruments = market_of(frame, BTC)
+    assert [it.name for it in instruments] == ["BTCUSDT"]
+    for name in ("ts_ns", "kind", "flags", "price_ticks", "qty_lots", "bid_ticks", "bid_lots", "ask_ticks", "ask_lots"):
+        assert np.array_equal(market[name], walk[name]), name
+
+
+def test_every_signal_and_feature_is_a_column(walk: np.ndarray, frame: pl.DataFrame, tmp_path: Path) -> None:
+    """A polars frame in, a polars frame out: the values of the batch functions; null where not warm; the user's signal too."""
+    strategy = strategy_of(tmp_path / "mine.py", documented(), "print_pressure")
+    out = features_of(frame, strategy, BTC)
+    assert isinstance(out, pl.DataFrame) and len(out) == len(walk)
+    assert {*NAMES, *(f"signal_{spec.key}" for spec in SIGNALS), "signal_print_pressure"} <= set(out.columns)
+    answers, matrix, ready = Pass([BTC], strategy, user=load(strategy)).all(walk)
+    for k, name in enumerate(NAMES):
+        column = out[name].to_numpy()
+        np.testing.assert_array_equal(column, np.where(ready[:, k], matrix[:, k], np.nan), err_msg=name)
+    mine = np.where(answers["ready_mask"] >> N_SIGNALS & 1, answers["strength"][:, N_SIGNALS].astype(float), np.nan)
+    np.testing.assert_array_equal(out["signal_print_pressure"].to_numpy(), mine)
+    assert out["rsi"].null_count() > 0 and out["score"].null_count() == 0 and out["gate"].n_unique() > 1
+
+
+def test_pandas_in_pandas_out(frame: pl.DataFrame) -> None:
+    """The same of a pandas frame, where pandas is installed."""
+    pd = pytest.importorskip("pandas")
+    out = features_of(pd.DataFrame({name: frame[name].to_list() for name in frame.columns}), None, BTC)
+    assert isinstance(out, pd.DataFrame) and len(out) == len(frame)
+    np.testing.assert_array_equal(out["spread_bps"].to_numpy(), features_of(frame, None, BTC)["spread_bps"].to_numpy())
+
+
+def test_the_score_of_a_history(walk: np.ndarray, frame: pl.DataFrame) -> None:
+    """market_microstructure_score takes records and frames, and says the same of both."""
+    wanted = batch.market_microstructure_score(walk)
+    np.testing.assert_array_equal(market_microstructure_score(frame, None, BTC), wanted)
+    np.testing.assert_array_equal(market_microstructure_score(walk), wanted)
+
+
+def test_a_frame_that_cannot_be_read_is_told(frame: pl.DataFrame) -> None:
+    """No frame, a column missing, a kind unknown, time that falls."""
+    for wrong, words in (
+        ({"ts_ns": [1]}, "a polars or pandas DataFrame is wanted, this is a dict"),
+        (frame.drop("bid_qty_1"), "no column bid_qty_1"),
+        (frame.with_columns(kind=pl.lit("print")), "kind 'print' is not known: write depth, trade"),
+        (frame.reverse(), "ts_ns falls"),
+    ):
+        with pytest.raises(RecordingsError) as failed:
+            market_of(wrong, BTC)
+        assert words in str(failed.value)
+    assert set(KINDS.values()) >= set(frame["kind"].unique()) and LEVELS == 5
+
+
+def test_a_pass_goes_on_where_it_was(walk: np.ndarray) -> None:
+    """Chunks give what the whole gives."""
+    whole, parts = Pass([BTC]).all(walk), Pass([BTC])
+    pieces = [parts.all(walk[at : at + 700]) for at in range(0, len(walk), 700)]
+    for k in range(3):
+        assert np.array_equal(np.concatenate([piece[k] for piece in pieces]), whole[k])
+
+
+def test_the_command_writes_parquet_and_csv(tmp_path: Path, recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`scalperctl features` over a recording: the same figures in both forms, and never over a file that is there."""
+    recording = str(recordings / "hftbacktest_binance" / "usdm_btcusdt_20240718.gz")
+    for suffix in ("parquet", "csv"):
+        assert main(["features", recording, "--out", str(tmp_path / f"f.{suffix}"), "--json"]) == 0
+    a, b = pl.read_parquet(tmp_path / "f.parquet"), pl.read_csv(tmp_path / "f.csv", infer_schema_length=None)
+    assert a.columns == b.columns and len(a) == len(b) > 1000
+    for name in ("ts_ns", "score", "vpin", "signal_book_imbalance"):
+        assert a[name].equals(b[name].cast(a[name].dtype), null_equal=True), name
+    assert main(["features", recording, "--out", str(tmp_path / "f.csv")]) == 2
+    assert main(["features", recording, "--out", str(tmp_path / "f.txt")]) == 2
+    said = capsys.readouterr().err
+    assert "exists already" in said and "ends with .parquet or .csv" in said
+
+
+def test_the_test_kit_says_where_a_signal_went_off(tmp_path: Path, recordings: Path) -> None:
+    """A signal that fails on the way is an error with its place, not a column of zeros."""
+    (tmp_path / "mine.py").write_text(
+        "from trading.user_signals import signal\n\n\n@signal(state={'n': int, 'ring': (float, 9000)})\n"
+        "def mine(state, event, out):\n    state.n += 1\n    state.ring[state.n] = 1.0\n".replace("9000", "4000")
+    )
+    with pytest.raises(SignalError, match=r"mine.py:4: mine is off from record 4000 on"):
+        signal_values(recordings / "hftbacktest_binance" / "usdm_btcusdt_20240718.gz", tmp_path / "mine.py", "mine")
+    with pytest.raises(RecordingError):
+        signal_values(tmp_path / "mine.py", tmp_path / "mine.py", "mine")
+
+
+def test_frames_need_their_library() -> None:
+    """A library that is not there is named with the remedy."""
+    with pytest.raises(RecordingsError, match="pip install nosuchlibrary"):
+        frame_of({"a": np.zeros(1)}, "nosuchlibrary")

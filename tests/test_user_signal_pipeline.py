@@ -1,0 +1,101 @@
+"""A user's signal in a pipeline of processes: the values of batch and test kit; one that does not come back is switched off."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kill_run
+import numpy as np
+import pytest
+from features_markets import BTC
+from user_signal_files import LATE, documented, strategy_of
+
+from procs.frames import recording_columns, signal_values
+from procs.signal_files import load
+from trading.batch import Pass
+from trading.records import Kind
+from trading.signals import N_SIGNALS
+
+pytestmark = pytest.mark.timeout(900)  # the first start after an edit compiles the kernels
+
+
+@pytest.fixture
+def own_folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run and state directories of this test's own; short ones, for a socket's path has an end."""
+    with tempfile.TemporaryDirectory(prefix="scalper-test.") as folder:
+        for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
+            path = Path(folder) / name[4:].lower()
+            path.mkdir(mode=0o700)
+            monkeypatch.setenv(name, str(path))
+        yield
+
+
+def profile_file(folder: Path, name: str, params: str, rest: str) -> Path:
+    """A profile that names the signal `name` of mine.py beside it."""
+    file = folder / "mine.yaml"
+    file.write_text(f"{rest}\nsignals:\n  user:\n    - {{file: ./mine.py, name: {name}, weight: 0.5, params: {params}}}\n")
+    return file
+
+
+def finished(run: kill_run.Run) -> dict[str, Any]:
+    """Run it to its end; its journals."""
+    try:
+        run.ready()
+        assert run.wait_end() == 0
+    finally:
+        run.close()
+    return kill_run.journals(kill_run.last_run.wanted(run.instance))
+
+
+@pytest.mark.usefixtures("own_folders")
+def test_pipeline_batch_and_test_kit_say_the_same(tmp_path: Path, recordings: Path) -> None:
+    """The documented signal over a recording: the journal's strengths are those of the batch columns and of the test kit, bit for
+    bit, at every record."""
+    recording = recordings / "hftbacktest_binance" / "spot_btcusdt_20240808.gz"
+    (tmp_path / "mine.py").write_text(documented())
+    profile = profile_file(tmp_path, "print_pressure", "{threshold: 0.3}", "instance: user-values\nworld: replay")
+    market = kill_run.Source(str(profile), {"source.speed": "max"}, (recording,))
+    found = finished(kill_run.Run("user-values", market, {}))["signals"]
+    found = found[found["kind"] == Kind.SIGNAL]
+    ready = (found["ready_mask"] >> N_SIGNALS & 1).astype(bool)
+    wanted = np.where(ready, found["strength"][:, N_SIGNALS].astype(np.float64), np.nan)
+    assert ready.mean() > 0.9 and np.abs(found["strength"][:, N_SIGNALS]).max() > 0.3
+
+    kit = signal_values(recording, tmp_path / "mine.py", "print_pressure", {"threshold": 0.3})
+    assert np.array_equal(kit["ts_ns"], found["ts_ns"])
+    np.testing.assert_array_equal(kit["strength"], wanted)
+    assert kit["state.prints"][-1] > 1000
+    strategy = strategy_of(tmp_path / "mine.py", documented(), "print_pressure", threshold=0.3)
+    pieces = list(recording_columns([recording], strategy))
+    np.testing.assert_array_equal(np.concatenate([piece["signal_print_pressure"] for piece in pieces]), wanted)
+    np.testing.assert_array_equal(np.concatenate([piece["score"] for piece in pieces]), found["score"])
+
+
+@pytest.mark.usefixtures("own_folders")
+def test_a_signal_that_never_comes_back_is_switched_off_and_the_pipeline_lives(tmp_path: Path) -> None:
+    """Past its trial, at one record, a signal loops for ever: after two time-outs it is off by name from that record on, and
+    every record is what it is with a signal that was stopped there."""
+    (tmp_path / "mine.py").write_text(LATE)
+    profile = profile_file(
+        tmp_path, "broken", "{at: 6500, what: 2}", "instance: user-hangs\nworld: replay\nsymbols: [{name: BTCUSDT}]"
+    )
+    wishes = {"generator.duration_s": 60.0, "source.speed": "max", "supervisor.heartbeat_timeout_ms": 1000}
+    run = kill_run.Run("user-hangs", kill_run.Source(str(profile), wishes), wishes)
+    journals = finished(run)
+    said = run.launched.log.read_text()
+    assert said.count("features ended in a user's signal") == 1 and said.count("signal switched off") == 1
+    assert '"signal":"broken"' in said.replace('": "', '":"')
+    market, found = (journals[name][journals[name]["kind"] != Kind.END] for name in ("market", "signals"))
+    off = int(np.flatnonzero(found["ready_mask"] >> N_SIGNALS & 1)[-1]) + 2
+    assert 6500 <= off < len(market) - 1000
+    assert (found["ready_mask"][off - 1 :] >> N_SIGNALS & 1 == 0).all()
+
+    stopped = Pass([BTC], user=(user := load(strategy_of(tmp_path / "mine.py", LATE, at=6500, what=2))))
+    stopped.guard[2] = off
+    wanted = stopped.signals(market)
+    assert user.settings and stopped.status["off_at"][0] == off
+    for name in ("score", "confidence", "side", "gate", "ready_mask", "active_mask", "strength", "reason"):
+        assert np.array_equal(found[name], wanted[name]), name
