@@ -234,7 +234,7 @@ def test_a_gateway_that_cannot_start_says_why_and_ends(
     monkeypatch.setattr(packages, "find_spec", lambda name: find_spec("json") if packages_there else None)
     monkeypatch.setattr(stage, "step_back", lambda: None)
     monkeypatch.setattr(stage.signal, "signal", lambda number, handler: None)
-    instance = "test-gateway"
+    instance = "test-no-gateway"
     memory = pipeline.create(instance, pipeline.Placement())
     try:
         with socket.socket() as taken:
