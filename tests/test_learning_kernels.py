@@ -110,8 +110,8 @@ def test_the_vote_is_between_those_who_speak(a: float, has_a: bool, b: float, ha
         assert min(speak) - 1e-12 <= got <= max(speak) + 1e-12
     else:
         assert got == 0.0
-    if bound > 1e-6:  # 1 - p rounds
-        assert vote(1 - a, has_a, 1 - b, has_b, bound * (1 - 1e-9)) == pytest.approx(-vote(a, has_a, b, has_b, bound * (1 - 1e-9)), abs=1e-6)
+    if all(abs(abs(2 * p - 1) - bound) > 1e-9 for p in (a, b)):  # 1 - p rounds
+        assert vote(1 - a, has_a, 1 - b, has_b, bound) == pytest.approx(-got, abs=1e-9)
 
 
 def reference(recs: np.ndarray, strategy: Strategy) -> list[tuple[int, float]]:

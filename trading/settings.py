@@ -182,8 +182,8 @@ class Ml(Section, frozen=True):
     cost_bps: NonNegative = 1.0
     min_confidence: Share = 0.1
     every_ms: Annotated[int, Meta(ge=0, le=60_000)] = 10  # least time between two questions; 0: every record
-    learning_rate: Positive = 0.05
-    l1: NonNegative = 1.0
+    learning_rate: Positive = 0.02
+    l1: NonNegative = 8.0
     l2: NonNegative = 1.0
     warm_outcomes: Annotated[int, Meta(ge=1, le=1_000_000)] = 500
     skill_half_life: Positive = 1000.0  # outcomes

@@ -267,7 +267,7 @@ def _model(p: argparse.ArgumentParser) -> None:
     publish.add_argument("--timeout", metavar="S", type=positive, default=5.0, help="wait so long for it to be taken (default 5)")
     _json(publish)
     report = part("report", "figures of a model, of recordings, or of markets with a known edge", "model report edge")
-    report.add_argument("name", metavar="NAME[@VERSION]", nargs="?", default="", help="a model; with recordings: its drift on them")
+    report.add_argument("name", metavar="NAME[@VERSION]", nargs="?", default="", help="a model; with recordings: its drift")
     report.add_argument("--synthetic", action="store_true", help="learn on markets with and without an edge, and print the rates")
     report.add_argument("--seeds", metavar="N", type=whole, default=20, help="synthetic: markets of each sort (default 20)")
     _profile_options(report, speed=False)

@@ -114,7 +114,9 @@ def publish(args: argparse.Namespace) -> int:
             number = channel.publish(segment.words, image)
             while int(segment.words[channel.IN_FORCE]) != number:
                 if time.monotonic() - began > args.timeout:
-                    raise CliError(f"{pinned} was published, but {instance} has not taken it in {args.timeout:g} s: look at `scalperctl status`")
+                    raise CliError(
+                        f"{pinned} was published, but {instance} has not taken it in {args.timeout:g} s: see `scalperctl status`"
+                    )
                 time.sleep(0.001)
         finally:
             segment.close()

@@ -37,7 +37,7 @@ TREE_SETTINGS: Final = {
 }  # fmt: skip
 """Small trees, slowly: market data has little signal, and a deep tree learns the noise."""
 
-RIDGE: Final = 0.01
+RIDGE: Final = 0.001
 """Inverse penalty of the linear model (scikit-learn's C)."""
 
 assert TREE_ROUNDS <= MAX_TREES and TREE_ROUNDS * 7 <= MAX_NODES
