@@ -285,7 +285,7 @@ def load_profile(name_or_path: str | os.PathLike[str], overrides: Mapping[str, A
     if profile.world == "record" and profile.source.kind != "live":
         raise reader.fail("world", f"record, but source.kind is {profile.source.kind}", "write source.kind: live")
     _check_symbols(profile, reader)
-    return _resolve_files(_resolve_markets(profile), reader, path)
+    return _resolve_files(_resolve_model(_resolve_markets(profile), reader), reader, path)
 
 
 def _node(value: Any, key: str) -> Any:
@@ -392,6 +392,20 @@ def _resolve_markets(profile: Profile) -> Profile:
         msgspec.structs.replace(s, market=s.market or default, venue_name=s.venue_name or s.name) for s in profile.symbols
     )
     return msgspec.structs.replace(profile, symbols=symbols)
+
+
+def _resolve_model(profile: Profile, reader: Reader) -> Profile:
+    """`ml.model` with its version, so that whatever is promoted later changes nothing for this start."""
+    if not (profile.ml.enabled and profile.ml.model):
+        return profile
+    from procs.learning.extras import LearningError
+    from procs.learning.registry import pinned
+
+    try:
+        model = pinned(profile.ml.model)
+    except LearningError as error:
+        raise reader.fail("ml.model", str(error), "scalperctl model ls lists the models") from None
+    return msgspec.structs.replace(profile, ml=msgspec.structs.replace(profile.ml, model=model))
 
 
 def _check_symbols(profile: Profile, reader: Reader) -> None:

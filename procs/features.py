@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+
 from procs import board, signal_files, topology
 from procs.apart import apart
-from procs.block import R_DONE, R_LOW, R_NOW, page, registers
+from procs.block import OWN, R_DONE, R_LOW, R_NOW, out_loc, page, registers
+from procs.checkpoint import save
 from procs.config import Profile
 from procs.fold import conclude, end_input, finished, settle, taken
+from procs.learning import channel, registry
+from procs.learning.model_file import install
 from procs.merge import flush_outputs, next_run
 from procs.plan import Plan
 from procs.stage import (
@@ -27,9 +32,11 @@ from procs.stage import (
     scratch,
 )
 from procs.warm import warm_stage
-from ringbuf.intrinsics import store_release
+from ringbuf.intrinsics import load_acquire, store_release, words_at
 from ringbuf.jit import Words, kernel
+from ringbuf.ring import O_KNOWN, O_TAIL
 from trading import features
+from trading.feature_layout import IMAGE_OFFSET
 from trading.features import FEATURE_GLOBAL, FEATURE_PARAMS, FEATURE_STATE
 from trading.instruments import INSTRUMENT
 from trading.records import MARKET_RECORD, SIGNAL_RECORD, TS_END, Kind, words
@@ -41,9 +48,13 @@ SIGNALS: Final = 0
 CAUSE: Final = topology.RING["market"].ring_id
 END: Final = int(Kind.END)
 # the stage's own arrays
-STATE, GLOB, PARAMS, INSTRUMENTS, SCRATCH = 0, 1, 2, 3, 4
+STATE, GLOB, PARAMS, INSTRUMENTS, SCRATCH, MODELS, LOADED = 0, 1, 2, 3, 4, 5, 6
 WIDTH: Final = words(SIGNAL_RECORD)
 POLL_RECORDS: Final = 1024
+PARAM_WORDS: Final = FEATURE_PARAMS.itemsize // 8
+IMAGE_AT: Final = IMAGE_OFFSET // 8
+WANTED, IN_FORCE, IMAGES, IMAGE_WORDS = channel.WANTED, channel.IN_FORCE, channel.IMAGES, channel.IMAGE_WORDS
+CHANNEL_WORDS: Final = channel.CHANNEL_WORDS
 
 
 def state_spec(symbols: int) -> StateSpec:
@@ -67,7 +78,11 @@ def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
         rows, status = (bound.state[name] for name, _, _ in user.spec(plan.symbols))
         guard = board.page(world.board, topology.stage_id(NAME))[board.USER_GUARD : board.USER_GUARD + GUARD_WORDS]
         bound.keep.append(user.bind(params, rows, status, guard))
-    bound.give(state, glob, params, plan.instruments, scratch(SIGNAL_RECORD, 1))
+    ml = plan.strategy.ml
+    if ml.enabled and ml.model:
+        install(registry.load(ml.model), params, state, ml.horizon_ms * 1_000_000)
+    models = world.models if world.models is not None else np.zeros(channel.CHANNEL_WORDS, np.int64)
+    bound.give(state, glob, params, plan.instruments, scratch(SIGNAL_RECORD, 1), models, np.zeros(1, np.int64))
     return bound
 
 
@@ -90,8 +105,29 @@ def _on_market(b: Words, now: int) -> None:
 
 
 @kernel
+def _take_model(b: Words) -> None:
+    """Between two batches: compute on with the model that the state says, and make a newly published one that one."""
+    models = words_at(b[OWN + 2 * MODELS], CHANNEL_WORDS)
+    loaded = words_at(b[OWN + 2 * LOADED], 1)
+    wanted, g = load_acquire(models, WANTED), own(b, GLOB, FEATURE_GLOBAL)[0]
+    number = g.model
+    if wanted != number and out_loc(b, SIGNALS)[O_TAIL] >= out_loc(b, SIGNALS)[O_KNOWN]:
+        flush_outputs(b)
+        g.model = number = wanted
+        save(b)  # from here on all is computed with it; what came before, never again (procs.learning.channel)
+    if loaded[0] != number:
+        params, start = words_at(b[OWN + 2 * PARAMS], PARAM_WORDS), IMAGES + (number & 1) * IMAGE_WORDS
+        for k in range(IMAGE_WORDS):
+            params[IMAGE_AT + k] = models[start + k]
+        loaded[0] = number
+    if models[IN_FORCE] != number:
+        store_release(models, IN_FORCE, number)
+
+
+@kernel
 def poll(b: Words) -> int:
     """Drain what is there; how many records were taken."""
+    _take_model(b)
     work = 0
     while work < POLL_RECORDS:
         ring, count = next_run(b)

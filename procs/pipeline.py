@@ -4,6 +4,7 @@
     /scalper.<instance>.ring.<ring>      one a ring of the topology
     /scalper.<instance>.fold.<stage>     checkpoints of one stage
     /scalper.<instance>.frames           bytes of the frames that came off the wire; only where sockets are the source
+    /scalper.<instance>.model            the batch model published last; only where ml.enabled
 
 Nothing here needs numba: the supervisor and the command line stay small. A ring's pages lie on the NUMA node of the
 process that reads it most: its first reader's core decides.
@@ -21,6 +22,7 @@ import numpy.typing as npt
 
 from procs import board, topology
 from procs.board import Words
+from procs.learning import channel
 from procs.receiver.arena import ARENA, arena_view, attach_arena, create_arena
 from procs.topology import Ring
 from ringbuf import layout
@@ -88,6 +90,12 @@ class Memory:
         segment = self.segments.get(ARENA)
         return None if segment is None else arena_view(segment)
 
+    @property
+    def models(self) -> Words | None:
+        """The models' channel (procs.learning.channel); None where the pipeline runs without models."""
+        segment = self.segments.get(channel.CHANNEL)
+        return None if segment is None else segment.words
+
     def close(self) -> None:
         """Let go of the memory; the segments stay."""
         for segment in self.segments.values():
@@ -129,9 +137,11 @@ def create(
     raw: bool = False,
     stages: Sequence[str] = topology.start_order(),
     arena_bytes: int = 0,
+    models: bool = False,
 ) -> Memory:
     """Make all segments of an instance; on any failure none is left. Readers that are not among `stages` gate nobody.
 
+    `models` makes room for models that are published while it runs.
     `arena_bytes` is the room for frames off the wire, 0 for none. The recorder gates the ring `frames` where it records the wire
     (`raw`), the others where it keeps journals (`journal`).
 
@@ -160,6 +170,8 @@ def create(
             format_ring(memory.ring(entry.name), entry, without=absent if recorded else [*absent, "recorder"])
         if arena_bytes:
             memory.segments[ARENA] = create_arena(instance, arena_bytes)
+        if models:
+            memory.segments[channel.CHANNEL] = channel.create(instance)
     except BaseException:
         memory.destroy()
         raise
@@ -204,6 +216,8 @@ def attach(instance: str, *, rings: tuple[str, ...] | None = None, readonly: boo
         if rings is None:
             with contextlib.suppress(SegmentMissing):
                 memory.segments[ARENA] = attach_arena(instance, readonly=readonly)
+            with contextlib.suppress(SegmentMissing):
+                memory.segments[channel.CHANNEL] = channel.attach(instance, readonly=readonly)
     except BaseException:
         memory.close()
         raise

@@ -83,7 +83,7 @@ def prepare(runtime: Mapping[str, Any]) -> None:
             continue
         module: Any = importlib.import_module(stage.module)
         checkpoints = _checkpoints(runtime["instance"], stage.name, spec_of(module, plan))
-        world = World(rings, memory.board_words, {stage.name: checkpoints.words}, memory.arena)
+        world = World(rings, memory.board_words, {stage.name: checkpoints.words}, memory.arena, memory.models)
         page = board.page(memory.board_words, stage.stage_id)
         _prepared[stage.name] = _Prepared(module.build(plan, world, loop), checkpoints, page, module.run)
 

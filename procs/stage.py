@@ -91,6 +91,7 @@ class World:
     board: Words
     checkpoints: Mapping[str, Words]
     arena: npt.NDArray[np.uint8] | None = None  # bytes of the frames off the wire
+    models: Words | None = None  # procs.learning.channel; None: no model can be published
 
 
 @dataclass(slots=True)

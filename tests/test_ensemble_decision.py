@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trading.ensemble import GATE_SENTENCES, Gate, combine, first_gate, urgency, wanted_side
+from trading.ensemble import GATE_SENTENCES, Gate, combine, first_gate, model_gate, urgency, wanted_side
 from trading.records import MAX_SIGNALS, Side
 from trading.signals import N_SIGNALS, SIGNALS, Signal, Voice
 
@@ -174,6 +174,15 @@ def test_the_first_of_several_closed_gates_is_told() -> None:
 def test_confidence_holds_back_only_a_side() -> None:
     """Where no side is wanted low confidence is no reason."""
     assert first_gate(*{**PASSES, "confidence": 0.0, "side": int(Side.NONE)}.values()) == Gate.NONE
+
+
+@pytest.mark.parametrize(
+    ("side", "strength", "gate"),
+    [(1, 0.2, 0), (1, 0.0, 8), (1, -0.2, 8), (-1, -0.2, 0), (-1, 0.2, 8), (0, -0.2, 0)],
+)
+def test_the_model_gate_wants_a_model_on_the_side(side: int, strength: float, gate: int) -> None:
+    """It holds back a side for which no model speaks, be it that all abstain (0) or that they speak against it."""
+    assert model_gate(side, strength) == Gate(gate)
 
 
 def test_sides_at_and_between_the_thresholds() -> None:

@@ -20,7 +20,6 @@ from trading.feature_vector import NAMES
 from trading.jit import Recs
 from trading.records import MAX_SIGNALS, SIGNAL_RECORD, Flag, Kind
 from trading.settings import Features, Gates, Strategy, Weights
-from trading.signals import N_SIGNALS
 
 Array = npt.NDArray[Any]
 
@@ -53,11 +52,11 @@ def compare(recs: Recs, out: Recs, strengths: Array, strategy: Strategy) -> Refe
     want = Reference(recs, strategy)
     e, b, t = want.e, want.b, want.t
     u = e.usable
-    bits = 1 << np.arange(N_SIGNALS)
+    bits = 1 << np.arange(len(ORDER))
     np.testing.assert_array_equal(out["ready_mask"], want.ready @ bits)
     for k, name in enumerate(ORDER):
         near(strengths[:, k], want.strengths[:, k], name)
-    assert not strengths[:, N_SIGNALS:].any()
+    assert not strengths[:, len(ORDER) :].any()  # no model votes
     np.testing.assert_array_equal(out["strength"], strengths.astype(np.float32))
     for name, wanted in {
         "volatility": b.volatility,

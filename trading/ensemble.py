@@ -35,6 +35,7 @@ class Gate(IntEnum):
     MICROSTRUCTURE = 5
     SPREAD_VETO = 6
     CONFIDENCE = 7
+    MODEL = 8
 
 
 GATE_SENTENCES: Final = {
@@ -46,6 +47,7 @@ GATE_SENTENCES: Final = {
     Gate.MICROSTRUCTURE: "the microstructure score is below gates.microstructure_min_score",
     Gate.SPREAD_VETO: "the spread is above features.spread_expansion times its average",
     Gate.CONFIDENCE: "the signals disagree: confidence is below gates.min_confidence",
+    Gate.MODEL: "no model speaks for the side with ml.min_confidence, and ml.required asks for one",
 }
 
 URGENCY_VOLATILITY_PCT: Final = 0.1  # volatility (percent a minute) at which its part of urgency is half
@@ -56,6 +58,7 @@ _NONE: Final = int(Side.NONE)
 _G_NONE, _G_WARM, _G_BOOK, _G_SPREAD = int(Gate.NONE), int(Gate.WARM), int(Gate.BOOK), int(Gate.SPREAD)
 _G_VOLATILITY, _G_MICRO, _G_VETO = int(Gate.VOLATILITY), int(Gate.MICROSTRUCTURE), int(Gate.SPREAD_VETO)
 _G_CONFIDENCE: Final = int(Gate.CONFIDENCE)
+_G_MODEL: Final = int(Gate.MODEL)
 
 
 @kernel
@@ -176,4 +179,12 @@ def first_gate(
         return _G_VETO
     if side != _NONE and confidence < min_confidence:
         return _G_CONFIDENCE
+    return _G_NONE
+
+
+@kernel
+def model_gate(side: int, model_strength: float) -> int:
+    """The last gate, where `ml.required`: the models' strength (0 where all abstain) must be on the wanted side."""
+    if (side == _BUY and model_strength <= 0.0) or (side == _SELL and model_strength >= 0.0):
+        return _G_MODEL
     return _G_NONE

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from trading import bars
+from trading.model_layout import MODEL_IMAGE, MODEL_IMAGE_FIELDS, MODEL_PARAM_FIELDS, MODEL_STATE_FIELDS
 from trading.records import LEVELS, MAX_SIGNALS
 
 RING: Final = 64
@@ -242,13 +243,15 @@ FEATURE_STATE: Final = np.dtype(
         ("ratio_one", "f8"),
         ("ratio_many", "f8"),
         ("variance_ratio", "f8"),
+        *MODEL_STATE_FIELDS,
     ],
     align=True,
 )
 """What is kept per symbol."""
 
-FEATURE_GLOBAL: Final = np.dtype([("records", "i8"), ("gates", "i8", MAX_GATES), ("sides", "i8")], align=True)
-"""Counts over all symbols: records, how often each Gate decided, how often a side was asked for."""
+FEATURE_GLOBAL: Final = np.dtype([("records", "i8"), ("gates", "i8", MAX_GATES), ("sides", "i8"), ("model", "i8")], align=True)
+"""Counts over all symbols: records, how often each Gate decided, how often a side was asked for; the number of the published
+model in force (procs.learning.channel; 0: the one of the start)."""
 
 FEATURE_PARAMS: Final = np.dtype(
     [
@@ -334,7 +337,15 @@ FEATURE_PARAMS: Final = np.dtype(
         ("user_event", "i8"),
         ("user_answer", "i8"),
         ("user_guard", "i8"),
+        *MODEL_PARAM_FIELDS,
+        *MODEL_IMAGE_FIELDS,
     ],
     align=True,
 )
-"""The settings as the kernels read them."""
+"""The settings as the kernels read them, and the batch model."""
+
+assert FEATURE_PARAMS.fields is not None and MODEL_IMAGE.fields is not None
+IMAGE_OFFSET: Final = FEATURE_PARAMS.itemsize - MODEL_IMAGE.itemsize
+"""Where the model's image begins."""
+assert all(FEATURE_PARAMS.fields[k][1] == IMAGE_OFFSET + MODEL_IMAGE.fields[k][1] for k, *_ in MODEL_IMAGE_FIELDS)
+assert IMAGE_OFFSET % 8 == MODEL_IMAGE.itemsize % 8 == 0

@@ -13,8 +13,9 @@ from trading import bars
 from trading.feature_layout import FAST_SLOTS, FEATURE_PARAMS, MAX_REGIMES, PRESSURE_TICKS, TIMEFRAMES
 from trading.jit import Recs
 from trading.last_prints import RECENT_HALF_LIFE_TRADES
+from trading.model_layout import PENDING
 from trading.regime import Regime
-from trading.settings import Features, Strategy
+from trading.settings import Features, Ml, Strategy
 from trading.signals import N_SIGNALS, SIGNALS, Voice
 from trading.slots import MEAN_KEEP
 
@@ -104,6 +105,15 @@ def _fill_bounds(p: Recs, f: Features) -> None:
     p["trend_ratio"], p["hysteresis"] = f.regime_trend_ratio, f.regime_hysteresis
 
 
+def _fill_ml(p: Recs, ml: Ml) -> None:
+    p["ml_enabled"], p["ml_online"], p["ml_required"] = ml.enabled, ml.online, ml.enabled and ml.required
+    p["ml_horizon_ns"], p["ml_every_ns"] = ml.horizon_ms * 1_000_000, ml.every_ms * 1_000_000
+    p["ml_sample_ns"] = -(-ml.horizon_ms * 1_000_000 // PENDING)
+    p["ml_cost"], p["ml_min_confidence"] = 1e-4 * ml.cost_bps, ml.min_confidence
+    p["ml_alpha"], p["ml_l1"], p["ml_l2"] = ml.learning_rate, ml.l1, ml.l2
+    p["ml_warm_outcomes"], p["ml_keep_skill"] = ml.warm_outcomes, _keep(ml.skill_half_life)
+
+
 def make_params(strategy: Strategy, instruments: Recs) -> Recs:
     """FEATURE_PARAMS (1,) of a strategy; all symbols share them (`instruments` is taken for the common signature).
 
@@ -117,6 +127,7 @@ def make_params(strategy: Strategy, instruments: Recs) -> Recs:
     p = params[0]
     _fill_windows(p, strategy.features)
     _fill_bounds(p, strategy.features)
+    _fill_ml(p, strategy.ml)
     p["long"], p["short"] = t.long, t.short
     factors = {Regime.CALM: t.calm_factor, Regime.TURBULENT: t.turbulent_factor, Regime.TRENDING: t.trending_factor}
     assert max(Regime) < MAX_REGIMES

@@ -28,6 +28,8 @@ from trading import (
     last_prints,
     liquidity,
     microprice,
+    model_vote,
+    online_model,
     order_flow,
     scores,
     slots,
@@ -57,6 +59,7 @@ _GATE_NONE: Final = int(ensemble.Gate.NONE)
 _GATE_BOOK: Final = int(ensemble.Gate.BOOK)
 _IMBALANCE: Final = int(Signal.BOOK_IMBALANCE)
 _SPREAD: Final = int(Signal.SPREAD)
+_MODEL: Final = int(Signal.MODEL)
 
 
 def init(state: Recs, glob: Recs, params: Recs, instruments: Recs) -> None:
@@ -67,6 +70,7 @@ def init(state: Recs, glob: Recs, params: Recs, instruments: Recs) -> None:
     p = params[0]
     state["fast_index"], state["second_broken"] = -1, 1
     state["garch"] = p["garch_omega"] / (1.0 - p["garch_alpha"] - p["garch_beta"])
+    online_model.start(state)
     for s in range(len(state)):
         bars.start(state[s])
 
@@ -98,6 +102,7 @@ def _interrupt(s: Rec) -> None:
     s.sweep_ns[0] = s.sweep_ns[1] = 0
     s.ready &= ~(1 << _IMBALANCE)
     s.strength[_IMBALANCE] = 0.0
+    model_vote.forget(s)
 
 
 @kernel
@@ -132,18 +137,21 @@ def _write_unusable(o: Rec) -> None:
 
 
 @kernel
-def _decide(s: Rec, p: Rec, g: Rec, o: Rec, fresh: bool) -> None:
+def _decide(state: Recs, symbol: int, params: Recs, g: Rec, o: Rec, ts_ns: int) -> None:
     """Score, gates, side: from the state into the record."""
-    score, confidence, active, reason = ensemble.combine(s.strength, p.weight, s.ready, p.standing_mask, p.confirming_mask)
+    s, p = state[symbol], params[0]
     measured = scores.warm(s, p)
     s.microstructure = scores.score(s) if measured else 0.0
+    if p.ml_enabled != 0:
+        model_vote.step(state, symbol, params, ts_ns)
+    score, confidence, active, reason = ensemble.combine(s.strength, p.weight, s.ready, p.standing_mask, p.confirming_mask)
     has_atr = s.true_ranges >= p.atr_bars
     warm = measured and has_atr and s.returns >= p.warm_returns and (s.ready & p.required_mask) == p.required_mask
     volatility_pct = PCT_A_MINUTE * s.volatility
     side = ensemble.wanted_side(score, p.long[s.regime], p.short[s.regime])
     gate = ensemble.first_gate(
         warm,
-        fresh,
+        ts_ns - s.book_ts_ns <= BOOK_MAX_AGE_NS,
         s.spread_bps,
         p.max_spread_bps,
         volatility_pct,
@@ -155,6 +163,8 @@ def _decide(s: Rec, p: Rec, g: Rec, o: Rec, fresh: bool) -> None:
         confidence,
         p.min_confidence,
     )
+    if gate == _GATE_NONE and p.ml_required != 0:
+        gate = ensemble.model_gate(side, s.strength[_MODEL])
     if gate != _GATE_NONE:
         side = _SIDE_NONE
     g.gates[gate] += 1
@@ -215,7 +225,7 @@ def on_market(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instrum
     if p.user_signals > 0:
         user_call.evaluate(rec, s, p, instruments[symbol], g.records, closed)
 
-    _decide(s, p, g, o, ts_ns - s.book_ts_ns <= BOOK_MAX_AGE_NS)
+    _decide(state, symbol, params, g, o, ts_ns)
     o.flags = _BOOK_VALID
     o.mid, o.spread_bps, o.microprice = s.mid, s.spread_bps, s.mid + microprice.microprice_gap(s)
     o.bid_ticks, o.ask_ticks, o.bid_lots, o.ask_lots = s.bid_ticks[0], s.ask_ticks[0], s.bid_lots[0], s.ask_lots[0]

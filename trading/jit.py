@@ -53,4 +53,5 @@ Recs = npt.NDArray[np.void]
 
 Words = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int32]
 Bytes = npt.NDArray[np.uint8]

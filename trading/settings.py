@@ -119,6 +119,7 @@ class Weights(Section, frozen=True):
     volume_price_divergence: NonNegative = 0.5
     patterns: NonNegative = 0.5
     multi_timeframe: NonNegative = 0.5
+    model: NonNegative = 1.0
 
 
 class UserSignal(Section, frozen=True):
@@ -186,6 +187,27 @@ class Quoting(Section, frozen=True):
     requote_ms: Annotated[int, Meta(ge=0, le=60_000)] = 100  # least time between two moves
 
 
+class Ml(Section, frozen=True):
+    """Models that vote in the ensemble. Off by default: then nothing of this costs or changes anything.
+
+    A model says which way the next move of the mid beyond `cost_bps` within `horizon_ms` goes; its confidence is |2p - 1|.
+    """
+
+    enabled: bool = False
+    model: Annotated[str, Meta(pattern=r"^(|[a-z0-9_-]{1,32}(@[1-9][0-9]{0,5})?)\Z")] = ""  # "": the online model alone
+    online: bool = True  # learns while it runs; abstains until it has beaten the base rate
+    required: bool = True  # an entry needs a model that speaks for its side
+    horizon_ms: Annotated[int, Meta(ge=10, le=3_600_000)] = 1000
+    cost_bps: NonNegative = 1.0
+    min_confidence: Share = 0.1
+    every_ms: Annotated[int, Meta(ge=0, le=60_000)] = 10  # least time between two questions; 0: every record
+    learning_rate: Positive = 0.02
+    l1: NonNegative = 8.0
+    l2: NonNegative = 1.0
+    warm_outcomes: Annotated[int, Meta(ge=1, le=1_000_000)] = 500
+    skill_half_life: Positive = 1000.0  # outcomes
+
+
 class Strategy(Section, frozen=True):
     """All of it, as the kernels' `make_params` functions take it."""
 
@@ -197,3 +219,4 @@ class Strategy(Section, frozen=True):
     risk: Risk = Risk()
     execution: Execution = Execution()
     quoting: Quoting = Quoting()
+    ml: Ml = Ml()

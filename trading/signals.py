@@ -41,6 +41,7 @@ class Signal(IntEnum):
     VOLUME_PRICE_DIVERGENCE = 10
     PATTERNS = 11
     MULTI_TIMEFRAME = 12
+    MODEL = 13
 
 
 class Voice(IntEnum):
@@ -167,6 +168,11 @@ def _timeframes_sentence(strength: float, features: Features) -> str:
     return f"trends of {sizes} bars agree {strength:+.2f}"
 
 
+def _model_sentence(strength: float, features: Features) -> str:
+    way = "up" if strength > 0 else "down"
+    return f"models expect the next move beyond costs {way}, confidence {abs(strength):.2f}"
+
+
 _STANDING, _OCCASIONAL, _CONFIRMING = Voice.STANDING, Voice.OCCASIONAL, Voice.CONFIRMING
 
 SIGNALS: Final = (
@@ -183,6 +189,7 @@ SIGNALS: Final = (
     SignalSpec(Signal.VOLUME_PRICE_DIVERGENCE, "volume_price_divergence", _OCCASIONAL, _divergence_sentence),
     SignalSpec(Signal.PATTERNS, "patterns", _OCCASIONAL, _patterns_sentence),
     SignalSpec(Signal.MULTI_TIMEFRAME, "multi_timeframe", _OCCASIONAL, _timeframes_sentence),
+    SignalSpec(Signal.MODEL, "model", _OCCASIONAL, _model_sentence),
 )
 
 N_SIGNALS: Final = len(SIGNALS)

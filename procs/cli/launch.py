@@ -89,6 +89,7 @@ class Instance:
             raw=self.profile.source.kind == "live" and (self.profile.record.raw or self.profile.world == "record"),
             stages=self._names,
             arena_bytes=arena_bytes(self.profile),
+            models=self.profile.ml.enabled,
         )
 
     def destroy(self) -> None:

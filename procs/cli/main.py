@@ -41,6 +41,7 @@ ERRORS: Final[tuple[tuple[str, str, int], ...]] = (
     ("procs.journal_format", "JournalError", FAILED),
     ("procs.order_trace", "TraceError", FAILED),
     ("procs.backtest", "BacktestStalled", FAILED),
+    ("procs.learning.extras", "LearningError", FAILED),
     ("procs.bench.pair", "BenchError", FAILED),
 )
 """Operating errors: (module, class, exit code), first match counts. Modules that nobody imported raised nothing."""

@@ -1,0 +1,177 @@
+"""The models on disk: versions that never change, and which of them may vote.
+
+    <state>/models/NAME/3.json        version 3, read-only, written once
+    <state>/models/NAME/promoted      {"promoted": [{"version", "time"}, ...]}, the latest last; replaced whole
+
+A profile's `ml.model: NAME` means the version promoted last, `NAME@3` that one; `pinned` makes the first the second when a
+pipeline starts, so that a stage that comes again after a crash computes with the model that it had, whatever was
+promoted meanwhile.
+
+What this module is not: it needs neither numpy nor numba; the supervisor and the command line load it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from procs import rundir
+from procs.learning.extras import LearningError
+from procs.learning.model_file import Model, decode, encode
+
+NAME: Final = re.compile(r"[a-z0-9_-]{1,32}")
+PROMOTED: Final = "promoted"
+MAX_BYTES: Final = 16 << 20
+
+
+class Promotion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """That a version may vote since then (UTC, ISO 8601)."""
+
+    version: int
+    time: str
+
+
+class _Promoted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    promoted: list[Promotion]
+
+
+def now_text() -> str:
+    """This moment, UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def folder() -> Path:
+    """Where all models are (not created)."""
+    return rundir.state_base() / "models"
+
+
+def _of(name: str) -> Path:
+    if not NAME.fullmatch(name):
+        raise LearningError(f"{name!r} is no model's name: 1 to 32 of a-z, 0-9, - and _")
+    return folder() / name
+
+
+def _write(target: Path, text: bytes, *, replace: bool) -> None:
+    """All of the text under this name or none, also through a crash."""
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd, temporary = tempfile.mkstemp(dir=target.parent, prefix=".new-")
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            os.replace(temporary, target)
+        else:
+            os.link(temporary, target)  # fails where the name is taken
+            os.unlink(temporary)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def names() -> list[str]:
+    """Every model's name."""
+    return sorted(p.name for p in folder().iterdir() if p.is_dir() and NAME.fullmatch(p.name)) if folder().is_dir() else []
+
+
+def versions(name: str) -> list[int]:
+    """The versions of a model, rising."""
+    place = _of(name)
+    found = [int(p.stem) for p in place.glob("*.json") if p.stem.isdigit()] if place.is_dir() else []
+    return sorted(found)
+
+
+def promotions(name: str) -> list[Promotion]:
+    """Every promotion of a model, the latest last."""
+    file = _of(name) / PROMOTED
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=_Promoted).promoted
+    except FileNotFoundError:
+        return []
+    except (OSError, msgspec.DecodeError) as error:
+        raise LearningError(f"{file}: cannot be read ({error}); remove it and promote again") from None
+
+
+def save(model: Model) -> Model:
+    """Write the model as the next version of its name; returns it with its version."""
+    while True:
+        version = max(versions(model.name), default=0) + 1
+        whole = msgspec.structs.replace(model, version=version, created=model.created or now_text())
+        try:
+            _write(_of(model.name) / f"{version}.json", encode(whole), replace=False)
+        except FileExistsError:
+            continue  # somebody else trained at the same moment
+        return load(f"{model.name}@{version}", promoted=False)
+
+
+def split(text: str) -> tuple[str, int]:
+    """`NAME@3` into ("NAME", 3), `NAME` into ("NAME", 0)."""
+    name, at, version = text.partition("@")
+    if not NAME.fullmatch(name) or (at and not version.isdigit()):
+        raise LearningError(f"{text!r} names no model: write NAME or NAME@VERSION, as `scalperctl model ls` lists them")
+    return name, int(version or 0)
+
+
+def pinned(text: str) -> str:
+    """`NAME@VERSION` of a promoted model. Raises LearningError for one that is not there or may not vote."""
+    name, version = split(text)
+    voted = [p.version for p in promotions(name)]
+    if not version:
+        if not voted:
+            known = ", ".join(n for n in names() if promotions(n)) or "none"
+            raise LearningError(f"model {name!r} has no promoted version (promoted: {known}): `scalperctl model promote {name}`")
+        version = voted[-1]
+    if version not in voted:
+        raise LearningError(f"model {name}@{version} is not promoted: `scalperctl model promote {name}@{version}`")
+    return f"{name}@{version}"
+
+
+def load(text: str, *, promoted: bool = True) -> Model:
+    """A model by name; with `promoted` one that may vote, without it the latest version. Raises LearningError."""
+    name, version = split(pinned(text) if promoted else text)
+    version = version or max(versions(name), default=0)
+    file = _of(name) / f"{version}.json"
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise LearningError(f"{file}: is larger than {MAX_BYTES} bytes, no model is; remove it")
+        model = decode(file.read_bytes(), str(file))
+    except FileNotFoundError:
+        known = ", ".join(names()) or "none"
+        raise LearningError(f"there is no model {text!r} (known: {known}): `scalperctl model train` makes one") from None
+    if (model.name, model.version) != (name, version):
+        raise LearningError(f"{file}: says that it is {model.name}@{model.version}; put it where it belongs")
+    return model
+
+
+@contextlib.contextmanager
+def publishing() -> Iterator[None]:
+    """One publisher at a time, of all that see this registry. Raises LearningError where another is at it."""
+    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(folder() / ".publishing", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise LearningError("another model is being published: try again when it is done") from None
+    finally:
+        os.close(fd)
+
+
+def promote(text: str) -> Model:
+    """Let a version vote. Raises LearningError where it did not beat the baseline out of sample."""
+    model = load(text, promoted=False)
+    if model.verdict.refused:
+        raise LearningError(f"{model.name}@{model.version} is not promoted: {model.verdict.refused}")
+    known = [*promotions(model.name), Promotion(model.version, now_text())]
+    _write(_of(model.name) / PROMOTED, msgspec.json.encode(_Promoted(known)), replace=True)
+    return model

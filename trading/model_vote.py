@@ -1,0 +1,101 @@
+"""What the models say, as one signal: asked at most every `ml.every_ms`, weighed by their confidence, silent below a bound.
+
+A model's confidence is |2p - 1| of the probability p that the next move beyond costs is up. One below
+`ml.min_confidence` abstains. The strength is the confidence-weighted mean of 2p - 1 of those that speak. It holds until the
+models are asked again.
+
+What this module is not: it trains nothing; the gate is in trading.ensemble.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from trading import feature_vector, online_model, tree_ensemble
+from trading.bars import Rec
+from trading.jit import Recs, kernel
+from trading.model_layout import FEATURES, LINEAR, NO_BATCH, PENDING, TREES
+from trading.signals import Signal
+
+LEAST_READY: Final = 40
+"""Features that must be ready before a model is asked or taught; batch models are trained on such rows alone."""
+
+assert FEATURES == feature_vector.N_FEATURES
+
+_MODEL: Final = int(Signal.MODEL)
+
+
+@kernel
+def vote(online: float, online_speaks: bool, batch: float, batch_speaks: bool, min_confidence: float) -> float:
+    """Strength -1..1 of two probabilities; 0 where nobody speaks with confidence."""
+    total = weight = 0.0
+    for k in range(2):
+        lean = 2.0 * (online if k == 0 else batch) - 1.0
+        confidence = abs(lean)
+        if (online_speaks if k == 0 else batch_speaks) and confidence >= min_confidence:
+            total += confidence * lean
+            weight += confidence
+    return total / weight if weight > 0.0 else 0.0
+
+
+@kernel
+def _batch(s: Rec, p: Rec) -> float:
+    """The batch model's probability."""
+    if p.batch_kind == TREES:
+        raw = tree_ensemble.evaluate(
+            p.tree_count, p.tree_root, p.tree_feature, p.tree_left, p.tree_right, p.tree_threshold, p.tree_leaf, s.model_row
+        )
+        return online_model.sigmoid(raw)
+    if p.batch_kind == LINEAR:
+        return online_model.sigmoid(online_model.logit(s.model_row, p.batch_mean, p.batch_scale, p.batch_w))
+    return 0.5
+
+
+@kernel
+def step(state: Recs, symbol: int, params: Recs, ts_ns: int) -> None:
+    """Feed back what has come due, ask the models, and set the model signal's strength and ready bit.
+
+    To be called once for each record with a usable book, when all but the ensemble has been computed.
+    """
+    s, p = state[symbol], params[0]
+    if s.pending_count > 0:
+        online_model.settle(s, p, ts_ns)
+    s.model_mid = s.mid
+    if s.model_said_ns != 0 and ts_ns - s.model_said_ns < p.ml_every_ns:
+        return
+    s.model_said_ns = ts_ns
+    mask = feature_vector.fill(state, symbol, params, s.model_row)
+    if mask != s.model_mask:
+        s.model_mask = mask
+        count = 0
+        for k in range(FEATURES):
+            count += (mask >> k) & 1
+        s.model_ready = count
+        online_model.rescale(s, mask)
+    if s.model_ready < LEAST_READY:
+        s.ready &= ~(1 << _MODEL)
+        s.strength[_MODEL] = 0.0
+        return
+    trusted = False
+    if p.ml_online != 0:
+        s.model_online_p = online_model.sigmoid(online_model.logit(s.model_row, s.model_mean, s.model_scale, s.model_w))
+        trusted = online_model.trusted(s, p)
+        if ts_ns >= s.pending_next_ns and s.pending_count < PENDING:
+            online_model.take_sample(s, p, ts_ns, mask)
+    has_batch = p.batch_kind != NO_BATCH
+    if has_batch:
+        s.model_batch_p = _batch(s, p)
+    if trusted or has_batch:
+        s.ready |= 1 << _MODEL
+        s.strength[_MODEL] = vote(s.model_online_p, trusted, s.model_batch_p, has_batch, p.ml_min_confidence)
+    else:
+        s.ready &= ~(1 << _MODEL)
+        s.strength[_MODEL] = 0.0
+
+
+@kernel
+def forget(s: Rec) -> None:
+    """The book is not usable."""
+    online_model.forget_pending(s)
+    s.ready &= ~(1 << _MODEL)
+    s.strength[_MODEL] = 0.0
