@@ -113,7 +113,8 @@ def is_sound(fd: int, found: Member) -> bool:
 def line_of(taken: Taken, name: str) -> bytes | None:
     """The text line of a record of the frames ring, without its end; None for what is not kept. name: the symbol's, "" for none.
 
-    A frame is written as it came; line breaks between its JSON words become blanks. What is no text goes in base64.
+    A frame is written as it came; line breaks between its JSON words become blanks. What is no text, or was cut or damaged so
+    that it does not even begin and end like JSON, goes in base64: one such frame must not make the file unreadable.
     """
     about = {"s": name} if name else {}
     if taken.kind in (Kind.FRAME, Kind.RAW):
@@ -122,7 +123,7 @@ def line_of(taken: Taken, name: str) -> bytes | None:
             return None  # made of a RAW frame that is kept
         if b"\n" in raw or b"\r" in raw:
             raw = raw.translate(_LINE_BREAKS)
-        if not raw or not (raw.isascii() or _is_text(raw)):
+        if not _is_whole(raw) or not (raw.isascii() or _is_text(raw)):
             raw = _event({"scalper": "bytes", **about, "base64": base64.b64encode(taken.raw).decode()})
     elif taken.kind == Kind.LOST:
         raw = _event({"scalper": "lost", **about})
@@ -135,6 +136,11 @@ def line_of(taken: Taken, name: str) -> bytes | None:
 
 def _event(said: dict[str, object]) -> bytes:
     return json.dumps(said, separators=(",", ":")).encode()
+
+
+def _is_whole(raw: bytes) -> bool:
+    ends = raw[:1] + raw.rstrip(b" ")[-1:]
+    return ends in (b"{}", b"[]", b'""') or (raw == b"pong")
 
 
 def _is_text(raw: bytes) -> bool:

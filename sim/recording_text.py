@@ -177,9 +177,14 @@ def _quantity(text: Bytes, at: int, end: int, tally: Words) -> None:
 
 @kernel
 def _symbol_agrees(text: Bytes, at: int, end: int, tally: Words) -> bool:
-    """Compare the name at text[at] with the one in `tally`, or note it there when it is the first."""
+    """Compare the name at text[at] with the one in `tally`, or note it there when it is the first.
+
+    What cannot be a name (a sign in it) is a damaged frame, which the fold judges; it names nobody.
+    """
     stop = at
     while stop < end and text[stop] != _QUOTE:
+        if text[stop] >= 33 and text[stop] <= 47:
+            return True
         stop += 1
     size = stop - at
     if size == 0 or size > NAME_BYTES:

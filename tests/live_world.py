@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import os
 import random
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +39,6 @@ from trading.records import Flag, Kind
 
 PLACES = 20
 """Levels a side that are compared."""
-UNIT = 8
 Top = tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]
 """(price, quantity) in 1e-8, bids and asks, best first."""
 Key = tuple[str, str]
@@ -171,7 +169,7 @@ class LiveRun(kill_run.Run):
             words += ["--set", f"{key}={str(value).lower() if isinstance(value, bool) else value}"]
         self.launched = Launch(load_profile("live-paper", {**wanted, "instance": instance}), words)
         self.memory = None
-        self.strays = set()
+        self.strays: set[int] = set()
         self._pidfd = -1
 
     # --- while it runs
@@ -253,10 +251,15 @@ class LiveRun(kill_run.Run):
         return kept
 
 
+def own_name(instance: str) -> str:
+    """A name that no other test run of this machine has."""
+    return f"{instance}-{os.getpid()}"
+
+
 @contextlib.contextmanager
 def live(instance: str, served: Served, symbols: Sequence[Key], overrides: dict[str, Any] | None = None) -> Iterator[LiveRun]:
-    """A pipeline that is ready and whose books are valid; ended if the test has not done it."""
-    run = LiveRun(instance, served, symbols, overrides)
+    """A pipeline that is ready and whose books are valid; ended if the test has not done it. Its name is this run's own."""
+    run = LiveRun(own_name(instance), served, symbols, overrides)
     try:
         run.ready()
         run.until("all books are valid", lambda: all(run.valid()), 60)
@@ -365,8 +368,3 @@ def lines_figures(run: LiveRun) -> list[dict[str, Any]]:
 def connects_of(run: LiveRun) -> int:
     """Connects in the budget's window."""
     return sum(int(row["connects_used"]) for row in lines_figures(run))
-
-
-def stop_process(pid: int) -> None:
-    """SIGKILL to one process."""
-    os.kill(pid, signal.SIGKILL)

@@ -91,13 +91,13 @@ def test_the_raw_frames_of_a_live_run_replay_to_the_same_books(keys: tuple[lw.Ke
     found = sorted(path for chain in chains(expand([raw])) for path in (f.path for f in chain))
     assert len(found) == len(keys)
     replayed = {"source.kind": "recording", "source.files": [str(p) for p in found], "source.speed": "max"}
-    replay = kill_run.Run("live-again", kill_run.Source("replay", replayed, tuple(found)), {})
+    replay = kill_run.Run(lw.own_name("live-again"), kill_run.Source("replay", replayed, tuple(found)), {})
     try:
         replay.ready()
         assert replay.wait_end() == 0
     finally:
         replay.close()
-    again = kill_run.last_run.wanted("live-again")
+    again = kill_run.last_run.wanted(lw.own_name("live-again"))
     mine, theirs = lw.records(kept, "market"), lw.records(again, "market")
     units, units_again = lw.scales_of(kept), lw.scales_of(again)
     assert units == units_again

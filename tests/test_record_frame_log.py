@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import os
 import random
@@ -290,19 +291,22 @@ def test_two_writers_of_one_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_line_of_text_becomes_one(tmp_path: Path) -> None:
-    """Line breaks between words become blanks, bytes that are no text base64; plain frames are left out."""
+    """Line breaks become blanks; what is no text or damaged at an end becomes base64; plain frames are left out."""
     plain = plain_frame(FrameKind.TRADE, 0, T0, np.zeros((0, 2), np.int64))
     taken = [
         Taken(0, T0, Kind.FRAME, 0, 0, plain),
         Taken(1, T0, Kind.RAW, 0, 0, b'{\r\n "a": 1\n}'),
         Taken(2, T0, Kind.RAW, 0, 0, b"\x8b\xff"),
+        Taken(3, T0, Kind.FRAME, 0, 0, b'{"e":"depthUpd'),
+        Taken(4, T0, Kind.FRAME, 0, 0, b'#"e":"trade"}'),
     ]
     log = FrameLog(tmp_path, NAMES, 1, PLAIN)
     log.take(taken)
-    assert log.flush() == 3
+    assert log.flush() == 5
     log.close()
     assert text_of(folders(tmp_path)[0]).splitlines() == [
-        b'%d {   "a": 1 }' % T0, b'%d {"scalper":"bytes","s":"BTCUSDT","base64":"i/8="}' % T0
+        b'%d {   "a": 1 }' % T0, *(b'%d {"scalper":"bytes","s":"BTCUSDT","base64":"%s"}' % (T0, base64.b64encode(raw))
+                                   for raw in (taken[2].raw, taken[3].raw, taken[4].raw))
     ]  # fmt: skip
 
 

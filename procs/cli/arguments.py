@@ -13,7 +13,7 @@ from procs.cli.outcome import USAGE, CliError, explained
 from procs.topology import STAGES
 
 PROGRAM: Final = "scalperctl"
-BENCHES: Final = ("ring", "wake", "decode", "link", "features", "pipeline", "restart", "gateway")
+BENCHES: Final = ("ring", "wake", "decode", "frames", "link", "features", "pipeline", "restart", "gateway")
 SHELLS: Final = ("bash", "zsh", "fish")
 STAGE_NAMES: Final = tuple(stage.name for stage in STAGES)
 
