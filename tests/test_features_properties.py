@@ -71,6 +71,28 @@ def test_a_mirrored_market_mirrors_every_signed_signal(seed: int) -> None:
     assert (out["side"] == Side.BUY).any() and (out["side"] == Side.SELL).any()
 
 
+@pytest.mark.parametrize(("prices", "quantities"), [(1, 8), (4, 1), (3, 7)])
+def test_scale_does_not_matter(prices: int, quantities: int) -> None:
+    """All prices times one number and all quantities times another: every strength, score and side is what it was.
+
+    So one strategy means the same for a coin of 60,000 and one of 0.6, in single coins and in thousands.
+    """
+    recs = random_walk(5, 4000, stale_every=1500)
+    larger = recs.copy()
+    for name in ("bid_ticks", "ask_ticks", "price_ticks"):
+        larger[name] *= prices
+    for name in ("bid_lots", "ask_lots", "qty_lots"):
+        larger[name] *= quantities
+    out, strengths, _ = run(recs, OPEN)
+    again, again_strengths, _ = run(larger, OPEN)
+    np.testing.assert_allclose(again_strengths, strengths, rtol=1e-9, atol=1e-12)
+    for name in ("score", "confidence", "urgency"):
+        np.testing.assert_allclose(again[name], out[name], rtol=1e-9, atol=1e-9)
+    for name in ("side", "gate", "ready_mask"):
+        np.testing.assert_array_equal(again[name], out[name])
+    assert (out["side"] != Side.NONE).any()
+
+
 def test_the_future_does_not_reach_back() -> None:
     """Two markets that agree up to a record have byte-identical outputs up to it."""
     recs = random_walk(3, 1500, symbols=2, stale_every=400)
