@@ -6,6 +6,7 @@ Not a place for fakes or builders of test objects: those ship with the packages 
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import os
 import platform
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from procs import rundir
 
 ROOT = Path(__file__).resolve().parents[1]
 SHM = Path("/dev/shm")
@@ -67,7 +70,14 @@ def pytest_configure(config: pytest.Config) -> None:
             key.update(source)
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scalper" / "numba-tests"
     ours = home / key.hexdigest()[:16]
-    ours.mkdir(parents=True, exist_ok=True)
+    if not ours.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        # what pipelines of these very sources have compiled need not be compiled again; numba replaces files, so links do
+        with tempfile.TemporaryDirectory(dir=home) as fresh:
+            shutil.copytree(rundir.numba_cache_dir(), fresh, copy_function=os.link, dirs_exist_ok=True)
+            with contextlib.suppress(OSError):  # another run of tests was first
+                Path(fresh).rename(ours)
+    ours.mkdir(exist_ok=True)
     ours.touch()
     os.environ["NUMBA_CACHE_DIR"] = str(ours)
     by_age = sorted(home.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
