@@ -92,6 +92,9 @@ def journal_path(directory: str | Path, ring: str) -> Path:
     return Path(directory) / f"{ring}{SUFFIX}"
 
 
+_FORMAT: Final = re.compile(r"[<>|=]?[biufSUV][0-9]{1,4}\Z")
+
+
 def describe_dtype(dtype: np.dtype) -> dict[str, Any]:
     """A record layout as JSON values: `np.dtype` takes it back once each ["<i8", [5]] is made a tuple."""
     if dtype.fields is None or dtype.names is None:
@@ -111,6 +114,9 @@ def dtype_of(description: Mapping[str, Any]) -> np.dtype:
     names, formats, offsets = description["names"], description["formats"], description["offsets"]
     if not all(isinstance(name, str) for name in names):
         raise TypeError("field names are strings")
+    for told in formats:  # numpy would evaluate a text such as "3,i8"
+        if not _FORMAT.match(told if isinstance(told, str) else str(told[0])):
+            raise TypeError(f"{told!r} is no format of a plain field")
     plain = [f if isinstance(f, str) else (str(f[0]), tuple(int(n) for n in f[1])) for f in formats]
     dtype = np.dtype(
         {"names": list(names), "formats": plain, "offsets": [int(o) for o in offsets], "itemsize": int(description["itemsize"])}

@@ -106,6 +106,15 @@ def test_layout_description_is_exact(dtype: np.dtype) -> None:
     assert records.layout_hash(again) == records.layout_hash(dtype) and again.itemsize == dtype.itemsize
 
 
+@pytest.mark.parametrize("told", [",", "3,<i8", "O", "<i8,<i8", "i", "<i99999", "M8[ns]", ["O", [2]], [",", [2]]])
+def test_a_layout_is_plain_numbers(told: object) -> None:
+    """Formats that numpy would evaluate as an expression, objects and lists of fields are refused, not tried."""
+    described = {"names": ["a"], "formats": [told], "offsets": [0], "itemsize": 64}
+    with pytest.raises(TypeError):
+        dtype_of(described)
+
+
+
 @QUICK
 @given(whole=st.integers(0, 40), cut=st.integers(1, 63), more=st.integers(0, 20), first=st.integers(0, 2**40))
 def test_a_kill_in_mid_slot_loses_and_doubles_nothing(tmp_path: Path, whole: int, cut: int, more: int, first: int) -> None:

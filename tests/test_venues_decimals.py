@@ -15,6 +15,8 @@ from trading.venues.decimals import (
     decimals_of,
     iso_ns,
     lot_for,
+    micros_ns,
+    millis_ns,
     plain_decimal,
     power_of_ten,
     scale,
@@ -103,3 +105,17 @@ def test_odd_stamps_are_refused(text: str) -> None:
     """Dates alone, impossible hours, other time zones."""
     with pytest.raises(Inexact):
         iso_ns(text)
+
+
+@given(st.integers(-(2**70), 2**70))
+def test_integral_stamps_are_exact_or_refused(value: int) -> None:
+    """Milliseconds and microseconds, as numbers or texts; before 1970 and after 2115 is no time."""
+    for read, unit in ((millis_ns, 10**6), (micros_ns, 10**3)):
+        for stamp in (value, str(value)):
+            if 0 <= value * unit <= 2**62:
+                assert read(stamp) == value * unit
+            else:
+                with pytest.raises(Inexact):
+                    read(stamp)
+    with pytest.raises(Inexact, match="no time"):
+        millis_ns("soon")

@@ -107,3 +107,13 @@ def test_todays_forms() -> None:
         '"maxLmtSz":"100000000","state":"live"}]}',
     )
     assert okx["BTC-USDT-SWAP"] == InstrumentRules("BTC-USDT-SWAP", "0.1", "0.01", "0.01", "0.01", "100000000", "0")
+
+
+def test_a_step_of_nothing_is_no_instrument() -> None:
+    """An instrument whose step or tick is 0 is left out, as one that cannot be read; the others stay."""
+    listed = (
+        '{"code":"0","data":[{"instId":"A-USDT","tickSz":"0.1","lotSz":"0","minSz":"1","state":"live"},'
+        '{"instId":"B-USDT","tickSz":"0.0","lotSz":"1","minSz":"1","state":"live"},'
+        '{"instId":"C-USDT","tickSz":"0.1","lotSz":"1","minSz":"1","state":"live"}]}'
+    )
+    assert list(only(Market.OKX, listed)) == ["C-USDT"]

@@ -20,7 +20,7 @@ import msgspec
 
 from trading.instruments import Market
 from trading.venues.building import CHECK_ADDRESS, chunks, indexed, lot_for, rules, to_json
-from trading.venues.decimals import Inexact, power_of_ten
+from trading.venues.decimals import Inexact, millis_ns, power_of_ten
 from trading.venues.protocol import (
     Closing,
     ConnectionPlan,
@@ -297,7 +297,7 @@ class _Binance(Venue):
     def parse_time(self, raw: bytes) -> int:
         """Unix ns, to the millisecond."""
         try:
-            return msgspec.json.decode(raw, type=_Time).serverTime * 1_000_000
+            return millis_ns(msgspec.json.decode(raw, type=_Time).serverTime)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise VenueError(f"binance: the answer is no server time ({error}); {CHECK_ADDRESS}") from None
 

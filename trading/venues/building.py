@@ -225,7 +225,10 @@ def rules(
 ) -> tuple[str, InstrumentRules]:
     """(name, rules) with all numbers as plain decimals; an empty maximum is 9000000000, an empty minimum notional 0.
 
-    Raises Inexact."""
+    Raises Inexact, also for a tick or step of 0, which is none."""
+    for what, size in (("tick", tick), ("step", step)):
+        if plain_decimal(size) == "0":
+            raise Inexact(f"a {what} size of {size} is none")
     return name, InstrumentRules(
         venue_name=name,
         tick_size=plain_decimal(tick),

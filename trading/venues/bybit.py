@@ -41,7 +41,7 @@ from trading.venues.building import (
     to_json,
     trade,
 )
-from trading.venues.decimals import Inexact, Scale
+from trading.venues.decimals import Inexact, Scale, micros_ns, millis_ns
 from trading.venues.protocol import (
     ConnectionPlan,
     Decoder,
@@ -191,9 +191,9 @@ class BybitDecoder(TypedDecoder):
         try:
             book = _book(message.data)
             levels = levels_of(book.b, BID, unit) + levels_of(book.a, ASK, unit)
+            ts_ns = millis_ns(message.cts or message.ts)
         except (Inexact, msgspec.MsgspecError) as error:
             return self._book_broken(symbol, error)
-        ts_ns = (message.cts or message.ts) * 1_000_000
         if message.type == "snapshot" or book.u == 1:
             return (book_snapshot(symbol, ts_ns, levels, book.u),)
         if message.type != "delta":
@@ -212,7 +212,7 @@ class BybitDecoder(TypedDecoder):
                     best[side] = (price, qty)
                 elif best[side][0] == price:
                     best[side] = ("", "")
-        return (bbo(symbol, (message.cts or message.ts) * 1_000_000, unit, best[BID], best[ASK]),)
+        return (bbo(symbol, millis_ns(message.cts or message.ts), unit, best[BID], best[ASK]),)
 
     def _on_prints(self, message: _Message) -> Sequence[Item]:
         items: list[Item] = []
@@ -222,7 +222,7 @@ class BybitDecoder(TypedDecoder):
             place = place + 1 if seq == it.seq else 0
             self._print_seq[symbol] = (it.seq, place)
             number = it.seq * _PRINTS_A_SEQUENCE + min(place, _PRINTS_A_SEQUENCE - 1)
-            ts_ns = it.T * 1_000_000
+            ts_ns = millis_ns(it.T)
             items.append(trade(symbol, ts_ns, unit.ticks(it.p), unit.lots(it.v), _SELLER[it.S], number, counted=False))
         return items or (Ignored("no print"),)
 
@@ -230,11 +230,12 @@ class BybitDecoder(TypedDecoder):
 
     def _on_old_book(self, message: _Message, name: str) -> Sequence[Item]:
         symbol, unit = self._symbol(name)
-        seq, ts_ns = int(message.cross_seq), int(message.timestamp_e6) * 1000
+        seq = int(message.cross_seq)
         if seq <= self._cross_seq.get(symbol, 0):
             return (Missed((symbol,), f"cross_seq fell to {seq}"), Unknown("an old order book message"))
         self._cross_seq[symbol] = seq
         try:
+            ts_ns = micros_ns(message.timestamp_e6)
             if message.type == "snapshot":
                 whole = bytes(message.data)
                 listed = _old_levels(whole) if whole[:1] == b"[" else _old_snapshot(whole).order_book
@@ -250,7 +251,7 @@ class BybitDecoder(TypedDecoder):
         for it in _old_prints(message.data):
             symbol, unit = self._symbol(it.symbol)
             ticks, lots = unit.ticks(raw_text(it.price)), unit.lots(raw_text(it.size))
-            items.append(trade(symbol, int(it.trade_time_ms) * 1_000_000, ticks, lots, _SELLER[it.side], 0))
+            items.append(trade(symbol, millis_ns(it.trade_time_ms), ticks, lots, _SELLER[it.side], 0))
         return items or (Ignored("no print"),)
 
 

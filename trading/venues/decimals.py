@@ -129,6 +129,26 @@ def seconds_ns(text: str) -> int:
     return _scaled(text, 9, MAX_NS)
 
 
+def millis_ns(stamp: str | int) -> int:
+    """Unix milliseconds, a number or its text, to ns. Raises Inexact for what is no time, such as one before 1970."""
+    return _integral_ns(stamp, 1_000_000)
+
+
+def micros_ns(stamp: str | int) -> int:
+    """Unix microseconds to ns; else as `millis_ns`."""
+    return _integral_ns(stamp, 1000)
+
+
+def _integral_ns(stamp: str | int, unit_ns: int) -> int:
+    try:
+        value = int(stamp) * unit_ns
+    except ValueError:
+        raise Inexact(f"{str(stamp)[:MAX_TEXT]!r} is no time in whole units") from None
+    if not 0 <= value <= MAX_NS:
+        raise Inexact(f"{str(stamp)[:MAX_TEXT]} is no time between 1970 and 2115")
+    return value
+
+
 def iso_ns(text: str) -> int:
     """A UTC stamp such as 2023-02-09T20:32:50.714964855Z to Unix ns, exactly. Raises Inexact."""
     found = _ISO.match(text)

@@ -33,7 +33,7 @@ from trading.venues.building import (
     to_json,
     trade,
 )
-from trading.venues.decimals import Inexact, plain_decimal
+from trading.venues.decimals import Inexact, millis_ns, plain_decimal
 from trading.venues.protocol import (
     ConnectionPlan,
     Decoder,
@@ -173,9 +173,9 @@ class DeribitDecoder(TypedDecoder):
                 for it in changes:
                     lots = 0 if it.action == "delete" else unit.lots(raw_text(it.amount))
                     levels.append((unit.ticks(raw_text(it.price)) * 2 + side, lots))
+            ts_ns = millis_ns(book.timestamp)
         except (Inexact, msgspec.MsgspecError) as error:
             return self._book_broken(symbol, error)
-        ts_ns = book.timestamp * 1_000_000
         if book.type == "snapshot":
             return (book_snapshot(symbol, ts_ns, levels, book.change_id),)
         if book.type != "change":
@@ -187,7 +187,7 @@ class DeribitDecoder(TypedDecoder):
         for it in _prints(params.data):
             symbol, unit = self._symbol(it.instrument_name)
             ticks, lots = unit.ticks(raw_text(it.price)), unit.lots(raw_text(it.amount))
-            items.append(trade(symbol, it.timestamp * 1_000_000, ticks, lots, _SELLER[it.direction], it.trade_seq))
+            items.append(trade(symbol, millis_ns(it.timestamp), ticks, lots, _SELLER[it.direction], it.trade_seq))
         return items or (Ignored("no print"),)
 
     def _on_quote(self, params: _Params) -> Sequence[Item]:
@@ -197,7 +197,7 @@ class DeribitDecoder(TypedDecoder):
             "" if raw_text(raw) == "null" else raw_text(raw)
             for raw in (it.best_bid_price, it.best_bid_amount, it.best_ask_price, it.best_ask_amount)
         )
-        return (bbo(symbol, it.timestamp * 1_000_000, unit, (bid, bid_lots), (ask, ask_lots)),)
+        return (bbo(symbol, millis_ns(it.timestamp), unit, (bid, bid_lots), (ask, ask_lots)),)
 
 
 # ---- REST answers
@@ -299,7 +299,7 @@ class Deribit(Venue):
     def parse_time(self, raw: bytes) -> int:
         """Unix ns, to the millisecond."""
         try:
-            return msgspec.json.decode(raw, type=_Time).result * 1_000_000
+            return millis_ns(msgspec.json.decode(raw, type=_Time).result)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise VenueError(f"deribit: the answer is no time ({error}); {CHECK_ADDRESS}") from None
 

@@ -36,7 +36,7 @@ from trading.venues.building import (
     to_json,
     trade,
 )
-from trading.venues.decimals import Inexact
+from trading.venues.decimals import Inexact, millis_ns
 from trading.venues.protocol import (
     Closing,
     ConnectionPlan,
@@ -162,7 +162,7 @@ class OkxDecoder(TypedDecoder):
             for book in _books(message.data):
                 levels = levels_of(((it.price, it.size) for it in book.bids), BID, unit)
                 levels += levels_of(((it.price, it.size) for it in book.asks), ASK, unit)
-                ts_ns = int(book.ts) * 1_000_000
+                ts_ns = millis_ns(book.ts)
                 checksum = book.checksum & 0xFFFFFFFF if book.checksum else None
                 if book.seqId is None:
                     number, prev = self._ids.book(symbol, recv_ns)
@@ -183,7 +183,7 @@ class OkxDecoder(TypedDecoder):
         items: list[Item] = []
         for it in _prints(message.data):
             symbol, unit = self._symbol(it.instId)
-            ts_ns, seller_took = int(it.ts) * 1_000_000, _SELLER[it.side]
+            ts_ns, seller_took = millis_ns(it.ts), _SELLER[it.side]
             items.append(trade(symbol, ts_ns, unit.ticks(it.px), unit.lots(it.sz), seller_took, int(it.tradeId), counted=counted))
         return items or (Ignored("no print"),)
 
@@ -193,14 +193,14 @@ class OkxDecoder(TypedDecoder):
         for book in _books(message.data):
             bid = (book.bids[0].price, book.bids[0].size) if book.bids else ("", "")
             ask = (book.asks[0].price, book.asks[0].size) if book.asks else ("", "")
-            items.append(bbo(symbol, int(book.ts) * 1_000_000, unit, bid, ask, book.seqId or 0))
+            items.append(bbo(symbol, millis_ns(book.ts), unit, bid, ask, book.seqId or 0))
         return items or (Ignored("no price"),)
 
     def _on_tickers(self, message: _Message) -> Sequence[Item]:
         items: list[Item] = []
         for it in _tickers(message.data):
             symbol, unit = self._symbol(it.instId)
-            items.append(bbo(symbol, int(it.ts) * 1_000_000, unit, (it.bidPx, it.bidSz), (it.askPx, it.askSz)))
+            items.append(bbo(symbol, millis_ns(it.ts), unit, (it.bidPx, it.bidSz), (it.askPx, it.askSz)))
         return items or (Ignored("no price"),)
 
 
@@ -331,7 +331,7 @@ class Okx(Venue):
     def parse_time(self, raw: bytes) -> int:
         """Unix ns, to the millisecond."""
         try:
-            return int(msgspec.json.decode(raw, type=_Time).data[0].ts) * 1_000_000
+            return millis_ns(msgspec.json.decode(raw, type=_Time).data[0].ts)
         except (msgspec.MsgspecError, RecursionError, ValueError, IndexError) as error:
             raise VenueError(f"okx: the answer is no time ({error}); {CHECK_ADDRESS}") from None
 
