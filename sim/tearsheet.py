@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from sim.report_model import BookStats, HopLatency, Kpis, Money, OrderCounts, Ran, Report, RingStats
+from sim.spans import span
 from trading.kpis import Figure
 
 WIDTH: Final = 100
@@ -22,20 +23,6 @@ _PLAIN: Final = str.maketrans("─═±…▁▂▃▄▅▆▇█", "-=~._.-=+*
 
 
 # ---- figures as text --------------------------------------------------------------------------------------------------
-
-
-def duration(ns: float) -> str:
-    """A time span in the unit that reads best: "850 ns", "12.3 us", "4.56 ms", "7.8 s", "3 min 20 s", "2 d 4 h"."""
-    for limit, unit, name in ((1e3, 1.0, "ns"), (1e6, 1e3, "us"), (1e9, 1e6, "ms"), (60e9, 1e9, "s")):
-        if abs(ns) < limit * 0.9995:
-            value = ns / unit
-            return f"{value:.0f} {name}" if name == "ns" or abs(value) >= 99.95 else f"{value:.3g} {name}"
-    seconds = round(ns / 1e9)
-    for size, name, lower, lower_name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if seconds >= size:
-            rest = seconds % size // lower
-            return f"{seconds // size} {name} {rest} {lower_name}" if rest else f"{seconds // size} {name}"
-    return f"{seconds} s"
 
 
 def instant(ts_ns: int) -> str:
@@ -71,7 +58,7 @@ def _figure(figure: Figure, form: str) -> str:
 
 
 def _span(figure: Figure) -> str:
-    return "no figure" if figure.value is None else duration(figure.value)
+    return "no figure" if figure.value is None else span(figure.value)
 
 
 # ---- layout -----------------------------------------------------------------------------------------------------------
@@ -120,16 +107,16 @@ def _ran(ran: Ran) -> list[str]:
     lines = [ran.title, "═" * WIDTH]
     if ran.market_records:
         whole = ran.last_ts_ns - ran.first_ts_ns
-        span = f"{instant(ran.first_ts_ns)} to {instant(ran.last_ts_ns)} UTC: {duration(whole)}"
+        period = f"{instant(ran.first_ts_ns)} to {instant(ran.last_ts_ns)} UTC: {span(whole)}"
         if ran.observed_ns < whole:
-            span += f", of which {duration(ran.observed_ns)} with market data"
+            period += f", of which {span(ran.observed_ns)} with market data"
     else:
-        span = "no market record"
-    work = f"{ran.messages:,} raw, {ran.market_records:,} market records, in {duration(ran.wall_s * 1e9)} of wall time"
+        period = "no market record"
+    work = f"{ran.messages:,} raw, {ran.market_records:,} market records, in {span(ran.wall_s * 1e9)} of wall time"
     if ran.wall_s > 0 and ran.observed_ns:
         work += f" ({ran.observed_ns / 1e9 / ran.wall_s:,.3g}x recorded speed)"
     rows = [("profile", ran.profile), ("source", ", ".join(ran.sources) or "none"), ("symbols", ", ".join(ran.symbols))]
-    rows += [("span", span), ("messages", work)]
+    rows += [("span", period), ("messages", work)]
     rows += [("assumed" if n == 0 else "", text) for n, text in enumerate(ran.assumptions)]
     if ran.order_digest or ran.fill_digest:
         rows.append(("digests", f"orders {ran.order_digest or 'none'}, fills {ran.fill_digest or 'none'}"))
@@ -171,7 +158,7 @@ def _money_lines(money: Money) -> list[str]:
     unit = f" {currency}" if currency else ""
     start = money.start_equity
     fall = money.drawdown
-    fall_text = f"{_money(fall.money, digits)}{unit} ({fall.share:.3%} of the peak), {duration(fall.under_ns)} under it"
+    fall_text = f"{_money(fall.money, digits)}{unit} ({fall.share:.3%} of the peak), {span(fall.under_ns)} under it"
     net, gross, realised, unrealised = (
         _money(value, digits, True) for value in (money.net, money.gross, money.realised, money.unrealised)
     )
@@ -210,7 +197,7 @@ def _money_lines(money: Money) -> list[str]:
 
 
 def _kpis(kpis: Kpis, unit: str) -> list[str]:
-    period = duration(kpis.period_ns)
+    period = span(kpis.period_ns)
     short = kpis.shortfall
     returns = "returns"
     rows: list[tuple[str, Figure, str, str]] = [
@@ -228,7 +215,7 @@ def _kpis(kpis: Kpis, unit: str) -> list[str]:
         ("decision to ack, p99", kpis.ack_p99_ns, _span(kpis.ack_p99_ns), "orders, in the run's own time"),
         ("decision to ack, max", kpis.ack_max_ns, _span(kpis.ack_max_ns), "orders, in the run's own time"),
     ]
-    days = f"{kpis.observed_days:.3g} days ({duration(kpis.observed_days * 86_400e9)})"
+    days = f"{kpis.observed_days:.3g} days ({span(kpis.observed_days * 86_400e9)})"
     lines = _heading("KEY FIGURES", f"over {days} of market and {kpis.round_trips:,} round trips")
     for name, figure, text, of in rows:
         remark = figure.note if figure.value is None else f"over {figure.sample:,} {of}"
@@ -262,7 +249,7 @@ def _latency(latency: Mapping[str, HopLatency]) -> list[str]:
     if not latency:
         return [*lines, "  Not measured in this run."]
     rows = [
-        (hop, f"{of['count']:,}", *(duration(ns) for ns in (of["p50_ns"], of["p99_ns"], of["p999_ns"], of["max_ns"])))
+        (hop, f"{of['count']:,}", *(span(ns) for ns in (of["p50_ns"], of["p99_ns"], of["p999_ns"], of["max_ns"])))
         for hop, of in latency.items()
     ]
     return lines + _table(("hop", "count", "p50", "p99", "p99.9", "max"), rows)

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from segment_world import INSTANCE
 
 from procs import rundir
+from shm import backing
 
 ROOT = Path(__file__).resolve().parents[1]
 SHM = Path("/dev/shm")
@@ -134,3 +136,16 @@ def own_folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             path.mkdir(mode=0o700)
             monkeypatch.setenv(name, str(path))
         yield
+
+
+@pytest.fixture(params=["posix", "directory"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Both kinds of place: /dev/shm, and a directory by environment. What a test leaves there is removed."""
+    monkeypatch.delenv(backing.DIRECTORY_VARIABLE, raising=False)
+    if request.param == "directory":
+        monkeypatch.setenv(backing.DIRECTORY_VARIABLE, str(tmp_path))
+        yield tmp_path
+    else:
+        yield backing.SHM_DIRECTORY
+    for left in backing.SHM_DIRECTORY.glob(f"scalper.{INSTANCE}.*"):
+        left.unlink()

@@ -11,7 +11,8 @@ import pytest
 
 from sim.report import BookStats, HopLatency, Report, RingStats, RunFacts, build_report, render_json, render_text, symbol_names
 from sim.settings import Latency, SimulatedExchange
-from sim.tearsheet import WIDTH, duration, sparkline
+from sim.spans import span
+from sim.tearsheet import WIDTH, sparkline
 from trading.instruments import Instrument, Market, fee_e8, instrument_table, notional_e8
 from trading.jit import Recs
 from trading.records import (
@@ -291,7 +292,7 @@ def test_large_money_and_long_names_fit() -> None:
 )
 def test_durations_read_well(ns: float, text: str) -> None:
     """Each in its best unit, three digits, never "1000 us"."""
-    assert duration(ns) == text
+    assert span(ns) == text
 
 
 def test_sparkline_spans_its_range() -> None:

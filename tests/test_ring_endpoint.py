@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from segment_world import run_child
 
 from ringbuf import layout
 from ringbuf.asyncio_wait import AsyncReader
@@ -56,19 +57,6 @@ def ring_of() -> Iterator[Callable[..., Segment]]:
         segment.close()
 
 
-def in_child(work: Callable[[], object]) -> int:
-    """Run in a forked child that ends without any clean-up; its exit status (-n: killed by signal n)."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def then_die(work: Callable[[], object]) -> None:
     """Run in a child that is then killed with SIGKILL: nothing is closed or released."""
 
@@ -76,7 +64,7 @@ def then_die(work: Callable[[], object]) -> None:
         work()
         os.kill(os.getpid(), signal.SIGKILL)
 
-    assert in_child(both) == -signal.SIGKILL
+    assert run_child(both) == -signal.SIGKILL
 
 
 def test_push_and_poll(ring_of: Callable[..., Segment]) -> None:

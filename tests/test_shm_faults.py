@@ -6,11 +6,12 @@ import gc
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from segment_world import INSTANCE, NAME, make, open_fds, run_child
 
 from shm import backing, header
 from shm.cleanup import State, clean, inspect, list_segments
@@ -25,47 +26,6 @@ from shm.errors import (
 )
 from shm.layout import MAGIC, W_CREATOR
 from shm.segment import Segment
-
-INSTANCE = f"fault{os.getpid()}"
-NAME = f"/scalper.{INSTANCE}.ring"
-Maker = Callable[..., Segment]
-
-
-@pytest.fixture(params=["posix", "directory"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Both kinds of place: /dev/shm, and a directory by environment. What a test leaves there is removed."""
-    monkeypatch.delenv(backing.DIRECTORY_VARIABLE, raising=False)
-    if request.param == "directory":
-        monkeypatch.setenv(backing.DIRECTORY_VARIABLE, str(tmp_path))
-        yield tmp_path
-    else:
-        yield backing.SHM_DIRECTORY
-    for left in backing.SHM_DIRECTORY.glob(f"scalper.{INSTANCE}.*"):
-        left.unlink()
-
-
-def make(name: str = NAME, payload_bytes: int = 8192, **more: object) -> Segment:
-    """A segment with unimportant numbers."""
-    return Segment.create(name, payload_bytes, **{"layout_hash": 77, "kind": 1, "segment_id": 5, **more})  # type: ignore[arg-type]
-
-
-def open_fds() -> int:
-    """Descriptors of this process."""
-    gc.collect()
-    return len(os.listdir("/proc/self/fd"))
-
-
-def run_child(work: Callable[[], object]) -> int:
-    """Run `work` in a forked child; its exit status: 0 done, 1 raised, -n killed by signal n."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def test_the_magic_is_stored_last(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
