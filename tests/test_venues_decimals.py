@@ -15,13 +15,13 @@ from trading.venues.decimals import (
     decimals_of,
     iso_ns,
     lot_for,
-    micros_ns,
     millis_ns,
     plain_decimal,
     power_of_ten,
     scale,
     seconds_ns,
     units,
+    whole_ns,
 )
 
 numbers = st.decimals(min_value=0, max_value=10**9, places=9, allow_nan=False, allow_infinity=False)
@@ -109,13 +109,13 @@ def test_odd_stamps_are_refused(text: str) -> None:
 
 @given(st.integers(-(2**70), 2**70))
 def test_integral_stamps_are_exact_or_refused(value: int) -> None:
-    """Milliseconds and microseconds, as numbers or texts; before 1970 and after 2115 is no time."""
-    for read, unit in ((millis_ns, 10**6), (micros_ns, 10**3)):
+    """Any unit, as numbers or texts; before 1970 and after 2115 is no time."""
+    for unit in (1, 10**3, 10**6, 10**9):
         for stamp in (value, str(value)):
             if 0 <= value * unit <= 2**62:
-                assert read(stamp) == value * unit
+                assert whole_ns(stamp, unit) == value * unit
             else:
                 with pytest.raises(Inexact):
-                    read(stamp)
+                    whole_ns(stamp, unit)
     with pytest.raises(Inexact, match="no time"):
         millis_ns("soon")

@@ -41,7 +41,7 @@ from trading.venues.building import (
     to_json,
     trade,
 )
-from trading.venues.decimals import Inexact, Scale, micros_ns, millis_ns
+from trading.venues.decimals import Inexact, Scale, millis_ns, whole_ns
 from trading.venues.protocol import (
     ConnectionPlan,
     Decoder,
@@ -235,7 +235,7 @@ class BybitDecoder(TypedDecoder):
             return (Missed((symbol,), f"cross_seq fell to {seq}"), Unknown("an old order book message"))
         self._cross_seq[symbol] = seq
         try:
-            ts_ns = micros_ns(message.timestamp_e6)
+            ts_ns = whole_ns(message.timestamp_e6, 1000)
             if message.type == "snapshot":
                 whole = bytes(message.data)
                 listed = _old_levels(whole) if whole[:1] == b"[" else _old_snapshot(whole).order_book
@@ -437,7 +437,7 @@ class Bybit(Venue):
     def parse_time(self, raw: bytes) -> int:
         """Unix ns."""
         try:
-            return int(msgspec.json.decode(raw, type=_Time).result.timeNano)
+            return whole_ns(msgspec.json.decode(raw, type=_Time).result.timeNano, 1)
         except (msgspec.MsgspecError, RecursionError, ValueError) as error:
             raise VenueError(f"bybit: the answer is no time ({error}); {CHECK_ADDRESS}") from None
 

@@ -129,17 +129,9 @@ def seconds_ns(text: str) -> int:
     return _scaled(text, 9, MAX_NS)
 
 
-def millis_ns(stamp: str | int) -> int:
-    """Unix milliseconds, a number or its text, to ns. Raises Inexact for what is no time, such as one before 1970."""
-    return _integral_ns(stamp, 1_000_000)
-
-
-def micros_ns(stamp: str | int) -> int:
-    """Unix microseconds to ns; else as `millis_ns`."""
-    return _integral_ns(stamp, 1000)
-
-
-def _integral_ns(stamp: str | int, unit_ns: int) -> int:
+def whole_ns(stamp: str | int, unit_ns: int) -> int:
+    """Unix time in whole units of `unit_ns`, a number or its text, to ns. Raises Inexact for what is no time, such as one before
+    1970."""
     try:
         value = int(stamp) * unit_ns
     except ValueError:
@@ -147,6 +139,11 @@ def _integral_ns(stamp: str | int, unit_ns: int) -> int:
     if not 0 <= value <= MAX_NS:
         raise Inexact(f"{str(stamp)[:MAX_TEXT]} is no time between 1970 and 2115")
     return value
+
+
+def millis_ns(stamp: str | int) -> int:
+    """Unix milliseconds to ns; else as `whole_ns`."""
+    return whole_ns(stamp, 1_000_000)
 
 
 def iso_ns(text: str) -> int:

@@ -36,7 +36,7 @@ from trading.venues.building import (
     to_json,
     trade,
 )
-from trading.venues.decimals import Inexact, decimals_of, iso_ns, power_of_ten, seconds_ns
+from trading.venues.decimals import Inexact, decimals_of, iso_ns, power_of_ten, seconds_ns, whole_ns
 from trading.venues.protocol import (
     ConnectionPlan,
     Decoder,
@@ -417,7 +417,7 @@ class Kraken(Venue):
     def parse_time(self, raw: bytes) -> int:
         """Unix ns, to the second."""
         try:
-            return msgspec.json.decode(raw, type=_Time).result.unixtime * 1_000_000_000
+            return whole_ns(msgspec.json.decode(raw, type=_Time).result.unixtime, 1_000_000_000)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise VenueError(f"kraken: the answer is no time ({error}); {CHECK_ADDRESS}") from None
 
