@@ -80,6 +80,8 @@ def test_sizes_are_read_as_instruments_read_them() -> None:
             scale(tick, lot)
     assert [lot_for(step) for step in ("0.5", "10", "0.001", "25", "1e-3")] == ["0.1", "1", "0.001", "1", "0.001"]
     assert [power_of_ten(n) for n in (0, 1, 8)] == ["1", "0.1", "0.00000001"]
+    with pytest.raises(Inexact, match="decimals"):
+        power_of_ten(2**64)
     assert [plain_decimal(text) for text in ("1.30e-05", "5.0", "007", "0.00", "1.5e+2")] == ["0.000013", "5", "7", "0", "150"]
     assert [decimals_of(text) for text in ("1.50", "1e-7", "12", "2.5e1")] == [1, 7, 0, 0]
 

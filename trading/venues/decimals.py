@@ -20,6 +20,9 @@ MAX_NS: Final = 2**62
 MAX_TEXT: Final = 64
 """Characters of the longest decimal that is looked at."""
 
+MAX_DECIMALS: Final = 18
+"""What no venue's tick or lot exceeds, and an int64 can still count."""
+
 _SCIENTIFIC: Final = re.compile(r"([0-9]+)(?:\.([0-9]+))?[eE]([+-]?[0-9]{1,2})\Z")
 _ISO: Final = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[T ]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?(?:Z|\+00:?00)?\Z"
@@ -115,7 +118,9 @@ def scale(tick_size: str, lot_size: str) -> Scale:
 
 
 def power_of_ten(decimals: int) -> str:
-    """10**-decimals as a decimal string: 2 -> "0.01", 0 -> "1"."""
+    """10**-decimals as a decimal string: 2 -> "0.01", 0 -> "1". Raises Inexact for more decimals than MAX_DECIMALS."""
+    if decimals > MAX_DECIMALS:
+        raise Inexact(f"{str(decimals)[:MAX_TEXT]} decimals are more than {MAX_DECIMALS}")
     return "1" if decimals <= 0 else "0." + "0" * (decimals - 1) + "1"
 
 
