@@ -95,9 +95,11 @@ def mark_of(came: Came, name: str) -> bytes:
     return _event({"scalper": "on", "s": name, "line": came.line, "connection": came.connection, **aside})
 
 
-def head_of(name: str, market: str, venue_name: str, tick: str, lot: str, step: str) -> bytes:
-    """The event that begins each file of a venue with a typed decoder: what a reader must know to decode the frames."""
-    said = {"s": name, "market": market, "venue_name": venue_name, "tick": tick, "lot": lot, "step": step}
+def head_of(name: str, market: str, venue_name: str, tick: str, lot: str, step: str, levels: int) -> bytes:
+    """The event that begins each file of a venue with a typed decoder: what a reader must know to decode the frames.
+
+    levels: a side of the book that were asked for."""
+    said = {"s": name, "market": market, "venue_name": venue_name, "tick": tick, "lot": lot, "step": step, "levels": levels}
     return _event({"scalper": "file", **said})
 
 

@@ -1,0 +1,166 @@
+"""Recordings of every venue with a typed decoder: whatever the connections and the recorder go through, what is on disk gives the
+books that the live fold had, record for record, and `data check` says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recorded_live import Session, session
+from venue_wires import LOT, NAMES, TICK, Wires
+
+from procs.cli.main import main
+from procs.cli.outcome import OK, UNHEALTHY
+from procs.frame_log import Policy
+from sim.venue_staging import VenueRecording
+from sim.wire_files import WireKind, read_wire_file
+from trading.instruments import Market
+from trading.venues.protocol import Streams, Venue, VenueSymbol
+from trading.venues.registry import make_venue
+
+TYPED = sorted(NAMES)
+
+
+def venue_of(market: Market, **streams: Any) -> Venue:
+    """The venue with two symbols."""
+    symbols = [VenueSymbol(i, f"{'AB'[i] * 3}USD", name, TICK, LOT) for i, name in enumerate(NAMES[market])]
+    return make_venue(market, symbols, Streams(**streams))
+
+
+def sockets_of(at: Session, wires: Wires, copy: int) -> list[Any]:
+    """New connections of every plan, on the first or second line of each strand; each with a market's connection."""
+    return [(at.connect(strand.pair[copy].number), *wires.connect()) for strand in at.link.lines.strands]
+
+
+def heard(at: Session, wires: Wires, pairs: list[Any], steps: int) -> None:
+    """The market moves; all connections hear of it, each what its plan has."""
+    for _ in range(steps):
+        for (socket, *_), frames in zip(pairs, wires.step([it[1] for it in pairs]), strict=True):
+            at.hear(socket, [raw for raw in frames if mine(at, socket, raw)])
+
+
+def mine(at: Session, socket: Any, raw: bytes) -> bool:
+    """Whether the plan of this connection subscribes what the frame is about."""
+    if at.venue.market is not Market.BYBIT:
+        return True
+    others = [it.venue_name.partition(":")[2] for it in at.venue.symbols if it.index not in socket.line.plan.symbols]
+    return not any(name.encode() in raw for name in others)
+
+
+def begin(at: Session, wires: Wires, copy: int) -> list[Any]:
+    """Connections that have had their snapshots."""
+    pairs = sockets_of(at, wires, copy)
+    for socket, _, opening in pairs:
+        at.hear(socket, [raw for raw in opening if mine(at, socket, raw)])
+    return pairs
+
+
+@pytest.mark.parametrize("market", TYPED)
+def test_what_is_replayed_is_what_was_live(
+    market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files that rotate every few frames, a recorder killed time and again, a connection replaced with overlap, one cut, a receiver
+    killed: every record is the live one, and the check finds nothing wrong."""
+    wires = Wires(market, 3)
+    with session(venue_of(market), tmp_path / "raw", monkeypatch) as at:
+        first = begin(at, wires, 0)
+        heard(at, wires, first, 400)
+        second = begin(at, wires, 1)  # overlap
+        heard(at, wires, first + second, 200)
+        for socket, *_ in first:
+            at.cut(socket.number)
+        heard(at, wires, second, 200)
+        for socket, *_ in second:
+            at.cut(socket.number)
+        wires.step([])  # nobody hears it
+        third = begin(at, wires, 0)
+        heard(at, wires, third, 200)
+        at.link = at.receiver()  # the old one is gone without a word
+        fourth = begin(at, wires, 0)
+        heard(at, wires, fourth, 200)
+        at.end()
+        n, valid = at.compare(tmp_path / "spool")
+        files = at.files()
+    assert n > 1000 and valid > 0.95 * n and len(files) > 10
+    assert main(["data", "check", str(tmp_path / "raw"), "--json"]) == OK
+    verdicts = json.loads(capsys.readouterr().out)
+    assert [v["symbols"] for v in verdicts] == [["AAAUSD"], ["BBBUSD"]] and all(v["ok"] and v["lost"] == 0 for v in verdicts)
+    assert all(v["checksums_checked"] == v["checksums_equal"] for v in verdicts)
+    assert (market is Market.KRAKEN) == all(v["checksums_checked"] > 300 for v in verdicts)
+    assert all(v["gaps"] == v["crossed"] == v["unknown"] == v["malformed"] == 0 for v in verdicts)
+
+
+@pytest.mark.parametrize("market", [Market.COINBASE])
+def test_a_hole_in_the_connections_count_is_declared(
+    market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Heartbeats and other symbols' messages are no holes in one symbol's file; a true hole is told in every file, where it was."""
+    wires = Wires(market, 5)
+    with session(venue_of(market), tmp_path / "raw", monkeypatch) as at:
+        pairs = begin(at, wires, 0)
+        heard(at, wires, pairs, 300)
+        pairs[0][1].beat()  # lost on the way
+        heard(at, wires, pairs, 100)
+        at.hear(pairs[0][0], list(pairs[0][1].opening()))
+        heard(at, wires, pairs, 100)
+        at.end()
+        n, valid = at.compare(tmp_path / "spool")
+    assert n > 400 and 0.6 * n < valid < 0.95 * n
+    assert main(["data", "check", str(tmp_path / "raw"), "--json"]) == UNHEALTHY
+    for verdict in json.loads(capsys.readouterr().out):
+        assert verdict["lost"] == 1 and verdict["gaps"] == 0 and verdict["resyncs"] == 2
+        assert [text for text in verdict["wrong"] if "declared lost" in text] == verdict["wrong"]
+
+
+@pytest.mark.recordings
+@pytest.mark.parametrize("name", ["BYBIT", "COINBASE", "DERIBIT", "KRAKEN", "OKX"])
+def test_frames_of_the_venues_themselves(name: str, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the venues once sent, file by file on connections that take turns, with overlap: recorded, replayed, the same."""
+    captured = sorted((recordings / "cryptofeed_wire").glob(f"{name}.*"))
+    source = VenueRecording(captured)
+    made = make_venue(source.market, source.symbols, Streams())
+    frames = [[item.body for item in read_wire_file(path) if item.kind is WireKind.FRAME][:1500] for path in captured]
+    frames = [one for one in frames if one] * 2
+    with session(made, tmp_path / "raw", monkeypatch, policy=Policy(rotate_bytes=20_000, sync="never")) as at:
+        before, rest = None, []
+        for turn, one in enumerate(frames):
+            socket = at.connect(at.link.lines.strands[0].pair[turn % 2].number)
+            half = len(one) // 2
+            for k in range(max(half, len(rest))):
+                at.hear(socket, one[k : k + 1] if k < half else [])
+                if before is not None:
+                    at.hear(before, rest[k : k + 1])
+            if before is not None:
+                at.cut(before.number)
+            before, rest = socket, one[half:]
+        at.hear(before, rest)
+        at.end()
+        n, valid = at.compare(tmp_path / "spool")
+    print(f"{name}: {n} records, {valid} with a good book")
+    assert n > 100 and valid > 0
+
+
+def test_the_depth_that_was_subscribed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kraken drops levels beyond the depth without a word: a recording of 25 levels is replayed as of 25."""
+    wires = Wires(Market.KRAKEN, 9)
+    with session(venue_of(Market.KRAKEN, snapshot_levels=25), tmp_path / "raw", monkeypatch, levels=25) as at:
+        pairs = begin(at, wires, 0)
+        heard(at, wires, pairs, 300)
+        at.end()
+        at.compare(tmp_path / "spool")
+
+
+def test_frames_that_are_no_text_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame with blanks around it is understood live, and its base64 form is in a replay."""
+    wires = Wires(Market.OKX, 4)
+    with session(venue_of(Market.OKX), tmp_path / "raw", monkeypatch, policy=Policy(sync="never")) as at:
+        ((socket, connection, opening),) = sockets_of(at, wires, 0)
+        at.hear(socket, opening)
+        for _ in range(50):
+            ((raw,),) = wires.step([connection])
+            at.hear(socket, [b"\t" + raw + b"\t"])
+        at.end()
+        n, valid = at.compare(tmp_path / "spool")
+    assert n == valid > 40
