@@ -24,7 +24,6 @@ from procs.receiver import link as link_module
 from procs.receiver.lines import Connect, Down, Up
 from procs.receiver.link import Socket, VenueLink
 from procs.receiver.say import Say
-from procs.recorder import FramesTrack
 from procs.recordings.folding import Folded
 from sim.venue_staging import stage_wire
 from trading import market
@@ -122,7 +121,7 @@ class Session:
                 self.turn()
 
     def turn(self) -> None:
-        """The feed folds what is in the ring, the recorder takes it, and sometimes writes it, or is killed before or within that."""
+        """The feed folds what is in the ring; the recorder takes it, and sometimes writes it, or is killed before or within that."""
         for rec, (kind, symbol, flags, raw) in zip(self._recs(), self.ring.read(), strict=True):
             self._fold(int(rec), kind, symbol, flags, raw)
             self.waiting.append(Taken(self.seq, int(rec), int(kind), symbol, flags, raw))
@@ -147,7 +146,7 @@ class Session:
         self.waiting.clear()
 
     def kill(self, *, written: bool) -> None:
-        """The recorder dies, after some files of the batch got their members, or before; the next incarnation takes them again."""
+        """The recorder dies before a batch is on disk, or after one file got its member; the next incarnation takes it again."""
         self.log.take(self.waiting)
         if written:
             for index in self.rng.sample(sorted(self.log._logs), 1):
@@ -182,11 +181,12 @@ class Session:
         return [path for name in self.names for path in segments(self.folder.joinpath(*name))]
 
     def compare(self, place: Path) -> tuple[int, int]:
-        """The files folded anew make the live fold's records, one by one; how many market records, and how many with a good book."""
+        """The files folded anew make the live fold's records, one by one; (market records, those with a good book)."""
         staged = stage_wire(self.files(), place)
         folded = Folded(place, staged)
         assert [it.name for it in folded.instruments] == [it.name for it in self.instruments]
-        assert [(it.tick_size, it.lot_size) for it in folded.instruments] == [(it.tick_size, it.lot_size) for it in self.instruments]
+        sizes = [[(it.tick_size, it.lot_size) for it in these] for these in (folded.instruments, self.instruments)]
+        assert sizes[0] == sizes[1]
         chunks = list(folded.chunks())
         for mine, theirs in ((self.records, [c.market for c in chunks]), (self.depth, [c.depth for c in chunks])):
             live, replayed = np.concatenate(mine), np.concatenate(theirs)
@@ -211,5 +211,3 @@ def session(venue: Venue, folder: Path, monkeypatch: Any, **how: Any) -> Iterato
     yield found
     found.log.close()
 
-
-assert FramesTrack

@@ -61,8 +61,8 @@ def begin(at: Session, wires: Wires, copy: int) -> list[Any]:
 def test_what_is_replayed_is_what_was_live(
     market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Files that rotate every few frames, a recorder killed time and again, a connection replaced with overlap, one cut, a receiver
-    killed: every record is the live one, and the check finds nothing wrong."""
+    """Files that rotate every few frames, a recorder killed time and again, a connection replaced with overlap, one cut, a
+    receiver killed: every record is the live one, and the check finds nothing wrong."""
     wires = Wires(market, 3)
     with session(venue_of(market), tmp_path / "raw", monkeypatch) as at:
         first = begin(at, wires, 0)
@@ -96,7 +96,7 @@ def test_what_is_replayed_is_what_was_live(
 def test_a_hole_in_the_connections_count_is_declared(
     market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Heartbeats and other symbols' messages are no holes in one symbol's file; a true hole is told in every file, where it was."""
+    """Heartbeats and other symbols' messages are no holes in a symbol's file; a true hole is told in every file, where it was."""
     wires = Wires(market, 5)
     with session(venue_of(market), tmp_path / "raw", monkeypatch) as at:
         pairs = begin(at, wires, 0)

@@ -95,7 +95,8 @@ class Connection:
             rows = [[[*row, "0", "1"] for row in side] for side in sides]
             data = {"bids": rows[0], "asks": rows[1], "ts": str(T_MS), "checksum": 0, "seqId": book.id,
                     "prevSeqId": -1 if whole else book.id - 1}  # fmt: skip
-            return _json({"arg": {"channel": "books", "instId": name}, "action": "snapshot" if whole else "update", "data": [data]})
+            action = "snapshot" if whole else "update"
+            return _json({"arg": {"channel": "books", "instId": name}, "action": action, "data": [data]})
         if market is Market.BYBIT:
             name = name.partition(":")[2]
             data = {"s": name, "b": sides[0], "a": sides[1], "u": book.id, "seq": book.id}
@@ -162,8 +163,8 @@ class Connection:
             data = [{"symbol": book.name, "side": "sell", "price": 500.0, "qty": 0.5, "trade_id": number, "timestamp": STAMP}
                     for book, number in ids]  # fmt: skip
             return _json({"channel": "trade", "type": "update", "data": data})
-        trades = [{"trade_id": str(number), "product_id": book.name, "price": "500.00", "size": "0.5", "side": "BUY", "time": STAMP}
-                  for book, number in ids]  # fmt: skip
+        one = {"price": "500.00", "size": "0.5", "side": "BUY", "time": STAMP}
+        trades = [{**one, "trade_id": str(number), "product_id": book.name} for book, number in ids]
         return self.counted("market_trades", [{"type": "update", "trades": trades}])
 
 
