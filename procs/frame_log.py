@@ -38,12 +38,11 @@ from procs.frame_log_format import (
     Taken,
     came_of,
     damage_of,
-    is_sound,
     line_of,
     mark_of,
     member,
     members,
-    next_sound,
+    sound_members,
 )
 from trading.records import Kind
 
@@ -166,16 +165,12 @@ class SymbolLog:
 
     def _goes_on(self, path: Path, fd: int) -> bool:
         """Whether this file has a whole member, its end repaired; it becomes the file at hand if this run wrote it."""
-        found = list(members(fd))
+        written = next(iter(members(fd)), None)
         size = os.fstat(fd).st_size
-        if not found and size and not _begins_as_ours(fd) and next_sound(fd, 0) is None:
+        # a file of this run was written since the machine started, and what a killed process wrote is there
+        found = sound_members(fd, thorough=written is not None and written.run != self.run)
+        if not found and size and not _begins_as_ours(fd):
             return False  # somebody else's recording lies here under such a name
-        holes: list[tuple[int, int]] = []
-        while (at := found[-1].offset + found[-1].size if found else 0) < size and (after := next_sound(fd, at)) is not None:
-            holes.append((at, after.offset))
-            found += members(fd, after.offset)
-        while found and not is_sound(fd, found[-1]):
-            found.pop()
         whole = found[-1].offset + found[-1].size if found else 0
         if size > whole:
             self.cut_bytes += size - whole
@@ -184,7 +179,9 @@ class SymbolLog:
             path.unlink()
             return False
         ours = found[-1].run == self.run
-        if holes := [hole for hole in holes if hole[1] < whole]:
+        ends = [0, *(m.offset + m.size for m in found)]
+        holes = [(end, m.offset) for end, m in zip(ends, found, strict=False) if end < m.offset]
+        if holes:
             fresh = self._set_aside(path, fd, found, holes)
             if ours:
                 os.dup2(fresh, fd, inheritable=False)

@@ -160,6 +160,32 @@ def next_sound(fd: int, at: int) -> Member | None:
     return None
 
 
+def sound_members(fd: int, *, thorough: bool) -> list[Member]:
+    """The members of a file, in order; what lies between two that do not touch is damaged, and so is all behind the last one.
+
+    thorough: each is inflated, else only those of a file that has a damaged header, and the last one.
+    """
+    size, found, at = os.fstat(fd).st_size, list[Member](), 0
+    while at < size:
+        for one in members(fd, at):
+            if thorough and not is_sound(fd, one):
+                break
+            found.append(one)
+            at = one.offset + one.size
+        if at >= size:
+            break
+        after = next_sound(fd, at)
+        if after is None:
+            break
+        if not thorough:
+            return sound_members(fd, thorough=True)
+        found.append(after)
+        at = after.offset + after.size
+    while found and not is_sound(fd, found[-1]):
+        found.pop()
+    return found
+
+
 def is_sound(fd: int, found: Member) -> bool:
     """Whether the member inflates to what its checksum says: after a power failure its bytes may be missing."""
     raw = os.pread(fd, found.size, found.offset)

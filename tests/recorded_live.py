@@ -121,7 +121,7 @@ class Session:
                 self.turn()
 
     def turn(self) -> None:
-        """The feed folds what is in the ring; the recorder takes it, and sometimes writes it, or is killed before or within that."""
+        """The feed folds what is in the ring; the recorder takes it, and sometimes writes it or is killed on the way."""
         for rec, (kind, symbol, flags, raw) in zip(self._recs(), self.ring.read(), strict=True):
             self._fold(int(rec), kind, symbol, flags, raw)
             self.waiting.append(Taken(self.seq, int(rec), int(kind), symbol, flags, raw))

@@ -7,16 +7,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from recorded_live import Session, session
 from venue_wires import LOT, NAMES, TICK, Wires
 
+from procs import backtest
 from procs.cli.main import main
 from procs.cli.outcome import OK, UNHEALTHY
+from procs.config import load_profile
 from procs.frame_log import Policy
-from sim.venue_staging import VenueRecording
+from procs.plan import plan_of
+from procs.recordings.files import chains
+from sim.venue_staging import VenueRecording, stage_any
 from sim.wire_files import WireKind, read_wire_file
 from trading.instruments import Market
+from trading.records import MARKET_RECORD, Kind, identity_words
 from trading.venues.protocol import Streams, Venue, VenueSymbol
 from trading.venues.registry import make_venue
 
@@ -90,6 +96,53 @@ def test_what_is_replayed_is_what_was_live(
     assert all(v["checksums_checked"] == v["checksums_equal"] for v in verdicts)
     assert (market is Market.KRAKEN) == all(v["checksums_checked"] > 300 for v in verdicts)
     assert all(v["gaps"] == v["crossed"] == v["unknown"] == v["malformed"] == 0 for v in verdicts)
+    own = [str(path) for path in files if path.parent.name == "AAAUSD"]
+    assert main(["data", "cat", own[-1], "--json", "--kind", "trade"]) == OK
+    assert all(json.loads(line)["price"] in ("500.0", "500.00") for line in capsys.readouterr().out.splitlines())
+    records = np.concatenate(at.records)
+    last = records[records["symbol"] == 0][-1]["ts_ns"]
+    for words in (["--to", "npz", "--out", "a.npz"], ["--to", "csv", "--out", "csv"], ["--to", "parquet", "--out", "parquet"]):
+        assert main(["data", "convert", *own, *words[:3], str(tmp_path / words[3]), "--json"]) == OK
+        made = json.loads(capsys.readouterr().out)
+    assert made["rows"]["market"] == int((records["symbol"] == 0).sum())
+    begun = next(found.first_ns for found in files_of(own) if found.path == Path(own[-1]))
+    out = ["--to", "parquet", "--out", str(tmp_path / "p"), "--json"]
+    assert main(["data", "convert", own[-1], "--after", *own[:-1], *out]) == OK
+    made = json.loads(capsys.readouterr().out)
+    part = records[(records["symbol"] == 0) & (records["ts_ns"] >= begun)]
+    assert made["rows"]["market"] == len(part) > 0 and part[-1]["ts_ns"] == last
+
+
+def files_of(paths: list[str]) -> list[Any]:
+    """What `data ls` knows of them."""
+    return [found for chain in chains([Path(path) for path in paths]) for found in chain]
+
+
+def test_a_recording_is_replayed_by_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The feed stage takes the notices between the frames: what it publishes are the live records."""
+    wires = Wires(Market.COINBASE, 8)
+    with session(venue_of(Market.COINBASE), tmp_path / "raw", monkeypatch) as at:
+        first = begin(at, wires, 0)
+        heard(at, wires, first, 150)
+        second = begin(at, wires, 1)
+        heard(at, wires, first + second, 50)
+        at.cut(first[0][0].number)
+        second[0][1].beat()  # lost on the way
+        heard(at, wires, second, 50)
+        at.cut(second[0][0].number)
+        heard(at, wires, begin(at, wires, 0), 100)
+        at.end()
+        files = at.files()
+    staged = stage_any(files, tmp_path / "spool")
+    profile = load_profile("replay", {"source.files": [str(path) for path in files]})
+    kept = backtest.run(plan_of(profile, staged), keep=("market",)).kept["market"]
+    words = [w for w in identity_words(MARKET_RECORD).tolist() if w not in (0, 1, 2)]
+    for symbol in (0, 1):
+        live, replayed = (
+            recs[(recs["kind"] != Kind.END) & (recs["symbol"] == symbol)].copy().view("<i8")
+            .reshape(-1, MARKET_RECORD.itemsize // 8)[:, words] for recs in (np.concatenate(at.records), kept)
+        )  # fmt: skip
+        assert len(live) > 100 and np.array_equal(live, replayed)
 
 
 @pytest.mark.parametrize("market", [Market.COINBASE])
