@@ -48,6 +48,8 @@ from trading.records import Kind
 
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 LOCK: Final = ".lock"
+WITHOUT_FRAMES: Final = "ccxt:"
+"""Markets of which nothing is kept: what their library hands on is no frame of the venue's."""
 
 
 class FrameLogError(Exception):
@@ -409,6 +411,8 @@ class FrameLog:
     def __post_init__(self) -> None:
         try:
             for index, (market, name) in enumerate(self.names):
+                if market.startswith(WITHOUT_FRAMES):
+                    continue
                 place = self.folder / market.replace(":", "-") / name
                 self._logs[index] = SymbolLog.open(place, self.run, self.policy, self._head(index))
             self._logs[-1] = SymbolLog.open(self.folder / CONNECTION, self.run, self.policy)
@@ -435,7 +439,7 @@ class FrameLog:
         for frame in frames:
             index = frame.symbol if 0 <= frame.symbol < len(self.names) else -1
             line = line_of(frame, self.names[index][1] if index >= 0 else "")
-            if line is not None:
+            if line is not None and index in self._logs:
                 by = frame.kind == Kind.RAW and self._head(index)
                 mark = mark_of(came_of(frame.line), self.names[index][1]) if by else b""
                 new += self._logs[index].append(frame.seq, frame.ts_ns, line, mark)

@@ -243,7 +243,7 @@ def raw_names(profile: Profile) -> Sequence[tuple[str, str]]:
 
 
 def raw_heads(profile: Profile) -> Sequence[bytes]:
-    """What the files of each symbol begin with; Binance's frames need no word."""
+    """What the files of each symbol begin with, by index; Binance's frames need no word."""
     levels = profile.live.snapshot_levels
     return [
         b"" if market in NATIVE else head_of(name, market, it.venue_name or name, it.tick_size, it.lot_size, it.step_size, levels)

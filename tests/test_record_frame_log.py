@@ -411,6 +411,15 @@ def test_frames_that_came_by_another_connection_are_marked(tmp_path: Path) -> No
     assert second[1:] == [mark(2, 2), numbers[6]]
 
 
+def test_what_has_no_frames_of_its_own_leaves_no_file(tmp_path: Path) -> None:
+    """Symbols by way of ccxt: neither their plain frames nor their lines make a recording; the others are kept."""
+    log = FrameLog(tmp_path, [("ccxt:kucoin", "AUSDT"), ("okx", "BUSDT")], 1, PLAIN)
+    log.take([Taken(k, T0, Kind.LINE_UP, k, 0, b"") for k in (0, 1)])
+    assert log.flush() == 2
+    log.close()
+    assert [path.parent.name for path in tmp_path.rglob("*.gz")] == ["BUSDT"] and len(list(tmp_path.iterdir())) == 2
+
+
 def test_two_writers_of_one_folder_are_refused(tmp_path: Path) -> None:
     """The second is told which folder, and what to do."""
     log = FrameLog(tmp_path, NAMES, 1, PLAIN)
