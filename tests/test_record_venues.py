@@ -3,6 +3,7 @@ books that the live fold had, record for record, and `data check` says so."""
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,40 @@ def test_frames_of_the_venues_themselves(name: str, recordings: Path, tmp_path: 
         n, valid = at.compare(tmp_path / "spool")
     print(f"{name}: {n} records, {valid} with a good book")
     assert n > 100 and valid > 0
+
+
+@pytest.mark.parametrize("market", [Market.KRAKEN, Market.COINBASE])
+def test_files_that_name_no_connection_go_on_with_one_another(
+    market: Market, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Recordings of others, and of ours from before connections were told: the books go on from file to file, lines and losses
+    are the recorder's word, and none of it is handed to the venue's decoder."""
+    wires, stamp = Wires(market, 6), 1_800_000_000_000_000_000
+    connection, opening = wires.connect()
+    other = wires.books[1].name.encode()
+    frames = [raw for raw in opening if other not in raw]
+    while len(frames) < 300:
+        ((raw,),) = wires.step([connection])
+        of_book = b'"channel":"book"' in raw or b'"l2_data"' in raw
+        frames += [raw] if of_book and other not in raw else []
+    folder = tmp_path / market.name.lower() / "AAAUSD"
+    folder.mkdir(parents=True)
+    for n in range(3):
+        lines = [b"%d %s\n" % (stamp + k, raw) for k, raw in enumerate(frames) if k // 100 == n]
+        line = b'%d {"scalper":"line","s":"AAAUSD","line":0,"up":true}\n' % (stamp + 100 * n)
+        (folder / f"AAAUSD_2027011{n}T000000Z.gz").write_bytes(gzip.compress(b"".join([*([] if n else [line]), *lines])))
+    assert main(["data", "check", str(tmp_path), "--json"]) == OK
+    (verdict,) = json.loads(capsys.readouterr().out)
+    assert verdict["gaps"] == 0 and verdict["resyncs"] == 1 and verdict["events"] == 1 and len(verdict["files"]) == 3
+    last = folder / "AAAUSD_20270112T000000Z.gz"
+    last.write_bytes(last.read_bytes() + gzip.compress(b'%d {"scalper":"lost","s":"AAAUSD"}\n' % (stamp + 300)))
+    assert main(["data", "check", str(tmp_path), "--json"]) == UNHEALTHY
+    (verdict,) = json.loads(capsys.readouterr().out)
+    assert verdict["lost"] == 1 and verdict["gaps"] == 0
+    cut = last.read_bytes()[:-12]
+    last.write_bytes(cut)
+    assert main(["data", "check", str(tmp_path)]) == UNHEALTHY
+    assert "ends in the middle" in capsys.readouterr().out
 
 
 def test_the_depth_that_was_subscribed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
