@@ -287,7 +287,16 @@ def _consume(b: Words, ts_ns: int, origin: int) -> None:
         src.offset = spool.next_frame(raw, src.offset, where)
         start, end = where[spool.OUT_START], where[spool.OUT_END]
         src.bytes += end - start
-        m = _fold_frame(b, SPOOL, start, end, ts_ns, where[spool.OUT_RECV_NS], where[spool.OUT_SYMBOL])
+        notice = where[spool.OUT_NOTICE]
+        if notice == 0:
+            m = _fold_frame(b, SPOOL, start, end, ts_ns, where[spool.OUT_RECV_NS], where[spool.OUT_SYMBOL])
+        else:
+            glob[0].n_depth = 0
+            glob[0].want_symbol = -1
+            glob[0].odd = 0
+            m = 0
+            if where[spool.OUT_SYMBOL] < b[OWN + 2 * STATE + 1]:
+                m = _fold_line(b, notice, where[spool.OUT_SYMBOL], where[spool.OUT_LINE], ts_ns, where[spool.OUT_RECV_NS])
     for k in range(glob[0].n_depth):
         emit_bare(b, DEPTH, own_words(b, DEPTH_OUT, DEPTH_WIDTH), k, FRAME, src.frames)
     now = mono_ns()

@@ -9,7 +9,11 @@ behind the last whole member and passes over the frames that a file already hold
 although the files of one batch were written one after another.
 
 When the disk is full the member is taken back and the batch kept; `flush` is to be called again. Files rotate between two
-members, by the frames' own time or by size, so that nothing can fall between them.
+members, by the frames' own time or by size, so that nothing can fall between them. A part that a power failure damaged, with
+sound members behind it, is set aside as `FILE.damaged-<offset>`, and a line in its place declares the loss.
+
+Frames of venues with typed decoders mean what their connection says. Their files begin with an event that names the symbol as
+the venue writes it, with tick and lot, and an event stands wherever the connection is another than that of the frame before.
 
 What this module is not: it reads no ring (`procs.recorder` does) and judges no frame.
 """
@@ -27,10 +31,25 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from procs.config import RecordSettings
-from procs.frame_log_format import CONNECTION, SUFFIX, Taken, is_sound, line_of, member, members
+from procs.frame_log_format import (
+    CONNECTION,
+    SUFFIX,
+    Member,
+    Taken,
+    came_of,
+    damage_of,
+    line_of,
+    mark_of,
+    member,
+    members,
+    sound_members,
+)
+from trading.records import Kind
 
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 LOCK: Final = ".lock"
+WITHOUT_FRAMES: Final = "ccxt:"
+"""Markets of which nothing is kept: what their library hands on is no frame of the venue's."""
 
 
 class FrameLogError(Exception):
@@ -83,12 +102,14 @@ def segments(folder: Path) -> list[Path]:
 class SymbolLog:
     """The files of one symbol; `next_seq` is the first ring sequence that they do not hold. Use `SymbolLog.open`."""
 
-    def __init__(self, folder: Path, run: int, policy: Policy, lock: int) -> None:
+    def __init__(self, folder: Path, run: int, policy: Policy, lock: int, head: bytes) -> None:
         """For `open` alone."""
         self.folder: Final = folder
         self.run: Final = run
+        self._head: Final = head
+        self._mark = b""  # the last one in the file at hand, as far as we know
         self.next_seq = 0
-        self.cut_bytes = 0
+        self.cut_bytes = self.damaged_bytes = 0
         self.path: Path | None = None
         self._policy: Final = policy
         self._lock = lock
@@ -96,14 +117,15 @@ class SymbolLog:
         self._size = 0
         self._unsynced = False
         self._began_ns = 0
-        self._lines: list[bytes] = []
+        self._lines: list[tuple[int, bytes, bytes]] = []  # recv_ns, mark, line
         self._first = self._end = 0
         self._first_ns = self._last_ns = 0
         self.pending_bytes = 0
 
     @classmethod
-    def open(cls, folder: Path, run: int, policy: Policy) -> SymbolLog:
-        """Go on with the symbol's newest file if `run` wrote it, else begin a new one with the first frame.
+    def open(cls, folder: Path, run: int, policy: Policy, head: bytes = b"") -> SymbolLog:
+        """Go on with the symbol's newest file if `run` wrote it, else begin a new one with the first frame. head: the event that
+        begins each file.
 
         A member that was cut short is cut off, whoever wrote it. Raises FrameLogBusy, FrameLogError.
         """
@@ -114,51 +136,104 @@ class SymbolLog:
             raise FrameLogError(
                 f"{folder}: {error.strerror}; name a folder that can be written as record.folder"
             ) from error
+        log = None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            log = cls(folder, run, policy, lock)
+            log = cls(folder, run, policy, lock, head)
             log._recover()
         except BlockingIOError:
             os.close(lock)
             raise FrameLogBusy(f"{folder} is being written by another process; stop it, or record into another folder") from None
+        except OSError as error:
+            os.close(lock)
+            assert log is not None
+            raise log._problem(error) from error
         except BaseException:
             os.close(lock)
             raise
         return log
 
     def _recover(self) -> None:
-        """From the newest file backwards to one with a whole member: cut off what stands behind it."""
+        """From the newest file backwards to one with a whole member: cut off what stands behind its last one."""
         for path in reversed(segments(self.folder)):
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-            found = list(members(fd))
-            while found and not is_sound(fd, found[-1]):
-                found.pop()
-            size = os.fstat(fd).st_size
-            whole = found[-1].offset + found[-1].size if found else 0
-            if not found and size and not _begins_as_ours(fd):
-                os.close(fd)
-                continue  # somebody else's recording lies here under such a name
-            if size > whole:
-                self.cut_bytes += size - whole
-                os.ftruncate(fd, whole)
-            if not found:
-                os.close(fd)
-                path.unlink()
-                continue
-            if found[-1].run != self.run:
-                os.close(fd)
-                return
+            try:
+                if self._goes_on(path, fd):
+                    fd = -1 if fd == self._fd else fd
+                    return
+            finally:
+                if fd >= 0:
+                    os.close(fd)
+
+    def _goes_on(self, path: Path, fd: int) -> bool:
+        """Whether this file has a whole member, its end repaired; it becomes the file at hand if this run wrote it."""
+        written = next(iter(members(fd)), None)
+        size = os.fstat(fd).st_size
+        # a file of this run was written since the machine started, and what a killed process wrote is there
+        found = sound_members(fd, thorough=written is not None and written.run != self.run)
+        if not found and size and not _begins_as_ours(fd):
+            return False  # somebody else's recording lies here under such a name
+        whole = found[-1].offset + found[-1].size if found else 0
+        if size > whole:
+            self.cut_bytes += size - whole
+            os.ftruncate(fd, whole)
+        if not found:
+            path.unlink()
+            return False
+        ours = found[-1].run == self.run
+        ends = [0, *(m.offset + m.size for m in found)]
+        holes = [(end, m.offset) for end, m in zip(ends, found, strict=False) if end < m.offset]
+        if holes:
+            fresh = self._set_aside(path, fd, found, holes)
+            if ours:
+                os.dup2(fresh, fd, inheritable=False)
+            os.close(fresh)
+            whole = os.stat(path).st_size
+        if ours:
             self.next_seq = found[-1].end
             self.path, self._fd, self._size, self._began_ns = path, fd, whole, found[0].first_ns
-            return
+        return True
 
-    def append(self, seq: int, recv_ns: int, line: bytes) -> bool:
-        """Keep a line for the next member; False where a file holds the frame already."""
+    def _set_aside(self, path: Path, fd: int, found: list[Member], holes: list[tuple[int, int]]) -> int:
+        """The file anew without its damaged parts, which are kept beside it; a descriptor of the new one.
+
+        Whoever reads gzip could read no further than the first of them. The new file appears whole or not at all.
+        """
+        partial = path.with_name(f".{path.name}.partial")
+        fresh = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            name, at = "" if self.folder.name == CONNECTION else self.folder.name, 0
+            for begin, end in holes:
+                _copy(fd, at, begin, fresh)
+                aside = os.open(path.with_name(f"{path.name}.damaged-{begin}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+                try:
+                    _copy(fd, begin, end, aside)
+                    os.fsync(aside)
+                finally:
+                    os.close(aside)
+                after = next(m for m in found if m.offset == end)
+                text = b"%d %s\n" % (after.first_ns, damage_of(name, end - begin))
+                told = member(text, after.run, after.first, after.first, after.first_ns, after.first_ns, 1, self._policy.level)
+                _put(fresh, told)
+                self.damaged_bytes += end - begin
+                at = end
+            _copy(fd, at, os.fstat(fd).st_size, fresh)
+            os.fsync(fresh)
+            partial.replace(path)
+        except BaseException:
+            os.close(fresh)
+            partial.unlink(missing_ok=True)
+            raise
+        return fresh
+
+    def append(self, seq: int, recv_ns: int, line: bytes, mark: bytes = b"") -> bool:
+        """Keep a line for the next member; False where a file holds the frame already. mark: the event that is to stand before it
+        unless the file has the same one last."""
         if seq < self.next_seq:
             return False
         if not self._lines:
             self._first, self._first_ns = seq, recv_ns
-        self._lines.append(line)
+        self._lines.append((recv_ns, mark, line))
         self._end, self._last_ns = seq + 1, recv_ns
         self.pending_bytes += len(line) + 1
         return True
@@ -171,23 +246,31 @@ class SymbolLog:
         try:
             if self._fd < 0 or self._is_over():
                 self._begin()
-            self._lines.append(b"")
-            try:
-                text = b"\n".join(self._lines)
-            finally:
-                self._lines.pop()
-            data = member(
-                text, self.run, self._first, self._end, self._first_ns, self._last_ns, len(self._lines), self._policy.level
-            )
+            lines, mark = self._text()
+            text = b"\n".join([*lines, b""])
+            data = member(text, self.run, self._first, self._end, self._first_ns, self._last_ns, len(lines), self._policy.level)
             self._write(data)
         except OSError as error:
             raise self._problem(error) from error
         self._size += len(data)
+        self._mark = mark
         self.next_seq = self._end
         self._lines.clear()
         self.pending_bytes = 0
         self._unsynced = self._policy.sync == "flush"
         self._sync()
+
+    def _text(self) -> tuple[list[bytes], bytes]:
+        """The lines that are kept, with the events that belong before them, and the mark that is the last one then."""
+        mark, lines = self._mark, []
+        if self._head and not self._size:
+            lines.append(b"%d %s" % (self._first_ns, self._head))
+        for recv_ns, own, line in self._lines:
+            if own and own != mark:
+                lines.append(b"%d %s" % (recv_ns, own))
+                mark = own
+            lines.append(line)
+        return lines, mark
 
     def _is_over(self) -> bool:
         if self._size == 0:
@@ -220,8 +303,14 @@ class SymbolLog:
             except FileExistsError:
                 again += 1
                 path = self.folder / f"{stem}_{again:03d}{SUFFIX}"  # '.' sorts before '_': still in order
-        self._finish()
+        try:
+            self._finish()
+        except OSError:
+            os.close(fd)
+            path.unlink(missing_ok=True)
+            raise
         self.path, self._fd, self._size, self._began_ns = path, fd, 0, self._first_ns
+        self._mark = b""
         if self._policy.sync != "never":
             folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -286,17 +375,35 @@ def _begins_as_ours(fd: int) -> bool:
     return sample.startswith(head) if len(head) < 16 else head == sample
 
 
+def _copy(source: int, at: int, end: int, target: int) -> None:
+    """The bytes from `at` to `end` to where `target` stands."""
+    while at < end:
+        piece = os.pread(source, min(end - at, 1 << 20), at)
+        if not piece:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        _put(target, piece)
+        at += len(piece)
+
+
+def _put(target: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(target, view) :]
+
+
 @dataclass(slots=True)
 class FrameLog:
     """The files of all symbols of a run. Members of a batch are written by `flush`; `written` is the sequence to release.
 
-    names: (market, symbol) in the order of the symbols' indices. run: a number that no other run has.
+    names: (market, symbol) in the order of the symbols' indices. run: a number that no other run has. heads: by index, what
+    `frame_log_format.head_of` says of a symbol whose frames mean what their connection says; b"" for others.
     """
 
     folder: Path
     names: Sequence[tuple[str, str]]
     run: int
     policy: Policy = field(default_factory=Policy)
+    heads: Sequence[bytes] = ()
     written: int = 0
     taken: int = 0
     _logs: dict[int, SymbolLog] = field(default_factory=dict)
@@ -304,11 +411,17 @@ class FrameLog:
     def __post_init__(self) -> None:
         try:
             for index, (market, name) in enumerate(self.names):
-                self._logs[index] = SymbolLog.open(self.folder / market.replace(":", "-") / name, self.run, self.policy)
+                if market.startswith(WITHOUT_FRAMES):
+                    continue
+                place = self.folder / market.replace(":", "-") / name
+                self._logs[index] = SymbolLog.open(place, self.run, self.policy, self._head(index))
             self._logs[-1] = SymbolLog.open(self.folder / CONNECTION, self.run, self.policy)
         except BaseException:
             self.close()
             raise
+
+    def _head(self, index: int) -> bytes:
+        return self.heads[index] if 0 <= index < len(self.heads) else b""
 
     @property
     def pending_bytes(self) -> int:
@@ -326,18 +439,27 @@ class FrameLog:
         for frame in frames:
             index = frame.symbol if 0 <= frame.symbol < len(self.names) else -1
             line = line_of(frame, self.names[index][1] if index >= 0 else "")
-            if line is not None:
-                new += self._logs[index].append(frame.seq, frame.ts_ns, line)
+            if line is not None and index in self._logs:
+                by = frame.kind == Kind.RAW and self._head(index)
+                mark = mark_of(came_of(frame.line), self.names[index][1]) if by else b""
+                new += self._logs[index].append(frame.seq, frame.ts_ns, line, mark)
             self.taken = frame.seq + 1
         return new
 
     def flush(self) -> int:
         """Write all that was taken; the sequence up to which everything is on disk. Raises FrameLogFull, FrameLogError.
 
-        After FrameLogFull call it again: files that have their member are not written twice.
+        After an error call it again: files that have their member are not written twice. What befalls one file keeps no other
+        from its member.
         """
+        first: FrameLogError | None = None
         for log in self._logs.values():
-            log.flush()
+            try:
+                log.flush()
+            except FrameLogError as error:
+                first = first or error
+        if first is not None:
+            raise first
         self.written = max(self.written, self.taken)
         return self.written
 

@@ -7,8 +7,9 @@ Members one after another are one gzip file: `zcat` prints the lines, any reader
 whoever has to go on after a crash: from member to member in a few bytes each, without inflating anything. `bytes` is the
 whole member's length, so a member that is cut short is known by the file's size alone.
 
-A line is `<recv_ns> {frame}`. A line whose frame begins `{"scalper":` is none of the venue's: it declares that frames were
-lost, that a line went up or down, or carries bytes that are no text.
+A line is `<recv_ns> {frame}`. A line whose frame begins `{"scalper":` is none of the venue's: it says what the file holds
+(`file`), by which connection the frames that follow came (`on`), that frames were lost or a line went up or down, or carries
+bytes that are no text.
 
 What this module is not: it opens no file for writing and knows no ring; `procs.frame_log` does.
 """
@@ -38,6 +39,9 @@ _XLEN: Final = 4 + _MEMBER.size
 HEADER_BYTES: Final = 12 + _XLEN
 TRAILER_BYTES: Final = 8
 _PLAIN: Final = MAGIC.to_bytes(8, "little")
+_BEGINS: Final = _MAGIC + bytes(4)
+"""Every member's first bytes; those behind them depend on the level."""
+_SEARCHED: Final = 1 << 20
 _LINE_BREAKS: Final = bytes.maketrans(b"\r\n", b"  ")
 
 
@@ -55,7 +59,8 @@ class Member(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """One record of the frames ring with its bytes. `symbol` is -1 for frames about none; `line` counts from 0."""
+    """One record of the frames ring with its bytes. `symbol` is -1 for frames about none; `line` is the record's flags: the
+    line, counted from 0; for Kind.RAW what `raw_flags` packs."""
 
     seq: int
     ts_ns: int
@@ -63,6 +68,44 @@ class Taken(NamedTuple):
     symbol: int
     line: int
     raw: bytes
+
+
+class Came(NamedTuple):
+    """How a RAW frame came. `connection` counts a receiver's; aside: another connection spoke for the symbol, so that the feed
+    was not given this frame."""
+
+    line: int
+    connection: int
+    aside: bool
+
+
+def raw_flags(came: Came) -> int:
+    """The flags of a RAW record of the frames ring, from 0 to 2**31 - 1."""
+    return came.line & 0xFF | came.aside << 8 | (came.connection & 0x3FFFFF) << 9
+
+
+def came_of(flags: int) -> Came:
+    """What `raw_flags` packed."""
+    return Came(flags & 0xFF, flags >> 9 & 0x3FFFFF, bool(flags >> 8 & 1))
+
+
+def mark_of(came: Came, name: str) -> bytes:
+    """The event that goes before frames which came otherwise than the one before them in the file."""
+    aside = {"aside": True} if came.aside else {}
+    return _event({"scalper": "on", "s": name, "line": came.line, "connection": came.connection, **aside})
+
+
+def head_of(name: str, market: str, venue_name: str, tick: str, lot: str, step: str, levels: int) -> bytes:
+    """The event that begins each file of a venue with a typed decoder: what a reader must know to decode the frames.
+
+    levels: a side of the book that were asked for."""
+    said = {"s": name, "market": market, "venue_name": venue_name, "tick": tick, "lot": lot, "step": step, "levels": levels}
+    return _event({"scalper": "file", **said})
+
+
+def damage_of(name: str, size: int) -> bytes:
+    """The event that stands where `size` bytes of a file were found damaged."""
+    return _event({"scalper": "lost", **({"s": name} if name else {}), "damaged_bytes": size})
 
 
 def member(text: bytes, run: int, first: int, end: int, first_ns: int, last_ns: int, lines: int, level: int) -> bytes:
@@ -88,15 +131,59 @@ def parse_member(head: bytes, offset: int) -> Member | None:
     return Member(offset, run, first, end, first_ns, last_ns, size, lines)
 
 
-def members(fd: int) -> Iterator[Member]:
-    """The members of a file that lie wholly in it, up to the first that does not or is none of ours."""
-    size, at = os.fstat(fd).st_size, 0
+def members(fd: int, at: int = 0) -> Iterator[Member]:
+    """The members from offset `at` that lie wholly in the file, up to the first that does not or is none of ours."""
+    size = os.fstat(fd).st_size
     while at + HEADER_BYTES + TRAILER_BYTES <= size:
         found = parse_member(os.pread(fd, HEADER_BYTES, at), at)
         if found is None or at + found.size > size:
             return
         yield found
         at += found.size
+
+
+def next_sound(fd: int, at: int) -> Member | None:
+    """The first sound member that begins behind offset `at`, wherever that is: what follows a damaged part; None for none."""
+    size, begins = os.fstat(fd).st_size, _BEGINS
+    at += 1
+    while at + HEADER_BYTES + TRAILER_BYTES <= size:
+        piece = os.pread(fd, _SEARCHED, at)
+        place = piece.find(begins)
+        if place < 0:
+            at += max(len(piece) - len(begins) + 1, 1)
+            continue
+        at += place
+        found = parse_member(os.pread(fd, HEADER_BYTES, at), at)
+        if found is not None and at + found.size <= size and is_sound(fd, found):
+            return found
+        at += 1
+    return None
+
+
+def sound_members(fd: int, *, thorough: bool) -> list[Member]:
+    """The members of a file, in order; what lies between two that do not touch is damaged, and so is all behind the last one.
+
+    thorough: each is inflated, else only those of a file that has a damaged header, and the last one.
+    """
+    size, found, at = os.fstat(fd).st_size, list[Member](), 0
+    while at < size:
+        for one in members(fd, at):
+            if thorough and not is_sound(fd, one):
+                break
+            found.append(one)
+            at = one.offset + one.size
+        if at >= size:
+            break
+        after = next_sound(fd, at)
+        if after is None:
+            break
+        if not thorough:
+            return sound_members(fd, thorough=True)
+        found.append(after)
+        at = after.offset + after.size
+    while found and not is_sound(fd, found[-1]):
+        found.pop()
+    return found
 
 
 def is_sound(fd: int, found: Member) -> bool:

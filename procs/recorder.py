@@ -4,22 +4,23 @@ The ring `frames` has no journal: its slots only say where bytes lie. Where raw 
 the text files of `procs.frame_log`.
 
 It is no fold: its state is its files. After a crash it goes on behind the last whole slot that a journal holds, so nothing
-is doubled; its cursor moves only after the write, so nothing is lost. When the disk is full it stops taking: the rings fill
-up, the pipeline stands, and nothing is lost either; it tries again until there is room. Only the wire does not wait: a
-receiver that finds the frames ring full drops frames and says so, and the recording declares it.
+is doubled; its cursor moves only after the write, so nothing is lost. When a disk is full or fails it stops taking: that
+ring fills up, the pipeline stands, and nothing is lost either; it tries again until it can write. What befalls one file keeps
+no other ring from its own: journals and raw recordings may lie on different disks. Only the wire does not wait: a receiver
+that finds the frames ring full drops frames and says so, and the recording declares it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +28,17 @@ from numpy.typing import NDArray
 from procs import board, pipeline, rundir, topology
 from procs.config import Profile
 from procs.fold import IDLE_NS
-from procs.frame_log import FrameLog, FrameLogFull, FrameSource, Policy
-from procs.frame_log_format import Taken
-from procs.journal import JournalFull, JournalWriter, journal_path
+from procs.frame_log import FrameLog, FrameLogError, FrameLogFull, FrameSource, Policy
+from procs.frame_log_format import Taken, head_of
+from procs.journal import (
+    JournalDamaged,
+    JournalError,
+    JournalFormatError,
+    JournalFull,
+    JournalMismatch,
+    JournalWriter,
+    journal_path,
+)
 from procs.plan import load_recording
 from procs.recordings.instruments import note
 from procs.topology import Ring
@@ -42,8 +51,14 @@ from trading.instruments import Instrument
 NAME: Final = "recorder"
 SLEEP_NS: Final = 20_000_000
 """Longest nap: a writer that finds its ring full rings the bell, so this only bounds how late the files are."""
-FULL_RETRY_S: Final = 0.5
+RETRY_NS: Final = 500_000_000
+"""How soon a file that could not be written is tried again."""
 FAULT_DISK_FULL: Final = 1
+FAULT_DISK: Final = 2
+"""A disk that fails, or cannot be written for another reason than want of room."""
+NO_RETRY: Final = (JournalDamaged, JournalFormatError, JournalMismatch)
+"""Time mends none of these: a recorder that meets one at its start is not ready."""
+NATIVE: Final = ("binance_spot", "binance_usdm")
 FRAMES: Final = "frames"
 RECEIVER: Final = "receiver"
 """It ends after the feed; what it writes until then is recorded as well."""
@@ -85,7 +100,11 @@ def show(page: Words, index: int, value: int) -> None:
 class Track:
     """One ring and its journal."""
 
-    def __init__(self, entry: Ring, words: Words, folder: Path, instance: str, sync_every: int) -> None:
+    def __init__(
+        self, entry: Ring, words: Words, doorbells: Words, folder: Path, instance: str, sync_every: int
+    ) -> None:
+        """Raises JournalError."""
+        self._doorbells: Final = doorbells
         loc = np.zeros(LOC_WORDS, np.int64)
         reader = entry.reader_index(NAME)
         self.end: Final[Input] = input_(words, entry.record, loc, reader)
@@ -96,8 +115,12 @@ class Track:
         loc[I_HEAD] = max(cursor, self.journal.next_sequence)
         loc[I_RELEASED] = -1
 
-    def take(self, doorbells: Words) -> int:
-        """Write what is there; how many records. Raises JournalFull."""
+    def take(self, now_ns: int, *, last: bool = False) -> int:
+        """Write what is there; how many records. `last`: also what lies behind the end of the slots. Raises JournalError."""
+        count = self._take()
+        return count + self._take() if last else count
+
+    def _take(self) -> int:
         end = self.end
         head = int(end.loc[I_HEAD])
         count = count_ready(end.ctl, end.words, head)
@@ -110,8 +133,12 @@ class Track:
         finally:
             # after a full disk: as far as the journal got
             end.loc[I_HEAD] = max(head, self.journal.next_sequence)
-            release(end.ctl, end.loc, doorbells)
+            release(end.ctl, end.loc, self._doorbells)
         return count
+
+    def close(self) -> None:
+        """Sync and close the journal. Raises JournalError."""
+        self.journal.close()
 
 
 class RingFrames:
@@ -160,7 +187,7 @@ class FramesTrack:
         self._full = False
 
     def take(self, now_ns: int, *, last: bool = False) -> int:
-        """One round; how many frames were taken. `last`: all that is there, and to disk. Raises FrameLogFull."""
+        """One round; how many frames were taken. `last`: all that is there, and to disk. Raises FrameLogError."""
         work = 0
         while not self._full:
             frames = self._source.take(FLUSH_FRAMES - self._waiting)
@@ -177,6 +204,10 @@ class FramesTrack:
         self._flush()
         return work
 
+    def close(self) -> None:
+        """Close the files. Raises FrameLogError."""
+        self.log.close()
+
     def _flush(self) -> None:
         self._full = True  # until it is not: nothing more is taken before all this is on disk
         self._source.release(self.log.flush())
@@ -186,7 +217,7 @@ class FramesTrack:
 def frames_track(profile: Profile, runtime: Mapping[str, Any], words: Words, arena: Bytes, doorbells: Words) -> FramesTrack:
     """The track of this run's wire. Raises FrameLogError."""
     run = int.from_bytes(hashlib.blake2b(str(runtime["journal_dir"]).encode(), digest_size=7).digest(), "little")
-    log = FrameLog(raw_folder(profile), raw_names(profile), run, Policy.of(profile.record))
+    log = FrameLog(raw_folder(profile), raw_names(profile), run, Policy.of(profile.record), raw_heads(profile))
     return FramesTrack(RingFrames(words, arena, doorbells), log, profile.record.flush_s, min(MOST_TEXT, max(arena.size // 4, 1)))
 
 
@@ -209,6 +240,77 @@ def raw_folder(profile: Profile) -> Path:
 def raw_names(profile: Profile) -> Sequence[tuple[str, str]]:
     """(market, symbol) by the symbols' indices."""
     return [(symbol.market or profile.live.venue, symbol.name) for symbol in profile.symbols]
+
+
+def raw_heads(profile: Profile) -> Sequence[bytes]:
+    """What the files of each symbol begin with, by index; Binance's frames need no word."""
+    levels = profile.live.snapshot_levels
+    return [
+        b"" if market in NATIVE else head_of(name, market, it.venue_name or name, it.tick_size, it.lot_size, it.step_size, levels)
+        for it, (market, name) in zip(profile.symbols, raw_names(profile), strict=True)
+    ]
+
+
+class Takes(Protocol):
+    """What a lane needs of its track."""
+
+    def take(self, now_ns: int, *, last: bool = False) -> int:
+        """One round; how many records."""
+
+    def close(self) -> None:
+        """To disk, and closed."""
+
+
+class Lane:
+    """One track by itself: it is opened, and tried again after a failure, without a care for the others."""
+
+    def __init__(self, make: Callable[[], Takes]) -> None:
+        """`make` opens the track's files."""
+        self.fault = 0
+        self.hopeless = False  # until somebody moves a file away
+        self._make: Final = make
+        self._track: Takes | None = None
+        self._retry_ns = 0
+        self._said = ""
+
+    def take(self, now_ns: int, *, last: bool = False) -> int:
+        """One round; how many records. What goes wrong with the files is told, and tried again after RETRY_NS."""
+        if now_ns < self._retry_ns and not last:
+            return 0
+        work = 0
+        try:
+            if self._track is None:
+                self._track = self._make()
+            work = self._track.take(now_ns, last=last)
+        except (JournalError, FrameLogError, OSError) as error:
+            self.hopeless = isinstance(error, NO_RETRY)
+            self.fault = FAULT_DISK_FULL if isinstance(error, JournalFull | FrameLogFull) else FAULT_DISK
+            self._retry_ns = now_ns + RETRY_NS
+            self._say(error)
+            return 0
+        if self.fault:
+            self.fault, self.hopeless, self._retry_ns, self._said = 0, False, 0, ""
+            print("recorder: it can be written again; nothing that waited is lost", file=sys.stderr, flush=True)
+        return work
+
+    def conclude(self, now_ns: int) -> int:
+        """The last records to disk, and the files closed; how many. A disk that is full now keeps them out for good."""
+        work = self.take(now_ns, last=True)
+        if self.fault:
+            print("recorder: what came after that is not recorded", file=sys.stderr, flush=True)
+        try:
+            if self._track is not None:
+                self._track.close()
+        except (JournalError, FrameLogError, OSError) as error:
+            self._say(error)
+        return work
+
+    def _say(self, error: Exception) -> None:
+        """Once for each kind of failure: its text may count sequences."""
+        kind = f"{type(error).__name__} {getattr(error.__cause__, 'errno', '')}"
+        if kind != self._said:
+            self._said = kind
+            print(f"recorder: {error}", file=sys.stderr, flush=True)
 
 
 def durable(entry: Ring) -> int:
@@ -234,65 +336,41 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
     if journal:
         note(Path(runtime["journal_dir"]), instruments_of(profile, runtime.get("spool")))
     live = bool(runtime.get("live", False))
-    tracks = [
-        Track(entry, memory.ring(entry.name), Path(runtime["journal_dir"]), runtime["instance"], durable(entry) if live else 0)
-        for entry in topology.RINGS if journal and entry.name != FRAMES
-    ]  # fmt: skip
-    frames: FramesTrack | None = None
+    folder = Path(runtime["journal_dir"])
+    lanes: list[Lane] = []
+    if journal:
+        for entry in topology.RINGS:
+            if entry.name != FRAMES:
+                words, sync = memory.ring(entry.name), durable(entry) if live else 0
+                lanes.append(Lane(partial(Track, entry, words, doorbells, folder, runtime["instance"], sync)))
     if raw:
         arena = memory.segments[FRAMES].words.view(np.uint8)
-        frames = frames_track(profile, runtime, memory.ring(FRAMES), arena, doorbells)
+        lanes.append(Lane(partial(frames_track, profile, runtime, memory.ring(FRAMES), arena, doorbells)))
     if int(runtime.get("incarnation", 0)) > 1:
         page[board.RECOVERIES] += 1
-    page[board.READY] = 1
     order = topology.start_order(profile.source.kind == "live", profile.world != "record")
     writers = [name for name in order if topology.STAGE[name].hot or (raw and name == RECEIVER)]
     others = [board.page(memory.board_words, topology.stage_id(name)) for name in writers]
     while not (stop[0] or page[board.STOP]):
         seen = bell(doorbells, number)
         over = all(other[board.FINISHED] for other in others)
-        work, full = 0, False
-        try:
-            for track in tracks:
-                work += track.take(doorbells)
-            if frames is not None:
-                work += frames.take(time.monotonic_ns())
-            page[board.FAULT] = 0
-        except (JournalFull, FrameLogFull) as error:
-            if page[board.FAULT] != FAULT_DISK_FULL:
-                print(f"recorder: {error}", file=sys.stderr, flush=True)
-            page[board.FAULT], full = FAULT_DISK_FULL, True
-            sleep_on(doorbells, number, seen, int(FULL_RETRY_S * 1e9))
+        work = sum(lane.take(time.monotonic_ns()) for lane in lanes)
+        page[board.FAULT] = max(lane.fault for lane in lanes)
+        if not any(lane.hopeless for lane in lanes):
+            page[board.READY] = 1
         page[board.RECORDS] += work
         show(page, board.HEARTBEAT, int(page[board.HEARTBEAT]) + 1)
         if work:
             page[board.WORK_POLLS] += 1
-        elif over and not full:
+        elif over and not page[board.FAULT]:
             page[board.FINISHED] = 1
             break
         if work < 256:
             page[board.SLEEPS] += 1
             sleep_on(doorbells, number, seen, SLEEP_NS)
-    for track in tracks:
-        with contextlib.suppress(JournalFull):
-            for _ in range(2):  # what was there when we were told to stop: up to the end of the slots, and from their beginning
-                page[board.RECORDS] += track.take(doorbells)
-            track.journal.close()
-    if frames is not None:
-        page[board.RECORDS] += conclude(frames)
+    for lane in lanes:
+        page[board.RECORDS] += lane.conclude(time.monotonic_ns())
     return 0
-
-
-def conclude(frames: FramesTrack) -> int:
-    """The last frames to disk, and the files closed; how many frames. A disk that is full now keeps them out for good."""
-    work = 0
-    try:
-        for _ in range(2):  # up to the end of the slots, and from their beginning
-            work += frames.take(time.monotonic_ns(), last=True)
-        frames.log.close()
-    except FrameLogFull as error:
-        print(f"recorder: {error}; the frames after that are not recorded", file=sys.stderr, flush=True)
-    return work
 
 
 def warm(profile: Profile) -> None:

@@ -1,7 +1,10 @@
 """The spool: recorded frames of all symbols in one file, in time order, laid out for an mmap.
 
     offset 0     HEADER, padded to 4096 bytes (magic, version, counts, a row a symbol)
-    offset 4096  frame, frame, ...   each: recv_ns i8 | length i4 | symbol i4 | bytes, zero-padded to 8
+    offset 4096  frame, frame, ...   each: recv_ns i8 | length i4 | what i4 | bytes, zero-padded to 8
+
+`what` is the symbol's index (8 bits), and for a notice of its line, which has no bytes, the trading.records.Kind (8 bits) and the
+line (8 bits) above it.
 
 Everything is little-endian and 8-byte aligned, so a kernel walks it with no parsing and no copy. What the frames
 say is not looked at here; sim.recording writes spools from recordings.
@@ -20,7 +23,7 @@ from trading.instruments import NAME_BYTES, Instrument, Market
 from trading.jit import Bytes, Words, kernel
 
 MAGIC: Final = int.from_bytes(b"SCALPSPL", "little")
-VERSION: Final = 1
+VERSION: Final = 2
 DATA_OFFSET: Final = 4096
 MAX_SYMBOLS: Final = 32
 FRAME_HEADER: Final = 16
@@ -63,7 +66,9 @@ OUT_RECV_NS: Final = 0
 OUT_SYMBOL: Final = 1
 OUT_START: Final = 2
 OUT_END: Final = 3
-OUT_WORDS: Final = 4
+OUT_NOTICE: Final = 4
+OUT_LINE: Final = 5
+OUT_WORDS: Final = 6
 """Words that `next_frame` fills."""
 
 
@@ -117,6 +122,8 @@ class StagedRecording:
     """Lines in which the recorder spoke of itself; 0 for a spool opened later."""
     lost: int = 0
     """Of these, those that declare frames lost."""
+    notices: int = 0
+    """Entries of the spool, counted in `n_frames`, that are notices of a line; 0 for a spool opened later."""
 
 
 def decimal_text(units: int, decimals: int) -> str:
@@ -182,12 +189,17 @@ def header_bytes(recording: StagedRecording) -> bytes:
     return header.tobytes().ljust(DATA_OFFSET, b"\0")
 
 
+def notice_of(symbol: int, kind: int, line: int) -> int:
+    """`what` of a notice."""
+    return symbol | kind << 8 | (line & 0xFF) << 16
+
+
 @kernel
 def next_frame(spool: Bytes, offset: int, out: Words) -> int:
     """Describe the frame at `offset` (0: the first one) and return the offset of the next; 0 when there is none left.
 
-    `out`, shape (OUT_WORDS,), gets recv_ns, symbol index, and start and end of the frame's bytes in `spool`. When 0
-    is returned `out` is untouched.
+    `out`, shape (OUT_WORDS,), gets recv_ns, symbol index, and start and end of the frame's bytes in `spool`; for a notice its
+    Kind and the line, else 0 and 0. When 0 is returned `out` is untouched.
     """
     at = DATA_OFFSET if offset == 0 else offset
     if at + FRAME_HEADER > spool.size:
@@ -196,7 +208,10 @@ def next_frame(spool: Bytes, offset: int, out: Words) -> int:
     second = words[(at >> 3) + 1]
     length = second & 0xFFFFFFFF
     out[OUT_RECV_NS] = words[at >> 3]
-    out[OUT_SYMBOL] = (second >> 32) & 0xFFFFFFFF
+    what = (second >> 32) & 0xFFFFFFFF
+    out[OUT_SYMBOL] = what & 0xFF
+    out[OUT_NOTICE] = (what >> 8) & 0xFF
+    out[OUT_LINE] = (what >> 16) & 0xFF
     out[OUT_START] = at + FRAME_HEADER
     out[OUT_END] = at + FRAME_HEADER + length
     return at + FRAME_HEADER + ((length + 7) & -8)
@@ -204,7 +219,9 @@ def next_frame(spool: Bytes, offset: int, out: Words) -> int:
 
 @kernel
 def pack(text: Bytes, recv: Words, start: Words, length: Words, symbol: Words, order: Words, out: Bytes) -> int:
-    """Write the frames `order[...]` of `text` one after another into `out` (large enough); returns the bytes written."""
+    """Write the frames `order[...]` of `text` one after another into `out` (large enough); returns the bytes written.
+
+    symbol: the index, or what `notice_of` says of a notice."""
     words = out.view(np.int64)
     at = 0
     for k in range(order.size):

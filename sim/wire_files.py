@@ -7,13 +7,16 @@
     configuration: {...}       stepped over
 
 `<s>` is Unix seconds as a decimal; it becomes ns by its digits, through no float. Our own recordings of one symbol,
-`<recv_ns> {frame}`, are read to the same items (their connection is the file's path).
+`<recv_ns> {frame}`, are read to the same items (their connection is the file's path); a frame that begins `{"scalper":` is the
+recorder's own word, an `Event`, but for frames that were no text, which come out as they were.
 
 What this is not: a decoder; no frame is looked into.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import gzip
 import heapq
 import re
@@ -22,6 +25,8 @@ from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Final, NamedTuple
+
+import msgspec
 
 from sim.spool import RecordingError
 from trading.venues.decimals import Inexact, seconds_ns
@@ -37,10 +42,11 @@ class WireKind(IntEnum):
     SENT = 2
     FRAME = 3
     ANSWER = 4
+    EVENT = 5
 
 
 class WireItem(NamedTuple):
-    """One line. `connection` is the address; `line` counts from 1."""
+    """One line. `connection` is the address; `line` counts from 1; own: of a recording of ours."""
 
     kind: WireKind
     recv_ns: int
@@ -48,10 +54,32 @@ class WireItem(NamedTuple):
     body: bytes
     path: Path
     line: int
+    own: bool = False
 
 
+class Event(msgspec.Struct, frozen=True):
+    """What the recorder says of itself; docs/recording.md lists the kinds. Absent fields keep their defaults."""
+
+    scalper: str
+    s: str = ""
+    line: int = -1
+    up: bool = False
+    connection: int = -1
+    aside: bool = False
+    base64: str = ""
+    market: str = ""
+    venue_name: str = ""
+    tick: str = ""
+    lot: str = ""
+    step: str = ""
+    levels: int = 0
+
+
+_event: Final = msgspec.json.Decoder(Event).decode
 _FRAME: Final = re.compile(rb"([0-9]{9,10}(?:\.[0-9]{1,9})?): (.+)\Z", re.S)
 _OURS: Final = re.compile(rb"([0-9]{19}) ([\[{\"p].*)\Z", re.S)
+_OWN: Final = b'{"scalper":'
+_WRAPPED: Final = b'{"scalper":"bytes"'
 _WITH_BODY: Final = re.compile(rb"(\S+) (<-|->) ([0-9]{9,10}(?:\.[0-9]{1,9})?): (.*)\Z", re.S)
 _CONNECT: Final = re.compile(rb"(\S+) <-> ([0-9]{9,10}(?:\.[0-9]{1,9})?)\s*\Z")
 _WANTED: Final = (
@@ -59,9 +87,18 @@ _WANTED: Final = (
 )
 
 
-def read_wire_file(path: Path, *, allow_truncated: bool = False) -> Iterator[WireItem]:
+def event_of(item: WireItem) -> Event:
+    """What an EVENT says. Raises RecordingError."""
+    try:
+        return _event(item.body)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        where = f"{item.path}:{item.line}"
+        raise RecordingError(f"{where}: the recorder's line cannot be read ({error}); fetch the file again") from None
+
+
+def read_wire_file(path: Path, *, allow_truncated: bool = False, cut: list[str] | None = None) -> Iterator[WireItem]:
     """The file's items in its order. Raises RecordingError, naming file and line, for what is none of the forms and for a file
-    that is cut off (`allow_truncated`: ends there instead)."""
+    that is cut off (`allow_truncated`: ends there instead, and `cut` is told so)."""
     connection = str(path)
     number = 0
     try:
@@ -71,6 +108,7 @@ def read_wire_file(path: Path, *, allow_truncated: bool = False) -> Iterator[Wir
                 continue
             if not line.endswith(b"\n") and not text.endswith((b"}", b"]", b"pong", b'"')) and not _CONNECT.match(text):
                 if allow_truncated:
+                    _note_cut(path, number - 1, cut)
                     return
                 raise RecordingError(f"{path}:{number}: the last line ends in the middle; fetch the file again, or cut it off")
             item = _item(text, path, number, connection)
@@ -79,10 +117,16 @@ def read_wire_file(path: Path, *, allow_truncated: bool = False) -> Iterator[Wir
             yield item
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         if allow_truncated and isinstance(error, EOFError):
+            _note_cut(path, number, cut)
             return
         raise RecordingError(f"{path}:{number + 1}: the gzip data is damaged or ends here; fetch the file again") from None
     except OSError as error:
         raise RecordingError(f"{path}: {error.strerror or error} after line {number}; check the path") from error
+
+
+def _note_cut(path: Path, whole: int, cut: list[str] | None) -> None:
+    if cut is not None:
+        cut.append(f"{path}: ends in the middle; lines 1 to {whole} are whole")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -98,12 +142,23 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, line
 
 
+def _own(item: WireItem) -> WireItem:
+    """A line of the recorder's: an event, or the frame that it wraps."""
+    if not item.body.startswith(_WRAPPED):
+        return item._replace(kind=WireKind.EVENT)
+    try:
+        return item._replace(body=base64.b64decode(event_of(item).base64, validate=True))
+    except binascii.Error as error:
+        raise RecordingError(f"{item.path}:{item.line}: the frame is no base64 ({error}); fetch the file again") from None
+
+
 def _item(text: bytes, path: Path, number: int, connection: str) -> WireItem:
     try:
         if found := _FRAME.match(text):
             return WireItem(WireKind.FRAME, seconds_ns(found[1].decode()), connection, found[2], path, number)
         if found := _OURS.match(text):
-            return WireItem(WireKind.FRAME, int(found[1]), connection, found[2], path, number)
+            item = WireItem(WireKind.FRAME, int(found[1]), connection, found[2], path, number, True)
+            return _own(item) if found[2].startswith(_OWN) else item
         if found := _WITH_BODY.match(text):
             kind = WireKind.SENT if found[2] == b"<-" else WireKind.ANSWER
             return WireItem(kind, seconds_ns(found[3].decode()), found[1].decode("latin-1"), found[4], path, number)

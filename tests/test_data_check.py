@@ -16,7 +16,7 @@ import pytest
 from procs.cli.main import main
 from procs.cli.outcome import OK, UNHEALTHY, USAGE
 from procs.frame_log import FrameLog, Policy
-from procs.frame_log_format import Taken
+from procs.frame_log_format import Taken, members
 from procs.journal import JournalWriter, journal_path
 from procs.recordings import checking, files, instruments
 from procs.recordings.output import RecordingsError, new_file, new_folder
@@ -121,6 +121,26 @@ def test_a_file_cut_short_is_judged_up_to_its_last_whole_line(tmp_path: Path, ru
     (tmp_path / "a.gz").write_bytes(whole[:-30])
     code, out, _ = run("data", "check", tmp_path / "a.gz")
     assert code in (UNHEALTHY, USAGE) and "ends in the middle" in out + _
+
+
+def test_what_was_set_aside_is_named(tmp_path: Path, run: Run) -> None:
+    """A file that a power failure damaged in the middle, after the recorder has repaired it: the hole and the bytes are named."""
+    names, sync = [("binance_spot", "BTCUSDT")], Policy(sync="never")
+    for number in (1, 2):
+        log = FrameLog(tmp_path, names, number, sync)
+        for k, frame in enumerate(SOUND if number == 1 else ()):
+            log.take([Taken(k, T0 + k * 10**6, Kind.FRAME, 0, 0, frame.encode())])
+            log.flush()
+        log.close()
+        (path,) = (tmp_path / "binance_spot" / "BTCUSDT").glob("*.gz")
+        raw = path.read_bytes()
+        if number == 1:
+            with path.open("rb") as file:
+                damaged = list(members(file.fileno()))[5]
+            path.write_bytes(raw[: damaged.offset] + bytes(20) + raw[damaged.offset + 20 :])
+    code, out, _ = run("data", "check", tmp_path)
+    assert code == UNHEALTHY and "1 places where frames were declared lost" in out
+    assert f"{damaged.size} bytes were damaged; they lie in {path.name}.damaged-{damaged.offset}" in out
 
 
 def test_lines_of_the_recorder_are_no_frames(tmp_path: Path, run: Run) -> None:

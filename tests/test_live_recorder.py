@@ -1,4 +1,5 @@
-"""`scalperctl record` on the local venue: its recorder killed ten times and its disk full once, and what is on disk then."""
+"""`scalperctl record` on the local venue: its recorder killed eleven times, once while its disk was full, and what is on disk
+then."""
 
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ from procs.frame_log_format import CONNECTION, members
 from procs.recorder import FAULT_DISK_FULL
 from procs.recordings.folding import Folded
 from procs.recordings.instruments import noted
+from ringbuf import layout
 from shm.errors import SegmentError
 from sim.recording import stage
 from sim.venue import generated
@@ -60,6 +62,11 @@ class Disk:
         free = os.statvfs(self.place)
         with self._filler.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - LEFT_BYTES)
+
+    def still(self, pid: int) -> None:
+        """A successor of the process has no more room than it had."""
+        if not self.mounted:
+            self.fill(pid)
 
     def free(self, pid: int) -> None:
         """There is room again."""
@@ -123,6 +130,17 @@ class Recording:
         limit = time.monotonic() + seconds
         self.until(f"{seconds:g} s", lambda: time.monotonic() >= limit, seconds + 30)
 
+    def cursor(self, ring: str) -> int:
+        """How far the recorder has a ring on disk."""
+        assert self.memory is not None
+        reader = layout.reader_line(topology.RING[ring].reader_index("recorder"))
+        return int(self.memory.ring(ring)[reader + layout.CURSOR])
+
+    def journals_go_on(self) -> None:
+        """Until a hundred more market records are on disk."""
+        seen = self.cursor("market")
+        self.until("journals on another disk go on", lambda: self.cursor("market") > seen + 100, 60)
+
     def kill_recorder(self) -> None:
         """SIGKILL, and wait for the next incarnation."""
         died = int(self.page[board.INCARNATION])
@@ -151,9 +169,10 @@ class Recording:
 
 
 @pytest.mark.usefixtures("own_folders")
-def test_a_recorder_killed_ten_times_with_a_full_disk_between(disk: Disk) -> None:
-    """Every file is whole gzip; the members of all files together hold every record of the frames ring exactly once, up to the
-    last; `data check` finds nothing wrong; the files replayed are the market records that the live run had published."""
+def test_a_recorder_killed_time_and_again_and_while_its_disk_is_full(disk: Disk) -> None:
+    """While the disk of the raw recording is full the journals on another go on, also after a kill. Then: every file is whole
+    gzip; the members of all files together hold every record of the frames ring exactly once, up to the last; `data check`
+    finds nothing wrong; the files replayed are the market records that the live run had published."""
     folder, rng = disk.place / "raw", random.Random(41)
     with lw.Served(generated(events_per_s=300.0)) as served:
         recording = Recording(served, folder)
@@ -167,7 +186,12 @@ def test_a_recorder_killed_ten_times_with_a_full_disk_between(disk: Disk) -> Non
                     pid = int(recording.page[board.PID])
                     disk.fill(pid)
                     recording.until("the disk is full", lambda: int(recording.page[board.FAULT]) == FAULT_DISK_FULL, 60)
-                    recording.go_on(1.0)
+                    recording.go_on(0.5)
+                    recording.kill_recorder()  # its successor finds the disk full
+                    pid = int(recording.page[board.PID])
+                    disk.still(pid)
+                    recording.until("the disk is found full", lambda: int(recording.page[board.FAULT]) == FAULT_DISK_FULL, 60)
+                    recording.journals_go_on()
                     assert int(recording.page[board.FAULT]) == FAULT_DISK_FULL
                     disk.free(pid)
                     recording.until("there is room", lambda: int(recording.page[board.FAULT]) == 0, 30)
@@ -207,5 +231,6 @@ def test_a_recorder_killed_ten_times_with_a_full_disk_between(disk: Disk) -> Non
     assert 500 < len(first) <= len(second) and np.array_equal(first, second[: len(first)])
     compared = lw.compare(lw.records(kept, "depth"), KEYS, lw.scales_of(kept), truth)
     assert compared.wrong == [] and compared.strange == [] and compared.checked > 100
-    print(f"{KILLS} kills, disk full once ({'tmpfs' if disk.mounted else 'limit'}): {lines} records in {count} files, each once; "
+    print(f"{KILLS + 1} kills, one while the disk was full ({'tmpfs' if disk.mounted else 'limit'}): "
+          f"{lines} records in {count} files, each once; "
           f"{len(first)} market records the same in the replay; {compared.checked} books")  # fmt: skip

@@ -45,6 +45,7 @@ def test_words_become_a_profile(tmp_path: Path) -> None:
         ((), CliError, "nothing to record"),
         (("--symbols", "BTCUSDT", "--endpoint", "ws://x"), CliError, "is no address"),
         (("--symbols", "BTCUSDT", "--venue", "nowhere"), ConfigError, "'nowhere' is not allowed"),
+        (("--symbols", "BTCUSDT", "--venue", "ccxt:kucoin"), CliError, "ccxt:kucoin cannot be recorded"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_recorded_is_refused(words: tuple[str, ...], error: type[Exception], match: str) -> None:

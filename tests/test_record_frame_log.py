@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import gzip
 import os
 import random
@@ -14,8 +15,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from procs.frame_log import FrameLog, FrameLogBusy, FrameLogFull, Policy, segments, stamp_of
-from procs.frame_log_format import HEADER_BYTES, Taken, is_sound, member, members, parse_member
+from procs.frame_log import FrameLog, FrameLogBusy, FrameLogError, FrameLogFull, Policy, segments, stamp_of
+from procs.frame_log_format import (
+    HEADER_BYTES,
+    Came,
+    Member,
+    Taken,
+    came_of,
+    head_of,
+    is_sound,
+    member,
+    members,
+    parse_member,
+    raw_flags,
+)
 from procs.recorder import FramesTrack
 from trading.binance_layout import FrameKind
 from trading.plain_frame import plain_frame
@@ -279,6 +292,132 @@ def test_a_clock_that_is_put_back_keeps_the_order_of_the_files(tmp_path: Path) -
         log.flush()
     log.close()
     assert [line.split(b" ")[1] for line in text_of(folders(tmp_path)[0]).splitlines()] == [b'{"n":0}', b'{"n":1}', b'{"n":2}']
+
+
+def written_in_parts(base: Path, taken: list[Taken], parts: int, run: int = 7) -> tuple[Path, list[Member]]:
+    """The first symbol's one file, with a member for each part, and its members."""
+    log = FrameLog(base, NAMES, run, PLAIN)
+    size = len(taken) // parts
+    for at in range(0, len(taken), size):
+        log.take(taken[at : at + size])
+        log.flush()
+    log.close()
+    (path,) = segments(folders(base)[0])
+    with path.open("rb") as file:
+        return path, list(members(file.fileno()))
+
+
+@pytest.mark.parametrize("run", [7, 8])
+@pytest.mark.parametrize("damage", ["header", "first header", "body", "page", "two"])
+def test_a_damaged_part_costs_only_itself(tmp_path: Path, damage: str, run: int) -> None:
+    """A power failure has damaged the middle of a file: the sound members behind it stay and can be read, the damaged bytes lie
+    beside the file, a line says where something is lost, and recording goes on behind all that."""
+    taken = [Taken(seq, T0 + seq, Kind.FRAME, 0, 0, b'{"n":%d,"x":"%d"}' % (seq, seq * 7919 % 104729)) for seq in range(600)]
+    path, found = written_in_parts(tmp_path, taken, 6)
+    raw = bytearray(path.read_bytes())
+    gone = {"header": [2], "first header": [0], "body": [3], "page": [1, 2, 3], "two": [1, 4]}[damage]
+    for k in gone:
+        begin, size = found[k].offset, found[k].size
+        if damage == "page":  # from the middle of one member to the middle of another
+            begin, size = (begin + size // 2 if k == 1 else begin), (size // 2 if k == 3 else size)
+        raw[begin if damage != "body" else begin + 90 : begin + (size if damage == "page" else 100)] = bytes(
+            (size if damage == "page" else 100) - (90 if damage == "body" else 0)
+        )
+    path.write_bytes(raw[: path.stat().st_size])
+    log = FrameLog(tmp_path, NAMES, run, PLAIN)
+    if damage == "body" and run == 7:  # of this run, thus none of a power failure: not looked for
+        log.close()
+        return
+    more = [Taken(seq + (0 if run == 8 else 600), T0 + 600 + seq, Kind.FRAME, 0, 0, b'{"m":%d}' % seq) for seq in range(5)]
+    assert log.take(more) == 5
+    log.flush()
+    assert log._logs[0].damaged_bytes == sum(found[k].size for k in gone) and log.cut_bytes == 0
+    log.close()
+    lines = text_of(folders(tmp_path)[0]).splitlines()
+    kept = [taken[k * 100 : k * 100 + 100] for k in range(6)]
+    want: list[bytes] = []
+    for k, part in enumerate(kept):
+        if k not in gone:
+            if k - 1 in gone:
+                of = sum(found[j].size for j in range(k) if j in gone and all(i in gone for i in range(j, k)))
+                want.append(b'%d {"scalper":"lost","s":"BTCUSDT","damaged_bytes":%d}' % (part[0].ts_ns, of))
+            want += [b"%d %s" % (frame.ts_ns, frame.raw) for frame in part]
+    assert lines == want + [b"%d %s" % (frame.ts_ns, frame.raw) for frame in more]
+    beside = sorted(path.parent.glob("*.damaged-*"))
+    assert sum(one.stat().st_size for one in beside) == sum(found[k].size for k in gone)
+    assert not list(path.parent.glob(".*.partial"))
+    FrameLog(tmp_path, NAMES, run, PLAIN).close()
+    assert text_of(folders(tmp_path)[0]).splitlines() == lines, "there is nothing more to repair"
+
+
+def test_a_disk_that_fails_keeps_the_batch_and_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EIO on one symbol's file: the error names it, the others get their members, nothing is given back; later all is written."""
+    taken = frames(300, 11)
+    wire = Wire(taken)
+    track = FramesTrack(wire, FrameLog(tmp_path, NAMES, 1, PLAIN), 1.0, 4000)
+    wire.all = taken[:100]
+    track.take(10**9, last=True)
+    real, (path,) = os.pwrite, segments(folders(tmp_path)[0])
+    number = path.stat().st_ino
+
+    def pwrite(fd: int, data: bytes, at: int) -> int:
+        if os.fstat(fd).st_ino == number:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, data, at)
+
+    wire.all = taken
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", pwrite)
+        for _ in range(3):
+            with pytest.raises(FrameLogError, match="check the disk") as caught:
+                track.take(2 * 10**9, last=True)
+            assert str(path) in str(caught.value) and not isinstance(caught.value, FrameLogFull) and wire.released == 100
+        others = [text_of(folders(tmp_path)[symbol]).count(b"\n") for symbol in (1, -1)]
+    while wire.released < len(taken):
+        track.take(3 * 10**9, last=True)
+    track.log.close()
+    assert_holds(tmp_path, taken)
+    assert min(others) > 10 + min(expected(taken[:100])[symbol].count(b"\n") for symbol in (1, -1))
+
+
+def test_frames_that_came_by_another_connection_are_marked(tmp_path: Path) -> None:
+    """A venue's file begins with what it is of, an event stands where the connection changes, and after each rotation and each
+    death of the writer both are there for whoever reads from that file on."""
+    head = head_of("AAAUSD", "kraken", "AAA/USD", "0.01", "0.1", "0.1", 25)
+    came = [Came(0, 1, False)] * 3 + [Came(2, 2, True), Came(0, 1, False), Came(2, 2, False), Came(2, 2, False)]
+    assert all(came_of(raw_flags(one)) == one for one in [*came, Came(255, 0x3FFFFF, True)])
+    taken = [Taken(seq, T0 + seq, Kind.RAW, 0, raw_flags(one), b'{"n":%d}' % seq) for seq, one in enumerate(came)]
+    log = FrameLog(tmp_path, [("kraken", "AAAUSD")], 1, Policy(rotate_ns=5, sync="never"), [head])
+    for part in (taken[:1], taken[1:4], taken[4:6]):
+        log.take(part)
+        log.flush()
+    log.take(taken[6:])
+    log.close()  # killed before it wrote
+    again = FrameLog(tmp_path, [("kraken", "AAAUSD")], 1, Policy(rotate_ns=5, sync="never"), [head])
+    again.take(taken)
+    again.flush()
+    again.close()
+
+    def mark(line: int, connection: int, more: str = "") -> str:
+        return f'{{"scalper":"on","s":"AAAUSD","line":{line},"connection":{connection}{more}}}'
+
+    one, two = segments(tmp_path / "kraken" / "AAAUSD")
+    texts = [gzip.decompress(path.read_bytes()).decode().splitlines() for path in (one, two)]
+    first, second = ([line.split(" ", 1)[1] for line in text] for text in texts)
+    numbers = [f'{{"n":{n}}}' for n in range(7)]
+    assert first[:1] == [head.decode()] == second[:1]
+    aside = mark(2, 2, ',"aside":true')
+    assert first[1:] == [mark(0, 1), *numbers[:3], aside, numbers[3], mark(0, 1), numbers[4], mark(2, 2), numbers[5]]
+    assert second[1:] == [mark(2, 2), numbers[6]]
+
+
+def test_what_has_no_frames_of_its_own_leaves_no_file(tmp_path: Path) -> None:
+    """Symbols by way of ccxt: neither their plain frames nor their lines make a recording; the others are kept."""
+    log = FrameLog(tmp_path, [("ccxt:kucoin", "AUSDT"), ("okx", "BUSDT")], 1, PLAIN)
+    log.take([Taken(k, T0, Kind.LINE_UP, k, 0, b"") for k in (0, 1)])
+    assert log.flush() == 2
+    log.close()
+    assert [path.parent.name for path in tmp_path.rglob("*.gz")] == ["BUSDT"] and len(list(tmp_path.iterdir())) == 2
 
 
 def test_two_writers_of_one_folder_are_refused(tmp_path: Path) -> None:

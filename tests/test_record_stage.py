@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import json
+import os
 import signal
 import types
 from pathlib import Path
@@ -15,8 +18,9 @@ import pytest
 from procs import board, pipeline, recorder, topology
 from procs.cli.launch import Instance
 from procs.config import Profile, load_profile
-from procs.frame_log import segments
+from procs.frame_log import FrameLogError, segments
 from procs.frame_log_format import Taken
+from procs.journal import JournalReader, journal_path
 from procs.recorder import RingFrames
 from ringbuf import layout
 from ringbuf.plain_writer import PlainWriter
@@ -128,6 +132,115 @@ def test_the_stage_writes_the_wire_and_no_journal(tmp_path: Path, monkeypatch: p
             signal.signal(number, handler)
         memory.segments["frames"] = arena
         instance.destroy()
+
+
+def test_a_track_that_cannot_be_written_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One journal cannot be opened, another has a failing disk, a third a full one: wire and other journals are taken, the
+    fault is shown and said once each; when the disk is well again everything is written, whole."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(recorder, "RETRY_NS", 0)
+    profile = msgspec.structs.replace(profile_for(tmp_path / "raw", flush_s=0.0001), pipeline=load_profile("paper").pipeline)
+    folder = tmp_path / "journal" / "run-1"
+    instance = Instance(profile, str(folder), None)
+    instance.create()
+    assert instance.memory is not None
+    memory, doorbells = instance.memory, instance.memory.board_words[: board.DOORBELL_WORDS]
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    arena = memory.segments["frames"]
+    rings = ("market", "depth", "signals", "orders")
+    real, failing = os.pwrite, {"depth": errno.EIO, "signals": errno.ENOSPC}
+
+    def pwrite(fd: int, data: Any, at: int) -> int:
+        name = Path(os.readlink(f"/proc/self/fd/{fd}")).name.removesuffix(".journal")
+        if name in failing:
+            raise OSError(failing[name], os.strerror(failing[name]))
+        return real(fd, data, at)
+
+    try:
+        ring = FramesRing(memory.ring("frames"), 1 << 20, doorbells)
+        memory.segments["frames"] = types.SimpleNamespace(words=ring.arena.view(np.int64))  # type: ignore[assignment]
+        monkeypatch.setattr(pipeline, "attach", lambda _: memory)
+        monkeypatch.setattr(os, "pwrite", pwrite)
+        for n in range(100):
+            assert ring.push(b'{"n":%d}' % n, n % 2)
+        for name in rings:
+            writer = PlainWriter(memory.ring(name), topology.RING[name].record, doorbells)
+            for n in range(30):
+                record = np.zeros(1, topology.RING[name].record)
+                record["ts_ns"] = T0 + n
+                assert writer.try_push(record)
+        journal_path(folder, "market").mkdir(parents=True)
+        page = board.page(memory.board_words, topology.stage_id("recorder"))
+        for name in ("feed", "receiver"):
+            board.page(memory.board_words, topology.stage_id(name))[board.FINISHED] = 1
+        seen: list[tuple[int, ...]] = []
+
+        def cursors() -> tuple[int, ...]:
+            return tuple(
+                int(memory.ring(name)[layout.reader_line(topology.RING[name].reader_index("recorder")) + layout.CURSOR])
+                for name in ("frames", *rings)
+            )
+
+        def sleep_on(*_: Any) -> None:
+            seen.append((int(page[board.FAULT]), *cursors()))
+            if len(seen) == 5:
+                journal_path(folder, "market").rmdir()
+                failing.clear()
+
+        monkeypatch.setattr(recorder, "sleep_on", sleep_on)
+        runtime = {"instance": profile.instance, "journal_dir": str(folder), "incarnation": 1, "spool": None, "live": False}
+        assert recorder.main(profile, runtime) == 0
+        assert seen[1:5] == [(recorder.FAULT_DISK, 100, 0, 0, 0, 30)] * 4
+        assert page[board.FINISHED] == 1 and page[board.FAULT] == 0 and cursors() == (100, 30, 30, 30, 30)
+        for name in rings:
+            assert len(JournalReader(journal_path(folder, name)).records()) == 30
+        said = capsys.readouterr().err
+        for words in ("market.journal: Is a directory", "Input/output error", "No space left on device"):
+            assert said.count(words) == 1
+        assert said.count("it can be written again") == 3
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        memory.segments["frames"] = arena
+        instance.destroy()
+
+
+def test_what_cannot_be_written_at_the_end_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """A track that fails to the last costs only what it holds: it is said, and the others are closed."""
+
+    class Broken:
+        """A disk that is gone."""
+
+        def take(self, now_ns: int, *, last: bool = False) -> int:
+            """Fails."""
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+        def close(self) -> None:
+            """Fails, too."""
+            raise FrameLogError("cannot be closed")
+
+    lane = recorder.Lane(Broken)
+    assert lane.take(1) == 0 and lane.fault == recorder.FAULT_DISK
+    assert lane.take(2) == 0 and lane.conclude(3) == 0
+    said = capsys.readouterr().err
+    assert said.count("Read-only file system") == 1 and "is not recorded" in said and "cannot be closed" in said
+
+
+def test_a_venue_with_a_typed_decoder_names_its_symbols(tmp_path: Path) -> None:
+    """Each file says how the venue writes the symbol, its tick and lot, and the levels asked for; Binance's need no word."""
+    typed = {"market": "kraken", "venue_name": "BTC/USD", "tick_size": "0.1", "lot_size": "0.00000001", "step_size": "0.0001"}
+    profile = load_profile(
+        "paper",
+        {"world": "record", "source.kind": "live", "source.files": [], "live.snapshot_levels": 100,
+         "symbols": [{"name": "BTCUSD", **typed}, {"name": "BTCUSDT"}]},
+    )  # fmt: skip
+    first, second = recorder.raw_heads(profile)
+    assert second == b"" and json.loads(first) == {
+        "scalper": "file", "s": "BTCUSD", "market": "kraken", "venue_name": "BTC/USD", "tick": "0.1", "lot": "0.00000001",
+        "step": "0.0001", "levels": 100,
+    }  # fmt: skip
 
 
 def test_who_gates_the_frames_ring() -> None:

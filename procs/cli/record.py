@@ -30,7 +30,7 @@ from procs.cli.starting import Launch, Note, refuse_if_running
 from procs.cli.symbols import of_profile
 from procs.cli.table import clean_text, count, paint_for, rate, span
 from procs.config import Profile, load_profile, parse_override
-from procs.frame_log import segments
+from procs.frame_log import WITHOUT_FRAMES, segments
 from procs.frame_log_format import CONNECTION, SUFFIX
 from procs.pipeline import Memory, attach
 from shm.errors import SegmentError
@@ -116,8 +116,12 @@ def _as_options(words: dict[str, str]) -> list[str]:
 
 
 def profile_of(args: argparse.Namespace, words: dict[str, str]) -> Profile:
-    """The profile that the pipeline will run by. Raises ConfigError."""
-    return load_profile(args.config or "paper", dict(parse_override(f"{key}={value}") for key, value in words.items()))
+    """The profile that the pipeline will run by. Raises ConfigError, and CliError for a venue that sends no frames of its own."""
+    profile = load_profile(args.config or "paper", dict(parse_override(f"{key}={value}") for key, value in words.items()))
+    markets = {symbol.market or profile.live.venue for symbol in profile.symbols}
+    if without := sorted(market for market in markets if market.startswith(WITHOUT_FRAMES)):
+        raise CliError(f"{without[0]} cannot be recorded: ccxt hands on no frames of the venue's; name another venue", USAGE)
+    return profile
 
 
 def folder_of(profile: Profile) -> Path:

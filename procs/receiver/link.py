@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from procs.config import LiveSettings
+from procs.frame_log_format import Came, raw_flags
 from procs.receiver import transport
 from procs.receiver.budget import SECOND, ConnectBudget, WeightBudget
 from procs.receiver.clock import ClockEstimate
@@ -67,7 +68,8 @@ class Socket:
     """Hears one connection of one line."""
 
     __slots__ = (
-        "connection", "counts", "dead", "decoder", "frame", "last", "last_ns", "line", "link", "number", "opening", "symbol_of",
+        "connection", "connection_number", "counts", "dead", "decoder", "frame", "last", "last_ns", "line", "link", "number",
+        "opening", "symbol_of",
     )  # fmt: skip
 
     def __init__(self, link: VenueLink, line: Line) -> None:
@@ -78,6 +80,8 @@ class Socket:
         self.frame: Final = link.writer.frame
         self.symbol_of: Final = link.venue.symbol_of if link.venue.native else _no_symbol
         self.decoder: Final[Decoder] = link.venue.decoder_for(line.plan)
+        link.connections += 1
+        self.connection_number: Final = link.connections
         self.connection: transport.Connection | None = None
         self.opening: asyncio.Task[None] | None = None
         self.dead = False
@@ -175,6 +179,7 @@ class VenueLink:
         self._odd: Final = venue.decoder_for(next(iter(self.lines.lines.values())).plan)
         self._speaker: Final[dict[int, int]] = {}
         self._turn = 0
+        self.connections = 0  # so far
         self.odd_frames = 0
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -242,14 +247,16 @@ class VenueLink:
             if self.writer.frame(payload, -1, line, socket.counts.messages, origin, now) == NOWHERE:
                 self.dropped(line, socket.line.plan.symbols, now)
             return
-        items = socket.decoder.decode(payload, now)
-        if self._raw:
-            symbol = next((item.symbol for item in items if isinstance(item, Plain)), -1)
-            self.writer.frame(payload, symbol, line, socket.counts.messages, origin, now, RAW)
+        heard = items = socket.decoder.decode(payload, now)
+        if not venue.arbitrates:
+            heard = [item for item in items if type(item) is not Plain or self._speaks(item, line)]
         for item in items:
+            if type(item) is Missed:  # before the frame that shows it, for the feed as for a recording's reader
+                self._heard(socket, item, payload, now)
+        if self._raw:
+            self._record(socket, payload, items, heard, origin, now)
+        for item in heard:
             if type(item) is Plain:
-                if not venue.arbitrates and not self._speaks(item, line):
-                    continue
                 socket.counts.plain += 1
                 if self.writer.frame(item.frame, item.symbol, line, socket.counts.messages, origin, now) == NOWHERE:
                     self.dropped(line, (item.symbol,), now)
@@ -257,8 +264,17 @@ class VenueLink:
                     event = int.from_bytes(item.frame[8 * W_TS : 8 * W_TS + 8], "little")
                     if event:
                         self.clock.event(event, now)
-            else:
+            elif type(item) is not Missed:
                 self._heard(socket, item, payload, now)
+
+    def _record(
+        self, socket: Socket, payload: bytes, items: Sequence[Item], heard: Sequence[Item], origin: int, now: int
+    ) -> None:
+        """The venue's bytes for the recorder, once for each symbol that they tell of, with the connection that they came by."""
+        spoken = {item.symbol for item in heard if type(item) is Plain}
+        for symbol in dict.fromkeys(item.symbol for item in items if type(item) is Plain) or (-1,):
+            came = Came(socket.number, socket.connection_number, symbol >= 0 and symbol not in spoken)
+            self.writer.frame(payload, symbol, raw_flags(came), socket.counts.messages, origin, now, RAW)
 
     def _speaks(self, item: Plain, line: int) -> bool:
         """Of two connections without ids in common, whether this one speaks for the symbol: the one with the newest snapshot."""

@@ -26,8 +26,8 @@ MOST_SAMPLES: Final = 4_000_000
 WIRE_STAGING: Final = "sim.venue_staging"
 """Where captures of venues with Python decoders become spools of plain frames."""
 
-NATIVE: Final = ("binance_spot", "binance_usdm", "?")
-"""Venues whose frames the compiled scanner reads; what cannot be told is tried as such."""
+NATIVE: Final = ("binance_spot", "binance_usdm")
+"""Venues whose frames the compiled scanner reads."""
 
 Progress = Callable[[int, int], None]
 
@@ -96,12 +96,13 @@ def staged(chain: Sequence[Found], out: Path, progress: Progress | None = None) 
     if chain[0].form != WIRE and chain[0].venue in NATIVE:
         return stage(paths, out, allow_truncated=True, progress=progress), 0
     try:
-        stage_wire = importlib.import_module(WIRE_STAGING).stage_wire
+        staging = importlib.import_module(WIRE_STAGING)
     except ModuleNotFoundError:
         raise RecordingsError(
             f"{paths[0]}: this version has no decoders for captures of {chain[0].venue}; check Binance recordings only"
         ) from None
-    found: Any = stage_wire(paths, out, allow_truncated=True, progress=progress)
+    make = staging.stage_any if chain[0].venue == "?" and chain[0].form != WIRE else staging.stage_wire
+    found: Any = make(paths, out, allow_truncated=True, progress=progress)
     return found, int(getattr(found, "unknown", 0))
 
 
@@ -119,12 +120,12 @@ def check(chain: Sequence[Found], progress: Progress | None = None) -> Verdict:
         files=[str(found.path) for found in chain],
         venue=chain[0].venue,
         symbols=[symbol.name for symbol in recording.symbols],
-        frames=recording.n_frames,
+        frames=recording.n_frames - recording.notices,
         first_ns=recording.first_recv_ns,
         last_ns=recording.last_recv_ns,
         events=recording.events,
         lost=recording.lost,
-        notes=list(recording.notes),
+        notes=[*recording.notes, *(note for found in chain for note in _damage(found.path))],
         unknown=int(folded.glob[0]["unknown"]) + unknown,
         malformed=int(folded.glob[0]["malformed"]),
         books_valid=int((folded.state["phase"] == 2).sum()),
@@ -139,6 +140,12 @@ def check(chain: Sequence[Found], progress: Progress | None = None) -> Verdict:
     verdict.checksums_equal = verdict.checksums_checked - folded.count("checksum_failed")
     verdict.clock_offset_min_ns, verdict.clock_offset_median_ns = offsets.figures()
     return verdict
+
+
+def _damage(path: Path) -> list[str]:
+    """What the recorder set aside of a file, a sentence each."""
+    parts = sorted(path.parent.glob(f"{path.name}.damaged-*"))
+    return [f"{path}: {part.stat().st_size:,} bytes were damaged; they lie in {part.name}" for part in parts]
 
 
 class _Offsets:

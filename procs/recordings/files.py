@@ -26,6 +26,8 @@ LOOKED_AT: Final = 1 << 20
 """Bytes of text that are looked at to name a file."""
 OURS, WIRE = "recording", "wire"
 _OURS: Final = re.compile(rb"^\d{19} \S", re.M)
+_HEAD: Final = re.compile(rb'^\d{19} \{"scalper":"file","s":"([A-Z0-9]{1,24})","market":"([a-z_]+)"', re.M)
+"""What the recorder says at the beginning of a file of a venue with a typed decoder."""
 _WIRE: Final = re.compile(rb"^(wss?://|https?://|\d{10}\.\d+: )", re.M)
 _NAME: Final = re.compile(rb'"(?:s|symbol)":\s*"([A-Z0-9]{2,24})"')
 _WIRE_NAME: Final = re.compile(r"^([A-Z]+(?:_FUTURES)?)\.(?:(?:ws|http)\.)?\d+")
@@ -111,9 +113,9 @@ def _journal(path: Path, size: int) -> Found | None:
 
 
 def _recording(path: Path, size: int, text: bytes) -> Found:
-    named = _NAME.search(text)
-    symbol = named[1].decode() if named else path.parent.name
-    venue = _venue(path, text)
+    head, named = _HEAD.match(text), _NAME.search(text)
+    symbol = (head or named)[1].decode() if head or named else path.parent.name  # type: ignore[index]
+    venue = head[2].decode() if head else _venue(path, text)
     with path.open("rb") as file:
         found = list(members(file.fileno()))
     if found and path.parent.name == CONNECTION:

@@ -20,9 +20,11 @@ from sim.spool import StagedRecording, next_frame
 from trading import market
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Bytes, Recs, Words, kernel
-from trading.records import DEPTH_RECORD, MARKET_RECORD
+from trading.records import DEPTH_RECORD, MARKET_RECORD, Kind
 
 CHUNK_MARKET: Final = 1 << 15
+_LOST: Final = int(Kind.LOST)
+_LINE_UP: Final = int(Kind.LINE_UP)
 CHUNK_DEPTH: Final = 8 * market.MAX_DEPTH_OUT
 
 
@@ -51,7 +53,7 @@ def fold_spool(
     counts: Words,
     filled: Words,
 ) -> int:
-    """Fold frames of a spool from `offset` on while the logs have room; the offset to go on at, 0 at the end.
+    """Fold frames and notices of a spool from `offset` on while the logs have room; the offset to go on at, 0 at the end.
 
     filled: int64, shape (3,): frames, market and depth records written.
     """
@@ -65,11 +67,17 @@ def fold_spool(
         if following == 0:
             offset = 0
             break
-        recv = where[spool.OUT_RECV_NS]
-        m = market.on_frame(
-            frames, where[spool.OUT_START], where[spool.OUT_END], recv, recv, where[spool.OUT_SYMBOL],
-            state, glob, params, table, out, rows,
-        )  # fmt: skip
+        recv, symbol, notice = where[spool.OUT_RECV_NS], where[spool.OUT_SYMBOL], where[spool.OUT_NOTICE]
+        if notice == 0:
+            m = market.on_frame(
+                frames, where[spool.OUT_START], where[spool.OUT_END], recv, recv, symbol,
+                state, glob, params, table, out, rows,
+            )  # fmt: skip
+        elif notice == _LOST:
+            m = market.on_lost(symbol, recv, recv, state, glob, params, out, rows)
+        else:
+            up = 1 if notice == _LINE_UP else 0
+            m = market.on_line(symbol, where[spool.OUT_LINE], up, recv, recv, state, glob, params, out, rows)
         d = glob[0].n_depth
         for k in range(m):
             market_log[m_all + k] = out[k]

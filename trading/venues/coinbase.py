@@ -153,7 +153,7 @@ class CoinbaseDecoder(TypedDecoder):
         if not message.channel:
             return self._on_old(message, raw, recv_ns)
         missed: list[Item] = []
-        if message.sequence_num >= 0:
+        if message.sequence_num >= 0 and not self.excerpt:
             last = self._last_num
             if last is not None and message.sequence_num <= last:
                 return (Ignored("late"),)

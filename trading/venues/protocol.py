@@ -160,6 +160,9 @@ Item = Plain | Subscribed | Refused | Send | Missed | Closing | Ignored | Unknow
 class Decoder(ABC):
     """Reads the frames of one connection; keeps what that needs (sequences, channel numbers). Never raises on any bytes."""
 
+    excerpt: bool = False
+    """True: it is given one symbol's share of the connection only, so that a count over the whole of it tells nothing."""
+
     @abstractmethod
     def decode(self, raw: bytes, recv_ns: int) -> Sequence[Item]:
         """What this frame says, at least one item."""
