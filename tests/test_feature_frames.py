@@ -115,13 +115,20 @@ def test_the_command_writes_parquet_and_csv(tmp_path: Path, recordings: Path, ca
 
 
 def test_the_test_kit_says_where_a_signal_went_off(tmp_path: Path, recordings: Path) -> None:
-    """A signal that fails on the way is an error with its place, not a column of zeros."""
-    (tmp_path / "mine.py").write_text(
-        "from trading.user_signals import signal\n\n\n@signal(state={'n': int, 'ring': (float, 9000)})\n"
-        "def mine(state, event, out):\n    state.n += 1\n    state.ring[state.n] = 1.0\n".replace("9000", "4000")
+    """A signal that fails on the way is an error with its place, not a column of zeros. The place counts every market record, as
+    the rows of the kit's frame do, also those before the first book and marks, at which no signal is asked."""
+    recording = recordings / "hftbacktest_binance" / "usdm_btcusdt_20240718.gz"
+    text = (
+        "from trading.user_signals import signal\n\n\n@signal(state={'n': int, 'ring': (float, SLOTS)})\n"
+        "def mine(state, event, out):\n    state.n += 1\n    state.ring[state.n % 4096] = 1.0\n"
     )
-    with pytest.raises(SignalError, match=r"mine.py:4: mine is off from record 4000 on"):
-        signal_values(recordings / "hftbacktest_binance" / "usdm_btcusdt_20240718.gz", tmp_path / "mine.py", "mine")
+    (tmp_path / "mine.py").write_text(text.replace("SLOTS", "4096"))
+    asked = signal_values(recording, tmp_path / "mine.py", "mine")["state.n"]
+    row = 1 + int(np.flatnonzero(asked == 4000)[0])
+    assert row > 4000, "this recording begins with mark prices"
+    (tmp_path / "mine.py").write_text(text.replace("SLOTS", "4000"))
+    with pytest.raises(SignalError, match=rf"mine.py:4: mine is off from record {row} on"):
+        signal_values(recording, tmp_path / "mine.py", "mine")
     with pytest.raises(RecordingError):
         signal_values(tmp_path / "mine.py", tmp_path / "mine.py", "mine")
 

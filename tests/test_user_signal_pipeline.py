@@ -57,7 +57,8 @@ def test_pipeline_batch_and_test_kit_say_the_same(tmp_path: Path, recordings: Pa
     recording = recordings / "hftbacktest_binance" / "spot_btcusdt_20240808.gz"
     (tmp_path / "mine.py").write_text(documented())
     profile = profile_file(tmp_path, "print_pressure", "{threshold: 0.3}", "instance: user-values\nworld: replay")
-    market = kill_run.Source(str(profile), {"source.speed": "max"}, (recording,))
+    overrides = {"source.speed": "max", "source.kind": "recording", "source.files": [str(recording)]}
+    market = kill_run.Source(str(profile), overrides, (recording,))
     found = finished(kill_run.Run("user-values", market, {}))["signals"]
     found = found[found["kind"] == Kind.SIGNAL]
     ready = (found["ready_mask"] >> N_SIGNALS & 1).astype(bool)
