@@ -16,11 +16,13 @@ import numpy as np
 from procs import board, topology
 from procs.block import R_DONE, R_INTERNAL_DUE, R_LOW, R_PROMISE, R_SINCE, registers
 from procs.checkpoint import save, show_cursors
+from procs.cut_off import Stuck, watched
 from procs.merge import flush_outputs
 from procs.plan import Plan
 from procs.stage import Bound, LoopSettings, World, heap_world, spec_of
 from ringbuf.jit import Recs, Words, kernel
 from ringbuf.layout import CAPACITY, CURSOR, GATING, reader_line
+from trading.user_guard import GUARD_WORDS, STOP_FROM
 
 KEPT: Final = ("orders", "wire", "reports", "refusals")
 """Rings whose records a backtest keeps."""
@@ -82,10 +84,42 @@ def run(
     """Run a plan to its end in this process.
 
     `keep` names the rings whose records are returned; `checkpoints` saves after each round as the pipeline does (tests);
-    `progress(frames, expected)` is called now and then. Raises BacktestStalled.
+    `progress(frames, expected)` is called now and then. A signal of the user's that does not come back is off from that record
+    on, and all is computed anew. Raises BacktestStalled.
     """
-    modules: dict[str, Any] = {name: importlib.import_module(topology.STAGE[name].module) for name in ORDER}
-    world = heap_world({name: spec_of(module, plan) for name, module in modules.items()})
+    stops: dict[int, int] = {}
+    while True:
+        modules: dict[str, Any] = {name: importlib.import_module(topology.STAGE[name].module) for name in ORDER}
+        world = heap_world({name: spec_of(module, plan) for name, module in modules.items()})
+        guard = guard_of(world)
+        for k, record in stops.items():
+            guard[STOP_FROM + k] = record
+
+        def act(modules: dict[str, Any] = modules, world: World = world) -> Run:
+            return _run(plan, modules, world, keep, checkpoints, progress)
+
+        if not plan.strategy.signals.user:
+            return act()
+        try:
+            return watched(act, guard)
+        except Stuck as stuck:
+            stops[stuck.k] = stuck.record
+
+
+def guard_of(world: World) -> Words:
+    """What watches over the user's signals (trading.user_guard)."""
+    page = board.page(world.board, topology.stage_id("features"))
+    return page[board.USER_GUARD : board.USER_GUARD + GUARD_WORDS]
+
+
+def _run(
+    plan: Plan,
+    modules: dict[str, Any],
+    world: World,
+    keep: tuple[str, ...],
+    checkpoints: bool,
+    progress: Callable[[int, int], None] | None,
+) -> Run:
     for entry in topology.RINGS:
         for reader in ("recorder", "receiver"):
             if reader in entry.readers:
@@ -117,9 +151,7 @@ def run(
         if all(bound.registers[R_DONE] for bound in stages.values()):
             break
         if work == 0:
-            waiting = ", ".join(
-                f"{n} (low {int(s.registers[R_LOW])})" for n, s in stages.items() if not s.registers[R_DONE]
-            )
+            waiting = ", ".join(f"{n} (low {int(s.registers[R_LOW])})" for n, s in stages.items() if not s.registers[R_DONE])
             raise BacktestStalled(f"nobody can go on: {waiting}")
     modules["feed"].show(stages["feed"].block)
     outcome.kept = {name: keeper.all() for name, keeper in keepers.items()}

@@ -40,7 +40,7 @@ from trading.feature_layout import IMAGE_OFFSET
 from trading.features import FEATURE_GLOBAL, FEATURE_PARAMS, FEATURE_STATE
 from trading.instruments import INSTRUMENT
 from trading.records import MARKET_RECORD, SIGNAL_RECORD, TS_END, Kind, words
-from trading.user_call import GUARD_WORDS
+from trading.user_guard import GUARD_WORDS
 
 NAME: Final = "features"
 MARKET: Final = 0

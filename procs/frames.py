@@ -1,7 +1,8 @@
 """Every signal and feature as a column: over a recording, or over a data frame (polars or pandas in, the same kind out).
 
 The figures are the pipeline's own: the same kernels, record by record, so that row i knows nothing of what comes after it. A
-value that is not warm is null (NaN in pandas).
+value that is not warm is null (NaN in pandas). A signal of the user's that fails, or does not come back, is off from that record
+on, as in the pipeline; that, and answers that were no finite number, are told by a warning (`say` hears them where it is given).
 
     score = features_of(frame)                         a frame with one row a market record
     values = signal_values("day1.gz", "my.py", "mine") the test kit: what a signal of one's own says, with its state's fields
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from procs.cut_off import WatchedPass
 from procs.recordings.folding import Folded
 from procs.recordings.output import RecordingsError
 from procs.recordings.parquet import KINDS
@@ -34,12 +37,18 @@ from trading.instruments import Instrument, instrument_table
 from trading.jit import Recs
 from trading.records import LEVELS, MARKET_RECORD, Flag, Kind, Side
 from trading.settings import SignalFiles, Strategy, UserSignal
+from trading.user_guard import complaints
 from trading.user_signals import UserSignals, signal_table
 
 Columns = dict[str, Any]
 """Column name -> numpy array, all of one length; text as arrays of str objects."""
 
 Progress = Callable[[int, int], None]
+Say = Callable[[str], None]
+Instruments = Instrument | Mapping[str, Instrument] | None
+"""Ticks and lots: one for all symbols, or one each by name; None: those of a spot market in dollars."""
+
+MAX_WHOLE: Final = 9e18
 _KIND_OF: Final = {text: int(kind) for kind, text in KINDS.items()}
 _SIDES: Final = {int(side): side.name for side in Side}
 _GATES: Final = {int(gate): gate.name for gate in Gate}
@@ -76,9 +85,13 @@ def _signal_columns(market: Recs, answers: Recs, instruments: Sequence[Instrumen
     return found
 
 
-def _all_columns(passed: Pass, market: Recs, instruments: Sequence[Instrument], strategy: Strategy) -> Columns:
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=4)
+
+
+def _all_columns(passed: WatchedPass, market: Recs, instruments: Sequence[Instrument], strategy: Strategy) -> Columns:
     market = market[np.isin(market["kind"], list(_KIND_OF.values()))]
-    answers, matrix, ready = passed.all(market)
+    answers, matrix, ready = passed(lambda one: one.all(market))
     found = _signal_columns(market, answers, instruments, strategy)
     for k, name in enumerate(NAMES):
         found[name] = np.where(ready[:, k], matrix[:, k], np.nan)
@@ -93,24 +106,33 @@ def _settled(strategy: Strategy | None) -> tuple[Strategy, UserSignals]:
 
 
 def recording_columns(
-    files: Sequence[str | Path], strategy: Strategy | None = None, progress: Progress | None = None
+    files: Sequence[str | Path],
+    strategy: Strategy | None = None,
+    progress: Progress | None = None,
+    say: Say = _warn,
 ) -> Iterator[Columns]:
     """Every signal and feature over recorded frames, some thousand rows at a time; the files' symbols side by side in time.
+
+    `say` hears, at the end, what went wrong in signals of the user's.
 
     Raises sim.spool.RecordingError, trading.user_signals.SignalError, trading.feature_params.StrategyError.
     """
     settled, user = _settled(strategy)
+    found: list[str] = []
     for instruments, passed, market in _passes(files, settled, user, progress):
         yield _all_columns(passed, market, instruments, settled)
+        found = complaints(passed.health())
+    for text in found:
+        say(f"user signal {text}")
 
 
 def _passes(
     files: Sequence[str | Path], strategy: Strategy, user: UserSignals, progress: Progress | None = None
-) -> Iterator[tuple[Sequence[Instrument], Pass, Recs]]:
+) -> Iterator[tuple[Sequence[Instrument], WatchedPass, Recs]]:
     with tempfile.TemporaryDirectory(prefix="scalper-features-") as folder:
         spool = Path(folder) / "spool"
         folded = Folded(spool, stage_any([Path(file) for file in files], spool, progress=progress))
-        passed = Pass(folded.instruments, strategy, user=user)
+        passed = WatchedPass(Pass(folded.instruments, strategy, user=user))
         for chunk in folded.chunks():
             if len(chunk.market):
                 yield folded.instruments, passed, chunk.market
@@ -128,22 +150,25 @@ def signal_values(
 
     Columns: ts_ns, symbol, kind, valid, mid, `strength` (null while not ready), and `state.<field>` for each field that is
     one number. The values are the pipeline's. Raises SignalError with the place of a mistake, or where the signal was switched
-    off on the way.
+    off on the way: its code failed, or did not come back.
     """
     mine = UserSignal(file=str(Path(file).resolve()), name=name, params=dict(params or {}))
     settled, user = _settled(msgspec.structs.replace(strategy or Strategy(), signals=SignalFiles(user=(mine,))))
     pieces: list[Columns] = []
     many = [files] if isinstance(files, str | Path) else files
     for instruments, passed, market in _passes(many, settled, user):
-        answers, rows = passed.user_rows(market)
+        answers, rows = passed(lambda one, market=market: one.user_rows(market))  # type: ignore[misc]
         columns = _signal_columns(market, answers, instruments, settled)
         piece = {key: columns[key] for key in ("ts_ns", "symbol", "kind", "valid", "mid")}
         piece["strength"] = columns[f"signal_{name}"]
         fields = rows[name]
         piece |= {f"state.{key}": fields[key].copy() for key in fields.dtype.names or () if fields[key].ndim == 1}
         pieces.append(piece)
-        if passed.status["off_at"][0]:
-            raise user.failure(0, passed.status[0])
+        health = passed.health()[name]
+        if health.off_from:
+            raise user.failure(0, health)
+    if pieces and health.sentence:
+        _warn(f"user signal {name}: {health.sentence}")
     return {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]} if pieces else {}
 
 
@@ -169,26 +194,51 @@ def _library_of(frame: Any) -> str:
     return library
 
 
-def market_of(frame: Any, instrument: Instrument | None = None) -> tuple[Recs, tuple[Instrument, ...]]:
-    """MARKET_RECORDs of a data frame, and its symbols; ticks and lots are those of `instrument`.
+def _instruments(names: Sequence[str], given: Instruments) -> tuple[Instrument, ...]:
+    """One for each name. Raises RecordingsError for a name without any."""
+    if not isinstance(given, Mapping):
+        return tuple(replace(given or Instrument(""), name=name) for name in names)
+    without = [name for name in names if name not in given]
+    if without:
+        raise RecordingsError(f"no instrument for {', '.join(without)}: there are {', '.join(given) or 'none'}")
+    return tuple(replace(given[name], name=name) for name in names)
+
+
+def _whole(frame: Any, column: str, unit: Any, text: str, what: str) -> Any:
+    """A column in whole units (one a row, or one for all). Raises RecordingsError for the first value that is none."""
+    values = np.nan_to_num(np.asarray(frame[column].to_numpy(), np.float64))
+    exact = values / unit
+    found = np.rint(exact)
+    # a decimal becomes a float, and a float of 1e13 lots is known to some hundredths of one
+    wrong = np.flatnonzero((np.abs(exact - found) > 1e-6 + 1e-15 * np.abs(exact)) | (np.abs(exact) > MAX_WHOLE))
+    if wrong.size:
+        row = int(wrong[0])
+        step = np.broadcast_to(unit, values.shape)[row]
+        raise RecordingsError(
+            f"row {row}: {column} {values[row]:.15g} is no whole number of {what}s of {step:.15g}: give the instrument with its "
+            f'{text}, such as Instrument("BTCUSDT", {text}="{_step_of(values[row])}"), or one for each symbol by name'
+        )
+    return found.astype(np.int64)
+
+
+def _step_of(value: float) -> str:
+    """The power of ten of which a value is a whole number."""
+    digits = np.format_float_positional(abs(value), trim="-").partition(".")[2]
+    return f"0.{'0' * (len(digits) - 1)}1" if digits else "1"
+
+
+def market_of(frame: Any, instrument: Instruments = None) -> tuple[Recs, tuple[Instrument, ...]]:
+    """MARKET_RECORDs of a data frame, and its symbols; ticks and lots are those of `instrument`, or by symbol name.
 
     Columns as `scalperctl data convert --to parquet` writes them: `ts_ns`, `kind`, `bid_price_1` .. `ask_qty_5` (at least
     level 1), for trades `price`, `qty` and `aggressor_side`; `symbol` and `valid` where there are any. Raises RecordingsError
-    for one missing.
+    for one missing, and for a price or quantity that is no whole number of ticks or lots: nothing is rounded.
     """
     _library_of(frame)
     there = {str(name) for name in frame.columns}
     missing = {"ts_ns", "kind", "bid_price_1", "bid_qty_1", "ask_price_1", "ask_qty_1"} - there
     if missing:
         raise RecordingsError(f"the frame has no column {', '.join(sorted(missing))}: see `scalperctl data convert --to parquet`")
-    like = instrument or Instrument("")
-    tick, lot = (float(instrument_table([replace(like, name="X")])[0][name]) for name in ("tick_size", "lot_size"))
-
-    def numbers(name: str, unit: float = 1.0) -> Any:
-        if name not in there:
-            return 0
-        values = np.asarray(frame[name].to_numpy(), np.float64)
-        return np.rint(np.nan_to_num(values) / unit).astype(np.int64)
 
     def texts(name: str) -> Any:
         return np.asarray(frame[name].to_numpy(), object)
@@ -202,32 +252,46 @@ def market_of(frame: Any, instrument: Instrument | None = None) -> tuple[Recs, t
     if len(recs) and (np.diff(recs["ts_ns"]) < 0).any():
         raise RecordingsError("ts_ns falls somewhere: sort the frame by time")
     recs["kind"] = [_KIND_OF[kind] for kind in kinds]
-    names = list(dict.fromkeys(texts("symbol").tolist())) if "symbol" in there else [like.name or "X"]
+    lone = instrument.name if isinstance(instrument, Instrument) else next(iter(instrument or {}), "")
+    names = list(dict.fromkeys(str(name) for name in texts("symbol"))) if "symbol" in there else [lone or "X"]
     if "symbol" in there:
         index = {name: k for k, name in enumerate(names)}
-        recs["symbol"] = [index[name] for name in texts("symbol")]
+        recs["symbol"] = [index[str(name)] for name in texts("symbol")]
+    instruments = _instruments(names, instrument)
     valid = np.asarray(frame["valid"].to_numpy(), bool) if "valid" in there else recs["kind"] != Kind.STALE
     recs["flags"] = np.where(valid, int(Flag.BOOK_VALID), 0)
     if "aggressor_side" in there:
         recs["flags"] |= np.where(texts("aggressor_side") == "sell", int(Flag.AGGRESSOR_SELL), 0).astype(np.int32)
+    if not len(recs):
+        return recs, instruments
+    table = instrument_table(instruments)
+    tick, lot = (table[name][recs["symbol"]] for name in ("tick_size", "lot_size"))
+
+    def whole(column: str, unit: Any, text: str, what: str) -> Any:
+        return _whole(frame, column, unit, text, what) if column in there else 0
+
     mark = recs["kind"] == Kind.MARK  # prices of 1e-8
-    recs["price_ticks"] = np.where(mark, numbers("price", 1e-8), numbers("price", tick))
-    recs["qty_lots"] = np.where(mark, numbers("qty", 1e-8), numbers("qty", lot))
+    recs["price_ticks"] = whole("price", np.where(mark, 1e-8, tick), "tick_size", "tick")
+    recs["qty_lots"] = whole("qty", np.where(mark, 1e-8, lot), "lot_size", "lot")
     for level in range(LEVELS):
         for side in ("bid", "ask"):
-            recs[f"{side}_ticks"][:, level] = numbers(f"{side}_price_{level + 1}", tick)
-            recs[f"{side}_lots"][:, level] = numbers(f"{side}_qty_{level + 1}", lot)
-    return recs, tuple(replace(like, name=str(name)) for name in names)
+            recs[f"{side}_ticks"][:, level] = whole(f"{side}_price_{level + 1}", tick, "tick_size", "tick")
+            recs[f"{side}_lots"][:, level] = whole(f"{side}_qty_{level + 1}", lot, "lot_size", "lot")
+    return recs, instruments
 
 
-def features_of(frame: Any, strategy: Strategy | None = None, instrument: Instrument | None = None) -> Any:
+def features_of(frame: Any, strategy: Strategy | None = None, instrument: Instruments = None, say: Say = _warn) -> Any:
     """Every signal and feature of a data frame of market records, one row each, as a frame of the same library."""
     market, instruments = market_of(frame, instrument)
     settled, user = _settled(strategy)
-    return frame_of(_all_columns(Pass(instruments, settled, user=user), market, instruments, settled), _library_of(frame))
+    passed = WatchedPass(Pass(instruments, settled, user=user))
+    columns = _all_columns(passed, market, instruments, settled)
+    for text in complaints(passed.health()):
+        say(f"user signal {text}")
+    return frame_of(columns, _library_of(frame))
 
 
-def market_microstructure_score(history: Any, strategy: Strategy | None = None, instrument: Instrument | None = None) -> Any:
+def market_microstructure_score(history: Any, strategy: Strategy | None = None, instrument: Instruments = None) -> Any:
     """The microstructure score 0..100 after each record: of MARKET_RECORDs or of a data frame; float64, NaN where not warm."""
     market = history if isinstance(history, np.ndarray) else market_of(history, instrument)[0]
     return batch.market_microstructure_score(market, strategy)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote
 
+import msgspec
 import numpy as np
 from cli_worlds import HeapMemory
 
@@ -17,6 +18,7 @@ from procs.gateway.answers import Answers
 from procs.gateway.stage import answers_of
 from procs.plan import plan_of
 from trading.records import MARKET_RECORD, SIGNAL_RECORD, Flag, Kind, Side
+from trading.settings import SignalFiles, UserSignal
 
 S = 1_000_000_000
 START_NS = 1_723_075_200 * S  # 2024-08-08T00:00Z
@@ -29,10 +31,12 @@ LOT = 100_000_000
 class GatewayWorld:
     """Rings and board on the heap, a clock that stands until it is moved, and the answers over them."""
 
-    def __init__(self, names: Sequence[str] = NAMES, **settings: Any) -> None:
+    def __init__(self, names: Sequence[str] = NAMES, own: Sequence[UserSignal] = (), **settings: Any) -> None:
+        """`own`: signals of the user's, as a start leaves them in the profile."""
         symbols = [{"name": name, "tick_size": "0.01", "lot_size": "0.00000001", "step_size": "0.00001"} for name in names]
         self.profile: Profile = load_profile("paper", {"symbols": symbols, **settings})
         assert isinstance(self.profile.symbols[0], SymbolSettings)
+        self.profile = msgspec.structs.replace(self.profile, signals=SignalFiles(user=tuple(own)))
         self.memory = HeapMemory()
         self.now_ns = 5 * S
         self.event_ns = START_NS
@@ -79,6 +83,8 @@ class GatewayWorld:
         rec["ts_publish_mono_ns"] = self.now_ns
         rec["score"], rec["confidence"], rec["urgency"] = 75.0 if side >= 0 else 25.0, 0.8, 60.0
         rec["mid"], rec["spread_bps"], rec["volatility"], rec["atr_ticks"] = 0.5 * (BID + ASK), 1 / 60, 0.0001, 2000.0
+        rec["microprice"], rec["microstructure"], rec["vpin"], rec["order_flow"] = 0.5 * (BID + ASK) + 2.5, 71.0, 0.25, -0.5
+        rec["reason"] = 1  # book_imbalance votes most
         rec["side"], rec["ready_mask"], rec["active_mask"] = int(side), 0b0111, 0b0101
         rec["strength"][0, :4] = 0.41, 0.0, -0.5, 0.0
         for name, value in fields.items():

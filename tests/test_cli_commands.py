@@ -13,21 +13,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from cli_worlds import status_reply
 
-from procs import control, pipeline, rundir, topology
+from procs import board, control, pipeline, rundir, topology
 from procs.cli import main as cli
 from procs.cli.arguments import COMMANDS
 from procs.cli.last_run import LastRun, load, save
 from procs.cli.launch import Instance, place_stages
 from procs.cli.main import main
 from procs.cli.outcome import ALREADY_RUNNING, FAILED, NOT_RUNNING, OK, UNHEALTHY, USAGE, CliError
+from procs.cli.starting import step_of
 from procs.config import load_profile, profile_json
 from procs.pipeline import Placement
 from ringbuf import layout
+from trading import user_guard
 from trading.records import CONTROL_RECORD, Kind
+from trading.settings import SignalFiles, UserSignal
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "cli-test"
@@ -372,6 +376,70 @@ def test_an_instance_makes_and_removes_its_segments(own_places: Path) -> None:
     it.request_stop()
     it.destroy()
     assert seen == [len(topology.RINGS) + 1] and list((own_places / "shm").iterdir()) == []
+
+
+class Heard:
+    """A log that remembers its warnings."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, dict[str, Any]]] = []
+
+    def warning(self, event: str, **more: Any) -> None:
+        """Keep it."""
+        self.said.append((event, more))
+
+
+def test_what_goes_wrong_in_a_users_signal_is_logged(own_places: Path) -> None:
+    """A line when the first answer is no finite number and as their count doubles, one when it goes off, and the rest at the end;
+    nothing twice."""
+    log, own = Heard(), UserSignal(file="/nowhere/mine.py", name="mine")
+    profile = msgspec.structs.replace(load_profile("paper", {"instance": NAME}), signals=SignalFiles(user=(own,)))
+    it = Instance(profile, "", None, None, log)
+    it.create()
+    assert it.memory is not None
+    guard = board.page(it.memory.board_words, topology.stage_id("features"))[board.USER_GUARD :]
+    for count in (0, 1, 1, 2, 3, 3, 4, 5):
+        guard[user_guard.NOT_FINITE] = count
+        it.heartbeat("features")
+    assert [more["not_finite"] for _, more in log.said] == [1, 2, 4]
+    guard[user_guard.OFF_AT], guard[user_guard.OFF_WHY], guard[user_guard.FAULTS] = 77, user_guard.WHY_FAULT, 1
+    it.heartbeat("features")
+    it.heartbeat("features")
+    assert len(log.said) == 4 and log.said[-1][0] == "user signal" and log.said[-1][1]["off_from"] == 77
+    assert log.said[-1][1]["problem"].startswith("off from record 77 on: its code failed")
+    guard[user_guard.NOT_FINITE] = 6
+    it.destroy()
+    assert len(log.said) == 5 and log.said[-1][1]["not_finite"] == 6
+    assert step_of(json.dumps({"event": "user signal", "signal": "mine", "problem": "x"})) == "user signal mine: x"
+
+
+def test_status_shows_the_users_signals(supervised: Supervised, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each by name, as figures and as a sentence; a signal that is off is said, and does not make the pipeline unhealthy."""
+    own = (UserSignal(file="/nowhere/mine.py", name="mine"), UserSignal(file="/nowhere/mine.py", name="other"))
+    profile = msgspec.structs.replace(load_profile("paper", {"instance": NAME}), signals=SignalFiles(user=own))
+    (rundir.run_dir(NAME) / "profile.json").write_bytes(profile_json(profile))
+    guard = board.page(supervised.memory.board_words, topology.stage_id("features"))[board.USER_GUARD :]
+    guard[user_guard.OFF_AT + 1], guard[user_guard.OFF_WHY + 1] = 4007, user_guard.WHY_STOPPED
+    code, out, _ = run(capsys, "status", "--json")
+    said = json.loads(out)["user_signals"]
+    assert code == OK and [one["name"] for one in said] == ["mine", "other"]
+    assert (said[0]["off_from"], said[0]["problem"], said[1]["off_from"]) == (0, "", 4007)
+    _, out, _ = run(capsys, "status")
+    assert "user signal mine: all is well" in out and "user signal other: off from record 4,007 on: its code did not" in out
+
+
+def test_a_model_for_a_pipeline_without_models(
+    supervised: Supervised, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`model publish` names the setting that is off, and that it takes a new start."""
+    from procs.learning import registry
+
+    monkeypatch.setattr(registry, "pinned", lambda name: "edge@1")
+    monkeypatch.setattr(registry, "load", lambda name: None)
+    code, _, err = run(capsys, "model", "publish", "edge", "--instance", NAME)
+    assert code == USAGE and f"{NAME} runs without models: stop it and start it again with ml.enabled=true" in err
+    code, _, err = run(capsys, "model", "publish", "edge", "--instance", "gone")
+    assert code == NOT_RUNNING and "gone" in err
 
 
 def test_what_a_dead_run_left_does_not_hinder_the_next(own_places: Path) -> None:

@@ -86,6 +86,16 @@ def test_a_halt_is_the_first_thing_seen() -> None:
     assert any(line.startswith(" HALTED") and "\x1b" not in line for line in lines)
 
 
+def test_a_users_signal_that_is_off_is_seen() -> None:
+    """A line in the header for each signal in which something is wrong, none for a sound one."""
+    seen = _view()
+    assert seen.status is not None
+    off = {"name": "mine", "problem": "off from record 7 on: x"}
+    seen.status["user_signals"] = [{"name": "sound", "problem": ""}, off]
+    told = [line for line in frame(seen, 100, 0, plain) if "user signal" in line]
+    assert told == [" user signal mine: off from record 7 on: x"]
+
+
 def test_the_compact_line_tells_progress_and_money() -> None:
     """One line: frames, share, rate, orders, fills, net."""
     text = compact(_view())

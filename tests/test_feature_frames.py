@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from features_markets import BTC, random_walk
-from user_signal_files import documented, strategy_of
+from user_signal_files import LATE, documented, strategy_of
 
 from procs.cli.main import main
+from procs.cli.outcome import UNHEALTHY
 from procs.frames import features_of, frame_of, market_microstructure_score, market_of, signal_values
 from procs.recordings.output import RecordingsError
 from procs.recordings.parquet import KINDS, ParquetWriter
@@ -22,6 +25,7 @@ from trading.feature_vector import NAMES
 from trading.instruments import instrument_table
 from trading.records import LEVELS
 from trading.signals import N_SIGNALS, SIGNALS
+from trading.user_guard import STOP_FROM
 from trading.user_signals import SignalError
 
 
@@ -91,6 +95,71 @@ def test_a_frame_that_cannot_be_read_is_told(frame: pl.DataFrame) -> None:
     assert set(KINDS.values()) >= set(frame["kind"].unique()) and LEVELS == 5
 
 
+def test_a_price_between_two_ticks_is_refused(frame: pl.DataFrame) -> None:
+    """Nothing is rounded: row, column, value, tick and remedy are named; with the right tick the frame is read."""
+    wrong = frame.with_columns(bid_price_1=pl.Series([0.12341] * len(frame)))
+    with pytest.raises(RecordingsError) as failed:
+        features_of(wrong, None, BTC)
+    for words in ("row 0: bid_price_1 0.12341 is no whole number of ticks of 0.01", 'tick_size="0.00001"', "by name"):
+        assert words in str(failed.value)
+    odd = frame.with_columns(ask_qty_2=frame["ask_qty_2"].cast(pl.Float64).scatter(7, 1.5e-9))
+    with pytest.raises(RecordingsError, match=r"row 7: ask_qty_2 1.5e-09 is no whole number of lots of 1e-08.*lot_size="):
+        market_of(odd, BTC)
+    with pytest.raises(RecordingsError, match="row 3: bid_price_1"):
+        market_of(frame.with_columns(bid_price_1=frame["bid_price_1"].cast(pl.Float64).scatter(3, 1e300)), BTC)
+    fine = replace(BTC, tick_size="0.00001")
+    assert market_of(wrong, fine)[0]["bid_ticks"][0, 0] == 12_341
+
+
+def test_each_symbol_has_its_own_ticks(frame: pl.DataFrame) -> None:
+    """Instruments by name: the same prices in other units, symbol by symbol; a symbol without one is named."""
+    two = frame.with_columns(symbol=pl.Series(["A", "B"] * (len(frame) // 2)))
+    market, instruments = market_of(two, {"A": BTC, "B": replace(BTC, tick_size="0.001")})
+    assert [it.name for it in instruments] == ["A", "B"]
+    mine = market_of(frame, BTC)[0]["bid_ticks"][:, 0]
+    assert np.array_equal(market["bid_ticks"][:, 0], np.where(market["symbol"] == 0, mine, 10 * mine))
+    with pytest.raises(RecordingsError, match="no instrument for B: there are A"):
+        market_of(two, {"A": BTC})
+
+
+@pytest.mark.parametrize(("what", "words"), [(1, "its code failed"), (2, "did not come back")])
+def test_a_signal_that_breaks_in_batch_is_cut_off_and_said(
+    what: int, words: str, walk: np.ndarray, frame: pl.DataFrame, tmp_path: Path
+) -> None:
+    """Past its trial it fails, or loops for ever: from that record on it is off, as in the pipeline, the rest is there, and a
+    warning says it."""
+    strategy = strategy_of(tmp_path / "late.py", LATE, at=2000, what=what)
+    with pytest.warns(UserWarning, match=rf"user signal broken: off from record [\d,]+ on: .*{words}"):
+        out = features_of(frame, strategy, BTC)
+    mine = out["signal_broken"].is_not_null()
+    assert mine[1000] and not mine[3000:].any()
+    plain = features_of(frame, None, BTC)
+    for name in NAMES:
+        np.testing.assert_array_equal(out[name].to_numpy(), plain[name].to_numpy(), err_msg=name)
+    stopped = Pass([BTC], strategy, user=load(strategy))
+    stopped.guard[STOP_FROM] = 1 + int(np.flatnonzero(mine.to_numpy())[-1]) + 1
+    wanted = stopped.signals(walk)
+    np.testing.assert_array_equal(out["score"].to_numpy(), wanted["score"])
+
+
+def test_the_command_says_what_went_off(tmp_path: Path, recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`scalperctl features` with a signal that loops for ever on the way: the file is whole, stderr names signal and record, the
+    exit code is that of a run that went not well. The test kit raises the same."""
+    recording = str(recordings / "hftbacktest_binance" / "usdm_btcusdt_20240718.gz")
+    (tmp_path / "mine.py").write_text(LATE)
+    profile = tmp_path / "mine.yaml"
+    own = "{file: ./mine.py, name: broken, params: {at: 6500, what: 2}}"
+    profile.write_text(f"instance: x\nworld: replay\nsource: {{kind: recording}}\nsignals:\n  user:\n    - {own}\n")
+    out = tmp_path / "f.parquet"
+    code = main(["features", recording, "--config", str(profile), "--out", str(out), "--json"])
+    told = capsys.readouterr()
+    assert code == UNHEALTHY and "user signal broken: off from record 6,5" in told.err
+    said = json.loads(told.out)
+    assert said["rows"] == len(pl.read_parquet(out)) > 7_000 and len(said["complaints"]) == 1
+    with pytest.raises(SignalError, match=r"mine.py:3: broken is off from record 6,5\d\d on: its code did not come back"):
+        signal_values(recording, tmp_path / "mine.py", "broken", {"at": 6500, "what": 2})
+
+
 def test_a_pass_goes_on_where_it_was(walk: np.ndarray) -> None:
     """Chunks give what the whole gives."""
     whole, parts = Pass([BTC]).all(walk), Pass([BTC])
@@ -115,13 +184,20 @@ def test_the_command_writes_parquet_and_csv(tmp_path: Path, recordings: Path, ca
 
 
 def test_the_test_kit_says_where_a_signal_went_off(tmp_path: Path, recordings: Path) -> None:
-    """A signal that fails on the way is an error with its place, not a column of zeros."""
-    (tmp_path / "mine.py").write_text(
-        "from trading.user_signals import signal\n\n\n@signal(state={'n': int, 'ring': (float, 9000)})\n"
-        "def mine(state, event, out):\n    state.n += 1\n    state.ring[state.n] = 1.0\n".replace("9000", "4000")
+    """A signal that fails on the way is an error with its place, not a column of zeros. The place counts every market record, as
+    the rows of the kit's frame do, also those before the first book and marks, at which no signal is asked."""
+    recording = recordings / "hftbacktest_binance" / "usdm_btcusdt_20240718.gz"
+    text = (
+        "from trading.user_signals import signal\n\n\n@signal(state={'n': int, 'ring': (float, SLOTS)})\n"
+        "def mine(state, event, out):\n    state.n += 1\n    state.ring[state.n % 4096] = 1.0\n"
     )
-    with pytest.raises(SignalError, match=r"mine.py:4: mine is off from record 4000 on"):
-        signal_values(recordings / "hftbacktest_binance" / "usdm_btcusdt_20240718.gz", tmp_path / "mine.py", "mine")
+    (tmp_path / "mine.py").write_text(text.replace("SLOTS", "4096"))
+    asked = signal_values(recording, tmp_path / "mine.py", "mine")["state.n"]
+    row = 1 + int(np.flatnonzero(asked == 4000)[0])
+    assert row > 4000, "this recording begins with mark prices"
+    (tmp_path / "mine.py").write_text(text.replace("SLOTS", "4000"))
+    with pytest.raises(SignalError, match=rf"mine.py:4: mine is off from record {row:,} on"):
+        signal_values(recording, tmp_path / "mine.py", "mine")
     with pytest.raises(RecordingError):
         signal_values(tmp_path / "mine.py", tmp_path / "mine.py", "mine")
 

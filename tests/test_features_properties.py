@@ -57,6 +57,9 @@ def test_a_mirrored_market_mirrors_every_signed_signal(seed: int) -> None:
     out, strengths, _ = run(recs, strategy)
     turned, turned_strengths, _ = run(mirror(recs, about), strategy)
     for spec in SIGNALS:
+        if spec.signal == Signal.MODEL:
+            assert not strengths[:, Signal.MODEL].any(), "models are off by default"
+            continue
         sign = -1.0 if spec.directional else 1.0
         column = strengths[:, spec.signal]
         np.testing.assert_allclose(turned_strengths[:, spec.signal], sign * column, atol=1e-4, err_msg=spec.key)
@@ -271,6 +274,7 @@ SENTENCES = [
     (Signal.VOLUME_PRICE_DIVERGENCE, 0.25, "25% of 50 trades' volume went up while the price falls"),
     (Signal.PATTERNS, -0.5, "patterns on 1000 ms bars -0.50"),
     (Signal.MULTI_TIMEFRAME, 0.5, "trends of 1s 5s 15s 60s 300s bars agree +0.50"),
+    (Signal.MODEL, -0.25, "models expect the next move beyond costs down, confidence 0.25"),
 ]
 
 

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 from gateway_world import ASK, BID, LOT, NAMES, START_NS, GatewayWorld, S
+from reference_bars import ema_of
 
 from procs import board, topology
 from procs.gateway.answers import ROUTES
 from procs.gateway.decimals import Scale, decimal_text
 from procs.gateway.market_view import TIMEFRAMES, FeatureRow
-from trading import ensemble, limits, risk_layout, signals, sizing
-from trading.records import SIGNAL_RECORD, Kind, Side
+from trading import ensemble, limits, risk_layout, signals, sizing, user_guard
+from trading.patterns import Pattern
+from trading.records import MAX_SIGNALS, SIGNAL_RECORD, Kind, Side
+from trading.settings import UserSignal
 
 
 def asked(world: GatewayWorld, path: str, **query: str) -> tuple[int, Any]:
@@ -50,6 +53,7 @@ def test_a_signal_tells_side_scores_gate_and_reasons(world: GatewayWorld) -> Non
     assert words["micro_trend"]["state"] == "silent" and words["ema_cross"]["state"] == "active"
     assert words["spread"]["state"] == "warming" and words["spread"]["strength"] == 0
     assert said["ages"] == {"market_ms": 0.0, "signal_ms": 0.0}
+    assert decision["leading"] == "book_imbalance" and all(word["own"] is None for word in words.values())
 
 
 @pytest.mark.parametrize("gate", [gate for gate in ensemble.Gate if gate])
@@ -62,12 +66,18 @@ def test_a_gate_is_told_with_its_sentence(world: GatewayWorld, gate: ensemble.Ga
 
 
 def test_microstructure_is_of_the_newest_book(world: GatewayWorld) -> None:
-    """Prices are exact decimals; mid, microprice and imbalances follow from the levels."""
+    """Prices are exact decimals; mid and imbalances follow from the levels; what the pipeline computes is its record's own."""
     world.market(bid_lots=np.array([3, 1, 1, 1, 1]) * LOT)
+    world.signal(patterns=int(Pattern.INSIDE | Pattern.PIN_UP))
     found = asked(world, "/signal/BTCUSDT")[1]["microstructure"]
     assert found["bid"] == {"price": "60000.00", "qty": "3.00000000", "price_ticks": BID, "qty_lots": 3 * LOT}
     assert found["ask"]["price"] == "60000.10" and found["spread"] == "0.10"
     assert found["mid"] == pytest.approx(60_000.05) and found["microprice"] == pytest.approx(60_000.075)
+    assert (found["score"], found["vpin"], found["order_flow"]) == (71.0, 0.25, -0.5)
+    assert found["patterns"] == ["pin up", "inside bar"]
+    world.signal(microprice=0.0, microstructure=0.0, vpin=0.0)
+    cold = asked(world, "/signal/BTCUSDT")[1]["microstructure"]
+    assert cold["microprice"] is cold["score"] is cold["vpin"] is None
     assert found["top_imbalance"] == pytest.approx(0.5) and found["depth_imbalance"] == pytest.approx(2 / 12)
     assert found["atr"] == pytest.approx(20.0) and found["atr_bps"] == pytest.approx(1e4 * 20 / 60_000.05)
     assert found["volatility_pct_minute"] == pytest.approx(100 * 0.0001 * 60**0.5)
@@ -192,6 +202,90 @@ def test_candles_are_made_from_the_trades() -> None:
     assert closed["trades"] == 3 and closed["volume"] == "3.00000000" and closed["open_time_ns"] == START_NS
     assert closed["flags"] == ["INCOMPLETE"]  # it had begun before we looked
     assert making["trades"] == 1 and making["flags"] == ["OPEN"] and making["open"] == "60000.10"
+
+
+OWN = UserSignal(file="/nowhere/mine.py", name="mine", voice="occasional", sentence="mine says {strength:+.2f}", weight=0.5)
+
+
+def test_a_users_signal_is_told_like_a_built_in_one() -> None:
+    """Last of the signals, with its sentence; what went wrong in it, and that it is off, stand there and in health's warnings."""
+    world = GatewayWorld(own=(OWN,))
+    strength = np.zeros(MAX_SIGNALS)
+    strength[signals.N_SIGNALS] = 0.5
+    bit = 1 << signals.N_SIGNALS
+    told = {"ready_mask": bit, "active_mask": bit, "strength": strength, "reason": signals.N_SIGNALS + 1}
+    world.both(**told)
+    world.both(1)
+    decision = asked(world, "/signal/BTCUSDT")[1]["decision"]
+    own = {"not_finite": 0, "faults": 0, "off_from": None}
+    assert decision["signals"][-1] == {"key": "mine", "state": "active", "strength": 0.5, "reason": "mine says +0.50", "own": own}
+    assert decision["leading"] == "mine" and asked(world, "/healthz")[1]["warnings"] == []
+
+    guard = world.memory.page("features")[board.USER_GUARD :]
+    guard[user_guard.NOT_FINITE] = 3
+    world.both(**told)
+    word = asked(world, "/signal/BTCUSDT")[1]["decision"]["signals"][-1]
+    assert word["reason"] == "mine says +0.50; 3 answers were no finite number" and word["own"]["not_finite"] == 3
+    guard[user_guard.FAULTS], guard[user_guard.OFF_AT], guard[user_guard.OFF_WHY] = 1, 4007, user_guard.WHY_FAULT
+    world.both()
+    word = asked(world, "/signal/BTCUSDT")[1]["decision"]["signals"][-1]
+    assert word["state"] == "off" and word["own"] == {"not_finite": 3, "faults": 1, "off_from": 4007}
+    assert word["reason"].startswith("off from record 4,007 on: its code failed (an index out of bounds")
+    status, said = asked(world, "/healthz")
+    assert status == 200 and said["warnings"] == [f"mine: {word['reason']}"]
+
+
+def test_a_timeframe_is_what_its_closed_candles_say() -> None:
+    """Trend, RSI, ATR and volatility of the size that was asked for, as computed again in plain Python from the closed candles;
+    not warm before. A candle that may lack trades is no bar. The decision is the same for every size."""
+    world = GatewayWorld()
+    world.event_ns = START_NS
+    rng, ids = np.random.default_rng(5), iter(range(1, 10_000))
+    moves, bars = rng.integers(-40, 41, 260), []
+    ticks = BID
+    for second, move in enumerate(moves):
+        own = [ticks, ticks + int(move) + 7, ticks + int(move)]
+        ticks = own[-1]
+        if second % 50 == 49:
+            continue  # a second without a trade
+        for k, price in enumerate(own):
+            world.trade(price, update_id=next(ids), ts_exchange_ns=START_NS + second * S + k * 1000)
+        bars.append((second, own[0], max(own), min(own), own[-1]))
+    world.signal()
+    found = asked(world, "/signal/BTCUSDT", tf="1s")[1]
+    said = found["timeframe"]
+    table = bars_of(bars[1:-1])  # the first began before we looked, the last is open
+    f = world.profile.features
+    close, before = table[:, 3], np.concatenate([[0.0], table[:-1, 3]])
+    true_range = (np.maximum(table[:, 1], before) - np.minimum(table[:, 2], before))[1:]
+    change = np.diff(close)
+    gain, loss = (ema_of(np.maximum(sign * change, 0.0), f.rsi_bars, 1 / f.rsi_bars)[-1] for sign in (1, -1))
+    fast, slow = (ema_of(close, span, 2 / (span + 1))[-1] for span in (f.ema_fast, f.ema_slow))
+    returns = np.diff(np.log(close))
+    weight = f.volatility_lambda ** np.arange(len(returns))[::-1]
+    assert said["warm"] and said["candles"] == len(table) and said["tf"] == "1s"
+    assert said["ema_fast"] == pytest.approx(fast / 100) and said["ema_slow"] == pytest.approx(slow / 100)
+    assert said["trend"] == ("UP" if fast > slow else "DOWN")
+    assert said["rsi"] == pytest.approx(100 * gain / (gain + loss))
+    assert said["atr"] == pytest.approx(ema_of(true_range, f.atr_bars, 1 / f.atr_bars)[-1] / 100)
+    assert said["volatility"] == pytest.approx(np.sqrt((weight * returns**2).sum() / weight.sum()))
+    assert said["last"] == found["candles"]["1s"]["closed"] and "pipeline's" in said["decided_by"]
+
+    other = asked(world, "/signal/BTCUSDT", tf="1m")[1]
+    assert other["decision"] == found["decision"]
+    assert not other["timeframe"]["warm"] and other["timeframe"]["rsi"] is None and other["timeframe"]["candles"] == 3
+    assert other["timeframe"]["last"] == other["candles"]["1m"]["closed"]
+
+
+def bars_of(bars: list[tuple[int, int, int, int, int]]) -> np.ndarray:
+    """(second, open, high, low, close) with flat bars where a second has none: open, high, low, close, as floats."""
+    found: list[tuple[float, float, float, float]] = []
+    for second, open_, high, low, close in bars:
+        while len(found) < second - bars[0][0]:
+            last = found[-1][3]
+            found.append((last, last, last, last))
+        found.append((open_, high, low, close))
+    return np.array(found, float)
 
 
 def test_unknown_names_are_refused_with_the_known_ones(world: GatewayWorld) -> None:

@@ -8,16 +8,19 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from gateway_world import GatewayWorld
 
+from procs import board
 from procs.cli import signal_view
 from procs.cli.observe import Symbol
 from procs.cli.outcome import OK, USAGE, CliError
 from procs.cli.table import plain, visible
-from trading import signals
+from trading import signals, user_guard
 from trading.ensemble import GATE_SENTENCES, Gate
-from trading.records import Side
+from trading.records import MAX_SIGNALS, Side
+from trading.settings import UserSignal
 
 SYMBOLS = [Symbol("BTCUSDT", 0.01, 1e-8), Symbol("ETHUSDT", 0.01, 1e-8)]
 
@@ -55,11 +58,13 @@ def told(symbol: str | None = None, **more: Any) -> argparse.Namespace:
 
 def test_a_symbol_is_its_newest_record_in_words(world: GatewayWorld) -> None:
     """Decision, gate with its sentence, market, and one line for every signal of the table."""
-    found = signal_view.collect(world.memory, SYMBOLS, [0, 1], world.profile.features, world.now_ns)  # type: ignore[arg-type]
+    found = signal_view.collect(world.memory, SYMBOLS, [0, 1], world.profile, world.now_ns)  # type: ignore[arg-type]
     text = "\n".join(signal_view.lay_out(found, 160, plain))
     assert "BTCUSDT  NONE  score 75.0  confidence 0.80  urgency 60" in text and "1.5 ms old" in text
     assert f"gate SPREAD: {GATE_SENTENCES[Gate.SPREAD]}" in text
     assert "mid 60,000.050" in text and "ATR 20.00" in text
+    assert "; led by book_imbalance" in text
+    assert "microstructure 71  microprice 60,000.075  VPIN 0.25  OFI -0.50  patterns none" in text
     lines = text.splitlines()
     for spec in signals.SIGNALS:
         assert sum(line.startswith(spec.key + " ") for line in lines) == 1
@@ -72,7 +77,7 @@ def test_a_symbol_is_its_newest_record_in_words(world: GatewayWorld) -> None:
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_every_line_fits(world: GatewayWorld, width: int) -> None:
     """No line is wider than the terminal."""
-    found = signal_view.collect(world.memory, SYMBOLS, [0, 1], world.profile.features, world.now_ns)  # type: ignore[arg-type]
+    found = signal_view.collect(world.memory, SYMBOLS, [0, 1], world.profile, world.now_ns)  # type: ignore[arg-type]
     assert all(visible(line) <= width for line in signal_view.lay_out(found, width, plain))
 
 
@@ -80,7 +85,7 @@ def test_a_quiet_symbol_keeps_its_last_record(world: GatewayWorld) -> None:
     """However many records of others followed, as long as the ring holds it."""
     for _ in range(2000):
         world.signal(1)
-    found = signal_view.collect(world.memory, SYMBOLS, [0], world.profile.features, world.now_ns)  # type: ignore[arg-type]
+    found = signal_view.collect(world.memory, SYMBOLS, [0], world.profile, world.now_ns)  # type: ignore[arg-type]
     assert found[0].decision is not None and found[0].decision.gate.name == "SPREAD"
 
 
@@ -92,7 +97,28 @@ def test_json_has_every_field(running: GatewayWorld, capsys: pytest.CaptureFixtu
     assert said["instance"] == "synthetic" and second == {"symbol": "ETHUSDT", "state": "waiting"}
     assert first["state"] == "live" and first["side"] == "NONE" and first["gate"]["name"] == "SPREAD"
     assert first["age_ms"] == 1.5 and first["mid"] == pytest.approx(60_000.05)
+    assert (first["microstructure"], first["vpin"], first["order_flow"], first["patterns"]) == (71.0, 0.25, -0.5, [])
     assert [word["key"] for word in first["signals"]] == [spec.key for spec in signals.SIGNALS]
+
+
+def test_a_users_signal_is_a_line_among_the_others() -> None:
+    """With its sentence while it votes; off, with the record and the reason, once its code has failed."""
+    own = UserSignal(file="/nowhere/mine.py", name="mine", voice="occasional", sentence="mine says {strength:+.2f}")
+    world = GatewayWorld(own=(own,))
+    strength, bit = np.zeros(MAX_SIGNALS), 1 << signals.N_SIGNALS
+    strength[signals.N_SIGNALS] = -0.5
+    world.both(ready_mask=bit, active_mask=bit, strength=strength, reason=signals.N_SIGNALS + 1)
+
+    def lines() -> list[str]:
+        found = signal_view.collect(world.memory, SYMBOLS, [0], world.profile, world.now_ns)  # type: ignore[arg-type]
+        return signal_view.lay_out(found, 160, plain)
+
+    assert lines()[-1].split() == ["mine", "active", "-0.50", "mine", "says", "-0.50"] and "led by mine" in lines()[1]
+    guard = world.memory.page("features")[board.USER_GUARD :]
+    guard[user_guard.OFF_AT], guard[user_guard.OFF_WHY] = 500, user_guard.WHY_STOPPED
+    world.both()
+    assert lines()[-1].split()[:3] == ["mine", "off", "-"]
+    assert "off from record 500 on: its code did not come back, or ended the process" in lines()[-1]
 
 
 def test_one_symbol_may_be_asked_for(running: GatewayWorld, capsys: pytest.CaptureFixture[str]) -> None:

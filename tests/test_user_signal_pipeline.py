@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +12,20 @@ import kill_run
 import numpy as np
 import pytest
 from features_markets import BTC
-from user_signal_files import LATE, documented, strategy_of
+from user_signal_files import LATE, NAN, documented, strategy_of
 
+from procs import backtest
+from procs.cli.signal_check import with_signals
+from procs.config import load_profile
 from procs.frames import recording_columns, signal_values
+from procs.plan import plan_of
 from procs.signal_files import load
 from trading.batch import Pass
 from trading.records import Kind
 from trading.signals import N_SIGNALS
+from trading.user_guard import health_of
 
+DECIDED = ("score", "confidence", "side", "gate", "ready_mask", "active_mask", "strength", "reason")
 pytestmark = pytest.mark.timeout(900)  # the first start after an edit compiles the kernels
 
 
@@ -57,7 +64,8 @@ def test_pipeline_batch_and_test_kit_say_the_same(tmp_path: Path, recordings: Pa
     recording = recordings / "hftbacktest_binance" / "spot_btcusdt_20240808.gz"
     (tmp_path / "mine.py").write_text(documented())
     profile = profile_file(tmp_path, "print_pressure", "{threshold: 0.3}", "instance: user-values\nworld: replay")
-    market = kill_run.Source(str(profile), {"source.speed": "max"}, (recording,))
+    overrides = {"source.speed": "max", "source.kind": "recording", "source.files": [str(recording)]}
+    market = kill_run.Source(str(profile), overrides, (recording,))
     found = finished(kill_run.Run("user-values", market, {}))["signals"]
     found = found[found["kind"] == Kind.SIGNAL]
     ready = (found["ready_mask"] >> N_SIGNALS & 1).astype(bool)
@@ -97,5 +105,42 @@ def test_a_signal_that_never_comes_back_is_switched_off_and_the_pipeline_lives(t
     stopped.guard[2] = off
     wanted = stopped.signals(market)
     assert user.settings and stopped.status["off_at"][0] == off
-    for name in ("score", "confidence", "side", "gate", "ready_mask", "active_mask", "strength", "reason"):
+    for name in DECIDED:
         assert np.array_equal(found[name], wanted[name]), name
+
+    settled = with_signals(load_profile(profile, {**wishes, "instance": "user-hangs"}))
+    tested = backtest.run(plan_of(settled), keep=("signals",))
+    assert health_of(backtest.guard_of(tested.world), 0).off_from == off
+    again = tested.kept["signals"]
+    again = again[again["kind"] != Kind.END]
+    for name in DECIDED:
+        assert np.array_equal(found[name], again[name]), f"the backtest's {name}"
+
+
+@pytest.mark.parametrize("mistake", ["not a number", "out of bounds"])
+@pytest.mark.usefixtures("own_folders")
+def test_a_wrong_answer_is_cut_off_and_the_pipeline_lives(mistake: str, tmp_path: Path) -> None:
+    """NaN, and an index out of bounds past the trial, in a pipeline: no process ends, the log says what happened, and every
+    record is that of the same signal in batch, whose strength is 0 there."""
+    text, params = (NAN, "{}") if mistake == "not a number" else (LATE, "{at: 6500, what: 1}")
+    (tmp_path / "mine.py").write_text(text)
+    profile = profile_file(tmp_path, "broken", params, "instance: user-wrong\nworld: replay\nsymbols: [{name: BTCUSDT}]")
+    wishes = {"generator.duration_s": 60.0, "source.speed": "max"}
+    run = kill_run.Run("user-wrong", kill_run.Source(str(profile), wishes), wishes)
+    journals = finished(run)
+    told = [json.loads(line) for line in run.launched.log.read_text().splitlines() if line.startswith("{")]
+    market, found = (journals[name][journals[name]["kind"] != Kind.END] for name in ("market", "signals"))
+    assert len(market) == len(found) > 7000
+    assert not [line for line in told if line["event"] == "crash"]
+    strategy = strategy_of(tmp_path / "mine.py", text, **({} if text is NAN else {"at": 6500, "what": 1}))
+    batch = Pass([BTC], strategy, user=load(strategy))
+    wanted = batch.signals(market)
+    for name in DECIDED:
+        assert np.array_equal(found[name], wanted[name]), name
+    last = [line for line in told if line["event"] == "user signal" and line.get("signal") == "broken"][-1]
+    health = batch.health()["broken"]
+    assert {name: last[name] for name in health.figures} == health.figures and last["problem"] == health.sentence
+    if text is NAN:
+        assert health.not_finite > 100 and not health.off_from
+    else:
+        assert 6500 <= health.off_from < len(market) - 1000 and health.faults == 1

@@ -8,6 +8,7 @@ What this module is not: it reads no recording and makes no data frame (procs.fr
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from trading.jit import Floats, Recs, Words, kernel
 from trading.microprice import set_microprice
 from trading.records import MARKET_RECORD, SIGNAL_RECORD
 from trading.settings import Strategy
-from trading.user_call import GUARD_WORDS
+from trading.user_guard import GUARD_WORDS, Health, health_of
 from trading.user_signals import NONE, UserSignals
 
 EMPTY_ROW: Final = 0
@@ -86,6 +87,20 @@ class Pass:
         self.rows, self.status = user.arrays(len(self.table))
         self.guard = np.zeros(GUARD_WORDS, np.int64)
         self._keep: list[Any] = user.bind(self.params, self.rows, self.status, self.guard)
+
+    def twin(self) -> Pass:
+        """Another pass that stands where this one does; what happens to one is nothing to the other."""
+        twin = copy.copy(self)
+        for name in ("params", "state", "glob", "rows", "status", "guard"):
+            setattr(twin, name, getattr(self, name).copy())
+        if self.user.settings:
+            twin._keep = self.user.bind(twin.params, twin.rows, twin.status, twin.guard)
+            twin.rows[:], twin.status[:] = self.rows, self.status  # binding has put them to their start
+        return twin
+
+    def health(self) -> dict[str, Health]:
+        """What became of each of the user's signals, by name."""
+        return {one.name: health_of(self.guard, k) for k, one in enumerate(self.user.settings)}
 
     @property
     def _world(self) -> tuple[Recs, Recs, Recs, Recs]:

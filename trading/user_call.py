@@ -7,7 +7,7 @@ code with and without any: without, a record costs one comparison that always go
                    rows (a record a symbol)               its fields: kept, checkpointed
                    status (USER_STATUS, one a signal)     counts, and since when it is off: kept, checkpointed
                    event, answer                          scratch of the call
-                   guard (int64, GUARD_WORDS)             which call is running; which signals somebody switched off
+                   guard (trading.user_guard)             which call is running; what went wrong; what somebody switched off
 
 An answer that is not finite is counted and the signal silent for that record. A call that fails (an index out of bounds, an
 exception) switches the signal off for the rest of the run, at that record, for all symbols. A call that never comes back is the
@@ -34,6 +34,19 @@ from trading.feature_layout import FEATURE_PARAMS
 from trading.jit import Words, kernel
 from trading.records import LEVELS, MAX_SIGNALS, Flag, Kind
 from trading.signals import N_SIGNALS, clip
+from trading.user_guard import (
+    FAULTS,
+    GUARD_PLACES,
+    GUARD_WORDS,
+    NOT_FINITE,
+    OFF_AT,
+    OFF_WHY,
+    RECORD,
+    RUNNING,
+    STOP_FROM,
+    WHY_FAULT,
+    WHY_STOPPED,
+)
 
 MAX_USER_SIGNALS: Final = MAX_SIGNALS - N_SIGNALS
 """Places that the built-in signals leave."""
@@ -80,22 +93,7 @@ USER_STATUS: Final = np.dtype(
 )
 """Counts of one signal over all symbols; `off_at`: number of the record from which it is off, 0: it is on."""
 
-WHY_FAULT: Final = 1
-WHY_STOPPED: Final = 2
-WHY_WORDS: Final = {
-    WHY_FAULT: "its code failed (an index out of bounds, or an exception)",
-    WHY_STOPPED: "its code did not come back, or ended the process",
-}
-
-GUARD_WORDS: Final = 64
-RUNNING: Final = 0  # 1 + number of the user's signal whose code is running; 0: none
-RECORD: Final = 1  # number of the record for which it runs
-STOP_FROM: Final = 2  # a word a signal: off from the record with this number on; 0: no such word
-NOT_FINITE: Final = 16  # a word a signal, for whoever looks
-FAULTS: Final = 28
-OFF_AT: Final = 40
-OFF_WHY: Final = 52
-assert max(MAX_USER_SIGNALS, 1) <= 12 and STOP_FROM + 12 <= NOT_FINITE and OFF_WHY + 12 <= GUARD_WORDS
+assert MAX_USER_SIGNALS <= GUARD_PLACES
 
 _TRADE: Final = int(Kind.TRADE)
 _SELL: Final = int(Flag.AGGRESSOR_SELL)

@@ -30,7 +30,8 @@ from trading.jit import Recs, Words, checked_kernel
 from trading.records import MAX_SIGNALS
 from trading.settings import Features, Strategy, UserSignal
 from trading.signals import N_SIGNALS, SIGNALS, SignalSpec, Voice
-from trading.user_call import GUARD_WORDS, MAX_USER_SIGNALS, USER_ANSWER, USER_EVENT, USER_STATUS, USER_TABLE, WHY_WORDS
+from trading.user_call import MAX_USER_SIGNALS, USER_ANSWER, USER_EVENT, USER_STATUS, USER_TABLE
+from trading.user_guard import GUARD_WORDS, Health
 
 __all__ = ["Declaration", "SignalError", "UserSignals", "checked_kernel", "compiled", "signal", "signal_table"]
 
@@ -249,10 +250,9 @@ class UserSignals:
         p["user_event"], p["user_answer"], p["user_guard"] = event.ctypes.data, answer.ctypes.data, guard.ctypes.data
         return [table, rows, status, event, answer, guard, self]
 
-    def failure(self, k: int, status: Any) -> SignalError:
-        """Signal k's end in words, from its row of USER_STATUS."""
-        why, record = WHY_WORDS.get(int(status["off_why"]), "it was switched off"), int(status["off_at"])
-        return SignalError(f"{self.declared[k].place}: {self.declared[k].name} is off from record {record} on: {why}")
+    def failure(self, k: int, health: Health) -> SignalError:
+        """Signal k's end in words."""
+        return SignalError(f"{self.declared[k].place}: {self.declared[k].name} is {health.sentence}")
 
 
 NONE: Final = UserSignals((), (), "")

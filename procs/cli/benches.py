@@ -23,7 +23,7 @@ def bench(args: argparse.Namespace) -> int:
     elif args.what == "link":
         wishes = {"seconds": args.seconds or 10.0}
     elif args.what == "gateway":
-        wishes = {"seconds": args.seconds or 60.0}
+        wishes = {"files": args.recording or (), "seconds": args.seconds or 60.0, "rounds": args.rounds}
     elif args.what == "restart":
         wishes = {"kills": args.kills}
     result = module.run(**wishes)

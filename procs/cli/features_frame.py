@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from procs.cli import running
-from procs.cli.outcome import OK, USAGE, CliError
+from procs.cli.outcome import OK, UNHEALTHY, USAGE, CliError
 from procs.cli.report import use_kernel_cache
 from procs.cli.signal_check import with_signals
 from procs.cli.starting import Note
@@ -33,6 +33,7 @@ def features(args: argparse.Namespace) -> int:
 
     arrow()
     note = Note(sys.stderr)
+    wrong: list[str] = []
     shown = sys.stderr.isatty()
 
     def progress(done: int, total: int) -> None:
@@ -41,12 +42,14 @@ def features(args: argparse.Namespace) -> int:
 
     try:
         with new_file(out, force=args.force) as partial:
-            made = _write(partial, out.suffix, recording_columns(profile.source.files, profile, progress))
+            made = _write(partial, out.suffix, recording_columns(profile.source.files, profile, progress, wrong.append))
     finally:
         note.end()
     words = f"{out}: {made['rows']:,} rows of {made['columns']} columns"
-    print(json.dumps({"out": str(out), **made}, indent=2) if args.json else words)
-    return OK
+    print(json.dumps({"out": str(out), **made, "complaints": wrong}, indent=2) if args.json else words)
+    for text in wrong:
+        print(f"scalperctl: {text}", file=sys.stderr)
+    return UNHEALTHY if wrong else OK
 
 
 def _write(path: Path, suffix: str, pieces: Iterable[dict[str, Any]]) -> dict[str, int]:

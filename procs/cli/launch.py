@@ -24,9 +24,7 @@ from procs.topology import Stage
 from ringbuf.plain_writer import PlainWriter, ring_bell
 from shm import cleanup
 from trading.records import CONTROL_RECORD, Kind
-
-GUARD_RUNNING, GUARD_RECORD, GUARD_STOP_FROM = 0, 1, 2
-"""Words of trading.user_call, which needs numba."""
+from trading.user_guard import RECORD, RUNNING, STOP_FROM, Health, health_of
 
 
 def place_stages(cores: Any, usable: Sequence[int], names: Sequence[str]) -> dict[str, int]:
@@ -54,6 +52,7 @@ class Instance:
     _control: PlainWriter | None = None
     _cores: dict[str, int] = field(default_factory=dict)
     _ended_in: tuple[int, int] = (0, 0)
+    _told: dict[str, Health] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._cores = place_stages(
@@ -94,6 +93,8 @@ class Instance:
 
     def destroy(self) -> None:
         """Remove everything that `create` made."""
+        if self.memory is not None:
+            self._tell_health(at_end=True)
         memory, self.memory = self.memory, None
         if memory is None:
             return
@@ -121,21 +122,34 @@ class Instance:
         Once may be chance, as any process can be killed anywhere; a fold that comes to the same record again is no chance.
         """
         guard = page[board.USER_GUARD :]
-        where = int(guard[GUARD_RUNNING]), int(guard[GUARD_RECORD])
-        guard[GUARD_RUNNING] = 0
+        where = int(guard[RUNNING]), int(guard[RECORD])
+        guard[RUNNING] = 0
         if where[0] == 0:
             return
         name = self.profile.signals.user[where[0] - 1].name
         if where == self._ended_in:
-            guard[GUARD_STOP_FROM + where[0] - 1] = where[1]
+            guard[STOP_FROM + where[0] - 1] = where[1]
         if self.log is not None:
             event = "signal switched off" if where == self._ended_in else "features ended in a user's signal"
             self.log.warning(event, signal=name, record=where[1])
         self._ended_in = where
 
     def heartbeat(self, stage: str) -> int:
-        """The stage's heartbeat word."""
+        """The stage's heartbeat word; where it is the features', what went wrong in a user's signal since is logged."""
+        if stage == "features" and self.profile.signals.user:
+            self._tell_health()
         return int(self._page(stage)[board.HEARTBEAT])
+
+    def _tell_health(self, *, at_end: bool = False) -> None:
+        """A line when a signal goes off; for answers that are no finite number when the first comes, and as they double."""
+        guard = self._page("features")[board.USER_GUARD :]
+        for k, one in enumerate(self.profile.signals.user):
+            now, told = health_of(guard, k), self._told.get(one.name, Health())
+            more = now.not_finite >= max(2 * told.not_finite, 1) or (at_end and now.not_finite > told.not_finite)
+            if (now.off_from and not told.off_from) or more:
+                self._told[one.name] = now
+                if self.log is not None:
+                    self.log.warning("user signal", signal=one.name, problem=now.sentence, **now.figures)
 
     def ready(self, stage: str) -> bool:
         """Attached, recovered, consuming."""

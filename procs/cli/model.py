@@ -14,7 +14,7 @@ import msgspec
 from procs.cli import running
 from procs.cli.data_tools import _Progress as Progress
 from procs.cli.model_text import drift_lines, model_lines, study_lines, synthetic_lines
-from procs.cli.outcome import OK, UNHEALTHY, USAGE, CliError
+from procs.cli.outcome import NOT_RUNNING, OK, UNHEALTHY, USAGE, CliError
 from procs.cli.report import use_kernel_cache
 from procs.cli.table import Column, clean_text, paint_for, table
 from procs.config import Profile
@@ -137,13 +137,15 @@ def _image(model: Model, instance: str) -> Any:
     """The words that the features stage copies."""
     import numpy as np
 
-    from procs import rundir
-    from procs.config import profile_from_json
     from procs.learning.model_file import install
     from trading import features
     from trading.feature_layout import FEATURE_STATE, IMAGE_OFFSET
 
-    profile = profile_from_json((rundir.run_dir(instance) / "profile.json").read_bytes())
+    profile = running.running_profile(instance)
+    if profile is None:
+        raise CliError(f"instance {instance!r} is not running: start it with `scalperctl start`", NOT_RUNNING)
+    if not profile.ml.enabled:
+        raise CliError(f"{instance} runs without models: stop it and start it again with ml.enabled=true", USAGE)
     if profile.world == "replay":
         raise CliError(f"{instance} replays in virtual time: when a model comes would be chance; name it in ml.model", USAGE)
     if model.kind == "online":

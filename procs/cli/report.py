@@ -224,6 +224,7 @@ def run_backtest(profile: Profile, plan: Plan, note: _Note) -> tuple[Report, dic
     from procs import board
     from procs.warm import warm_stage
     from sim.report import build_report
+    from trading.user_guard import complaints, health_of
 
     def progress(frames: int, expected: int) -> None:
         note(f"{frames:,} frames" + (f" of {expected:,}" if expected else ""))
@@ -234,6 +235,10 @@ def run_backtest(profile: Profile, plan: Plan, note: _Note) -> tuple[Report, dic
     started = time.monotonic()
     outcome = world.run(plan, keep=JOURNALS, progress=progress)
     wall = time.monotonic() - started
+    note.end()
+    guard = world.guard_of(outcome.world)
+    for text in complaints({one.name: health_of(guard, k) for k, one in enumerate(profile.signals.user)}):
+        print(f"scalperctl: user signal {text}", file=sys.stderr)
     page = board.page(outcome.world.board, topology.stage_id("feed"))
     state = outcome.stages["feed"].state["state"]
     books: dict[str, BookStats] = {}

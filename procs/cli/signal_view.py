@@ -17,17 +17,18 @@ from typing import Any, Final
 
 import msgspec
 
-from procs import rundir, topology
+from procs import board, rundir, topology
 from procs.cli import running
 from procs.cli.observe import Symbol, latest
 from procs.cli.outcome import NOT_RUNNING, OK, USAGE, CliError
 from procs.cli.symbols import symbols_of
 from procs.cli.table import Cell, Column, Paint, clip, paint_for, span, table
-from procs.gateway.explain import decision_of, finite
+from procs.gateway.explain import decision_of, finite, health_by_name, patterns_of, warm
 from procs.gateway.shapes import Decision
 from procs.pipeline import Memory
 from trading.records import Kind
-from trading.settings import Features
+from trading.settings import Strategy
+from trading.user_guard import Health
 
 COLUMNS: Final = (
     Column("SIGNAL", right=False),
@@ -36,12 +37,12 @@ COLUMNS: Final = (
     Column("REASON", right=False),
 )
 SIDE_STYLES: Final = {"BUY": "green bold", "SELL": "red bold", "NONE": "dim"}
-STATE_STYLES: Final = {"active": "bold", "warming": "yellow"}
+STATE_STYLES: Final = {"active": "bold", "warming": "yellow", "off": "red bold"}
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One symbol's latest record in words; `decision` is None while there is none."""
+    """One symbol's latest record in words; `decision` is None while there is none, a figure while it is not warm."""
 
     symbol: Symbol
     decision: Decision | None = None
@@ -51,29 +52,41 @@ class Shown:
     spread_bps: float = 0.0
     volatility: float = 0.0
     atr: float = 0.0
+    microprice: float | None = None
+    microstructure: float | None = None
+    vpin: float | None = None
+    order_flow: float = 0.0
+    patterns: tuple[str, ...] = ()
 
 
-def collect(memory: Memory, symbols: Sequence[Symbol], chosen: Sequence[int], features: Features, now_ns: int) -> list[Shown]:
+def collect(memory: Memory, symbols: Sequence[Symbol], chosen: Sequence[int], strategy: Strategy, now_ns: int) -> list[Shown]:
     """The chosen symbols (indices), each by its last record that the ring still holds. `now_ns`: CLOCK_MONOTONIC."""
     entry = topology.RING["signals"]
     recs = latest(memory.ring(entry.name), entry.record, entry.capacity)
     recs = recs[recs["kind"] == Kind.SIGNAL]
-    return [_shown(symbols[number], recs[recs["symbol"] == number][-1:], features, now_ns) for number in chosen]
+    guard = board.page(memory.board_words, topology.stage_id("features"))[board.USER_GUARD :]
+    health = health_by_name(strategy, guard)
+    return [_shown(symbols[number], recs[recs["symbol"] == number][-1:], strategy, health, now_ns) for number in chosen]
 
 
-def _shown(symbol: Symbol, recs: Any, features: Features, now_ns: int) -> Shown:
+def _shown(symbol: Symbol, recs: Any, strategy: Strategy, health: dict[str, Health], now_ns: int) -> Shown:
     if not len(recs):
         return Shown(symbol)
     record = recs[0]
     return Shown(
         symbol=symbol,
-        decision=decision_of(record, features),
+        decision=decision_of(record, strategy, health),
         age_ms=(now_ns - int(record["ts_publish_mono_ns"])) / 1e6,
         ts_ns=int(record["ts_ns"]),
         mid=finite(record["mid"]) * symbol.tick_size,
         spread_bps=finite(record["spread_bps"]),
         volatility=finite(record["volatility"]),
         atr=finite(record["atr_ticks"]) * symbol.tick_size,
+        microprice=finite(record["microprice"]) * symbol.tick_size or None,
+        microstructure=warm(record["microstructure"]),
+        vpin=warm(record["vpin"]),
+        order_flow=finite(record["order_flow"]),
+        patterns=tuple(patterns_of(record)),
     )
 
 
@@ -82,7 +95,8 @@ def as_json(shown: Shown) -> dict[str, Any]:
     if shown.decision is None:
         return {"symbol": shown.symbol.name, "state": "waiting"}
     found: dict[str, Any] = {"symbol": shown.symbol.name, "state": "live", "ts_ns": shown.ts_ns, "age_ms": round(shown.age_ms, 3)}
-    market = {"mid": shown.mid, "spread_bps": shown.spread_bps, "volatility": shown.volatility, "atr": shown.atr}
+    names = ("mid", "microprice", "spread_bps", "volatility", "atr", "microstructure", "vpin", "order_flow", "patterns")
+    market = {name: getattr(shown, name) for name in names}
     return found | msgspec.to_builtins(shown.decision) | market
 
 
@@ -103,18 +117,29 @@ def lines_of(shown: Shown, width: int, paint: Paint) -> list[str]:
         f"mid {shown.mid:,.{digits + 1}f}  spread {shown.spread_bps:.2f} bps  volatility {minute:.3f} % a minute  "
         f"ATR {shown.atr:,.{digits}f}"
     )
+    flow = (
+        f"microstructure {_figure(shown.microstructure, '.0f')}  microprice {_figure(shown.microprice, f',.{digits + 1}f')}  "
+        f"VPIN {_figure(shown.vpin, '.2f')}  OFI {shown.order_flow:+.2f}  patterns {', '.join(shown.patterns) or 'none'}"
+    )
+    leading = f"led by {decision.leading}" if decision.leading else "no signal has a side"
     rows: list[list[Cell]] = []
     for word in decision.signals:
         style = STATE_STYLES.get(word.state, "dim")
-        strength = "-" if word.state == "warming" else f"{word.strength:+.2f}"
+        strength = "-" if word.state in ("warming", "off") else f"{word.strength:+.2f}"
         tone = "green" if word.strength > 0 else "red"
         value: Cell = (strength, tone) if word.state == "active" else (strength, "dim")
         rows.append([(word.key, style), (word.state, style), value, word.reason])
     held = decision.gate.name != "NONE"
     return [
-        clip(head, width), clip(paint(gate, "yellow" if held else "dim"), width), clip(paint(market, "dim"), width),
+        clip(head, width), clip(paint(f"{gate}; {leading}", "yellow" if held else "dim"), width),
+        clip(paint(market, "dim"), width), clip(paint(flow, "dim"), width),
         *table(COLUMNS, rows, width, paint),
     ]  # fmt: skip
+
+
+def _figure(value: float | None, form: str) -> str:
+    """A figure that may not be warm yet."""
+    return "-" if value is None else format(value, form)
 
 
 def lay_out(found: Sequence[Shown], width: int, paint: Paint) -> list[str]:
@@ -146,7 +171,7 @@ def signals(args: argparse.Namespace) -> int:
             raise CliError(f"instance {instance!r} only records: it makes no signals", USAGE)
         chosen, paint = _chosen(symbols, args.symbol), paint_for(sys.stdout)
         while True:
-            found = collect(memory, symbols, chosen, profile.features, time.monotonic_ns())
+            found = collect(memory, symbols, chosen, profile, time.monotonic_ns())
             if args.json:
                 print(json.dumps({"instance": instance, "symbols": [as_json(shown) for shown in found]}), flush=True)
             else:

@@ -212,6 +212,8 @@ def step_of(line: str) -> str:
             return "loading the kernels (the first time compiles them: a minute or two)"
         case "kernels":
             return f"kernels {said['of']}: {said['stage']} {said['how']} in {said['seconds']:.1f} s"
+        case "user signal":
+            return clean_text(f"user signal {said.get('signal', '')}".rstrip() + f": {said.get('problem', '')}")
         case "state" if said.get("now") == "RUNNING":
             return f"{said['stage']} is ready"
     return ""

@@ -14,8 +14,9 @@ from typing import Any, Final
 from procs import board, pipeline, topology
 from procs.cli import processes, running
 from procs.cli.outcome import OK, UNHEALTHY
-from procs.cli.table import Cell, Column, Paint, clean_text, count, megabytes, paint_for, span, table
+from procs.cli.table import Cell, Column, Paint, clean_text, clip, count, megabytes, paint_for, span, table
 from shm.errors import SegmentError
+from trading.user_guard import Health, health_of
 
 COLUMNS: Final = (
     Column("PROCESS", right=False),
@@ -62,6 +63,7 @@ def collect(instance: str, window_s: float) -> dict[str, Any]:
         "total_pss_kb": int(processes.total(pss.values())),
         "cpu_pct_total": round(processes.total(cpu.values()), 2) if window_s > 0 else None,
         "window_s": window_s,
+        "user_signals": [{"name": name, **one.figures, "problem": one.sentence} for name, one in _user_signals(instance).items()],
         "healthy": not unhealthy(said),
     }
 
@@ -116,6 +118,20 @@ def _cores(instance: str) -> dict[str, int | None]:
     return found
 
 
+def _user_signals(instance: str) -> dict[str, Health]:
+    """What became of each of the user's signals; empty while that cannot be read."""
+    profile = running.running_profile(instance)
+    if profile is None or not profile.signals.user:
+        return {}
+    try:
+        memory = pipeline.attach(instance, rings=(), readonly=True)
+    except SegmentError:
+        return {}
+    guard = board.page(memory.board_words, topology.stage_id("features"))[board.USER_GUARD :].copy()
+    memory.close()
+    return {one.name: health_of(guard, k) for k, one in enumerate(profile.signals.user)}
+
+
 def rows(status: dict[str, Any]) -> list[list[Cell]]:
     """The table's rows: stages in the order of the topology, then zygote and supervisor."""
     found: list[list[Cell]] = []
@@ -155,6 +171,10 @@ def lay_out(status: dict[str, Any], width: int, paint: Paint) -> list[str]:
     """The status as lines."""
     lines = [paint(sentences(status), "bold"), "", *table(COLUMNS, rows(status), width, paint)]
     wrong = unhealthy({**status, "stages": [*status["stages"], *([status["zygote"]] if status["zygote"] else [])]})
+    own = [f"user signal {one['name']}: {one['problem'] or 'all is well'}" for one in status.get("user_signals", ())]
+    bad = [bool(one["problem"]) for one in status.get("user_signals", ())]
+    lines += [""] if own else []
+    lines += [clip(paint(clean_text(text), "yellow" if odd else "dim"), width) for text, odd in zip(own, bad, strict=True)]
     return lines + ([""] if wrong else []) + [paint("! " + text, "red") for text in wrong]
 
 

@@ -99,7 +99,7 @@ def _heading(told: dict[str, Any]) -> str:
     lines.append("  live:")
     lines.append("    endpoints:")
     for end in told["settings"]["live"]["endpoints"]:
-        lines.append(f"      - {{venue: {end['venue']}, stream: \"{end['stream']}\", rest: \"{end['rest']}\"}}")
+        lines.append(f'      - {{venue: {end["venue"]}, stream: "{end["stream"]}", rest: "{end["rest"]}"}}')
     return "\n".join(lines)
 
 

@@ -123,6 +123,9 @@ def header(view: View, width: int, paint: Paint) -> list[str]:
     if done is not None:
         room = max(width - 10, 10)
         lines.append(f" {bar(done, room)} {done:>6.1%}")
+    for one in status.get("user_signals", ()) if status else ():
+        if one["problem"]:
+            lines.append(paint(clip(f" user signal {clean_text(one['name'])}: {clean_text(one['problem'])}", width), "yellow"))
     if status and status["halted"]:
         lines.append(paint(clip(f" HALTED  {clean_text(status['halted'])}", width), "red bold"))
     return lines

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import msgspec
 
-from procs.gateway.explain import decision_of, finite
+from procs.board import Words
+from procs.gateway.explain import decision_of, finite, health_by_name, patterns_of, warm
 from procs.gateway.market_view import TIMEFRAMES, MarketView
 from procs.gateway.pulse import Pulse
 from procs.gateway.shapes import (
@@ -32,12 +33,15 @@ from procs.gateway.shapes import (
     SymbolAge,
     SymbolRow,
     SymbolsAnswer,
+    Timeframe,
 )
 from procs.gateway.suggest import Suggestions
 from trading.bars import minute_pct
 from trading.instruments import Market
+from trading.patterns import names as pattern_names
 from trading.records import LEVELS, Flag, Kind
 from trading.settings import Strategy
+from trading.user_guard import complaints
 
 DEFAULT_TIMEFRAME: Final = "1m"
 OK, NOT_FOUND, UNPROCESSABLE, UNAVAILABLE = 200, 404, 422, 503
@@ -87,12 +91,19 @@ ROUTES: Final = (
 
 
 class Answers:
-    """The answers of one run. `clock`: CLOCK_MONOTONIC in ns, the clock of the records' stamps."""
+    """The answers of one run. `clock`: CLOCK_MONOTONIC in ns, as the records' stamps; `guard`: see trading.user_guard."""
 
     def __init__(
-        self, instance: str, strategy: Strategy, view: MarketView, pulse: Pulse, stale_after_ms: int, clock: Callable[[], int]
+        self,
+        instance: str,
+        strategy: Strategy,
+        view: MarketView,
+        pulse: Pulse,
+        guard: Words,
+        stale_after_ms: int,
+        clock: Callable[[], int],
     ) -> None:
-        self._instance, self._features = instance, strategy.features
+        self._instance, self._strategy, self._guard = instance, strategy, guard
         self.view, self.pulse = view, pulse
         self._stale_ms = stale_after_ms
         self._clock = clock
@@ -190,8 +201,9 @@ class Answers:
             tf=tf,
             ts_ns=int(signal["ts_ns"]),
             ages=Ages(market_ms=0.0),
-            decision=decision_of(signal, self._features),
+            decision=decision_of(signal, self._strategy, health_by_name(self._strategy, self._guard)),
             microstructure=self._microstructure(number, market, signal),
+            timeframe=self._timeframe(number, tf),
             timing=timing,
             size=self._suggestions.size(number, scale, signal, market, timing.order_type),
             candles={name: self.view.candles(number, name) for name in dict.fromkeys((tf, *TIMEFRAMES))},
@@ -201,22 +213,41 @@ class Answers:
         scale = self.view.scales[number]
         bids, asks = self._levels(number, market, "bid"), self._levels(number, market, "ask")
         bid, ask = (bids[0] if bids else None), (asks[0] if asks else None)
-        mid = microprice = spread = top = None
+        mid = spread = top = None
+        microprice = warm(signal["microprice"])
         tick = scale.tick_size
         if bid is not None and ask is not None:
             lots = bid.qty_lots + ask.qty_lots
             mid = 0.5 * (bid.price_ticks + ask.price_ticks) * tick
             spread = scale.price(ask.price_ticks - bid.price_ticks)
             if lots:
-                microprice = (bid.price_ticks * ask.qty_lots + ask.price_ticks * bid.qty_lots) / lots * tick
                 top = (bid.qty_lots - ask.qty_lots) / lots
         bid_lots, ask_lots = sum(level.qty_lots for level in bids), sum(level.qty_lots for level in asks)
         depth = (bid_lots - ask_lots) / (bid_lots + ask_lots) if bid_lots + ask_lots else None
         volatility, atr = finite(signal["volatility"]), finite(signal["atr_ticks"]) * tick
         return Microstructure(
-            bid=bid, ask=ask, mid=mid, microprice=microprice, spread=spread, spread_bps=finite(signal["spread_bps"]),
+            bid=bid, ask=ask, mid=mid, microprice=None if microprice is None else microprice * tick, spread=spread,
+            spread_bps=finite(signal["spread_bps"]), score=warm(signal["microstructure"]), vpin=warm(signal["vpin"]),
+            order_flow=finite(signal["order_flow"]), patterns=patterns_of(signal),
             top_imbalance=top, depth_imbalance=depth, volatility=volatility, volatility_pct_minute=float(minute_pct(volatility)),
             atr=atr, atr_bps=1e4 * atr / mid if mid else None,
+        )  # fmt: skip
+
+    def _timeframe(self, number: int, tf: str) -> Timeframe:
+        figures, tick = self.view.timeframe(number, tf), self.view.scales[number].tick_size
+        last = self.view.candles(number, tf).closed
+
+        def price(ticks: float | None) -> float | None:
+            return None if ticks is None else ticks * tick
+
+        volatility = figures.volatility
+        return Timeframe(
+            tf=tf, candles=figures.candles, warm=figures.warm,
+            trend=None if figures.trend is None else ("FLAT", "UP", "DOWN")[figures.trend],
+            ema_fast=price(figures.ema_fast), ema_slow=price(figures.ema_slow), rsi=figures.rsi, atr=price(figures.atr),
+            atr_bps=1e4 * figures.atr / figures.ema_slow if figures.atr is not None and figures.ema_slow else None,
+            volatility=volatility, volatility_pct_minute=None if volatility is None else float(minute_pct(volatility)),
+            patterns=list(pattern_names(figures.patterns)), last=last,
         )  # fmt: skip
 
     def _book(self, symbol: str) -> BookAnswer:
@@ -292,6 +323,7 @@ class Answers:
             ok=not problems,
             instance=self._instance,
             problems=problems,
+            warnings=complaints(health_by_name(self._strategy, self._guard)),
             stages=self.pulse.rows(),
             symbols=symbols,
             lost=self.view.lost,

@@ -1,27 +1,33 @@
 """One SIGNAL_RECORD in words: side, gate, regime, and each signal with its state and its reason.
 
-Records are read by field names and signals by their table, so that what is added there is shown here without a change.
-What this module is not: it reads no ring; the gateway and `scalperctl signals` do.
+Records are read by field names and signals by the strategy's table, so that what is added there, a user's own signals among it,
+is shown here without a change. What this module is not: it reads no ring; the gateway and `scalperctl signals` do.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
-from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
-from procs.gateway.shapes import Decision, Gate, Regime, SignalWord
-from trading import ensemble, signals
+from procs.gateway.shapes import Decision, Gate, OwnSignal, Regime, SignalWord
+from trading import ensemble, regime
+from trading.patterns import names as pattern_names
 from trading.records import Side
-from trading.settings import Features
+from trading.settings import Strategy
+from trading.signals import N_SIGNALS, SignalSpec, sentence_of
+from trading.user_guard import Health, health_of
+from trading.user_signals import signal_table
 
 
 def finite(value: Any) -> float:
     """A float that JSON can hold: what is no number is 0, as what is not warm is."""
     number = float(value)
     return number if math.isfinite(number) else 0.0
+
+
+def warm(value: Any) -> float | None:
+    """A figure of which 0 means that it is not warm."""
+    return finite(value) or None
 
 
 def side_name(value: int) -> str:
@@ -38,38 +44,50 @@ def gate_of(value: int) -> Gate:
     return Gate(name=gate.name, sentence=ensemble.GATE_SENTENCES[gate])
 
 
-@cache
-def _regimes() -> dict[int, str]:
-    if find_spec("trading.regime") is None:
-        return {}
-    return {int(member): str(member.name) for member in importlib.import_module("trading.regime").Regime}
-
-
 def regime_of(value: int) -> Regime:
     """A regime with its name; NONE for 0."""
-    return Regime(number=value, name=_regimes().get(value, "NONE" if value == 0 else str(value)))
+    names = {int(member): str(member.name) for member in regime.Regime}
+    return Regime(number=value, name=names.get(value, "NONE" if value == 0 else str(value)))
 
 
-def words_of(record: Any, features: Features) -> list[SignalWord]:
-    """Every signal of the table: its state, strength and sentence."""
-    active, ready = int(record["active_mask"]), int(record["ready_mask"])
-    specs = [spec for spec in signals.SIGNALS if active >> spec.signal & 1]
-    told = {spec.signal: text for spec, text in zip(specs, signals.reasons(record, features), strict=True)}
-    found = []
-    for spec in signals.SIGNALS:
-        strength = finite(record["strength"][spec.signal])
-        if spec.signal in told:
-            found.append(SignalWord(key=spec.key, state="active", strength=strength, reason=told[spec.signal]))
-        elif ready >> spec.signal & 1:
-            text = "says nothing now" if strength == 0 else "does not vote: no side to speak for, or no weight"
-            found.append(SignalWord(key=spec.key, state="silent", strength=strength, reason=text))
-        else:
-            found.append(SignalWord(key=spec.key, state="warming", strength=0.0, reason="has not seen enough of the market yet"))
-    return found
+def patterns_of(record: Any) -> list[str]:
+    """The patterns on the pipeline's bar that closed last, in words."""
+    return list(pattern_names(int(record["patterns"])))
 
 
-def decision_of(record: Any, features: Features) -> Decision:
+def health_by_name(strategy: Strategy, guard: Any) -> dict[str, Health]:
+    """What became of each of the user's signals; `guard`: trading.user_guard's words, on the features' page of the board."""
+    return {one.name: health_of(guard, k) for k, one in enumerate(strategy.signals.user)}
+
+
+def words_of(record: Any, strategy: Strategy, health: dict[str, Health]) -> list[SignalWord]:
+    """Every signal of the strategy, the user's last: its state, strength and sentence."""
+    return [_word(spec, record, strategy, health.get(spec.key)) for spec in signal_table(strategy)]
+
+
+def _word(spec: SignalSpec, record: Any, strategy: Strategy, health: Health | None) -> SignalWord:
+    bit, strength = 1 << spec.signal, finite(record["strength"][spec.signal])
+    if int(record["active_mask"]) & bit:
+        state, reason = "active", sentence_of(spec, strength, strategy.features, int(record["patterns"]))
+    elif health is not None and health.off_from:
+        state, reason = "off", ""
+    elif int(record["ready_mask"]) & bit:
+        state, reason = "silent", "says nothing now"
+        if strength != 0:
+            reason = "does not vote: no side to speak for, or no weight"
+    else:
+        state, strength, reason = "warming", 0.0, "has not seen enough of the market yet"
+    if spec.signal < N_SIGNALS or health is None:
+        return SignalWord(key=spec.key, state=state, strength=strength, reason=reason)
+    own = OwnSignal(not_finite=health.not_finite, faults=health.faults, off_from=health.off_from or None)
+    told = "; ".join(text for text in (reason, health.sentence) if text)
+    return SignalWord(key=spec.key, state=state, strength=strength, reason=told, own=own)
+
+
+def decision_of(record: Any, strategy: Strategy, health: dict[str, Health]) -> Decision:
     """The whole record in words."""
+    leading = int(record["reason"]) - 1
+    keys = [spec.key for spec in signal_table(strategy)]
     return Decision(
         side=side_name(int(record["side"])),
         score=finite(record["score"]),
@@ -77,5 +95,6 @@ def decision_of(record: Any, features: Features) -> Decision:
         urgency=finite(record["urgency"]),
         gate=gate_of(int(record["gate"])),
         regime=regime_of(int(record["regime"])),
-        signals=words_of(record, features),
+        leading=keys[leading] if 0 <= leading < len(keys) else None,
+        signals=words_of(record, strategy, health),
     )

@@ -17,15 +17,17 @@ from procs.gateway.decimals import Scale
 from procs.gateway.explain import finite
 from procs.gateway.follow import Follower
 from procs.gateway.shapes import Candle, CandlePair
+from procs.gateway.timeframes import TimeframeFigures, Timeframes
 from trading import candles as candle_kernels
 from trading.candles import DEFAULT_SIZES_NS, GAPLESS_IDS, CandleFlag, closed_candles, make_candles, open_candle, size_name
 from trading.instruments import Market
 from trading.jit import Recs, kernel
 from trading.records import MARKET_RECORD, SIGNAL_RECORD, Kind
+from trading.settings import Strategy
 
 TIMEFRAMES: Final = {size_name(size): size for size in DEFAULT_SIZES_NS}
 """1s 5s 15s 1m 5m, in ns."""
-KEPT: Final = 4  # closed candles a size; only the last is shown
+KEPT: Final = 128  # closed candles a size: only the last is shown, the others are for the timeframes' bars
 _DEPTH: Final = int(Kind.DEPTH)
 _SNAPSHOT: Final = int(Kind.SNAPSHOT)
 
@@ -84,7 +86,7 @@ class SignalRecordFeatures:
 class MarketView:
     """One run's market and signals. `market`, `signals`: the rings' payload words."""
 
-    def __init__(self, market: Words, signals: Words, instruments: Recs, names: Sequence[str]) -> None:
+    def __init__(self, market: Words, signals: Words, instruments: Recs, names: Sequence[str], strategy: Strategy) -> None:
         self.names: Final = tuple(names)
         self.instruments: Final = instruments
         self.scales: Final = [Scale(row) for row in instruments]
@@ -94,6 +96,7 @@ class MarketView:
         self.update_ids: Final = np.zeros(len(names), np.int64)
         gapless = [Market(int(row["market"])) in GAPLESS_IDS for row in instruments]
         self._candles = make_candles(len(names), ring=KEPT, counts_ids=gapless)
+        self._timeframes = Timeframes(self._candles, strategy, instruments)
 
     def look(self) -> int:
         """Take what is new; how many records that was."""
@@ -102,7 +105,9 @@ class MarketView:
             if missed:
                 for symbol in range(len(self.names)):
                     candle_kernels.interrupt(self._candles, symbol)
-            candle_kernels.on_records(self._candles, recs)
+            for first in range(0, len(recs), KEPT // 2):  # so that no closed candle is overwritten before it is taken
+                candle_kernels.on_records(self._candles, recs[first : first + KEPT // 2])
+                self._timeframes.look()
             note_updates(recs, self.update_ids)
             work += len(recs)
         for recs, _ in self.signals.look():
@@ -118,6 +123,10 @@ class MarketView:
     def lost(self) -> int:
         """Records that were overwritten before they were looked at."""
         return self.market.lost + self.signals.lost
+
+    def timeframe(self, symbol: int, tf: str) -> TimeframeFigures:
+        """What a size's closed candles say."""
+        return self._timeframes.figures(symbol, list(TIMEFRAMES).index(tf))
 
     def candles(self, symbol: int, tf: str) -> CandlePair:
         """The last closed candle and the open one."""

@@ -27,17 +27,30 @@ class Regime(Shape, frozen=True):
     name: str
 
 
+class OwnSignal(Shape, frozen=True):
+    """What became of the calls of a user's own signal. `off_from`: the market record from which it is off; None: it is on."""
+
+    not_finite: int
+    faults: int
+    off_from: int | None
+
+
 class SignalWord(Shape, frozen=True):
-    """One signal. `state`: active (it votes), silent (it is warm and says nothing), warming."""
+    """One signal. `state`: active (it votes), silent (it is warm and says nothing), warming, off (a user's own that failed).
+
+    `own` is None for a built-in one.
+    """
 
     key: str
     state: str
     strength: float
     reason: str
+    own: OwnSignal | None = None
 
 
 class Decision(Shape, frozen=True):
-    """What the ensemble makes of a market record. `side`: BUY, SELL or NONE, after the gates."""
+    """What the ensemble makes of a market record. `side`: BUY, SELL or NONE, after the gates; `leading`: the signal that votes
+    most for the side that the score leans to, None where none does."""
 
     side: str
     score: float
@@ -45,6 +58,7 @@ class Decision(Shape, frozen=True):
     urgency: float
     gate: Gate
     regime: Regime
+    leading: str | None
     signals: list[SignalWord]
 
 
@@ -65,7 +79,11 @@ class Ages(Shape, frozen=True):
 
 
 class Microstructure(Shape, frozen=True):
-    """The market around the top of the book. Imbalances are (bids - asks)/(bids + asks) of quantity, -1..1."""
+    """The market around the top of the book. Imbalances are (bids - asks)/(bids + asks) of quantity, -1..1.
+
+    `score` (0..100), `microprice`, `vpin` (0..1), `order_flow` (best-quote OFI over the average depth), `patterns` (on the bar
+    that closed last) and the volatilities are the pipeline's own, of the signal record; None: not warm.
+    """
 
     bid: Level | None
     ask: Level | None
@@ -73,6 +91,10 @@ class Microstructure(Shape, frozen=True):
     microprice: float | None
     spread: str | None
     spread_bps: float
+    score: float | None
+    vpin: float | None
+    order_flow: float
+    patterns: list[str]
     top_imbalance: float | None
     depth_imbalance: float | None
     volatility: float
@@ -125,6 +147,29 @@ class CandlePair(Shape, frozen=True):
     open: Candle | None
 
 
+class Timeframe(Shape, frozen=True):
+    """What the closed candles of the size `tf` say, since the gateway began; what has not seen enough is None.
+
+    `trend`: UP, DOWN or FLAT, the fast EMA of the closes against the slow one; `volatility`: deviation of the closes' returns a
+    second, as a fraction. `last`: the last closed candle. The decision is not made of this: see `decided_by`.
+    """
+
+    tf: str
+    candles: int
+    warm: bool
+    trend: str | None
+    ema_fast: float | None
+    ema_slow: float | None
+    rsi: float | None
+    atr: float | None
+    atr_bps: float | None
+    volatility: float | None
+    volatility_pct_minute: float | None
+    patterns: list[str]
+    last: Candle | None
+    decided_by: str = "the decision is the pipeline's, made at every market record; tf does not change it"
+
+
 class SignalAnswer(Shape, frozen=True):
     """GET /signal/{symbol}."""
 
@@ -134,6 +179,7 @@ class SignalAnswer(Shape, frozen=True):
     ages: Ages
     decision: Decision
     microstructure: Microstructure
+    timeframe: Timeframe
     timing: Timing
     size: Size
     candles: dict[str, CandlePair]
@@ -203,11 +249,13 @@ class SymbolAge(Shape, frozen=True):
 
 
 class HealthAnswer(Shape, frozen=True):
-    """GET /healthz. `ok` is False, and the status 503, while anything in `problems` is wrong."""
+    """GET /healthz. `ok` is False, and the status 503, while anything in `problems` is wrong; `warnings` do not count: signals of
+    the user's that are off, or answered with no finite number."""
 
     ok: bool
     instance: str
     problems: list[str]
+    warnings: list[str]
     stages: list[StageRow]
     symbols: list[SymbolAge]
     lost: int

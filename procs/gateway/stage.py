@@ -33,6 +33,7 @@ from procs.plan import Plan, load_recording, plan_of
 from ringbuf import layout
 from shm.errors import SegmentError
 from trading.records import Kind, Side
+from trading.user_guard import GUARD_WORDS
 
 NAME: Final = "gateway"
 RINGS: Final = ("market", "signals")
@@ -75,11 +76,12 @@ def answers_of(
     clock: Callable[[], int] = time.monotonic_ns,
 ) -> Answers:
     """The answers over a run's memory."""
-    view = MarketView(rings["market"], rings["signals"], plan.instruments, plan.names)
+    view = MarketView(rings["market"], rings["signals"], plan.instruments, plan.names, profile)
     order = topology.start_order(profile.source.kind == "live", profile.world != "record")
     limit_ns = profile.supervisor.heartbeat_timeout_ms * 1_000_000
     pulse = Pulse(board_words, order, limit_ns, clock())
-    return Answers(profile.instance, profile, view, pulse, profile.gateway.stale_after_ms, clock)
+    guard = board.page(board_words, topology.stage_id("features"))[board.USER_GUARD :][:GUARD_WORDS]
+    return Answers(profile.instance, profile, view, pulse, guard, profile.gateway.stale_after_ms, clock)
 
 
 def application(answers: Answers, settings: GatewaySettings) -> Application:
