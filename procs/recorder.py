@@ -1,7 +1,8 @@
 """The recorder: journals every ring to disk, whole slots as they are, and gates the rings until it has them.
 
 The ring `frames` has no journal: its slots only say where bytes lie. Where raw recordings are wanted its frames become
-the text files of `procs.frame_log`.
+the text files of `procs.frame_log`. The ring `vectors` has one where `pipeline.journal_vectors` asks for it: all in it
+follows from `market`.
 
 It is no fold: its state is its files. After a crash it goes on behind the last whole slot that a journal holds, so nothing
 is doubled; its cursor moves only after the write, so nothing is lost. When the disk is full it stops taking: the rings fill
@@ -45,6 +46,7 @@ SLEEP_NS: Final = 20_000_000
 FULL_RETRY_S: Final = 0.5
 FAULT_DISK_FULL: Final = 1
 FRAMES: Final = "frames"
+VECTORS: Final = "vectors"
 RECEIVER: Final = "receiver"
 """It ends after the feed; what it writes until then is recorded as well."""
 FLUSH_FRAMES: Final = topology.RING[FRAMES].capacity // 4
@@ -211,6 +213,13 @@ def raw_names(profile: Profile) -> Sequence[tuple[str, str]]:
     return [(symbol.market or profile.live.venue, symbol.name) for symbol in profile.symbols]
 
 
+def journalled(profile: Profile) -> Sequence[Ring]:
+    """The rings of which a journal is kept: all but the wire's, and the feature vectors where the profile says so."""
+    pipe = profile.pipeline
+    left_out = {FRAMES} if pipe.journal_vectors else {FRAMES, VECTORS}
+    return [entry for entry in topology.RINGS if pipe.journal and entry.name not in left_out]
+
+
 def durable(entry: Ring) -> int:
     """Appends after which the journal is synced: money at once, market data when the system likes."""
     return 1 if entry.name in ("orders", "wire", "executions", "control") else 0
@@ -236,7 +245,7 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
     live = bool(runtime.get("live", False))
     tracks = [
         Track(entry, memory.ring(entry.name), Path(runtime["journal_dir"]), runtime["instance"], durable(entry) if live else 0)
-        for entry in topology.RINGS if journal and entry.name != FRAMES
+        for entry in journalled(profile)
     ]  # fmt: skip
     frames: FramesTrack | None = None
     if raw:

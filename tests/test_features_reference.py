@@ -66,6 +66,8 @@ def compare(recs: Recs, out: Recs, strengths: Array, strategy: Strategy) -> Refe
         "confidence": want.confidence,
         "urgency": want.urgency,
         "score": want.score,
+        "long_threshold": want.long,
+        "short_threshold": want.short,
     }.items():
         near(out[name], np.where(u, wanted, 50.0 if name == "score" else 0.0), name)
     for name, wanted in {"microstructure": t.score, "vpin": e.vpin, "order_flow": want.ofi_share}.items():
