@@ -67,7 +67,7 @@ class Events:
         self._vpin()
 
     def _outages(self) -> None:
-        """`gaps`: row of the first good record after an outage -> its length; `era` counts them, `begins` is each era's first row."""
+        """`gaps`: row of the first good record after an outage -> its length; `era` counts them from its first row, `begins`."""
         self.gaps: dict[int, int] = {}
         since = -1
         for i in range(self.n):

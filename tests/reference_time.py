@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from reference_bars import Bars, ema_of
-from reference_events import Array, Events, decayed_sums, held, weighted_means
+from reference_events import Array, Events, held
 
 
 def half_lives(phi: Array) -> Array:

@@ -113,6 +113,23 @@ def test_a_random_walk_with_stale_books_and_silences(seed: int) -> None:
     assert signals_of(recs, WALK).tobytes() == out.tobytes()
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_a_random_walk_with_outages(seed: int) -> None:
+    """What is forgotten when the book comes back after 6 to 600 seconds, and what is not, is what the batch computation says."""
+    recs = random_walk(seed, 6000, stale_every=900, gap_every=800, outage_every=700)
+    out, strengths = run(recs, WALK)
+    want = compare(recs, out, strengths, WALK)
+    compare_vector(recs, want, WALK)
+    assert len(want.e.gaps) > 5
+
+
+def test_a_cheap_coin() -> None:
+    """With 5e16 lots a level and 1e15 a print all is as exact as with few."""
+    recs = random_walk(1, 6000, stale_every=1500, lots=5 * 10**8)
+    out, strengths = run(recs, WALK)
+    compare_vector(recs, compare(recs, out, strengths, WALK), WALK)
+
+
 def test_symbols_do_not_touch_each_other() -> None:
     """Three interleaved symbols give each what it gets alone."""
     recs = random_walk(11, 6000, symbols=3, stale_every=900)

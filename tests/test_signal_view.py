@@ -59,7 +59,7 @@ def test_a_symbol_is_its_newest_record_in_words(world: GatewayWorld) -> None:
     text = "\n".join(signal_view.lay_out(found, 160, plain))
     assert "BTCUSDT  NONE  score 75.0  confidence 0.80  urgency 60" in text and "1.5 ms old" in text
     assert f"gate SPREAD: {GATE_SENTENCES[Gate.SPREAD]}" in text
-    assert "mid 60,000.050" in text and "ATR 20.00" in text
+    assert "mid 60,000.050" in text and "ATR 20.00" in text and "(buys from 70.0, sells from 30.0)" in text
     lines = text.splitlines()
     for spec in signals.SIGNALS:
         assert sum(line.startswith(spec.key + " ") for line in lines) == 1

@@ -75,6 +75,8 @@ def decision_of(record: Any, features: Features) -> Decision:
         score=finite(record["score"]),
         confidence=finite(record["confidence"]),
         urgency=finite(record["urgency"]),
+        long_threshold=finite(record["long_threshold"]),
+        short_threshold=finite(record["short_threshold"]),
         gate=gate_of(int(record["gate"])),
         regime=regime_of(int(record["regime"])),
         signals=words_of(record, features),

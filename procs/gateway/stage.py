@@ -35,7 +35,7 @@ from shm.errors import SegmentError
 from trading.records import Kind, Side
 
 NAME: Final = "gateway"
-RINGS: Final = ("market", "signals")
+RINGS: Final = ("market", "signals", "vectors")
 TICK_S: Final = 0.01
 NICENESS: Final = 10
 BACKLOG: Final = 256
@@ -75,7 +75,7 @@ def answers_of(
     clock: Callable[[], int] = time.monotonic_ns,
 ) -> Answers:
     """The answers over a run's memory."""
-    view = MarketView(rings["market"], rings["signals"], plan.instruments, plan.names)
+    view = MarketView(rings["market"], rings["signals"], rings["vectors"], plan.instruments, plan.names)
     order = topology.start_order(profile.source.kind == "live", profile.world != "record")
     limit_ns = profile.supervisor.heartbeat_timeout_ms * 1_000_000
     pulse = Pulse(board_words, order, limit_ns, clock())
