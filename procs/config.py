@@ -138,6 +138,7 @@ class PipelineSettings(Section, frozen=True):
     huge_pages: bool = False
     lock_memory: bool = False
     journal: bool = True
+    journal_vectors: bool = False  # the feature vectors too: half a kilobyte a market record
     journal_dir: str | None = None  # None: below the instance's state directory
 
 

@@ -1,4 +1,4 @@
-"""The features stage: one signal record for every market record."""
+"""The features stage: one signal record and one feature vector for every market record."""
 
 from __future__ import annotations
 
@@ -35,21 +35,22 @@ from procs.warm import warm_stage
 from ringbuf.intrinsics import load_acquire, store_release, words_at
 from ringbuf.jit import Words, kernel
 from ringbuf.ring import O_KNOWN, O_TAIL
-from trading import features
+from trading import feature_vector, features
 from trading.feature_layout import IMAGE_OFFSET
 from trading.features import FEATURE_GLOBAL, FEATURE_PARAMS, FEATURE_STATE
 from trading.instruments import INSTRUMENT
-from trading.records import MARKET_RECORD, SIGNAL_RECORD, TS_END, Kind, words
+from trading.records import MARKET_RECORD, SIGNAL_RECORD, TS_END, VECTOR_RECORD, Kind, words
 from trading.user_guard import GUARD_WORDS
 
 NAME: Final = "features"
+assert [ring.name for ring in topology.outputs(NAME)] == ["signals", "vectors"]
 MARKET: Final = 0
-SIGNALS: Final = 0
+SIGNALS, VECTORS = 0, 1  # outputs
 CAUSE: Final = topology.RING["market"].ring_id
 END: Final = int(Kind.END)
 # the stage's own arrays
-STATE, GLOB, PARAMS, INSTRUMENTS, SCRATCH, MODELS, LOADED = 0, 1, 2, 3, 4, 5, 6
-WIDTH: Final = words(SIGNAL_RECORD)
+STATE, GLOB, PARAMS, INSTRUMENTS, SCRATCH, MODELS, LOADED, ROW = 0, 1, 2, 3, 4, 5, 6, 7
+WIDTH, ROW_WIDTH = words(SIGNAL_RECORD), words(VECTOR_RECORD)
 POLL_RECORDS: Final = 1024
 PARAM_WORDS: Final = FEATURE_PARAMS.itemsize // 8
 IMAGE_AT: Final = IMAGE_OFFSET // 8
@@ -82,7 +83,10 @@ def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     if ml.enabled and ml.model:
         install(registry.load(ml.model), params, state, ml.horizon_ms * 1_000_000)
     models = world.models if world.models is not None else np.zeros(channel.CHANNEL_WORDS, np.int64)
-    bound.give(state, glob, params, plan.instruments, scratch(SIGNAL_RECORD, 1), models, np.zeros(1, np.int64))
+    loaded = np.zeros(1, np.int64)
+    bound.give(
+        state, glob, params, plan.instruments, scratch(SIGNAL_RECORD, 1), models, loaded, scratch(VECTOR_RECORD, 1)
+    )
     return bound
 
 
@@ -92,6 +96,7 @@ def _on_market(b: Words, now: int) -> None:
     head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
     if recs[row].kind == END:
         emit_end(b, SIGNALS, recs[row].ts_ns, CAUSE, head)
+        emit_end(b, VECTORS, recs[row].ts_ns, CAUSE, head)
         end_input(b, MARKET)
         registers(b)[R_LOW] = TS_END
         registers(b)[R_DONE] = 1
@@ -102,6 +107,9 @@ def _on_market(b: Words, now: int) -> None:
     n = features.on_market(recs, row, state, glob, own(b, PARAMS, FEATURE_PARAMS), own(b, INSTRUMENTS, INSTRUMENT), out, 0)
     if n > 0:
         emit(b, SIGNALS, own_words(b, SCRATCH, WIDTH), 0, CAUSE, head, origin, now)
+        # after the signals: risk waits for those
+        feature_vector.on_market(recs, row, state, own(b, PARAMS, FEATURE_PARAMS), own(b, ROW, VECTOR_RECORD), 0)
+        emit(b, VECTORS, own_words(b, ROW, ROW_WIDTH), 0, CAUSE, head, origin, now)
 
 
 @kernel
@@ -111,7 +119,8 @@ def _take_model(b: Words) -> None:
     loaded = words_at(b[OWN + 2 * LOADED], 1)
     wanted, g = load_acquire(models, WANTED), own(b, GLOB, FEATURE_GLOBAL)[0]
     number = g.model
-    if wanted != number and out_loc(b, SIGNALS)[O_TAIL] >= out_loc(b, SIGNALS)[O_KNOWN]:
+    signals, vectors = out_loc(b, SIGNALS), out_loc(b, VECTORS)
+    if wanted != number and signals[O_TAIL] >= signals[O_KNOWN] and vectors[O_TAIL] >= vectors[O_KNOWN]:
         flush_outputs(b)
         g.model = number = wanted
         save(b)  # from here on all is computed with it; what came before, never again (procs.learning.channel)

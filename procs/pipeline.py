@@ -135,6 +135,7 @@ def create(
     *,
     journal: bool = True,
     raw: bool = False,
+    vectors: bool = False,
     stages: Sequence[str] = topology.start_order(),
     arena_bytes: int = 0,
     models: bool = False,
@@ -143,7 +144,7 @@ def create(
 
     `models` makes room for models that are published while it runs.
     `arena_bytes` is the room for frames off the wire, 0 for none. The recorder gates the ring `frames` where it records the wire
-    (`raw`), the others where it keeps journals (`journal`).
+    (`raw`), the others where it keeps journals (`journal`), `vectors` where it is to keep that too (`vectors`).
 
     A stage makes its own checkpoints' segment, whose size only its code knows. Raises shm.errors.SegmentError: another
     living pipeline of that name, no room, no permission.
@@ -166,7 +167,7 @@ def create(
                 placement,
                 placement.node(entry.readers[0]),
             )
-            recorded = raw if entry.name == "frames" else journal
+            recorded = raw if entry.name == "frames" else journal and (vectors or entry.name != "vectors")
             format_ring(memory.ring(entry.name), entry, without=absent if recorded else [*absent, "recorder"])
         if arena_bytes:
             memory.segments[ARENA] = create_arena(instance, arena_bytes)

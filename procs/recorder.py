@@ -1,7 +1,8 @@
 """The recorder: journals every ring to disk, whole slots as they are, and gates the rings until it has them.
 
 The ring `frames` has no journal: its slots only say where bytes lie. Where raw recordings are wanted its frames become
-the text files of `procs.frame_log`.
+the text files of `procs.frame_log`. The ring `vectors` has one where `pipeline.journal_vectors` asks for it: all in it
+follows from `market`.
 
 It is no fold: its state is its files. After a crash it goes on behind the last whole slot that a journal holds, so nothing
 is doubled; its cursor moves only after the write, so nothing is lost. When a disk is full or fails it stops taking: that
@@ -60,6 +61,7 @@ NO_RETRY: Final = (JournalDamaged, JournalFormatError, JournalMismatch)
 """Time mends none of these: a recorder that meets one at its start is not ready."""
 NATIVE: Final = ("binance_spot", "binance_usdm")
 FRAMES: Final = "frames"
+VECTORS: Final = "vectors"
 RECEIVER: Final = "receiver"
 """It ends after the feed; what it writes until then is recorded as well."""
 FLUSH_FRAMES: Final = topology.RING[FRAMES].capacity // 4
@@ -242,6 +244,13 @@ def raw_names(profile: Profile) -> Sequence[tuple[str, str]]:
     return [(symbol.market or profile.live.venue, symbol.name) for symbol in profile.symbols]
 
 
+def journalled(profile: Profile) -> Sequence[Ring]:
+    """The rings of which a journal is kept: all but the wire's, and the feature vectors where the profile says so."""
+    pipe = profile.pipeline
+    left_out = {FRAMES} if pipe.journal_vectors else {FRAMES, VECTORS}
+    return [entry for entry in topology.RINGS if pipe.journal and entry.name not in left_out]
+
+
 def raw_heads(profile: Profile) -> Sequence[bytes]:
     """What the files of each symbol begin with, by index; Binance's frames need no word."""
     levels = profile.live.snapshot_levels
@@ -338,11 +347,9 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
     live = bool(runtime.get("live", False))
     folder = Path(runtime["journal_dir"])
     lanes: list[Lane] = []
-    if journal:
-        for entry in topology.RINGS:
-            if entry.name != FRAMES:
-                words, sync = memory.ring(entry.name), durable(entry) if live else 0
-                lanes.append(Lane(partial(Track, entry, words, doorbells, folder, runtime["instance"], sync)))
+    for entry in journalled(profile):
+        words, sync = memory.ring(entry.name), durable(entry) if live else 0
+        lanes.append(Lane(partial(Track, entry, words, doorbells, folder, runtime["instance"], sync)))
     if raw:
         arena = memory.segments[FRAMES].words.view(np.uint8)
         lanes.append(Lane(partial(frames_track, profile, runtime, memory.ring(FRAMES), arena, doorbells)))

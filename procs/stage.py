@@ -47,6 +47,7 @@ from trading.records import (
     REPORT_RECORD,
     SIGNAL_RECORD,
     TS_END,
+    VECTOR_RECORD,
     Kind,
     identity_words,
     layout_hash,
@@ -69,7 +70,7 @@ def _offset(record: np.dtype, name: str) -> int:
     return int(record.fields[name][1])
 
 
-for _record in (MARKET_RECORD, SIGNAL_RECORD, QUOTE_RECORD, ORDER_RECORD, REPORT_RECORD, DEPTH_RECORD):
+for _record in (MARKET_RECORD, SIGNAL_RECORD, VECTOR_RECORD, QUOTE_RECORD, ORDER_RECORD, REPORT_RECORD, DEPTH_RECORD):
     assert _offset(_record, "cause_seq") == W_CAUSE_SEQ * 8 and _offset(_record, "cause_ring") == W_CAUSE_RING * 8
     assert _offset(_record, "kind") == W_CAUSE_RING * 8 + 4 and _offset(_record, "symbol") == W_SYMBOL * 8
     if _record is not DEPTH_RECORD:

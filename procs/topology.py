@@ -19,7 +19,8 @@ CHECKPOINT_HEADROOM: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """One ring. `readers` gate the writer; when it is full the writer's `full` policy holds."""
+    """One ring. `readers` that run gate the writer (the recorder where it journals the ring); when it is full the writer's
+    `full` policy holds."""
 
     ring_id: int
     name: str
@@ -154,6 +155,15 @@ RINGS: Final = (
         "snapshots that the feed wants",
         burst=2,
         timed=False,
+    ),
+    Ring(
+        16,
+        "vectors",
+        records.VECTOR_RECORD,
+        "features",
+        ("recorder",),  # only where pipeline.journal_vectors: else nobody waits, and who looks may be lapped
+        4096,
+        "the feature vector after every market record",
     ),
 )
 

@@ -36,10 +36,13 @@ def random_walk(
     gap_every: int = 0,
     mean_ns: int = 20_000_000,
     start_ticks: int = 6_000_000,
+    outage_every: int = 0,
+    lots: int = 1,
 ) -> Recs:
     """MARKET_RECORD (records,): prints and book changes around a drifting mid with autocorrelated book pressure.
 
-    `stale_every`: about every so many records the book goes stale for a few; `gap_every`: nothing happens for 3..60 s.
+    `stale_every`: about every so many records the book goes stale for a few; `gap_every`: nothing happens for 3..60 s;
+    `outage_every`: it goes stale, and comes back after 6..600 s. `lots`: all quantities times this.
     """
     rng = np.random.default_rng(seed)
     recs = np.zeros(records, MARKET_RECORD)
@@ -54,7 +57,11 @@ def random_walk(
             ts += int(rng.uniform(3, 60) * 1e9)
         s = int(rng.integers(symbols))
         r = recs[i]
+        if outage_every and stale_left[s] == 1:
+            ts += int(rng.uniform(1, 100 if rng.random() < 0.5 else 600) * 1e9)
         r["ts_ns"], r["symbol"] = ts, s
+        if outage_every and stale_left[s] == 0 and rng.random() < 1 / outage_every:
+            stale_left[s] = 2
         if stale_every and stale_left[s] == 0 and rng.random() < 1 / stale_every:
             stale_left[s] = int(rng.integers(1, 6))
         pressure[s] = 0.98 * pressure[s] + 0.15 * rng.normal()
@@ -85,6 +92,8 @@ def random_walk(
             r["flags"] &= ~int(Flag.BOOK_VALID)
             if r["kind"] != Kind.TRADE:
                 r["kind"] = Kind.STALE
+    for name in ("bid_lots", "ask_lots", "qty_lots"):
+        recs[name] *= lots
     return recs
 
 

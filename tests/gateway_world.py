@@ -17,7 +17,8 @@ from procs.config import Profile, SymbolSettings, load_profile
 from procs.gateway.answers import Answers
 from procs.gateway.stage import answers_of
 from procs.plan import plan_of
-from trading.records import MARKET_RECORD, SIGNAL_RECORD, Flag, Kind, Side
+from trading.feature_vector import VERSION
+from trading.records import MARKET_RECORD, SIGNAL_RECORD, VECTOR_RECORD, Flag, Kind, Side
 from trading.settings import SignalFiles, UserSignal
 
 S = 1_000_000_000
@@ -47,7 +48,7 @@ class GatewayWorld:
 
     def build(self) -> Answers:
         """New answers over the memory as it is now: a gateway that has just started."""
-        rings = {name: self.memory.ring(name) for name in ("market", "signals")}
+        rings = {name: self.memory.ring(name) for name in ("market", "signals", "vectors")}
         return answers_of(self.profile, plan_of(self.profile), self.memory.board_words, rings, lambda: self.now_ns)
 
     def pass_ms(self, ms: float, *, dead: Sequence[str] = ()) -> None:
@@ -85,16 +86,28 @@ class GatewayWorld:
         rec["mid"], rec["spread_bps"], rec["volatility"], rec["atr_ticks"] = 0.5 * (BID + ASK), 1 / 60, 0.0001, 2000.0
         rec["microprice"], rec["microstructure"], rec["vpin"], rec["order_flow"] = 0.5 * (BID + ASK) + 2.5, 71.0, 0.25, -0.5
         rec["reason"] = 1  # book_imbalance votes most
+        rec["long_threshold"], rec["short_threshold"] = 70.0, 30.0
         rec["side"], rec["ready_mask"], rec["active_mask"] = int(side), 0b0111, 0b0101
         rec["strength"][0, :4] = 0.41, 0.0, -0.5, 0.0
         for name, value in fields.items():
             rec[name] = value
         self.memory.publish("signals", rec)
 
+    def vector(self, symbol: int = 0, **fields: Any) -> None:
+        """Publish a feature vector: feature k is k / 10, and all but the last ten are warm."""
+        rec = np.zeros(1, VECTOR_RECORD)
+        rec["ts_ns"], rec["kind"], rec["symbol"], rec["flags"] = self.event_ns, int(Kind.VECTOR), symbol, int(Flag.BOOK_VALID)
+        rec["ts_publish_mono_ns"], rec["version"], rec["warm_mask"] = self.now_ns, VERSION, (1 << 40) - 1
+        rec["values"][0, :40] = np.arange(40) / 10
+        for name, value in fields.items():
+            rec[name] = value
+        self.memory.publish("vectors", rec)
+
     def both(self, symbol: int = 0, **fields: Any) -> None:
-        """A market record and its signal."""
+        """A market record, its signal and its features."""
         self.market(symbol)
         self.signal(symbol, **fields)
+        self.vector(symbol)
 
 
 class Loopback:

@@ -33,6 +33,7 @@ class Bars:
         e, bar_ns = self.e, self.f.bar_ms * 1_000_000
         self.bars: list[tuple[float, float, float, float, float]] = []  # open, high, low, close, close before (0: none)
         self.known = np.zeros(e.n, int)
+        eras: list[int] = []
         for number in range(1, e.stretch.max(initial=0) + 1):
             rows = np.flatnonzero((e.stretch == number) & e.usable)
             index = e.ts[rows] // bar_ns
@@ -45,14 +46,25 @@ class Bars:
                     self.bars.append((before, before, before, before, before))
                 before = self.bars[-1][3]
             self.known[rows] = old + index - index[0]
+            eras += [int(e.era[rows[0]])] * (len(self.bars) - old)
         self.known = np.maximum.accumulate(self.known)
-        self.table = np.array(self.bars).reshape(-1, 5)
+        self.table, self.eras = np.array(self.bars).reshape(-1, 5), np.array(eras, int)
+        self.eras_of = [np.flatnonzero(self.eras == era) for era in np.unique(self.eras)]
+        self.window_bars = self.known - np.searchsorted(self.eras, e.era)  # of this era
+
+    def _told(self, values: Array, before: float = 0.0) -> Array:
+        """Values of bars as each record knows them; those before an outage are forgotten."""
+        of = np.append(-1, self.eras)[self.known]
+        return np.where(of == self.e.era, held(values, self.known, before), before)
 
     def _averages(self) -> None:
         f, t = self.f, self.table
         close = t[:, 3] - (t[0, 3] if len(t) else 0.0)
-        self.fast = held(ema_of(close, f.ema_fast, 2 / (f.ema_fast + 1)), self.known, np.nan)
-        self.slow = held(ema_of(close, f.ema_slow, 2 / (f.ema_slow + 1)), self.known, np.nan)
+        fast, slow = np.full((2, len(t)), np.nan)
+        for own in self.eras_of:
+            fast[own] = ema_of(close[own], f.ema_fast, 2 / (f.ema_fast + 1))
+            slow[own] = ema_of(close[own], f.ema_slow, 2 / (f.ema_slow + 1))
+        self.fast, self.slow = self._told(fast, np.nan), self._told(slow, np.nan)
         follows = t[:, 4] > 0
         true_range = np.maximum(t[:, 1], t[:, 4]) - np.minimum(t[:, 2], t[:, 4])
         self.followers = held(np.cumsum(follows), self.known).astype(int)
@@ -77,12 +89,15 @@ class Bars:
     def _windows(self) -> None:
         n = len(self.table)
         names = ("rsi", "rsi_count", "z", "width", "rank", "squeeze", "squeeze_ready", "points", "rsi_ready", "bits", "patterns")
-        column: dict[str, Any] = {name: np.zeros(n) for name in names}
-        _rsi(self.f, self.table, column)
-        _bands(self.f, self.table, column)
-        _patterns(self.f, self.table, column)
+        whole: dict[str, Any] = {name: np.zeros(n) for name in names}
+        for own in self.eras_of:
+            column: dict[str, Any] = {name: np.zeros(len(own)) for name in names}
+            for compute in (_rsi, _bands, _patterns):
+                compute(self.f, self.table[own], column)
+            for name in names:
+                whole[name][own] = column[name]
         for name in names:
-            setattr(self, "bar_" + name, held(column[name], self.known))
+            setattr(self, "bar_" + name, self._told(whole[name]))
         self.rsi_strength = np.where(np.abs(self.bar_points) >= 0.01, np.clip(self.bar_points / 20, -1, 1), 0.0)
 
 

@@ -37,7 +37,7 @@ class Reference:
             ),
             "micro_trend": (e.micro_trend_ready, e.micro_trend),
             "ema_cross": (b.ema_ready, b.ema_cross),
-            "spread": (e.spread_warm, e.spread_strength),
+            "spread": (e.spread_warm & (e.imbalance_count > 0), e.spread_strength),
             "acceleration": (e.acceleration_warm, e.acceleration_strength),
             "volume_spike": (t.volume_warm, t.volume_spike),
             "order_flow": (flow_ready, (np.clip(self.ofi_share, -1, 1) + e.aggressors) / 2),
@@ -45,7 +45,7 @@ class Reference:
             "rsi_divergence": (b.bar_rsi_ready > 0, b.rsi_strength),
             "momentum_decay": (t.momentum_warm, t.momentum),
             "volume_price_divergence": (e.divergence_ready, e.divergence),
-            "patterns": (b.known > f.pattern_bars, b.bar_patterns),
+            "patterns": (b.window_bars > f.pattern_bars, b.bar_patterns),
             "multi_timeframe": (t.trend_ready, t.trend),
         }
         self.ready = np.column_stack([table[k][0] for k in ORDER]) & e.usable[:, None]
@@ -88,7 +88,9 @@ class Reference:
         factor = factors[t.regime]
         long = np.minimum(100, 50 + factor * (s.thresholds.long - 50))
         short = np.maximum(0, 50 - factor * (50 - s.thresholds.short))
+        self.long, self.short = long, short
         side = np.where(self.score >= long, 1, np.where(self.score <= short, -1, 0))
+        plain = (self.score >= s.thresholds.long) | (self.score <= s.thresholds.short)
         held_back = [
             (~e.usable, Gate.BOOK),
             (~warm, Gate.WARM),
@@ -98,6 +100,7 @@ class Reference:
             (t.score < s.gates.microstructure_min_score, Gate.MICROSTRUCTURE),
             (self.strengths[:, 3] < 0, Gate.SPREAD_VETO),
             ((side != 0) & (self.confidence < s.gates.min_confidence), Gate.CONFIDENCE),
+            ((side == 0) & plain, Gate.THRESHOLD),
         ]
         self.gate = np.select([h[0] for h in held_back], [int(h[1]) for h in held_back], 0)
         self.side = np.where(self.gate == 0, side, 0)
@@ -134,7 +137,7 @@ class Reference:
         value = np.where(away >= 0, np.where(up > 0, away / up, 1.0), np.where(down > 0, away / down, -1.0)).clip(-1, 1)
         impact = np.vstack([np.zeros(16), e.impact])[e.impact_count]
         impacts = e.impact_count >= np.ceil(f.impact_half_life_trades)
-        bands, regime = b.known >= f.squeeze_bars, t.regime > 0
+        bands, regime = b.window_bars >= f.squeeze_bars, t.regime > 0
         out = {
             "spread_bps": (e.spread_bps, always),
             "spread_ratio": (e.spread_ratio, warm),
@@ -145,7 +148,7 @@ class Reference:
             "microprice_gap": (gap, always),
             **{f"ofi_{k + 1}": (e.ofi[:, k] / e.depth_mean, flow) for k in range(LEVELS)},
             "aggressor_imbalance": (e.aggressors, e.seconds_seen >= f.flow_window_s),
-            "recent_imbalance": (e.recent, e.prints >= 20),
+            "recent_imbalance": (e.recent, e.window_prints >= 20),
             "volume_ratio": (t.volume_ratio, t.volume_warm),
             "vpin": (e.vpin, e.buckets >= f.vpin_buckets),
             "kyle_lambda": (t.kyle, t.valid_count >= f.kyle_window_s),
@@ -160,7 +163,7 @@ class Reference:
             "control_gap_bps": (1e4 * away / mid, e.prints >= 64),
             "value_score": (value, e.prints >= 64),
             "value_width_bps": (1e4 * (t.value_high - t.value_low) / mid, e.prints >= 64),
-            "micro_momentum_bps": (e.momentum, e.prints >= f.micro_trend_trades),
+            "micro_momentum_bps": (e.momentum, e.window_prints >= f.micro_trend_trades),
             "trade_run": (e.run, e.price_changes >= 3),
             "velocity_bps": (1e4 * e.velocity / mid, e.velocity_ok),
             "acceleration": (e.acceleration, e.acceleration_warm),
@@ -175,9 +178,9 @@ class Reference:
             "garch_bps": (1e4 * np.sqrt(b.garch), b.volatility_warm),
             "volatility_rank": (t.vol_rank, regime),
             "variance_ratio": (t.variance_ratio, regime),
-            "momentum_phi": (t.phi, t.momentum_warm),
-            "momentum_half_life": (t.phi_half_life, t.momentum_warm),
-            "momentum_lag1": (t.lag1, t.momentum_warm),
+            "momentum_phi": (t.phi, t.phi_warm),
+            "momentum_half_life": (t.phi_half_life, t.phi_warm),
+            "momentum_lag1": (t.lag1, t.phi_warm),
             "lee_ready_agreement": (e.agreement, e.quoted >= 64),
             "trend_agreement": (t.trend, t.trend_ready),
             "microstructure_score": (t.score, t.score_warm),

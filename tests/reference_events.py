@@ -15,6 +15,7 @@ from trading.settings import Features
 
 Array = npt.NDArray[Any]
 NEVER = 2**62
+OUTAGE_NS = 5 * 10**9
 
 
 def decayed_sums(x: Array, half_life: float) -> Array:
@@ -55,6 +56,7 @@ class Events:
         self.mid_before = np.concatenate(([0.0], self.mid[:-1]))
         self.spread_bps = 1e4 * (ask - bid) / ((bid + ask) / 2)
         self.starts = starts
+        self._outages()
         self._averages()
         self._flow_of_book()
         self._acceleration()
@@ -63,6 +65,27 @@ class Events:
         self._divergence()
         self._impact()
         self._vpin()
+
+    def _outages(self) -> None:
+        """`gaps`: row of the first good record after an outage -> its length; `era` counts them from its first row, `begins`."""
+        self.gaps: dict[int, int] = {}
+        since = -1
+        for i in range(self.n):
+            if not self.usable[i]:
+                since = i if since < 0 else since
+            elif since >= 0:
+                gap = int(self.ts[i] - self.ts[since])
+                if gap > OUTAGE_NS:
+                    self.gaps[i] = gap
+                since = -1
+        self.era = np.cumsum(np.isin(np.arange(self.n), list(self.gaps)))
+        self.begins = np.array([0, *self.gaps])[self.era]
+        self.stretch_begins = np.maximum.accumulate(np.where(self.starts, np.arange(self.n), 0))
+
+    def told(self, values: Array, count: Array, eras: Array) -> Array:
+        """`held` where values[k] of era eras[k] is forgotten by the outage after it."""
+        of = np.append(-1, eras)[count]
+        return np.where(of == self.era, held(values, count), 0)
 
     def _averages(self) -> None:
         f, rows = self.f, np.flatnonzero(self.change)
@@ -92,41 +115,24 @@ class Events:
     def _flow_of_book(self) -> None:
         """OFI of each level per second, then over the window of seconds."""
         second = self.ts // 10**9
-        first = second[0]
-        per_second = np.zeros((second[-1] - first + 1, LEVELS))
+        flow = np.zeros((self.n, LEVELS), object)  # whole numbers of any size
         for i in np.flatnonzero(self.change & ~self.starts):
             old, new = {k: v[i - 1] for k, v in self.book.items()}, {k: v[i] for k, v in self.book.items()}
             for level in range(LEVELS):
                 pb, qb, pa, qa = (int(new[k][level]) for k in ("bid_ticks", "bid_lots", "ask_ticks", "ask_lots"))
                 ob, oqb, oa, oqa = (int(old[k][level]) for k in ("bid_ticks", "bid_lots", "ask_ticks", "ask_lots"))
                 pa, oa = pa or NEVER, oa or NEVER
-                e = (pb >= ob) * qb - (pb <= ob) * oqb - (pa <= oa) * qa + (pa >= oa) * oqa
-                per_second[second[i] - first, level] += e
-                self._note_ofi(i, level, e)
-        self.seconds_seen = second - first
-        # what was already there of the running second, plus the window's whole seconds before it
-        total = np.vstack([np.zeros(LEVELS), np.cumsum(per_second, 0)])
-        done = self.seconds_seen
-        low = np.maximum(0, done - self.f.flow_window_s + 1)
-        running = np.zeros((self.n, LEVELS))
-        for level in range(LEVELS):
-            run = np.cumsum(self._ofi[:, level])
-            begin = np.searchsorted(second, second, side="left")
-            running[:, level] = run - np.where(begin > 0, run[begin - 1], 0.0)
-        self.ofi = total[done] - total[low] + running
-
-    _ofi: Array = np.zeros(0)
-
-    def _note_ofi(self, i: int, level: int, e: int) -> None:
-        if not len(self._ofi):
-            self._ofi = np.zeros((self.n, LEVELS))
-        self._ofi[i, level] = e
+                flow[i, level] = (pb >= ob) * qb - (pb <= ob) * oqb - (pa <= oa) * qa + (pa >= oa) * oqa
+        self.seconds_seen = second - second[self.begins]
+        self.flow_begins = np.maximum(np.searchsorted(second, second - self.f.flow_window_s + 1, side="left"), self.begins)
+        total = np.vstack([np.zeros((1, LEVELS), object), np.cumsum(flow, 0)])
+        self.ofi = (total[1:] - total[self.flow_begins]).astype(float)
 
     def _acceleration(self) -> None:
         f = self.f
         self.velocity, self.velocity_ok = np.zeros(self.n), np.zeros(self.n, bool)
         kicks: list[float] = []
-        kick_count = np.zeros(self.n, int)
+        kick_count, fresh = np.zeros(self.n, int), np.zeros(self.n, bool)
         velocity, since, level = 0.0, 0, 0.0
         seen, last_mid, last_ts = 0, 0.0, 0
         ever = False
@@ -141,11 +147,11 @@ class Events:
                     if seen:
                         kicks.append(level - velocity)
                     velocity, seen, last_mid, last_ts, ever = level, seen + 1, self.mid[i], int(self.ts[i]), True
-            self.velocity[i], self.velocity_ok[i] = velocity, ever and seen > 0
+            self.velocity[i], self.velocity_ok[i], fresh[i] = velocity, ever and seen > 0, seen > 1
             kick_count[i] = len(kicks)
         a = np.array(kicks)
         z = a / np.sqrt(np.maximum(weighted_means(a * a, f.acceleration_half_life), 1e-300))
-        self.acceleration, self.acceleration_warm = held(z, kick_count), kick_count >= f.acceleration_half_life
+        self.acceleration, self.acceleration_warm = held(z, kick_count), fresh & (kick_count >= f.acceleration_half_life)
         strength = np.where(np.abs(z) >= f.acceleration_threshold, np.clip(z / 3, -1, 1), 0.0)
         warm = np.arange(1, len(z) + 1) >= f.acceleration_half_life
         self.acceleration_strength = held(np.where(warm, strength, 0.0), kick_count)
@@ -177,30 +183,40 @@ class Events:
         p, q = recs["price_ticks"][rows], recs["qty_lots"][rows]
         self.price, self.lots = p, q
         self.sign = np.where(recs["flags"][rows] & Flag.AGGRESSOR_SELL, -1, 1)
-        moves = np.sign(np.diff(p, prepend=p[:1]))
-        run, runs, changes = 0, [], np.cumsum(moves != 0)
-        for m in moves:
+        eras = self.print_eras = self.era[rows]
+        first = np.append(True, eras[1:] != eras[:-1])[: len(rows)]  # the first print of an era has none before it
+        moves = self.moves = np.where(first, 0, np.sign(np.diff(p, prepend=p[:1])))
+        place = np.arange(len(rows)) - np.maximum.accumulate(np.where(first, np.arange(len(rows)), 0))
+        run, runs, changes, changed = 0, [], [], 0
+        for begins, m in zip(first, moves):
+            run, changed = (0, 0) if begins else (run, changed + (m != 0))
             if m:
                 run = run + int(m) if run * m > 0 else int(m)
             runs.append(run)
+            changes.append(changed)
+        self.window_prints = self.told(place + 1, self.prints, eras)
         n = f.micro_trend_trades
         momentum, strength = np.zeros(len(rows)), np.zeros(len(rows))
-        for k in range(n - 1, len(rows)):
+        for k in np.flatnonzero(place >= n - 1):
             window, weights = (p[k - n + 1 : k + 1] - p[k]).astype(float), q[k - n + 1 : k + 1]
             offset = (window * weights).sum() / weights.sum()
             momentum[k] = -1e4 * offset / (p[k] + offset)
             if abs(runs[k]) >= 3 and runs[k] * momentum[k] > 0:
                 strength[k] = np.clip(momentum[k] / f.micro_trend_scale_bps, -1, 1)
-        ready = (np.arange(len(rows)) >= n - 1) & (changes >= 3)
-        self.momentum, self.run = held(momentum, self.prints), held(np.array(runs), self.prints)
-        self.price_changes = held(changes, self.prints)
-        self.micro_trend = held(np.where(ready, strength, 0.0), self.prints)
-        self.micro_trend_ready = held(ready, self.prints) > 0
-        self.recent = held(decayed_sums(self.sign * q, 20.0) / decayed_sums(q, 20.0), self.prints)
+        ready = (place >= n - 1) & (np.array(changes) >= 3)
+        self.momentum, self.run = (self.told(np.array(x), self.prints, eras) for x in (momentum, runs))
+        self.price_changes = self.told(np.array(changes), self.prints, eras)
+        self.micro_trend = self.told(np.where(ready, strength, 0.0), self.prints, eras)
+        self.micro_trend_ready = self.told(ready, self.prints, eras) > 0
+        recent = np.zeros(len(rows))
+        for era in np.unique(eras):
+            own = eras == era
+            recent[own] = decayed_sums(self.sign[own] * q[own], 20.0) / decayed_sums(q[own], 20.0)
+        self.recent = self.told(recent, self.prints, eras)
         # Lee-Ready: the mid before the print, else the last change's way
         tick, guess, agree, quoted = 0, 0, [], np.zeros(len(rows), int)
         for k, i in enumerate(rows):
-            tick = int(moves[k]) or tick
+            tick = int(moves[k]) or (0 if first[k] else tick)
             mid = self.mid_before[i]
             guess = int(np.sign(p[k] - mid)) if mid > 0 and p[k] != mid else tick
             if mid > 0 and guess:
@@ -209,26 +225,27 @@ class Events:
         self.quoted = held(quoted, self.prints).astype(int)
         self.agreement = held(weighted_means(np.array(agree), 500.0), self.quoted)
         # volume of the aggressors over the window of seconds
-        second = self.ts // 10**9
-        signed, lots = (np.cumsum(np.bincount(rows, x, self.n)) for x in (self.sign * q, q))
-        begin = np.searchsorted(second, second - f.flow_window_s + 1, side="left")
-        flow, all_ = (x - np.where(begin > 0, x[begin - 1], 0) for x in (signed, lots))
+        self.place = place
+        sizes = np.zeros((self.n, 2), object)
+        sizes[rows, 0], sizes[rows, 1] = self.sign * q, q
+        self.lots_so_far = np.vstack([np.zeros((1, 2), object), np.cumsum(sizes, 0)])  # signed, all: before each record
+        flow, all_ = (self.lots_so_far[1:] - self.lots_so_far[self.flow_begins]).astype(float).T
         self.aggressors = np.where(all_ > 0, flow / np.maximum(all_, 1), 0.0)
-        self.signed_volume = signed
 
     def _divergence(self) -> None:
         n, rows = self.f.divergence_trades, len(self.rows)
-        moves = np.sign(np.diff(self.price, prepend=self.price[:1]))
-        obv = np.cumsum(moves * self.lots)
+        obv = np.cumsum((self.moves * self.lots).astype(object))
         strength = np.zeros(rows)
         slopes = 2 * np.arange(n) - (n - 1)
-        for k in range(n - 1, rows):
+        for k in np.flatnonzero(self.place >= n - 1):
             window = slice(k - n + 1, k + 1)
-            up, volume = int(slopes @ self.price[window]), int(slopes @ obv[window])
-            if np.sign(up) * np.sign(volume) < 0:
-                share = abs(int(obv[k] - obv[k - n + 1])) / self.lots[window].sum()
-                strength[k] = np.sign(volume) * min(1.0, share)
-        self.divergence, self.divergence_ready = held(strength, self.prints), self.prints >= n
+            # the volume that the print before the window's first one left does not count: only differences do
+            up, volume = int(slopes @ self.price[window]), int(slopes.astype(object) @ (obv[window] - obv[k]))
+            if np.sign(up) * (volume > 0) - np.sign(up) * (volume < 0) < 0:
+                share = abs(int(obv[k] - obv[k - n + 1])) / int(self.lots[window].astype(object).sum())
+                strength[k] = (1 if volume > 0 else -1) * min(1.0, share)
+        self.divergence = self.told(strength, self.prints, self.print_eras)
+        self.divergence_ready = self.window_prints >= n
 
     def _impact(self) -> None:
         """R(1..16): each print with a mid before it, and sixteen such behind it since the book was last unusable."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from reference_bars import Bars, ema_of
-from reference_events import Array, Events, decayed_sums, held, weighted_means
+from reference_events import Array, Events, held
 
 
 def half_lives(phi: Array) -> Array:
@@ -21,20 +21,21 @@ def fitted_ratio(x: Array) -> Array:
 
 
 class Ranks:
-    """Decayed histogram of 32 bins; `ranks[k]` is a function of a value after k samples."""
+    """Decayed histogram of 32 bins after each event: (value, how many samples it stood for, slots that passed unseen)."""
 
-    def __init__(self, samples: Array, half_life: float) -> None:
-        bins = np.minimum(31, (samples * 32).astype(int))
-        now = np.zeros(32)
-        self.history = np.zeros((len(samples) + 1, 32))
-        for k, b in enumerate(bins):
-            now = now * 0.5 ** (1 / half_life)
-            now[b] += 1.0
-            self.history[k + 1] = now
+    def __init__(self, events: list[tuple[float, int, int]], half_life: float) -> None:
+        now, keep = np.zeros(32), 0.5 ** (1 / half_life)
+        self.history, self.samples = np.zeros((len(events) + 1, 32)), np.zeros(len(events) + 1, int)
+        for k, (value, times, unseen) in enumerate(events):
+            if times:
+                now = now * keep**times
+                now[min(31, int(value * 32))] += (keep ** np.arange(times)).sum()
+            self.history[k + 1] = now = now * keep**unseen
+            self.samples[k + 1] = self.samples[k] + times
 
-    def at(self, counts: Array, values: Array) -> Array:
-        """Mid-rank of values[i] after counts[i] samples; 0 where there are none."""
-        weights = self.history[counts]
+    def at(self, events: Array, values: Array) -> Array:
+        """Mid-rank of values[i] after events[i] events; 0 where there are no samples."""
+        weights = self.history[events]
         b = np.minimum(31, (np.clip(values, 0, 1) * 32).astype(int))
         below = np.where(np.arange(32) < b[:, None], weights, 0.0).sum(1)
         total = np.maximum(weights.sum(1), 1e-300)
@@ -60,20 +61,29 @@ class Slots:
         self._score()
 
     def _volume(self) -> None:
-        e, f, first = self.e, self.f, self.slot[0]
-        lots, signed = np.zeros((2, self.slot[-1] - first + 1), np.int64)
-        np.add.at(lots, self.slot[e.rows] - first, e.lots)
-        np.add.at(signed, self.slot[e.rows] - first, e.sign * e.lots)
-        ends = np.cumsum(lots)
-        windows = ends - np.concatenate((np.zeros(10, np.int64), ends))[: len(ends)]
-        closed = self.slot - first
+        e, f = self.e, self.f
         half_life = f.volume_half_life_s * 1e9 / self.slot_ns
-        mean = held(weighted_means(windows.astype(float), half_life), closed)
-        now, way = np.zeros((2, e.n))
-        count = np.cumsum(np.bincount(e.rows, e.lots, e.n)), np.cumsum(np.bincount(e.rows, e.sign * e.lots, e.n))
-        begin = np.searchsorted(self.slot, self.slot - 9, side="left")
-        now, way = (c - np.where(begin > 0, c[begin - 1], 0) for c in count)
-        self.volume_warm = closed >= np.ceil(half_life)
+        keep = 0.5 ** (1 / half_life)
+
+        def window(slot: int, row: int) -> Array:
+            """Signed and all lots of the ten slots up to `slot` that are known before this row."""
+            begin = max(int(np.searchsorted(self.slot, slot - 9)), int(e.begins[row - 1]))
+            return e.lots_so_far[row] - e.lots_so_far[begin] if begin < row else np.zeros(2)
+
+        mean, count = np.zeros(e.n), np.zeros(e.n, int)
+        num = den = 0.0
+        samples, rolls = 0, set(self.rolls.tolist())
+        for i in range(e.n):
+            if i in rolls and e.usable[i - 1]:
+                for slot in range(self.slot[i - 1], self.slot[i]):
+                    num, den, samples = num * keep + float(window(slot, i)[1]), den * keep + 1.0, samples + 1
+            if i in e.gaps:
+                old = keep ** (e.gaps[i] // self.slot_ns)
+                num, den, samples = num * old, den * old, 0
+            mean[i], count[i] = num / den if den > 0 else 0.0, samples
+        begin = np.maximum(np.searchsorted(self.slot, self.slot - 9, side="left"), e.begins)
+        way, now = (e.lots_so_far[1:] - e.lots_so_far[begin]).astype(float).T
+        self.volume_warm = count >= np.ceil(half_life)
         self.volume_ratio = np.where(mean > 0, now / np.where(mean > 0, mean, 1), 0.0)
         size = np.minimum(1.0, self.volume_ratio / (2 * f.volume_multiple))
         self.volume_spike = np.where(self.volume_ratio >= f.volume_multiple, size * np.sign(way), 0.0)
@@ -87,36 +97,41 @@ class Slots:
         return np.where(e.usable[last], e.mid[last], np.nan), broken
 
     def _momentum(self) -> None:
-        f = self.f
+        e, f = self.e, self.f
         mid, broken = self._mid_path(self.slot)
+        half_life = f.momentum_half_life_s * 1e9 / self.slot_ns
+        keep, fast = 0.5 ** (1 / half_life), 0.5**0.2
+        unseen = {int(self.slot[row] - self.slot[0]): gap // self.slot_ns for row, gap in e.gaps.items()}
         run: list[float] = []
-        lagged, everything = [], []
-        counts, mean_counts = np.zeros(len(mid), int), np.zeros(len(mid), int)
+        sums, weight, mean, mean_weight, count = np.zeros(21), 0.0, 0.0, 0.0, 0
+        table, means, counts, runs = np.zeros((len(mid), 21)), np.zeros(len(mid)), *np.zeros((2, len(mid)), int)
         for j in range(len(mid)):
+            if j in unseen:
+                old = keep ** unseen[j]
+                sums, weight, count = sums * old, weight * old, 0
             if broken[j]:
-                run = []
+                run, mean, mean_weight = [], 0.0, 0.0
             if j > 0 and not np.isnan(mid[j]) and not np.isnan(mid[j - 1]) and not broken[j]:
                 r = mid[j] - mid[j - 1]
                 if len(run) >= 20:
-                    lagged.append([r * x for x in ([r] + run[: -21 : -1])])
+                    sums = sums * keep + np.array([r * x for x in ([r] + run[:-21:-1])])
+                    weight, count = weight * keep + 1.0, count + 1
                 run.append(r)
-                everything.append(r)
-            counts[j], mean_counts[j] = len(lagged), len(everything)
-        x = np.array(lagged).reshape(-1, 21)
-        half_life = f.momentum_half_life_s * 1e9 / self.slot_ns
-        sums = np.column_stack([weighted_means(x[:, lag], half_life) for lag in range(21)])
-        mean = weighted_means(np.array(everything), 5.0)
+                mean, mean_weight = mean * fast + r, mean_weight * fast + 1.0
+            table[j], counts[j], runs[j] = sums / max(weight, 1e-300), count, len(run)
+            means[j] = mean / mean_weight if mean_weight > 0 else 0.0
         # as of the last slot that ended with a mid
         ended = self.slot - self.slot[0]
         known = ~np.isnan(mid)
         latest = np.append(-1, np.maximum.accumulate(np.where(known, np.arange(len(mid)), -1)))[ended]
-        count, mean_count = np.append(0, counts)[latest + 1], np.append(0, mean_counts)[latest + 1]
-        self.momentum_warm = count >= np.ceil(half_life)
-        table = np.vstack([np.zeros(21), sums])[count]
+        self.phi_warm = np.append(0, counts)[latest + 1] >= np.ceil(half_life)
+        self.phi_warm &= (e.era == 0) | (latest >= ended[e.begins])
+        self.momentum_warm = self.phi_warm & (np.append(0, runs)[latest + 1] >= 20) & (latest >= ended[e.stretch_begins])
+        table = np.vstack([np.zeros(21), table])[latest + 1]
         phi = fitted_ratio(table)
-        keep = 0.5**0.2
         deviation = np.sqrt(np.where(table[:, 0] > 0, table[:, 0], 1))
-        z = np.where(table[:, 0] > 0, held(mean, mean_count) / deviation * np.sqrt((1 + keep) / (1 - keep)), 0.0)
+        mean_now = np.append(0.0, means)[latest + 1]
+        z = np.where(table[:, 0] > 0, mean_now / deviation * np.sqrt((1 + fast) / (1 - fast)), 0.0)
         self.phi, self.phi_half_life = phi, half_lives(phi)
         self.lag1 = np.where(table[:, 0] > 0, table[:, 1] / np.where(table[:, 0] > 0, table[:, 0], 1), 0.0)
         self.momentum = np.where((np.abs(phi) >= 0.05) & (np.abs(phi * z / 2) >= 0.01), np.clip(phi * z / 2, -1, 1), 0.0)
@@ -159,61 +174,68 @@ class Slots:
 
     def _regime(self) -> None:
         e, f, b = self.e, self.f, self.bars
-        half_life = f.quantile_half_life_s
+        keep = 0.5 ** (1 / f.quantile_half_life_s)
         r = self.valid[:, 2]
-        many = np.array([r[j - 9 : j + 1].sum() for j in range(9, len(r))])
-        one, ten = decayed_sums(r[9:] ** 2, half_life), decayed_sums(many**2, half_life)
-        states, ranks, ratios = [], [], []
-        vols: list[float] = []
-        regime, rank, ratio = 0, 0.0, 0.0
+        self.regime, self.vol_rank, self.variance_ratio = np.zeros(e.n, int), *np.zeros((2, e.n))
+        one = ten = num = den = rank = 0.0
+        ratio, regime, samples, h = 0.0, 0, 0, f.regime_hysteresis
         hist = np.zeros(32)
-        for i in self.ends:
-            before = i - 1
-            if b.volatility_warm[before] and e.usable[before]:
-                vols.append(b.volatility[before])
-                average = weighted_means(np.array(vols[-int(60 * half_life) :]), half_life)[-1]
-                u = vols[-1] / (vols[-1] + average) if average > 0 else 0.5
-                hist = hist * 0.5 ** (1 / half_life)
-                hist[min(31, int(u * 32))] += 1
-                k = self.valid_count[i] - 10
-                if len(vols) >= 60 and k + 1 >= 60:
-                    at = min(31, int(u * 32))
-                    rank = (hist[:at].sum() + hist[at] / 2) / hist.sum()
-                    ratio = ten[k] / (10 * one[k]) if one[k] > 0 else 1.0
-                    h = f.regime_hysteresis
-                    if rank >= f.regime_turbulent_quantile - h * (regime == 3):
-                        regime = 3
-                    elif ratio >= f.regime_trend_ratio - h * (regime == 4):
-                        regime = 4
-                    else:
-                        regime = 1 if rank <= f.regime_calm_quantile + h * (regime == 1) else 2
-            states.append(regime)
-            ranks.append(rank)
-            ratios.append(ratio)
-        self.regime = self._at_ends(np.array(states)).astype(int)
-        self.vol_rank, self.variance_ratio = self._at_ends(np.array(ranks)), self._at_ends(np.array(ratios))
+        ends = set(self.ends.tolist())
+        for i in range(e.n):
+            if i in ends:
+                for j in range(max(9, self.valid_count[i - 1]), self.valid_count[i]):
+                    one, ten = one * keep + r[j] ** 2, ten * keep + r[j - 9 : j + 1].sum() ** 2
+                if b.volatility_warm[i - 1] and e.usable[i - 1]:
+                    seconds, value = int(self.second[i] - self.second[i - 1]), b.volatility[i - 1]
+                    for k in range(seconds):
+                        num, den = num * keep + value, den * keep + 1.0
+                        u = value / (value + num / den) if num > 0 else 0.5
+                        if k < 60:
+                            hist = hist * keep
+                            hist[min(31, int(u * 32))] += 1
+                    if seconds > 60:  # those beyond a minute count with the last figure
+                        hist = hist * keep ** (seconds - 60)
+                        hist[min(31, int(u * 32))] += (keep ** np.arange(seconds - 60)).sum()
+                    samples += seconds
+                    if samples >= 60 and self.valid_count[i] - 9 >= 60:
+                        at = min(31, int(u * 32))
+                        rank = (hist[:at].sum() + hist[at] / 2) / hist.sum()
+                        ratio = ten / (10 * one) if one > 0 else 1.0
+                        if rank >= f.regime_turbulent_quantile - h * (regime == 3):
+                            regime = 3
+                        elif ratio >= f.regime_trend_ratio - h * (regime == 4):
+                            regime = 4
+                        else:
+                            regime = 1 if rank <= f.regime_calm_quantile + h * (regime == 1) else 2
+            if i in e.gaps:
+                old = keep ** (e.gaps[i] // 10**9)
+                one, ten, num, den, hist = one * old, ten * old, num * old, den * old, hist * old
+            self.regime[i], self.vol_rank[i], self.variance_ratio[i] = regime, rank, ratio
 
     def _timeframes(self) -> None:
         e, f = self.e, self.f
-        trends, warm = np.zeros((5, len(self.ends))), np.zeros((5, len(self.ends)), bool)
-        self.trend_ready = np.zeros(e.n, bool)
-        for k, size in enumerate(f.timeframes_s):
-            index = e.ts // (size * 10**9)
-            closes: list[float] = []
-            trend = 0.0
-            for j, i in enumerate(self.ends):
-                closed = index[i] - index[i - 1]
-                if closed and e.usable[i - 1]:
-                    closes += [e.mid[i - 1]] * closed
-                    x = np.array(closes) - closes[-1]
-                    average = ema_of(x, 5, 1 / 3)[-1] if len(x) >= 5 else 0.0
-                    trend = -np.sign(average) if abs(average) > 1e-6 else 0.0
-                trends[k, j], warm[k, j] = trend, len(closes) >= 5
-        weights = np.array(f.timeframe_weights)[:, None]
-        total = (weights * warm).sum(0)
-        ready = (warm.sum(0) >= 2) & (total > 0)
-        self.trend = self._at_ends(np.where(ready, (weights * warm * trends).sum(0) / np.where(total > 0, total, 1), 0.0))
-        self.trend_ready = self._at_ends(ready.astype(float)) > 0
+        closes: list[list[float]] = [[] for _ in f.timeframes_s]
+        self.trend, self.trend_ready = np.zeros(e.n), np.zeros(e.n, bool)
+        ends, vote, ready = set(self.ends.tolist()), 0.0, False
+        for i in range(e.n):
+            if i in ends and e.usable[i - 1]:
+                moved = False
+                for k, size in enumerate(f.timeframes_s):
+                    closed = int(e.ts[i] // (size * 10**9) - e.ts[i - 1] // (size * 10**9))
+                    closes[k] += [e.mid[i - 1]] * closed
+                    moved |= closed > 0
+                total = said = warm = 0.0
+                for weight, own in zip(f.timeframe_weights, closes):
+                    if len(own) >= 5:
+                        average = ema_of(np.array(own) - own[-1], 5, 1 / 3)[-1]
+                        total, warm = total + weight, warm + 1
+                        said += weight * (-np.sign(average) if abs(average) > 1e-6 else 0.0)
+                if moved and warm >= 2 and total > 0:
+                    vote, ready = said / total, True
+            if i in e.gaps:
+                closes = [[] if e.gaps[i] >= size * 10**9 else own for size, own in zip(f.timeframes_s, closes)]
+                vote, ready = 0.0, False
+            self.trend[i], self.trend_ready[i] = vote, ready
 
     def _profile(self) -> None:
         e, f = self.e, self.f
@@ -265,27 +287,35 @@ class Slots:
         conditions = {
             "tight": (tight, here & e.spread_warm[before], 0.2),
             "full": (full, here & e.spread_warm[before], 0.2),
-            "agree": (agree, here & imbalance_warm[before] & (e.prints[before] >= 20), 0.3),
+            "agree": (agree, here & imbalance_warm[before] & (e.window_prints[before] >= 20), 0.3),
             "vpin": (e.vpin, here & (e.buckets[before] >= f.vpin_buckets), 0.15),
             "impact": (None, here & impact_warm, 0.15),
         }
         total, score = np.zeros(e.n), np.zeros(e.n)
+        passed = np.diff(self.slot, prepend=self.slot[0])[self.rolls]
+        gaps = np.array(list(e.gaps), int)
+        rows = np.append(self.rolls, gaps)
+        order = np.lexsort((np.arange(len(rows)) >= len(self.rolls), rows))  # at one record the slot's end goes first
+        seen = np.cumsum(np.bincount(rows, minlength=e.n)).astype(int)
+        roll_events = np.empty(len(order), int)
+        roll_events[order] = np.arange(1, len(order) + 1)
+        roll_events = roll_events[: len(self.rolls)]  # how many events there were with each roll
         rolls_seen = np.cumsum(np.bincount(self.rolls, minlength=e.n)).astype(int)
-        self.score_warm = imbalance_warm & e.usable
+        self.score_warm = imbalance_warm & e.usable & (e.window_prints >= 20)
+        unseen = [(0.0, 0, e.gaps[row] // self.slot_ns) for row in e.gaps]
         for name, (values, taken, weight) in conditions.items():
             samples = np.clip(impact, 0, 2) / 2 if values is None else values[before]
-            ranks = Ranks(samples[taken], half_life)
-            count = np.cumsum(taken)
+            events = [(float(v), int(n) if t else 0, 0) for v, t, n in zip(samples, taken, passed)] + unseen
+            ranks = Ranks([events[k] for k in order], half_life)
             if name in ("tight", "full", "agree"):
-                known = held(count, rolls_seen).astype(int)
-                part = ranks.at(known, np.nan_to_num(values))
+                part = ranks.at(seen, np.nan_to_num(values))
                 total += weight
                 score += weight * part
-                self.score_warm &= known >= 100
+                self.score_warm &= ranks.samples[seen] >= 100
                 continue
-            own = ranks.at(count, samples)
+            own = ranks.at(roll_events, samples)
             own = own if name == "impact" else 1 - own
-            counts = taken & (count >= 100)
+            counts = taken & (ranks.samples[roll_events] >= 100)
             # told at the latest slot that ended with a book
             latest = np.maximum.accumulate(np.where(here, np.arange(len(before)), -1))
             told = np.where(latest >= 0, np.where(counts, own, 0.0)[latest], 0.0)

@@ -74,11 +74,12 @@ def test_a_mirrored_market_mirrors_every_signed_signal(seed: int) -> None:
     assert (out["side"] == Side.BUY).any() and (out["side"] == Side.SELL).any()
 
 
-@pytest.mark.parametrize(("prices", "quantities"), [(1, 8), (4, 1), (3, 7)])
+@pytest.mark.parametrize(("prices", "quantities"), [(1, 8), (4, 1), (3, 7), (1, 10**4), (1, 10**6), (2, 5 * 10**8)])
 def test_scale_does_not_matter(prices: int, quantities: int) -> None:
     """All prices times one number and all quantities times another: every strength, score and side is what it was.
 
-    So one strategy means the same for a coin of 60,000 and one of 0.6, in single coins and in thousands.
+    So one strategy means the same for a coin of 60,000 and one of 0.00001, in single coins and by the hundred million:
+    lots are 1e-8, a level of a cheap coin holds 10**17 of them, and sums over windows do not fit an int64.
     """
     recs = random_walk(5, 4000, stale_every=1500)
     larger = recs.copy()

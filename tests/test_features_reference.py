@@ -66,6 +66,8 @@ def compare(recs: Recs, out: Recs, strengths: Array, strategy: Strategy) -> Refe
         "confidence": want.confidence,
         "urgency": want.urgency,
         "score": want.score,
+        "long_threshold": want.long,
+        "short_threshold": want.short,
     }.items():
         near(out[name], np.where(u, wanted, 50.0 if name == "score" else 0.0), name)
     for name, wanted in {"microstructure": t.score, "vpin": e.vpin, "order_flow": want.ofi_share}.items():
@@ -109,6 +111,23 @@ def test_a_random_walk_with_stale_books_and_silences(seed: int) -> None:
     assert {Gate.NONE, Gate.WARM, Gate.BOOK} <= {Gate(g) for g in want.gate}
     assert len(set(want.t.regime)) >= 3
     assert signals_of(recs, WALK).tobytes() == out.tobytes()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_random_walk_with_outages(seed: int) -> None:
+    """What is forgotten when the book comes back after 6 to 600 seconds, and what is not, is what the batch computation says."""
+    recs = random_walk(seed, 6000, stale_every=900, gap_every=800, outage_every=700)
+    out, strengths = run(recs, WALK)
+    want = compare(recs, out, strengths, WALK)
+    compare_vector(recs, want, WALK)
+    assert len(want.e.gaps) > 5
+
+
+def test_a_cheap_coin() -> None:
+    """With 5e16 lots a level and 1e15 a print all is as exact as with few."""
+    recs = random_walk(1, 6000, stale_every=1500, lots=5 * 10**8)
+    out, strengths = run(recs, WALK)
+    compare_vector(recs, compare(recs, out, strengths, WALK), WALK)
 
 
 def test_symbols_do_not_touch_each_other() -> None:

@@ -14,10 +14,11 @@ from reference_bars import ema_of
 from procs import board, topology
 from procs.gateway.answers import ROUTES
 from procs.gateway.decimals import Scale, decimal_text
-from procs.gateway.market_view import TIMEFRAMES, FeatureRow
+from procs.gateway.market_view import TIMEFRAMES
 from trading import ensemble, limits, risk_layout, signals, sizing, user_guard
+from trading.feature_vector import FEATURES, VERSION
 from trading.patterns import Pattern
-from trading.records import MAX_SIGNALS, SIGNAL_RECORD, Kind, Side
+from trading.records import MAX_SIGNALS, Kind, Side
 from trading.settings import UserSignal
 
 
@@ -159,32 +160,26 @@ def test_a_thin_side_has_fewer_levels(world: GatewayWorld) -> None:
     assert len(asked(world, "/book/BTCUSDT")[1]["asks"]) == 1
 
 
-def test_features_are_the_numbers_of_the_signal_record(world: GatewayWorld) -> None:
-    """By name, finite, and without header, stamps and padding."""
-    world.signal(volatility=float("nan"))
+def test_features_are_the_vector_by_name(world: GatewayWorld) -> None:
+    """Every feature of the vector's ring by name, with its unit and whether it is warm, and which record they stand for."""
+    world.vector(cause_seq=77)
     status, said = asked(world, "/features/BTCUSDT")
-    values = said["values"]
-    assert status == 200 and values["spread_bps"] == pytest.approx(1 / 60) and values["volatility"] == 0.0
-    assert not {"ts_ns", "kind", "symbol", "seq", "ts_publish_mono_ns", "strength"} & set(values)
-    assert {"score", "atr_ticks", "mid", "bid_ticks"} <= set(values) <= set(SIGNAL_RECORD.names or ())
+    assert status == 200 and (said["version"], said["market_seq"], said["state"]) == (VERSION, 77, "valid")
+    assert list(said["features"]) == [feature.name for feature in FEATURES]
+    for k, feature in enumerate(FEATURES):
+        assert said["features"][feature.name] == {"value": k / 10 if k < 40 else 0.0, "unit": feature.unit, "warm": k < 40}
+    world.vector(flags=0, warm_mask=0, values=np.zeros(50))
+    said = asked(world, "/features/BTCUSDT")[1]
+    assert said["state"] == "stale" and not any(one["warm"] or one["value"] for one in said["features"].values())
 
 
-def test_another_source_of_features_can_be_put_in(world: GatewayWorld) -> None:
-    """Whatever gives FeatureRows is shown, with its name, version and which of them are warm."""
-
-    class Vector:
-        name, version = "vector", 7
-
-        def newest(self, symbol: int) -> FeatureRow | None:
-            """One feature of the first symbol."""
-            return FeatureRow(START_NS, world.now_ns - S, {"ofi_1": 0.5}, ["ofi_1"]) if symbol == 0 else None
-
-    world.answers.view.features = Vector()
-    status, said = asked(world, "/features/BTCUSDT")
-    assert status == 200 and (said["source"], said["version"], said["warm"]) == ("vector", 7, ["ofi_1"])
-    assert said["values"] == {"ofi_1": 0.5} and said["ages"]["signal_ms"] == 1000.0
+def test_features_wait_for_their_first_vector(world: GatewayWorld) -> None:
+    """A symbol whose market has begun, but of which no vector was seen, is not ready; the age is the vector's own."""
     world.market(1)
     assert asked(world, "/features/ETHUSDT")[0] == 503
+    world.vector(1, ts_publish_mono_ns=world.now_ns - S)
+    status, said = asked(world, "/features/ETHUSDT")
+    assert status == 200 and said["ages"]["signal_ms"] == 1000.0
 
 
 def test_candles_are_made_from_the_trades() -> None:

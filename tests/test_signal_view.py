@@ -62,7 +62,7 @@ def test_a_symbol_is_its_newest_record_in_words(world: GatewayWorld) -> None:
     text = "\n".join(signal_view.lay_out(found, 160, plain))
     assert "BTCUSDT  NONE  score 75.0  confidence 0.80  urgency 60" in text and "1.5 ms old" in text
     assert f"gate SPREAD: {GATE_SENTENCES[Gate.SPREAD]}" in text
-    assert "mid 60,000.050" in text and "ATR 20.00" in text
+    assert "mid 60,000.050" in text and "ATR 20.00" in text and "(buys from 70.0, sells from 30.0)" in text
     assert "; led by book_imbalance" in text
     assert "microstructure 71  microprice 60,000.075  VPIN 0.25  OFI -0.50  patterns none" in text
     lines = text.splitlines()

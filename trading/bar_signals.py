@@ -3,8 +3,8 @@
 Nothing here runs between two closes, so a record that closes no bar pays nothing. Flat bars of a silence are put
 into the windows one by one, as many as a window remembers; averages take the rest as a power.
 
-Averages and windows of closes go on across a bar that an unusable book dropped; what needs the bar before it (returns,
-true ranges, RSI, patterns) waits for the next.
+Averages and windows of closes go on across a bar that an unusable book dropped, but not across an outage (trading.outages);
+what needs the bar before it (returns, true ranges, RSI, patterns) waits for the next.
 
 What this module is not: `trading.bars` makes the bars; here they are read.
 """
@@ -18,6 +18,7 @@ from trading import bars, patterns, signals
 from trading.bars import Rec
 from trading.feature_layout import RING, TIMEFRAMES
 from trading.jit import kernel
+from trading.records import MAX_SIGNALS
 from trading.signals import Signal
 
 MOST_FLAT: Final = 2 * RING
@@ -43,6 +44,7 @@ _SQUEEZE: Final = int(Signal.BOOK_SQUEEZE)
 _RSI: Final = int(Signal.RSI_DIVERGENCE)
 _PATTERNS: Final = int(Signal.PATTERNS)
 _TIMEFRAMES: Final = int(Signal.MULTI_TIMEFRAME)
+_BAR_SIGNALS: Final = 1 << _EMA_CROSS | 1 << _SQUEEZE | 1 << _RSI | 1 << _PATTERNS | 1 << _TIMEFRAMES
 
 
 @kernel
@@ -227,3 +229,18 @@ def close_timeframes(s: Rec, p: Rec, ts_ns: int) -> None:
     if warm >= TF_LEAST and total > 0.0:
         s.ready |= 1 << _TIMEFRAMES
         s.strength[_TIMEFRAMES] = vote / total
+
+
+@kernel
+def restart(s: Rec, p: Rec, gap_ns: int) -> None:
+    """An outage is over: bars are counted anew, and so are those sizes of which a whole bar was missed. The true range stays."""
+    s.closed_bars = s.window_bars = s.rsi_changes = s.squeeze_left = s.pattern_run = s.pattern_bits = 0
+    s.fast_offset = s.slow_offset = s.rsi_gain = s.rsi_loss = s.rsi = 0.0
+    for k in range(TIMEFRAMES):
+        if gap_ns >= p.tf_ns[k]:
+            s.tf_bars[k] = s.tf_trend[k] = 0
+            s.tf_average[k] = 0.0
+    s.ready &= ~_BAR_SIGNALS
+    for k in range(MAX_SIGNALS):
+        if (_BAR_SIGNALS >> k) & 1:
+            s.strength[k] = 0.0

@@ -36,6 +36,7 @@ class Gate(IntEnum):
     SPREAD_VETO = 6
     CONFIDENCE = 7
     MODEL = 8
+    THRESHOLD = 9
 
 
 GATE_SENTENCES: Final = {
@@ -48,6 +49,7 @@ GATE_SENTENCES: Final = {
     Gate.SPREAD_VETO: "the spread is above features.spread_expansion times its average",
     Gate.CONFIDENCE: "the signals disagree: confidence is below gates.min_confidence",
     Gate.MODEL: "no model speaks for the side with ml.min_confidence, and ml.required asks for one",
+    Gate.THRESHOLD: "the score is beyond its threshold, but not beyond where the regime has moved that",
 }
 
 URGENCY_VOLATILITY_PCT: Final = 0.1  # volatility (percent a minute) at which its part of urgency is half

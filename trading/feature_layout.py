@@ -1,8 +1,11 @@
 """What the features keep per symbol, and the settings as their kernels read them: layouts and sizes only.
 
-Each block of fields belongs to the module named beside it, which alone writes it. Windows that count prints or time
-hold integers, so that what goes in comes out again exactly; averages are weighted means (`x_sum / x_weight`, or the
-shared weight named beside them) without a seed's bias.
+Each block of fields belongs to the module named beside it, which alone writes it (and `outages`, which forgets).
+
+A cheap coin is traded in 10**16 lots and more at once, so a sum of lots over a window need not fit an int64. Windows of
+prints keep it in two lanes (trading.last_prints), so that what goes in comes out again exactly. Windows of time keep floats,
+exact up to 2**53 lots, and are added up anew from their slots when a slot ends: rounding does not gather.
+Averages are weighted means (`x_sum / x_weight`, or the shared weight named beside them) without a seed's bias.
 
 What this module is not: it has no kernel and decides nothing.
 """
@@ -15,7 +18,7 @@ import numpy as np
 
 from trading import bars
 from trading.model_layout import MODEL_IMAGE, MODEL_IMAGE_FIELDS, MODEL_PARAM_FIELDS, MODEL_STATE_FIELDS
-from trading.records import LEVELS, MAX_SIGNALS
+from trading.records import LEVELS, MAX_SIGNALS, VECTOR_LENGTH
 
 RING: Final = 64
 """Slots of every window by print or bar; settings.Features bounds their lengths by it."""
@@ -42,7 +45,7 @@ MICRO_SPREADS: Final = 4
 MICRO_IMBALANCES: Final = 10
 TIMEFRAMES: Final = 5
 N_RANKS: Final = 5
-ROW: Final = 50
+ROW: Final = VECTOR_LENGTH
 """Features of the vector."""
 
 DIRTY_BOOK: Final = 1
@@ -67,6 +70,7 @@ FEATURE_STATE: Final = np.dtype(
         ("asks", "i8"),
         ("ready", "i8"),  # mask of the signals that are warm
         ("strength", "f8", MAX_SIGNALS),  # as it stands; 0 until ready
+        ("unusable_ns", "i8"),  # since when the book is not usable; 0: it is, or was never looked at
         ("microstructure", "f8"),  # score 0..100 at the latest record; 0: not warm
         # feature_vector: the row as last filled, and which parts of it are out of date
         ("dirty", "i8"),
@@ -113,30 +117,31 @@ FEATURE_STATE: Final = np.dtype(
         ("imbalance_sum", "f8"),
         ("imbalance", "f8"),  # their quotient
         ("ofi_share", "f8"),  # best-quote OFI over the average depth
-        ("ofi", "i8", LEVELS),  # lots over the window
-        ("ofi_slots", "i8", FLOW_SLOTS * LEVELS),
-        ("flow_signed", "i8"),  # aggressors' lots over the window
-        ("flow_lots", "i8"),
-        ("flow_signed_slots", "i8", FLOW_SLOTS),
-        ("flow_lots_slots", "i8", FLOW_SLOTS),
+        ("ofi", "f8", LEVELS),  # lots over the window
+        ("ofi_slots", "f8", FLOW_SLOTS * LEVELS),
+        ("flow_signed", "f8"),  # aggressors' lots over the window
+        ("flow_lots", "f8"),
+        ("flow_signed_slots", "f8", FLOW_SLOTS),
+        ("flow_lots_slots", "f8", FLOW_SLOTS),
         ("flow_imbalance", "f8"),
-        ("flow_seconds", "i8"),  # seconds seen
+        ("flow_seconds", "i8"),  # seconds seen since the start or the last outage
         # accelerations
         ("velocity", "f8"),  # ticks a second between the last two mid changes
         ("acceleration", "f8"),  # in its own deviations
         ("changed_ns", "i8"),
         ("changed_twice_mid", "i8"),
-        ("velocities", "i8"),
+        ("velocities", "i8"),  # since the book was last unusable
         ("accelerations", "i8"),
         ("acceleration_sum", "f8"),  # of squares
         ("acceleration_weight", "f8"),
         # last_prints
-        ("trades", "i8"),
+        ("prints", "i8"),  # ever
+        ("trades", "i8"),  # since the start or the last outage: the windows hold no others
         ("last_trade_ticks", "i8"),
         ("price_changes", "i8"),
         ("run", "i8"),  # signed count of price changes in a row that went the same way
-        ("offset_sum", "i8"),  # sum (price - last) * lots over the window
-        ("lots_sum", "i8"),
+        ("offset_sum", "i8", 2),  # sum (price - last) * lots over the window; lanes (last_prints)
+        ("lots_sum", "i8", 2),
         ("recent_sum", "f8"),  # signed lots, decayed by print
         ("recent_lots", "f8"),
         ("recent", "f8"),  # their quotient
@@ -144,10 +149,10 @@ FEATURE_STATE: Final = np.dtype(
         ("trade_lots", "i8", RING),
         ("trade_obv", "i8", RING),
         ("obv", "i8"),  # on-balance volume, lots
-        ("price_moment", "i8"),  # sum i * price over the divergence window
-        ("price_total", "i8"),
-        ("obv_moment", "i8"),
-        ("obv_total", "i8"),
+        ("price_slope", "i8"),  # sum (2 i - (n - 1)) * price over the divergence window of n
+        ("price_gaps", "i8"),  # sum (price - last)
+        ("obv_slope", "i8", 2),  # the same of the on-balance volume; lanes
+        ("obv_gaps", "i8", 2),
         ("divergence_lots", "i8"),
         ("tick_sign", "i8"),  # of the last price change
         ("quoted", "i8"),  # prints whose quote was known
@@ -158,10 +163,10 @@ FEATURE_STATE: Final = np.dtype(
         ("second_index", "i8"),
         ("clock_end_ns", "i8"),  # the earlier end of the two slots that run
         # volume and momentum, by fast slot
-        ("volume_lots", "i8"),
-        ("volume_signed", "i8"),
-        ("volume_lots_slots", "i8", FAST_SLOTS),
-        ("volume_signed_slots", "i8", FAST_SLOTS),
+        ("volume_lots", "f8"),
+        ("volume_signed", "f8"),
+        ("volume_lots_slots", "f8", FAST_SLOTS),
+        ("volume_signed_slots", "f8", FAST_SLOTS),
         ("volume_samples", "i8"),
         ("volume_sum", "f8"),
         ("volume_weight", "f8"),
@@ -179,10 +184,10 @@ FEATURE_STATE: Final = np.dtype(
         # seconds
         ("second_twice_mid", "i8"),
         ("second_broken", "i8"),  # the book was unusable some time in this second
-        ("second_signed", "i8"),
+        ("second_signed", "f8"),
         ("seconds", "i8"),
         ("second_moves", "i8", SECONDS),  # of twice the mid
-        ("second_flows", "i8", SECONDS),
+        ("second_flows", "f8", SECONDS),
         ("second_returns", "f8", SECONDS),
         ("kyle", "f8"),  # ticks a lot
         ("realised", "f8"),  # deviation a second
@@ -195,8 +200,8 @@ FEATURE_STATE: Final = np.dtype(
         ("buckets", "i8"),
         ("bucket_imbalances", "i8", RING),
         ("bucket_volumes", "i8", RING),
-        ("vpin_imbalance", "i8"),
-        ("vpin_volume", "i8"),
+        ("vpin_imbalance", "f8"),  # sums over the last buckets
+        ("vpin_volume", "f8"),
         ("vpin", "f8"),  # 0 until the buckets are full
         # impact
         ("impact_run", "i8"),
@@ -239,7 +244,6 @@ FEATURE_STATE: Final = np.dtype(
         ("vol_rank", "f8"),
         ("vol_cdf", "f8", BINS),
         ("ratio_samples", "i8"),
-        ("ratio_weight", "f8"),
         ("ratio_one", "f8"),
         ("ratio_many", "f8"),
         ("variance_ratio", "f8"),

@@ -6,7 +6,9 @@ volumes are relative to an average where a unit would tie a model to one symbol.
 
 A change of meaning, order or unit raises VERSION: a model that was trained on another version must not read the row.
 
-What this module is not: it keeps no state and makes no label.
+`on_market` is the same as a VECTOR_RECORD, one for each market record: the features process writes it to the ring `vectors`.
+
+What this module is not: it makes no label, and keeps no state but the row itself.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from trading import liquidity, microprice, scores, volume_profile
+import numpy as np
+
+from trading import last_prints, liquidity, microprice, scores, volume_profile
 from trading.bars import Rec
 from trading.feature_layout import DIRTY_BARS, DIRTY_BOOK, DIRTY_PRINTS, IMPACT_LAGS, RING, ROW, SECONDS
 from trading.jit import Floats, Recs, kernel
-from trading.records import LEVELS
+from trading.records import LEVELS, Flag, Kind
 from trading.signals import MICRO_TREND_CHANGES, MIN_ATR_TICKS, Signal
 
 VERSION: Final = 1
@@ -96,6 +100,9 @@ NAMES: Final = tuple(feature.name for feature in FEATURES)
 assert N_FEATURES == ROW <= 62 and len(set(NAMES)) == N_FEATURES, "one bit a feature in an int64, no name twice"
 
 _TREND: Final = int(Signal.MULTI_TIMEFRAME)
+_ACCELERATION: Final = int(Signal.ACCELERATION)
+_VECTOR: Final = int(Kind.VECTOR)
+_BOOK_VALID: Final = int(Flag.BOOK_VALID)
 
 
 @kernel
@@ -111,7 +118,7 @@ def _book(s: Rec, p: Rec, row: Floats) -> int:
         row[3] = s.imbalance
         ready |= 1 << 3
     per_mid = 1e4 / s.mid
-    if s.trades >= RING:
+    if s.prints >= RING:
         row[25] = (s.mid - volume_profile.control_price(s)) * per_mid
         row[26] = volume_profile.value_score(s, s.mid)
         row[27] = s.profile_width * (s.value_high - s.value_low + 1) * per_mid
@@ -119,7 +126,7 @@ def _book(s: Rec, p: Rec, row: Floats) -> int:
     if s.velocities > 0:
         row[30] = s.velocity * per_mid
         ready |= 1 << 30
-    if s.accelerations >= p.warm_acceleration:
+    if (s.ready >> _ACCELERATION) & 1:
         row[31] = s.acceleration
         ready |= 1 << 31
     if s.true_ranges >= p.atr_bars:
@@ -171,7 +178,7 @@ def _prints(s: Rec, p: Rec, row: Floats) -> int:
         row[19] = s.impact_half_life
         ready |= 0b111 << 17
     if s.trades >= p.micro_trend_trades:
-        offset = s.offset_sum / s.lots_sum
+        offset = last_prints.offset(s)
         row[28] = -1e4 * offset / (s.last_trade_ticks + offset)
         ready |= 1 << 28
     if s.price_changes >= MICRO_TREND_CHANGES:
@@ -234,14 +241,14 @@ def fill(state: Recs, symbol: int, params: Recs, row: Floats) -> int:
     dirty, ready, kept = s.dirty, s.row_ready, s.row
     if dirty & DIRTY_BOOK:
         ready = (ready & ~_BOOK_BITS) | _book(s, p, kept)
-        if not ready & 1 << 3:
-            kept[3] = 0.0
-        if not ready & 1 << 30:
-            kept[30] = 0.0
     if dirty & DIRTY_PRINTS:
         ready = (ready & ~_PRINT_BITS) | _prints(s, p, kept)
     if dirty & DIRTY_BARS:
         ready = (ready & ~_BAR_BITS) | _bars(s, p, kept)
+    if s.row_ready & ~ready:  # what an interruption has made cold again
+        for k in range(N_FEATURES):
+            if not (ready >> k) & 1:
+                kept[k] = 0.0
     s.dirty, s.row_ready = 0, ready
     for k in range(N_FEATURES):
         row[k] = kept[k]
@@ -255,3 +262,19 @@ def fill(state: Recs, symbol: int, params: Recs, row: Floats) -> int:
     if s.regime > 0:
         ready |= 1 << 49
     return ready
+
+
+@kernel
+def on_market(recs: Recs, i: int, state: Recs, params: Recs, out: Recs, at: int) -> int:
+    """Write VECTOR_RECORD `out[at]` for MARKET_RECORD `recs[i]`, which trading.features has just answered; returns 1.
+
+    A record whose symbol is not in the table is not answered: returns 0.
+    """
+    symbol = recs[i].symbol
+    if symbol < 0 or symbol >= len(state):
+        return 0
+    o = out[at]
+    o.ts_ns, o.kind, o.symbol, o.version = recs[i].ts_ns, _VECTOR, symbol, VERSION
+    o.flags = _BOOK_VALID if state[symbol].mid > 0.0 else 0
+    o.warm_mask = fill(state, np.int64(symbol), params, o.values)
+    return 1

@@ -7,8 +7,8 @@ combined (`trading.ensemble`) and written out. `trading.feature_vector` reads th
 
 Which record feeds what: a print (TRADE) feeds the windows of prints; every other record with a usable book is a book
 change. A print's own book is read only when none is known (it is the book before it); a mark price (MARK) has neither.
-All records move time on and feed the bars with the mid as it stands. An unusable book restarts what needs an unbroken
-book (imbalance, OFI's predecessor, acceleration, impact, the open bar and second); the slower averages live on.
+All records move time on and feed the bars with the mid as it stands. What an unusable book restarts, and what an outage
+does, is said in `trading.outages`.
 
 All exponential averages by event are weighted means, `sum a (1-a)^age x / sum a (1-a)^age`: without a seed's bias, and
 used from one half-life on. A value that is not warm is 0 in the record, its signal's ready bit is 0 and its vote not counted.
@@ -31,6 +31,7 @@ from trading import (
     model_vote,
     online_model,
     order_flow,
+    outages,
     scores,
     slots,
     toxicity,
@@ -57,7 +58,7 @@ _BOOK_VALID: Final = int(Flag.BOOK_VALID)
 _SIDE_NONE: Final = int(Side.NONE)
 _GATE_NONE: Final = int(ensemble.Gate.NONE)
 _GATE_BOOK: Final = int(ensemble.Gate.BOOK)
-_IMBALANCE: Final = int(Signal.BOOK_IMBALANCE)
+_GATE_THRESHOLD: Final = int(ensemble.Gate.THRESHOLD)
 _SPREAD: Final = int(Signal.SPREAD)
 _MODEL: Final = int(Signal.MODEL)
 
@@ -91,21 +92,6 @@ def _take_trade(s: Rec, p: Rec, rec: Rec) -> None:
 
 
 @kernel
-def _interrupt(s: Rec) -> None:
-    """The book is not usable: forget what needs an unbroken one."""
-    bars.interrupt(s)
-    s.mid = s.imbalance_sum = s.imbalance_weight = s.imbalance = s.microstructure = 0.0
-    s.dirty = DIRTY_ALL
-    s.imbalance_changes = s.changed_ns = s.impact_run = s.momentum_run = 0
-    s.slot_twice_mid = s.second_twice_mid = 0
-    s.second_broken = 1
-    s.sweep_ns[0] = s.sweep_ns[1] = 0
-    s.ready &= ~(1 << _IMBALANCE)
-    s.strength[_IMBALANCE] = 0.0
-    model_vote.forget(s)
-
-
-@kernel
 def _read_book(s: Rec, p: Rec, rec: Rec) -> None:
     """Put a usable record's book into the state."""
     bids = asks = 0
@@ -132,13 +118,14 @@ def _write_unusable(o: Rec) -> None:
     o.ready_mask = o.active_mask = 0
     o.side, o.gate, o.regime, o.reason, o.patterns = _SIDE_NONE, _GATE_BOOK, 0, 0, 0
     o.microstructure = o.vpin = o.order_flow = 0.0
+    o.long_threshold = o.short_threshold = 0.0
     for k in range(MAX_SIGNALS):
         o.strength[k] = 0.0
 
 
 @kernel
-def _decide(state: Recs, symbol: int, params: Recs, g: Rec, o: Rec, ts_ns: int) -> None:
-    """Score, gates, side: from the state into the record."""
+def _decide(state: Recs, symbol: int, params: Recs, g: Rec, o: Rec, ts_ns: int, off: int) -> None:
+    """Score, gates, side: from the state into the record. `off`: mask of signals that are switched off."""
     s, p = state[symbol], params[0]
     measured = scores.warm(s, p)
     s.microstructure = scores.score(s) if measured else 0.0
@@ -146,9 +133,11 @@ def _decide(state: Recs, symbol: int, params: Recs, g: Rec, o: Rec, ts_ns: int) 
         model_vote.step(state, symbol, params, ts_ns)
     score, confidence, active, reason = ensemble.combine(s.strength, p.weight, s.ready, p.standing_mask, p.confirming_mask)
     has_atr = s.true_ranges >= p.atr_bars
-    warm = measured and has_atr and s.returns >= p.warm_returns and (s.ready & p.required_mask) == p.required_mask
+    required = p.required_mask & ~off
+    warm = measured and has_atr and s.returns >= p.warm_returns and (s.ready & required) == required
     volatility_pct = PCT_A_MINUTE * s.volatility
-    side = ensemble.wanted_side(score, p.long[s.regime], p.short[s.regime])
+    long, short = p.long[s.regime], p.short[s.regime]
+    side = ensemble.wanted_side(score, long, short)
     gate = ensemble.first_gate(
         warm,
         ts_ns - s.book_ts_ns <= BOOK_MAX_AGE_NS,
@@ -165,6 +154,8 @@ def _decide(state: Recs, symbol: int, params: Recs, g: Rec, o: Rec, ts_ns: int) 
     )
     if gate == _GATE_NONE and p.ml_required != 0:
         gate = ensemble.model_gate(side, s.strength[_MODEL])
+    if gate == _GATE_NONE and side == _SIDE_NONE and ensemble.wanted_side(score, p.long[0], p.short[0]) != _SIDE_NONE:
+        gate = _GATE_THRESHOLD
     if gate != _GATE_NONE:
         side = _SIDE_NONE
     g.gates[gate] += 1
@@ -176,6 +167,7 @@ def _decide(state: Recs, symbol: int, params: Recs, g: Rec, o: Rec, ts_ns: int) 
     o.ready_mask, o.active_mask = s.ready, active
     o.side, o.gate, o.regime, o.reason = side, gate, s.regime, reason
     o.microstructure = s.microstructure
+    o.long_threshold, o.short_threshold = long, short
 
 
 @kernel
@@ -194,12 +186,14 @@ def on_market(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instrum
     g.records += 1
     if ts_ns >= s.clock_end_ns:
         slots.advance(s, p, ts_ns)
+    usable = s.mid > 0.0 if kind == _MARK else bars.usable(rec)
+    if usable and s.unusable_ns != 0:
+        outages.resume(s, p, ts_ns)
     if kind == _TRADE and rec.price_ticks > 0 and rec.qty_lots > 0:
         _take_trade(s, p, rec)
-    usable = s.mid > 0.0 if kind == _MARK else bars.usable(rec)
     if not usable:
         if kind != _MARK:
-            _interrupt(s)
+            outages.interrupt(s, ts_ns)
         o.flags = 0
         _write_unusable(o)
         g.gates[_GATE_BOOK] += 1
@@ -222,10 +216,11 @@ def on_market(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instrum
     if closed > 0:
         s.dirty = DIRTY_ALL
         on_close(s, p, closed)
+    off = 0
     if p.user_signals > 0:
-        user_call.evaluate(rec, s, p, instruments[symbol], g.records, closed)
+        off = user_call.evaluate(rec, s, p, instruments[symbol], g.records, closed)
 
-    _decide(state, symbol, params, g, o, ts_ns)
+    _decide(state, symbol, params, g, o, ts_ns, off)
     o.flags = _BOOK_VALID
     o.mid, o.spread_bps, o.microprice = s.mid, s.spread_bps, s.mid + microprice.microprice_gap(s)
     o.bid_ticks, o.ask_ticks, o.bid_lots, o.ask_lots = s.bid_ticks[0], s.ask_ticks[0], s.bid_lots[0], s.ask_lots[0]

@@ -1,7 +1,9 @@
 """What the last prints say: micro trend, volume-price divergence, recent flow, and whose print it was.
 
-Sums over windows of prints are integers: exact, and a wrap undoes itself when the print leaves. Sums of prices are
-moved along with what they are relative to, so that no difference of large numbers is taken.
+Sums over windows of prints are integers: what goes in comes out again exactly. Sums of prices are moved along with what
+they are relative to, so that no difference of large numbers is taken. Products with lots do not fit an int64 where coins
+are cheap (10**16 lots a print); they are kept in two lanes, `high * 2**LANE_BITS + low`, put together as a float in the end.
+The on-balance volume itself may wrap: only differences within a window are used.
 
 What this module is not: it knows no time; windows by time are kept by `trading.slots`.
 """
@@ -23,6 +25,10 @@ RECENT_HALF_LIFE_TRADES: Final = 20.0
 AGREEMENT_KEEP: Final = 0.5 ** (1.0 / 500.0)
 """Lee-Ready against the venue's flag: half-life 500 prints."""
 
+LANE_BITS: Final = 28
+LANE: Final = float(1 << LANE_BITS)
+
+_LOW: Final = (1 << LANE_BITS) - 1
 _AGGRESSOR_SELL: Final = int(Flag.AGGRESSOR_SELL)
 _MICRO_TREND: Final = int(Signal.MICRO_TREND)
 _DIVERGENCE: Final = int(Signal.VOLUME_PRICE_DIVERGENCE)
@@ -41,33 +47,59 @@ def lee_ready(price_ticks: float, mid_ticks: float, tick_sign: int) -> int:
 
 
 @kernel
-def _take_divergence(s: Rec, n: int, price: int, lots: int) -> None:
-    """Slide the sums of the last n prices and on-balance volumes; sum i * x drops by sum x when all move down one place."""
-    at, count = s.trades & _MASK, min(s.trades, n)
-    if count < n:
-        s.price_moment += count * price
-        s.obv_moment += count * s.obv
-    else:
-        old = (s.trades - n) & _MASK
-        first_price, first_obv = s.trade_ticks[old], s.trade_obv[old]
-        s.price_moment += (n - 1) * price - (s.price_total - first_price)
-        s.obv_moment += (n - 1) * s.obv - (s.obv_total - first_obv)
-        s.price_total -= first_price
-        s.obv_total -= first_obv
-        s.divergence_lots -= s.trade_lots[old]
-    s.price_total += price
-    s.obv_total += s.obv
-    s.divergence_lots += lots
+def lanes(low: int, high: int) -> float:
+    """The number `high * 2**LANE_BITS + low`; its sign is right even where the number itself has to be rounded."""
+    return float(high) * LANE + float(low)
+
+
+@kernel
+def offset(s: Rec) -> float:
+    """Volume-weighted price of the micro trend's window less the last price, ticks; the window is full."""
+    return lanes(s.offset_sum[0], s.offset_sum[1]) / lanes(s.lots_sum[0], s.lots_sum[1])
+
+
+@kernel
+def _take_offset(s: Rec, n: int, price: int, lots: int, change: int) -> None:
+    """Slide the sums of lots, and of prices relative to the last one, which has changed by `change`."""
+    old = (s.trades - n) & _MASK  # empty slots hold no lots
+    gone, gap = s.trade_lots[old], s.trade_ticks[old] - price
+    low, high = gone & _LOW, gone >> LANE_BITS
+    s.offset_sum[0] -= change * s.lots_sum[0] + gap * low
+    s.offset_sum[1] -= change * s.lots_sum[1] + gap * high
+    s.lots_sum[0] += (lots & _LOW) - low
+    s.lots_sum[1] += (lots >> LANE_BITS) - high
+
+
+@kernel
+def _take_divergence(s: Rec, n: int, price: int, lots: int, price_change: int, obv_change: int) -> None:
+    """Slide the slopes of the last n prices and on-balance volumes; the slope is `sum (2 i - (n - 1)) x_i`, i from the oldest.
+
+    With g the sum of all relative to the newest and o the oldest that leaves, relative to the new one:
+    `g' = g - n * change - o` and `slope' = slope + (n - 1) * o - 2 g'`. All before the first print counts as 0.
+    """
+    old, at = (s.trades - n) & _MASK, s.trades & _MASK
+    o = s.trade_ticks[old] - price
+    s.price_gaps -= n * price_change + o
+    s.price_slope += (n - 1) * o - 2 * s.price_gaps
+    o = s.trade_obv[old] - s.obv
+    low = s.obv_gaps[0] - n * (obv_change & _LOW) - (o & _LOW)
+    high = s.obv_gaps[1] - n * (obv_change >> LANE_BITS) - (o >> LANE_BITS) + (low >> LANE_BITS)
+    low &= _LOW
+    s.obv_gaps[0], s.obv_gaps[1] = low, high
+    low = s.obv_slope[0] + (n - 1) * (o & _LOW) - 2 * low
+    s.obv_slope[1] += (n - 1) * (o >> LANE_BITS) - 2 * high + (low >> LANE_BITS)
+    s.obv_slope[0] = low & _LOW
+    s.divergence_lots += lots - s.trade_lots[old]
     s.trade_ticks[at], s.trade_lots[at], s.trade_obv[at] = price, lots, s.obv
 
 
 @kernel
 def _divergence(s: Rec, n: int) -> float:
     """Strength of volume_price_divergence; the window is full."""
-    price_slope = 2 * s.price_moment - (n - 1) * s.price_total
-    obv_slope = 2 * s.obv_moment - (n - 1) * s.obv_total
     first = s.trade_obv[(s.trades - n) & _MASK]
-    return signals.volume_price_divergence(price_slope, obv_slope, s.obv - first, s.divergence_lots)
+    return signals.volume_price_divergence(
+        s.price_slope, lanes(s.obv_slope[0], s.obv_slope[1]), s.obv - first, s.divergence_lots
+    )
 
 
 @kernel
@@ -75,19 +107,20 @@ def take(s: Rec, p: Rec, rec: Rec) -> int:
     """Take a print; returns the aggressor's sign by the venue's flag."""
     price, lots = rec.price_ticks, rec.qty_lots
     sign = -1 if rec.flags & _AGGRESSOR_SELL else 1
+    change = price - s.last_trade_ticks  # the first one's is the price itself: all before it counts as 0
+    obv_change = 0
     if s.trades > 0:
-        change = price - s.last_trade_ticks
-        s.offset_sum -= change * s.lots_sum
         if change > 0:
             s.run = s.run + 1 if s.run > 0 else 1
             s.price_changes += 1
             s.tick_sign = 1
-            s.obv += lots
+            obv_change = lots
         elif change < 0:
             s.run = s.run - 1 if s.run < 0 else -1
             s.price_changes += 1
             s.tick_sign = -1
-            s.obv -= lots
+            obv_change = -lots
+    s.obv += obv_change
     s.last_trade_ticks = price
     guess = lee_ready(float(price), s.mid, s.tick_sign)
     if s.mid > 0.0 and guess != 0:
@@ -95,20 +128,31 @@ def take(s: Rec, p: Rec, rec: Rec) -> int:
         s.agreement_weight = s.agreement_weight * AGREEMENT_KEEP + (1.0 - AGREEMENT_KEEP)
         s.quoted += 1
     n = p.micro_trend_trades
-    if s.trades >= n:
-        old = (s.trades - n) & _MASK
-        s.offset_sum -= (s.trade_ticks[old] - price) * s.trade_lots[old]
-        s.lots_sum -= s.trade_lots[old]
-    s.lots_sum += lots
-    _take_divergence(s, p.divergence_trades, price, lots)
+    _take_offset(s, n, price, lots, change)
+    _take_divergence(s, p.divergence_trades, price, lots, change, obv_change)
+    s.prints += 1
     s.trades += 1
     s.recent_sum = s.recent_sum * p.keep_recent + sign * float(lots)
     s.recent_lots = s.recent_lots * p.keep_recent + lots
     s.recent = s.recent_sum / s.recent_lots
     if s.trades >= n and s.price_changes >= MICRO_TREND_CHANGES:
         s.ready |= 1 << _MICRO_TREND
-        s.strength[_MICRO_TREND] = signals.micro_trend(price, s.offset_sum, s.lots_sum, s.run, p.micro_trend_scale_bps)
+        s.strength[_MICRO_TREND] = signals.micro_trend(price, offset(s), s.run, p.micro_trend_scale_bps)
     if s.trades >= p.divergence_trades:
         s.ready |= 1 << _DIVERGENCE
         s.strength[_DIVERGENCE] = _divergence(s, p.divergence_trades)
     return sign
+
+
+@kernel
+def restart(s: Rec) -> None:
+    """An outage is over: the prints before it are not those before the next one. What Lee-Ready has proved stays."""
+    for k in range(RING):
+        s.trade_ticks[k] = s.trade_lots[k] = s.trade_obv[k] = 0
+    for k in range(2):
+        s.offset_sum[k] = s.lots_sum[k] = s.obv_slope[k] = s.obv_gaps[k] = 0
+    s.trades = s.last_trade_ticks = s.price_changes = s.run = s.tick_sign = 0
+    s.obv = s.price_slope = s.price_gaps = s.divergence_lots = 0
+    s.recent_sum = s.recent_lots = s.recent = 0.0
+    s.ready &= ~(1 << _MICRO_TREND | 1 << _DIVERGENCE)
+    s.strength[_MICRO_TREND] = s.strength[_DIVERGENCE] = 0.0

@@ -4,7 +4,7 @@ OFI (Cont, Kukanov, Stoikov, arXiv 1011.6402) of a level, lots:
 `e = 1[Pb>=Pb']qb - 1[Pb<=Pb']qb' - 1[Pa<=Pa']qa + 1[Pa>=Pa']qa'`, primes before, summed over a window of whole
 seconds. A side that has no such level counts as price 0 (bid) or beyond all prices (ask) with no lots.
 
-What this module is not: it closes no window; `trading.slots` moves them on.
+What this module is not: it knows no clock; `trading.slots` says when a second has passed.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def take_changes(s: Rec, rec: Rec) -> None:
         e -= s.bid_lots[k] if bid <= old_bid else 0
         e -= rec.ask_lots[k] if ask <= old_ask else 0
         e += s.ask_lots[k] if ask >= old_ask else 0
-        s.ofi_slots[at + k] += e
-        s.ofi[k] += e
+        s.ofi_slots[at + k] += float(e)
+        s.ofi[k] += float(e)
 
 
 @kernel
@@ -84,12 +84,34 @@ def evaluate(s: Rec, p: Rec) -> None:
 def take_aggressor(s: Rec, sign: int, lots: int) -> None:
     """Put a print into the window of aggressors' volume."""
     at = s.second_index & (FLOW_SLOTS - 1)
-    s.flow_signed_slots[at] += sign * lots
-    s.flow_lots_slots[at] += lots
-    s.flow_signed += sign * lots
-    s.flow_lots += lots
-    s.flow_imbalance = float(s.flow_signed) / float(s.flow_lots)
-    s.second_signed += sign * lots
+    size = float(lots)
+    s.flow_signed_slots[at] += sign * size
+    s.flow_lots_slots[at] += size
+    s.flow_signed += sign * size
+    s.flow_lots += size
+    s.flow_imbalance = s.flow_signed / s.flow_lots
+    s.second_signed += sign * size
+
+
+@kernel
+def move_window(s: Rec, p: Rec, passed: int) -> None:
+    """`passed` seconds have ended: clear those that begin, and add the window up anew."""
+    for k in range(1, min(passed, FLOW_SLOTS) + 1):
+        new = (s.second_index + k) & (FLOW_SLOTS - 1)
+        for level in range(LEVELS):
+            s.ofi_slots[new * LEVELS + level] = 0.0
+        s.flow_signed_slots[new] = s.flow_lots_slots[new] = 0.0
+    for level in range(LEVELS):
+        s.ofi[level] = 0.0
+    s.flow_signed = s.flow_lots = 0.0
+    for k in range(p.flow_slots):
+        at = (s.second_index + passed - k) & (FLOW_SLOTS - 1)
+        for level in range(LEVELS):
+            s.ofi[level] += s.ofi_slots[at * LEVELS + level]
+        s.flow_signed += s.flow_signed_slots[at]
+        s.flow_lots += s.flow_lots_slots[at]
+    s.flow_seconds += passed
+    s.flow_imbalance = s.flow_signed / s.flow_lots if s.flow_lots > 0.0 else 0.0
 
 
 @kernel
@@ -117,3 +139,27 @@ def take_mid(s: Rec, p: Rec, ts_ns: int) -> None:
     s.velocity = velocity
     s.velocities += 1
     s.changed_ns, s.changed_twice_mid = ts_ns, s.twice_mid
+
+
+@kernel
+def interrupt(s: Rec) -> None:
+    """The book is not usable: forget the averaged imbalance and the last moves of the mid; the spread waits for a change."""
+    s.imbalance_sum = s.imbalance_weight = s.imbalance = 0.0
+    s.imbalance_changes = s.changed_ns = s.velocities = 0
+    s.ready &= ~(1 << _IMBALANCE | 1 << _ACCELERATION | 1 << _SPREAD)
+    s.strength[_IMBALANCE] = s.strength[_ACCELERATION] = s.strength[_SPREAD] = 0.0
+
+
+@kernel
+def restart(s: Rec) -> None:
+    """An outage is over: empty the windows of seconds."""
+    for k in range(len(s.ofi_slots)):
+        s.ofi_slots[k] = 0.0
+    for k in range(FLOW_SLOTS):
+        s.flow_signed_slots[k] = s.flow_lots_slots[k] = 0.0
+    for level in range(LEVELS):
+        s.ofi[level] = 0.0
+    s.flow_signed = s.flow_lots = s.flow_imbalance = s.ofi_share = s.second_signed = 0.0
+    s.flow_seconds = 0
+    s.ready &= ~(1 << _ORDER_FLOW)
+    s.strength[_ORDER_FLOW] = 0.0

@@ -38,8 +38,9 @@ class Kind(IntEnum):
     SNAPSHOT = 13  # market: book rebuilt from a snapshot; depth: forget the book, levels follow
     STALE = 14  # the book is not to be used until further notice
     MARK = 15  # mark price (price_ticks: in 1e-8), funding rate (qty_lots: in 1e-8) and next funding time (update_id: Unix ns)
-    # signals, quotes
+    # signals, vectors, quotes
     SIGNAL = 20
+    VECTOR = 21
     QUOTE = 30
     # orders, wire
     NEW = 40
@@ -248,8 +249,22 @@ SIGNAL_RECORD: Final = _record(
     ("vpin", "f4"),  # 0..1, 0: not warm
     ("order_flow", "f4"),  # best-quote OFI of the window over the average depth
     ("strength", "f4", MAX_SIGNALS),  # -1..1 each
+    ("long_threshold", "f8"),  # in force at this record, 0..100: the score from which a buy is asked for; 0: no usable book
+    ("short_threshold", "f8"),  # ... and the one down to which a sale is
 )
 """What the features process makes of one market record, 320 B."""
+
+VECTOR_LENGTH: Final = 50
+"""Features of the vector (trading.feature_vector)."""
+
+VECTOR_RECORD: Final = _record(
+    *_HEADER,  # ts_ns and symbol of the market record; cause_seq is its sequence; flags: BOOK_VALID
+    *_STAMPS,
+    ("version", "i8"),  # trading.feature_vector.VERSION: order, units and meaning of the values
+    ("warm_mask", "i8"),  # bit i: feature i is warm
+    ("values", "f8", VECTOR_LENGTH),  # 0 where not warm
+)
+"""The feature vector of a symbol after one market record, 512 B."""
 
 QUOTE_RECORD: Final = _record(
     *_HEADER,
@@ -353,6 +368,7 @@ for _r, _bytes in (
     (DEPTH_RECORD, 64),
     (MARKET_RECORD, 256),
     (SIGNAL_RECORD, 320),
+    (VECTOR_RECORD, 512),
     (QUOTE_RECORD, 128),
     (ORDER_RECORD, 128),
     (REPORT_RECORD, 192),

@@ -1,4 +1,5 @@
-"""What kind of market it is: calm, normal, turbulent or trending. Decided once a second, with hysteresis.
+"""What kind of market it is: calm, normal, turbulent or trending. Decided when a second has ended, with hysteresis; after a
+silence once, but each of its seconds is a sample.
 
 Turbulent and calm by the rolling quantile of the EWMA volatility; trending by the variance ratio of ten-second to
 one-second returns (Lo, MacKinlay 1988), which is 1 for a random walk. Turbulent goes before trending, trending before calm.
@@ -71,20 +72,46 @@ def classify(regime: int, rank: float, ratio: float, p: Rec) -> int:
 
 
 @kernel
-def decide(s: Rec, p: Rec) -> None:
-    """At the end of a second: sample the volatility, and say which regime it is."""
-    if s.returns < p.warm_returns or s.mid == 0.0:
-        return
-    s.vol_sum = s.vol_sum * p.keep_vol + (1.0 - p.keep_vol) * s.volatility
-    s.vol_weight = s.vol_weight * p.keep_vol + (1.0 - p.keep_vol)
+def _sample(s: Rec, p: Rec, seconds: int) -> float:
+    """The volatility has stood for so many seconds; returns it as a figure in [0, 1]."""
+    kept = p.keep_vol**seconds
+    s.vol_sum = s.vol_sum * kept + (1.0 - kept) * s.volatility
+    s.vol_weight = s.vol_weight * kept + (1.0 - kept)
     value = 0.5
     if s.vol_sum > 0.0:
         value = s.volatility / (s.volatility + s.vol_sum / s.vol_weight)
     gain = s.vol_gain if s.vol_samples > 0 else 1.0
-    s.vol_gain = rolling_rank.add(s.vol_cdf, 0, gain, p.vol_growth, value)
-    s.vol_samples += 1
+    s.vol_gain = rolling_rank.add(s.vol_cdf, 0, gain, p.vol_growth, value, seconds)
+    s.vol_samples += seconds
+    return value
+
+
+@kernel
+def decide(s: Rec, p: Rec, passed: int) -> None:
+    """So many seconds have ended: sample the volatility, as many of them one by one as are remembered and the rest at once, and
+    say which regime it is."""
+    if s.returns < p.warm_returns or s.mid == 0.0:
+        return
+    value = 0.0
+    for _ in range(min(passed, SECONDS)):
+        value = _sample(s, p, 1)
+    if passed > SECONDS:
+        value = _sample(s, p, passed - SECONDS)
     if s.vol_samples < WARM_SAMPLES or s.ratio_samples < WARM_SAMPLES:
         return
     s.vol_rank = rolling_rank.rank(s.vol_cdf, 0, rolling_rank.scale(s.vol_cdf, 0), value)
     s.variance_ratio = s.ratio_many / (RATIO_SECONDS * s.ratio_one) if s.ratio_one > 0.0 else 1.0
     s.regime = classify(s.regime, s.vol_rank, s.variance_ratio, p)
+
+
+@kernel
+def age(s: Rec, p: Rec, seconds: int) -> None:
+    """An outage is over: what was seen before it weighs that much less. The regime stands until the next second ends."""
+    if s.vol_samples == 0:
+        return
+    kept = p.keep_vol**seconds
+    s.vol_sum *= kept
+    s.vol_weight *= kept
+    s.ratio_one *= kept
+    s.ratio_many *= kept
+    s.vol_gain = rolling_rank.age(s.vol_cdf, 0, s.vol_gain, p.vol_growth, seconds)

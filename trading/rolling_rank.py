@@ -1,7 +1,8 @@
 """Rolling quantiles in O(1) reads: where a value in [0, 1] stands among those seen lately.
 
 A histogram of BINS equal bins is kept as cumulative weights. A sample of age n weighs `growth**-n`; instead of
-shrinking what is there the weight of the next sample grows, and all is scaled down long before it overflows. The rank is the
+shrinking what is there the weight of the next sample grows, and all is scaled down long before it overflows. A value that
+stood for several samples is put in at once, as if it had been put in one by one. The rank is the
 mid-rank of the value's bin: half of the bin's own weight counts, so a value that never changes ranks 1/2.
 
 What this module is not: it maps nothing to [0, 1]; the caller does, most often by `x / (x + average)`.
@@ -17,16 +18,38 @@ from trading.jit import Floats, kernel
 MOST_GAIN: Final = 1e12
 
 
+LEAST_KEPT: Final = 1e-30
+"""What is left of old samples however long ago they were, so that a histogram once filled is never empty."""
+
+
 @kernel
-def add(cdf: Floats, start: int, gain: float, growth: float, value: float) -> float:
-    """Put a sample into the BINS cumulative weights from `start` on; returns the weight of the next sample."""
-    if gain > MOST_GAIN:
+def add(cdf: Floats, start: int, gain: float, growth: float, value: float, times: int) -> float:
+    """Put `times` samples of a value into the BINS cumulative weights from `start` on; returns the weight of the next one."""
+    weight, following = gain, gain * growth
+    if times > 1:
+        following = gain * growth**times
+        weight = (following - gain) / (growth - 1.0) if growth > 1.0 else gain * times
+    if following > MOST_GAIN:  # from here on in units of the next sample
+        kept = growth**-times
+        weight = (1.0 - kept) / (growth - 1.0)
         for j in range(start, start + BINS):
-            cdf[j] *= 1.0 / gain
-        gain = 1.0
+            cdf[j] *= kept / gain
+        following = 1.0
     for j in range(start + min(BINS - 1, int(value * BINS)), start + BINS):
-        cdf[j] += gain
-    return gain * growth
+        cdf[j] += weight
+    return following
+
+
+@kernel
+def age(cdf: Floats, start: int, gain: float, growth: float, times: int) -> float:
+    """Let as much time pass as `times` samples take, without a sample; returns the weight of the next one."""
+    following = gain * growth**times
+    if following <= MOST_GAIN:
+        return following
+    kept = max(LEAST_KEPT, growth**-times) / gain
+    for j in range(start, start + BINS):
+        cdf[j] *= kept
+    return 1.0
 
 
 @kernel

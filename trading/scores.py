@@ -3,8 +3,9 @@
 A weighted sum of five parts, each a rolling quantile (trading.rolling_rank) of a figure in [0, 1]:
 liquidity (spread: `average/(average + spread)`, depth: `depth/(depth + average)`), agreement of the aggressors' recent
 volume imbalance with the book's (`(1 + flow imbalance)/2`), low toxicity (VPIN), and low impact decay (`phi/2`, see
-trading.toxicity). Samples are taken at the ends of fast slots, so the quantiles weigh time, not messages. Toxicity
-and impact are slow: their ranks are those of the last sample. A part that is not warm is left out, its weight too.
+trading.toxicity). Every fast slot that ends with a usable book is a sample, those of a silence too, so the quantiles weigh
+time, not messages. Toxicity and impact are slow: their ranks are those of the last sample. A part that is not warm is left
+out, its weight too.
 
 What this module is not: it holds nothing back; the gate is in `trading.ensemble`.
 """
@@ -15,7 +16,7 @@ from typing import Final
 
 from trading import rolling_rank
 from trading.bars import Rec
-from trading.feature_layout import BINS
+from trading.feature_layout import BINS, N_RANKS
 from trading.jit import kernel
 
 WARM_SAMPLES: Final = 100
@@ -49,11 +50,20 @@ def agreement(s: Rec) -> float:
 
 
 @kernel
-def _add(s: Rec, p: Rec, part: int, value: float) -> None:
+def _add(s: Rec, p: Rec, part: int, value: float, slots: int) -> None:
     gain = s.rank_gain[part] if s.rank_samples[part] > 0 else 1.0
-    s.rank_gain[part] = rolling_rank.add(s.rank_cdf, part * BINS, gain, p.rank_growth, value)
+    s.rank_gain[part] = rolling_rank.add(s.rank_cdf, part * BINS, gain, p.rank_growth, value, slots)
     s.rank_scale[part] = rolling_rank.scale(s.rank_cdf, part * BINS)
-    s.rank_samples[part] += 1
+    s.rank_samples[part] += slots
+
+
+@kernel
+def age(s: Rec, p: Rec, slots: int) -> None:
+    """An outage of so many fast slots is over: what was sampled before it weighs that much less."""
+    for part in range(N_RANKS):
+        if s.rank_samples[part] > 0:
+            s.rank_gain[part] = rolling_rank.age(s.rank_cdf, part * BINS, s.rank_gain[part], p.rank_growth, slots)
+            s.rank_scale[part] = rolling_rank.scale(s.rank_cdf, part * BINS)
 
 
 @kernel
@@ -62,25 +72,26 @@ def _rank(s: Rec, part: int, value: float) -> float:
 
 
 @kernel
-def sample(s: Rec, p: Rec) -> None:
-    """Sample every part that is warm, and rank the slow ones. Nothing is sampled while the book is not usable."""
+def sample(s: Rec, p: Rec, slots: int) -> None:
+    """So many fast slots have ended: sample every part that is warm, and rank the slow ones. Nothing is sampled while the book
+    is not usable."""
     if s.mid == 0.0:
         return
     if s.book_changes >= p.warm_book:
-        _add(s, p, SPREAD, tightness(s))
-        _add(s, p, DEPTH, fullness(s))
+        _add(s, p, SPREAD, tightness(s), slots)
+        _add(s, p, DEPTH, fullness(s), slots)
     if s.imbalance_changes >= p.warm_imbalance and s.trades >= p.warm_recent:
-        _add(s, p, AGREEMENT, agreement(s))
+        _add(s, p, AGREEMENT, agreement(s), slots)
     score = weight = 0.0
     if s.buckets >= p.vpin_buckets:
         value = s.vpin
-        _add(s, p, VPIN, value)
+        _add(s, p, VPIN, value, slots)
         if s.rank_samples[VPIN] >= WARM_SAMPLES:
             score += VPIN_WEIGHT * (1.0 - _rank(s, VPIN, value))
             weight += VPIN_WEIGHT
     if s.impact_samples >= p.warm_impact:
         value = 0.5 * min(2.0, max(0.0, s.impact_phi))
-        _add(s, p, IMPACT, value)
+        _add(s, p, IMPACT, value, slots)
         if s.rank_samples[IMPACT] >= WARM_SAMPLES:
             score += IMPACT_WEIGHT * _rank(s, IMPACT, value)
             weight += IMPACT_WEIGHT
@@ -94,6 +105,7 @@ def warm(s: Rec, p: Rec) -> bool:
         s.rank_samples[SPREAD] >= WARM_SAMPLES
         and s.rank_samples[AGREEMENT] >= WARM_SAMPLES
         and s.imbalance_changes >= p.warm_imbalance
+        and s.trades >= p.warm_recent
     )
 
 

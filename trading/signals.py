@@ -238,15 +238,12 @@ def book_imbalance(average: float, threshold: float) -> float:
 
 
 @kernel
-def micro_trend(last_ticks: int, offset_sum: int, lots_sum: int, run: int, scale_bps: float) -> float:
+def micro_trend(last_ticks: int, offset: float, run: int, scale_bps: float) -> float:
     """Volume-weighted tick momentum `(last - vwap_n)/vwap_n`, in units of `scale_bps`, if the tick pattern agrees.
 
-    `offset_sum` is sum((price - last) * lots) over the n trades, `lots_sum` their lots, `run` the signed count of
-    trade price changes in a row that went the same way (unchanged prices are no changes).
+    `offset` is vwap_n - last in ticks, `run` the signed count of trade price changes in a row that went the same way
+    (unchanged prices are no changes).
     """
-    if lots_sum <= 0:
-        return 0.0
-    offset = offset_sum / lots_sum  # vwap - last
     momentum_bps = -1e4 * offset / (last_ticks + offset)
     if (momentum_bps > 0.0 and run >= MICRO_TREND_CHANGES) or (momentum_bps < 0.0 and run <= -MICRO_TREND_CHANGES):
         return clip(momentum_bps / scale_bps)
@@ -285,12 +282,12 @@ def acceleration(deviations: float, threshold: float) -> float:
 
 
 @kernel
-def volume_spike(ratio: float, signed_lots: int, multiple: float) -> float:
+def volume_spike(ratio: float, signed_lots: float, multiple: float) -> float:
     """Volume over its average from `multiple` on (strength 1/2; 1 at twice that), signed by the aggressors' imbalance."""
-    if ratio < multiple or signed_lots == 0:
+    if ratio < multiple or signed_lots == 0.0:
         return 0.0
     size = min(1.0, 0.5 * ratio / multiple)
-    return size if signed_lots > 0 else -size
+    return size if signed_lots > 0.0 else -size
 
 
 @kernel
@@ -319,9 +316,9 @@ def momentum_decay(phi: float, z: float) -> float:
 
 
 @kernel
-def volume_price_divergence(price_slope: int, obv_slope: int, obv_change: int, lots: int) -> float:
+def volume_price_divergence(price_slope: int, obv_slope: float, obv_change: int, lots: int) -> float:
     """Where the slopes' signs differ: the volume's side, by how much of the window's volume went one way."""
-    if (price_slope > 0 and obv_slope < 0) or (price_slope < 0 and obv_slope > 0):
+    if (price_slope > 0 and obv_slope < 0.0) or (price_slope < 0 and obv_slope > 0.0):
         size = min(1.0, abs(obv_change) / lots)
-        return size if obv_slope > 0 else -size
+        return size if obv_slope > 0.0 else -size
     return 0.0

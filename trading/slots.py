@@ -2,6 +2,7 @@
 
 Slots end when the first record at or after their end arrives, before that record is looked at, so nothing is known
 before it happened. Slots without records are folded: as many one by one as a window remembers, the rest as a power.
+While the book is not usable nothing is sampled: neither volume's average nor quantiles nor volatility take what was not seen.
 
 By the fast slot: the volume window and its average, the momentum's autocorrelations, the samples of the rolling
 quantiles. By the second: OFI and aggressor windows, realised volatility, Kyle's lambda, the impact's fit, value area, regime, and
@@ -18,9 +19,8 @@ from typing import Final
 from trading import order_flow, regime, scores, signals, toxicity, volume_profile
 from trading.bar_signals import close_timeframes
 from trading.bars import Rec
-from trading.feature_layout import DIRTY_ALL, FAST_SLOTS, FLOW_SLOTS, MOMENTUM_LAGS, SECONDS
+from trading.feature_layout import DIRTY_ALL, FAST_SLOTS, MOMENTUM_LAGS, SECONDS
 from trading.jit import kernel
-from trading.records import LEVELS
 from trading.signals import Signal
 
 SECOND_NS: Final = 1_000_000_000
@@ -36,10 +36,11 @@ _VOLUME: Final = int(Signal.VOLUME_SPIKE)
 def take_volume(s: Rec, p: Rec, sign: int, lots: int) -> None:
     """Put a print into the volume window."""
     at = s.fast_index % FAST_SLOTS
-    s.volume_lots_slots[at] += lots
-    s.volume_signed_slots[at] += sign * lots
-    s.volume_lots += lots
-    s.volume_signed += sign * lots
+    size = float(lots)
+    s.volume_lots_slots[at] += size
+    s.volume_signed_slots[at] += sign * size
+    s.volume_lots += size
+    s.volume_signed += sign * size
     evaluate_volume(s, p)
 
 
@@ -55,18 +56,23 @@ def evaluate_volume(s: Rec, p: Rec) -> None:
 @kernel
 def _close_volume(s: Rec, p: Rec, passed: int) -> None:
     keep = p.keep_volume
+    seen = s.mid > 0.0
     for k in range(min(passed, FAST_SLOTS)):
-        s.volume_sum = s.volume_sum * keep + (1.0 - keep) * s.volume_lots
-        s.volume_weight = s.volume_weight * keep + (1.0 - keep)
+        if seen:
+            s.volume_sum = s.volume_sum * keep + (1.0 - keep) * s.volume_lots
+            s.volume_weight = s.volume_weight * keep + (1.0 - keep)
         at = (s.fast_index + 1 + k) % FAST_SLOTS
-        s.volume_lots -= s.volume_lots_slots[at]
-        s.volume_signed -= s.volume_signed_slots[at]
-        s.volume_lots_slots[at] = s.volume_signed_slots[at] = 0
-    if passed > FAST_SLOTS:
-        kept = keep ** (passed - FAST_SLOTS)
-        s.volume_sum *= kept
-        s.volume_weight = 1.0 - (1.0 - s.volume_weight) * kept
-    s.volume_samples += passed
+        s.volume_lots_slots[at] = s.volume_signed_slots[at] = 0.0
+        s.volume_lots = s.volume_signed = 0.0
+        for j in range(FAST_SLOTS):
+            s.volume_lots += s.volume_lots_slots[j]
+            s.volume_signed += s.volume_signed_slots[j]
+    if seen:
+        if passed > FAST_SLOTS:
+            kept = keep ** (passed - FAST_SLOTS)
+            s.volume_sum *= kept
+            s.volume_weight = 1.0 - (1.0 - s.volume_weight) * kept
+        s.volume_samples += passed
     evaluate_volume(s, p)
 
 
@@ -110,7 +116,7 @@ def _close_momentum(s: Rec, p: Rec, passed: int) -> None:
         kept = MEAN_KEEP**rest
         s.momentum_mean *= kept
         s.momentum_mean_weight = 1.0 - (1.0 - s.momentum_mean_weight) * kept
-    if s.momentum_samples >= p.warm_momentum:
+    if s.momentum_samples >= p.warm_momentum and s.momentum_run >= MOMENTUM_LAGS:
         s.momentum_phi = toxicity.successive_ratio(s.momentum_sums, MOMENTUM_LAGS + 1)
         s.momentum_half_life = toxicity.half_life(s.momentum_phi)
         z = 0.0
@@ -122,7 +128,7 @@ def _close_momentum(s: Rec, p: Rec, passed: int) -> None:
 
 
 @kernel
-def _push_second(s: Rec, p: Rec, twice_move: int, flow: int, change: float) -> None:
+def _push_second(s: Rec, p: Rec, twice_move: int, flow: float, change: float) -> None:
     at = s.seconds % SECONDS
     s.second_moves[at], s.second_flows[at], s.second_returns[at] = twice_move, flow, change
     s.seconds += 1
@@ -132,7 +138,7 @@ def _push_second(s: Rec, p: Rec, twice_move: int, flow: int, change: float) -> N
 @kernel
 def _kyle(s: Rec, n: int) -> float:
     """Slope of the mid's move (ticks) on signed volume (lots) over the last n seconds, by least squares; 0 without volume."""
-    flow_sum = move_sum = 0
+    flow_sum, move_sum = 0.0, 0
     for k in range(n):
         at = (s.seconds - 1 - k) % SECONDS
         flow_sum += s.second_flows[at]
@@ -155,14 +161,14 @@ def _close_second(s: Rec, p: Rec, passed: int) -> None:
             _push_second(s, p, s.twice_mid - s.second_twice_mid, s.second_signed, change)
         still = passed - 1
         for _ in range(min(still, SECONDS)):
-            _push_second(s, p, 0, 0, 0.0)
+            _push_second(s, p, 0, 0.0, 0.0)
         if still > SECONDS:
             s.seconds += still - SECONDS
             regime.still(s, p, still - SECONDS)
         s.second_twice_mid, s.second_broken = s.twice_mid, 0
     else:
         s.second_twice_mid, s.second_broken = 0, 1
-    s.second_signed = 0
+    s.second_signed = 0.0
     if s.seconds >= p.kyle_seconds:
         s.kyle = _kyle(s, p.kyle_seconds)
     if s.seconds >= SECONDS:
@@ -174,26 +180,36 @@ def _close_second(s: Rec, p: Rec, passed: int) -> None:
         s.impact_phi = toxicity.successive_ratio(s.impact_sums, len(s.impact_sums))
         s.impact_half_life = toxicity.half_life(s.impact_phi)
     volume_profile.find_value_area(s, p)
-    regime.decide(s, p)
+    regime.decide(s, p, passed)
 
 
 @kernel
-def _move_flow(s: Rec, p: Rec, passed: int) -> None:
-    """Forget the seconds that leave the windows of OFI and aggressor flow."""
-    n = p.flow_slots
-    for k in range(1, min(passed, FLOW_SLOTS) + 1):
-        old = (s.second_index + k - n) & (FLOW_SLOTS - 1)  # leaves as second_index + k begins
-        if k <= n:
-            for level in range(LEVELS):
-                s.ofi[level] -= s.ofi_slots[old * LEVELS + level]
-            s.flow_signed -= s.flow_signed_slots[old]
-            s.flow_lots -= s.flow_lots_slots[old]
-        new = (s.second_index + k) & (FLOW_SLOTS - 1)
-        for level in range(LEVELS):
-            s.ofi_slots[new * LEVELS + level] = 0
-        s.flow_signed_slots[new] = s.flow_lots_slots[new] = 0
-    s.flow_seconds += passed
-    s.flow_imbalance = float(s.flow_signed) / float(s.flow_lots) if s.flow_lots > 0 else 0.0
+def interrupt(s: Rec) -> None:
+    """The book is not usable: the momentum is not known, and this second is not measured. Its autocorrelations live on."""
+    s.slot_twice_mid = s.momentum_run = 0
+    s.momentum_mean = s.momentum_mean_weight = 0.0
+    s.second_twice_mid = 0
+    s.second_broken = 1
+    s.ready &= ~(1 << _MOMENTUM)
+    s.strength[_MOMENTUM] = 0.0
+
+
+@kernel
+def restart(s: Rec, p: Rec, slots: int) -> None:
+    """An outage of so many fast slots is over: empty the volume window, and let the averages by slot age and warm up anew."""
+    for k in range(FAST_SLOTS):
+        s.volume_lots_slots[k] = s.volume_signed_slots[k] = 0.0
+    s.volume_lots = s.volume_signed = s.volume_ratio = 0.0
+    kept = p.keep_volume**slots
+    s.volume_sum *= kept
+    s.volume_weight *= kept
+    kept = p.keep_momentum**slots
+    for lag in range(MOMENTUM_LAGS + 1):
+        s.momentum_sums[lag] *= kept
+    s.momentum_weight *= kept
+    s.volume_samples = s.momentum_samples = 0
+    s.ready &= ~(1 << _VOLUME)
+    s.strength[_VOLUME] = 0.0
 
 
 @kernel
@@ -209,13 +225,13 @@ def advance(s: Rec, p: Rec, ts_ns: int) -> None:
     if passed > 0:
         _close_volume(s, p, passed)
         _close_momentum(s, p, passed)
-        scores.sample(s, p)
+        scores.sample(s, p, passed)
         s.fast_index = fast
     passed = second - s.second_index
     if passed > 0:
         _close_second(s, p, passed)
         close_timeframes(s, p, ts_ns)
-        _move_flow(s, p, passed)
+        order_flow.move_window(s, p, passed)
         s.second_index = second
         order_flow.evaluate(s, p)
     s.clock_end_ns = min((fast + 1) * p.fast_ns, (second + 1) * SECOND_NS)

@@ -39,26 +39,31 @@ def _open_bucket(s: Rec, p: Rec) -> None:
 
 @kernel
 def _close_bucket(s: Rec, p: Rec) -> None:
+    at = s.buckets & _MASK
+    if at == 0:  # once a ring all is added up anew: rounding does not gather
+        s.vpin_imbalance = s.vpin_volume = 0.0
+        for k in range(1, min(s.buckets, p.vpin_buckets) + 1):
+            s.vpin_imbalance += float(s.bucket_imbalances[(s.buckets - k) & _MASK])
+            s.vpin_volume += float(s.bucket_volumes[(s.buckets - k) & _MASK])
     if s.buckets >= p.vpin_buckets:
         old = (s.buckets - p.vpin_buckets) & _MASK
-        s.vpin_imbalance -= s.bucket_imbalances[old]
-        s.vpin_volume -= s.bucket_volumes[old]
-    at = s.buckets & _MASK
+        s.vpin_imbalance -= float(s.bucket_imbalances[old])
+        s.vpin_volume -= float(s.bucket_volumes[old])
     s.bucket_imbalances[at], s.bucket_volumes[at] = abs(s.bucket_signed), s.bucket_lots
-    s.vpin_imbalance += s.bucket_imbalances[at]
-    s.vpin_volume += s.bucket_lots
+    s.vpin_imbalance += float(s.bucket_imbalances[at])
+    s.vpin_volume += float(s.bucket_lots)
     s.buckets += 1
     if s.buckets >= p.vpin_buckets:
-        s.vpin = float(s.vpin_imbalance) / float(s.vpin_volume)
+        s.vpin = s.vpin_imbalance / s.vpin_volume
 
 
 @kernel
 def take_volume(s: Rec, p: Rec, sign: int, lots: int) -> None:
-    """Fill the buckets with a print (already counted in `trades`)."""
+    """Fill the buckets with a print (already counted in `prints`)."""
     s.size_sum = s.size_sum * SIZE_KEEP + (1.0 - SIZE_KEEP) * lots
     s.size_weight = s.size_weight * SIZE_KEEP + (1.0 - SIZE_KEEP)
     if s.bucket_lots == 0:
-        if s.trades < VPIN_WARM_TRADES:
+        if s.prints < VPIN_WARM_TRADES:
             return
         _open_bucket(s, p)
     while lots > 0:

@@ -180,11 +180,13 @@ def _call(p: Rec, k: int, symbol: int, record: int, status: Rec, guard: Words) -
 
 
 @kernel
-def evaluate(rec: Rec, s: Rec, p: Rec, instrument: Rec, record: int, closed: int) -> None:
+def evaluate(rec: Rec, s: Rec, p: Rec, instrument: Rec, record: int, closed: int) -> int:
     """Ask every signal of the user about a record with a usable book; their strengths and ready bits go into the state.
 
-    `record`: how many records came before and with this one; `closed`: bars that it closed.
+    `record`: how many records came before and with this one; `closed`: bars that it closed. Returns the mask of those that are
+    switched off: they will never be ready, so nobody may wait for them.
     """
+    off = 0
     event = carray(_pointer(p.user_event), (1,), USER_EVENT)[0]
     _fill(event, rec, s, p, instrument, 1 if closed > 0 else 0)
     statuses = carray(_pointer(p.user_status), (MAX_SIGNALS,), USER_STATUS)
@@ -194,6 +196,8 @@ def evaluate(rec: Rec, s: Rec, p: Rec, instrument: Rec, record: int, closed: int
         bit = 1 << (N_SIGNALS + k)
         s.strength[N_SIGNALS + k] = strength
         s.ready = s.ready | bit if ready else s.ready & ~bit
+        off |= bit if statuses[k].off_at != 0 else 0
+    return off
 
 
 assert FEATURE_PARAMS.fields is not None and "user_guard" in FEATURE_PARAMS.fields

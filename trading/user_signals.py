@@ -242,8 +242,10 @@ class UserSignals:
             p["weight"][index] = one.weight
             if one.weight > 0.0 and declaration.voice == Voice.STANDING:
                 p["standing_mask"] |= 1 << index
+                p["required_mask"] |= 1 << index
             elif one.weight > 0.0 and declaration.voice == Voice.CONFIRMING:
                 p["confirming_mask"] |= 1 << index
+                p["required_mask"] |= 1 << index
         p["n_signals"] = N_SIGNALS + len(self.settings)
         p["user_signals"], p["user_row_bytes"] = len(self.settings), self.row.itemsize
         p["user_table"], p["user_rows"], p["user_status"] = table.ctypes.data, rows.ctypes.data, status.ctypes.data

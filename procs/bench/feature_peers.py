@@ -23,6 +23,8 @@ BARS: Final = 1000
 HISTORY: Final = 200
 """Bars that a recomputation looks back on: ten times its longest window, so that averages have settled."""
 
+TALIB_LEAST: Final = 30
+
 Update = Callable[[int], object]
 
 
@@ -98,6 +100,8 @@ def _talib(closes: Floats) -> Update:
 
     def update(i: int) -> object:
         x = closes[max(0, i - HISTORY) : i + 1]
+        if len(x) < TALIB_LEAST:  # it raises on less history than its windows need
+            return None
         return stream.EMA(x, 5), stream.EMA(x, 13), stream.RSI(x, 14), stream.ATR(x, x, x, 14), stream.BBANDS(x, 20)
 
     return update

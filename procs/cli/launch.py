@@ -85,6 +85,7 @@ class Instance:
             self.profile.instance,
             Placement(wish.numa, wish.huge_pages, wish.lock_memory, self._cores),
             journal=wish.journal,
+            vectors=wish.journal_vectors,
             raw=self.profile.source.kind == "live" and (self.profile.record.raw or self.profile.world == "record"),
             stages=self._names,
             arena_bytes=arena_bytes(self.profile),

@@ -113,6 +113,8 @@ def lines_of(shown: Shown, width: int, paint: Paint) -> list[str]:
         f"{span(max(shown.age_ms, 0.0) * 1e6)} old"
     )
     gate = f"gate {decision.gate.name}: {decision.gate.sentence}"
+    if decision.long_threshold > 0.0:
+        gate += f" (buys from {decision.long_threshold:.1f}, sells from {decision.short_threshold:.1f})"
     market = (
         f"mid {shown.mid:,.{digits + 1}f}  spread {shown.spread_bps:.2f} bps  volatility {minute:.3f} % a minute  "
         f"ATR {shown.atr:,.{digits}f}"

@@ -24,6 +24,7 @@ from procs.gateway.shapes import (
     BookAnswer,
     ErrorAnswer,
     FeaturesAnswer,
+    FeatureValue,
     HealthAnswer,
     Level,
     Microstructure,
@@ -37,6 +38,7 @@ from procs.gateway.shapes import (
 )
 from procs.gateway.suggest import Suggestions
 from trading.bars import minute_pct
+from trading.feature_vector import FEATURES
 from trading.instruments import Market
 from trading.patterns import names as pattern_names
 from trading.records import LEVELS, Flag, Kind
@@ -269,18 +271,21 @@ class Answers:
     def _values(self, symbol: str) -> FeaturesAnswer:
         number = self._number(symbol)
         market_ms = self._fresh(self.view.market.newest_of(number), "market", symbol)
-        source = self.view.features
-        row = source.newest(number)
+        row = self.view.vectors.newest_of(number)
         if row is None:
             raise Refused(UNAVAILABLE, "not_ready", f"no features of {symbol} yet: the pipeline has just started")
+        warm = int(row["warm_mask"])
         return FeaturesAnswer(
             symbol=symbol,
-            source=source.name,
-            version=source.version,
-            ts_ns=row.ts_ns,
-            ages=Ages(market_ms=market_ms, signal_ms=self._age(row.publish_mono_ns)),
-            values=row.values,
-            warm=row.warm,
+            version=int(row["version"]),
+            ts_ns=int(row["ts_ns"]),
+            market_seq=int(row["cause_seq"]),
+            state="valid" if int(row["flags"]) & Flag.BOOK_VALID else "stale",
+            ages=Ages(market_ms=market_ms, signal_ms=self._age(int(row["ts_publish_mono_ns"]))),
+            features={
+                feature.name: FeatureValue(value=finite(row["values"][k]), unit=feature.unit, warm=bool(warm >> k & 1))
+                for k, feature in enumerate(FEATURES)
+            },
         )
 
     def _symbols(self) -> SymbolsAnswer:

@@ -93,6 +93,8 @@ def decision_of(record: Any, strategy: Strategy, health: dict[str, Health]) -> D
         score=finite(record["score"]),
         confidence=finite(record["confidence"]),
         urgency=finite(record["urgency"]),
+        long_threshold=finite(record["long_threshold"]),
+        short_threshold=finite(record["short_threshold"]),
         gate=gate_of(int(record["gate"])),
         regime=regime_of(int(record["regime"])),
         leading=keys[leading] if 0 <= leading < len(keys) else None,

@@ -1,4 +1,5 @@
-"""The gateway's picture of the run: the newest market and signal record of each symbol, and candles made from the trades.
+"""The gateway's picture of the run: the newest market, signal and feature record of each symbol, and candles made from the
+trades.
 
 It is brought up to date by `look`, which costs what has happened since the last one. Candles are the gateway's own: they begin
 when it does, and where the ring lapped it they say INCOMPLETE.
@@ -7,14 +8,12 @@ when it does, and where the ring lapped it they say INCOMPLETE.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 
 from procs.board import Words
 from procs.gateway.decimals import Scale
-from procs.gateway.explain import finite
 from procs.gateway.follow import Follower
 from procs.gateway.shapes import Candle, CandlePair
 from procs.gateway.timeframes import TimeframeFigures, Timeframes
@@ -22,7 +21,7 @@ from trading import candles as candle_kernels
 from trading.candles import DEFAULT_SIZES_NS, GAPLESS_IDS, CandleFlag, closed_candles, make_candles, open_candle, size_name
 from trading.instruments import Market
 from trading.jit import Recs, kernel
-from trading.records import MARKET_RECORD, SIGNAL_RECORD, Kind
+from trading.records import MARKET_RECORD, SIGNAL_RECORD, VECTOR_RECORD, Kind
 from trading.settings import Strategy
 
 TIMEFRAMES: Final = {size_name(size): size for size in DEFAULT_SIZES_NS}
@@ -41,58 +40,18 @@ def note_updates(recs: Recs, update_ids: Words) -> None:
             update_ids[symbol] = recs[i].update_id
 
 
-@dataclass(frozen=True, slots=True)
-class FeatureRow:
-    """The features of one symbol at one record. `warm`: names of those that have seen enough, None where that is not said."""
-
-    ts_ns: int
-    publish_mono_ns: int
-    values: dict[str, float]
-    warm: list[str] | None
-
-
-class FeatureSource(Protocol):
-    """Where `/features` gets its values from."""
-
-    name: str
-    version: int
-
-    def newest(self, symbol: int) -> FeatureRow | None:
-        """The symbol's latest features, None while there are none."""
-
-
-class SignalRecordFeatures:
-    """The numeric fields of the signal record, as features."""
-
-    name: str = "signals"
-    version: int = 1
-    LEFT_OUT: Final = ("ts_ns", "seq", "spare", "strength")
-
-    def __init__(self, follower: Follower) -> None:
-        self._follower = follower
-        names = SIGNAL_RECORD.names or ()
-        header = set(MARKET_RECORD.names or ()) & {"cause_seq", "cause_ring", "kind", "symbol", "flags"}
-        self._names = [n for n in names if n not in self.LEFT_OUT and n not in header and not n.endswith("_mono_ns")]
-
-    def newest(self, symbol: int) -> FeatureRow | None:
-        """As FeatureSource says."""
-        record = self._follower.newest_of(symbol)
-        if record is None:
-            return None
-        values = {name: finite(record[name]) for name in self._names if record[name].ndim == 0}
-        return FeatureRow(int(record["ts_ns"]), int(record["ts_publish_mono_ns"]), values, None)
-
-
 class MarketView:
-    """One run's market and signals. `market`, `signals`: the rings' payload words."""
+    """One run's market, signals and features. `market`, `signals`, `vectors`: the rings' payload words."""
 
-    def __init__(self, market: Words, signals: Words, instruments: Recs, names: Sequence[str], strategy: Strategy) -> None:
+    def __init__(
+        self, market: Words, signals: Words, vectors: Words, instruments: Recs, names: Sequence[str], strategy: Strategy
+    ) -> None:
         self.names: Final = tuple(names)
         self.instruments: Final = instruments
         self.scales: Final = [Scale(row) for row in instruments]
         self.market: Final = Follower(market, MARKET_RECORD, len(names), (Kind.DEPTH, Kind.STALE))
         self.signals: Final = Follower(signals, SIGNAL_RECORD, len(names), (Kind.SIGNAL, Kind.SIGNAL))
-        self.features: FeatureSource = SignalRecordFeatures(self.signals)
+        self.vectors: Final = Follower(vectors, VECTOR_RECORD, len(names), (Kind.VECTOR, Kind.VECTOR))
         self.update_ids: Final = np.zeros(len(names), np.int64)
         gapless = [Market(int(row["market"])) in GAPLESS_IDS for row in instruments]
         self._candles = make_candles(len(names), ring=KEPT, counts_ids=gapless)
@@ -110,8 +69,9 @@ class MarketView:
                 self._timeframes.look()
             note_updates(recs, self.update_ids)
             work += len(recs)
-        for recs, _ in self.signals.look():
-            work += len(recs)
+        for follower in (self.signals, self.vectors):
+            for recs, _ in follower.look():
+                work += len(recs)
         return work
 
     @property
@@ -122,7 +82,7 @@ class MarketView:
     @property
     def lost(self) -> int:
         """Records that were overwritten before they were looked at."""
-        return self.market.lost + self.signals.lost
+        return self.market.lost + self.signals.lost + self.vectors.lost
 
     def timeframe(self, symbol: int, tf: str) -> TimeframeFigures:
         """What a size's closed candles say."""

@@ -56,6 +56,8 @@ class Decision(Shape, frozen=True):
     score: float
     confidence: float
     urgency: float
+    long_threshold: float  # the score from which a buy is asked for, as the regime has moved it; 0: no usable book
+    short_threshold: float  # ... and the one down to which a sale is
     gate: Gate
     regime: Regime
     leading: str | None
@@ -199,16 +201,25 @@ class BookAnswer(Shape, frozen=True):
     asks: list[Level]
 
 
+class FeatureValue(Shape, frozen=True):
+    """One feature. `warm`: it has seen enough of the market; else `value` is 0."""
+
+    value: float
+    unit: str
+    warm: bool
+
+
 class FeaturesAnswer(Shape, frozen=True):
-    """GET /features/{symbol}. `warm` names the features that have seen enough; the others are 0."""
+    """GET /features/{symbol}: the feature vector after one market record. `version`: of the vector's layout; `market_seq`: that
+    record's sequence on the ring `market`. `state`: valid, or stale while the book is not usable and nothing is warm."""
 
     symbol: str
-    source: str
     version: int
     ts_ns: int
+    market_seq: int
+    state: str
     ages: Ages
-    values: dict[str, float]
-    warm: list[str] | None
+    features: dict[str, FeatureValue]
 
 
 class SymbolRow(Shape, frozen=True):

@@ -36,7 +36,7 @@ from trading.records import Kind, Side
 from trading.user_guard import GUARD_WORDS
 
 NAME: Final = "gateway"
-RINGS: Final = ("market", "signals")
+RINGS: Final = ("market", "signals", "vectors")
 TICK_S: Final = 0.01
 NICENESS: Final = 10
 BACKLOG: Final = 256
@@ -76,7 +76,7 @@ def answers_of(
     clock: Callable[[], int] = time.monotonic_ns,
 ) -> Answers:
     """The answers over a run's memory."""
-    view = MarketView(rings["market"], rings["signals"], plan.instruments, plan.names, profile)
+    view = MarketView(rings["market"], rings["signals"], rings["vectors"], plan.instruments, plan.names, profile)
     order = topology.start_order(profile.source.kind == "live", profile.world != "record")
     limit_ns = profile.supervisor.heartbeat_timeout_ms * 1_000_000
     pulse = Pulse(board_words, order, limit_ns, clock())
