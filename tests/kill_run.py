@@ -43,6 +43,7 @@ RECORDED = {
 }
 SETTINGS: dict[str, Any] = {
     "pipeline.journal": True,
+    "pipeline.journal_vectors": True,
     "supervisor.max_restarts": 1_000_000,
     "supervisor.backoff_min_ms": 0,
     "supervisor.backoff_max_ms": 0,

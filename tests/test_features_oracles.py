@@ -12,12 +12,15 @@ import pytest
 from features_markets import T0, random_walk, start_features
 from market_feed import RECORDINGS, market_records, read_recording
 
-from trading import features
+from trading import candles, features
 from trading.batch import feature_matrix, signals_of
 from trading.feature_vector import NAMES
+from trading.last_prints import LANE_BITS
 from trading.microprice import MICRO_IMBALANCES, MICRO_SPREADS, fit_microprice, set_microprice
 from trading.records import LEVELS, MARKET_RECORD, SIGNAL_RECORD, Flag, Kind
 from trading.settings import Features, Strategy
+
+Array = Any
 
 
 def oracle(folder: Path, name: str, column: str) -> list[float | None]:
@@ -25,51 +28,108 @@ def oracle(folder: Path, name: str, column: str) -> list[float | None]:
     return [row[column] for row in json.loads((folder / f"{name}.standard.json").read_text())]
 
 
-@pytest.mark.recordings
-def test_indicators_of_bars_equal_published_ones(recordings: Path) -> None:
-    """EMA 20, MACD 12/26, RSI 14, ATR 14, SMA 20 (the bands' middle) equal Skender's Stock.Indicators on its 502 bars."""
-    folder = recordings / "oracles" / "skender"
+def quotes_of(folder: Path) -> Array:
+    """Open, high, low, close and volume of the published bars, (502, 5); prices in hundredths."""
     if not folder.is_dir():
         pytest.skip(f"no oracles in {folder}")
     with (folder / "default.csv").open() as rows:
-        quotes = [[round(float(row[c]) * 100) for c in ("open", "high", "low", "close")] for row in csv.DictReader(rows)]
+        table = [[float(row[c]) for c in ("open", "high", "low", "close", "volume")] for row in csv.DictReader(rows)]
+    return np.round(np.array(table) * (100, 100, 100, 100, 1)).astype(np.int64)
+
+
+def indicators(quotes: Array, fast: int, slow: int) -> dict[str, Array]:
+    """What the state says after each bar: four mids a bar, one bar a second. Prices as published; `bands` are of 20 bars."""
     recs = np.zeros(4 * len(quotes) + 1, MARKET_RECORD)
-    for i, price in enumerate([price for quote in quotes for price in quote] + [quotes[-1][3]]):
+    for i, price in enumerate([*quotes[:, :4].reshape(-1), quotes[-1, 3]]):
         recs[i]["ts_ns"] = T0 // 10**9 * 10**9 + i * 250_000_000
         recs[i]["kind"], recs[i]["flags"] = Kind.BBO, Flag.BOOK_VALID
         recs[i]["bid_ticks"][0], recs[i]["ask_ticks"][0] = price - 1, price + 1
         recs[i]["bid_lots"][:LEVELS] = recs[i]["ask_lots"][:LEVELS] = 10
-    for fast, slow in ((5, 20), (12, 26)):
-        world = start_features(Strategy(features=Features(ema_fast=fast, ema_slow=slow)))
-        state, out = world[0], np.zeros(1, SIGNAL_RECORD)
-        got: dict[str, list[float]] = {name: [] for name in ("ema", "macd", "rsi", "atr", "sma", "deviation")}
-        for i in range(len(recs)):
-            features.on_market(recs, i, *world, out, 0)
-            if i == 0 or i % 4:
-                continue
-            s = state[0]  # the bar before this record has just closed
-            assert s["closed_bars"] == i // 4
-            got["ema"].append((s["last_close"] + s["slow_offset"]) / 100)
-            got["macd"].append((s["fast_offset"] - s["slow_offset"]) / 100)
-            got["rsi"].append(float(s["rsi"]))
-            got["atr"].append(float(s["atr"]) / 100)
-            closes = s["bar_closes"][(s["window_bars"] - 1 - np.arange(20)) % 64] / 100
-            # band_width = 4 deviations over the middle, band_z = (close - middle)/deviation: two equations for the middle
-            z, width = float(s["band_z"]), float(s["band_width"])
-            got["sma"].append(closes[0] / (1 + z * width / 4))
-            got["deviation"].append(closes.std() - closes[0] / (1 + z * width / 4) * width / 4)
-        wanted = (
-            {"ema": ("ema", "ema"), "rsi": ("rsi", "rsi"), "atr": ("atr", "atr"), "sma": ("sma", "sma")}
-            if slow == 20
-            else {"macd": ("macd", "macd")}
-        )
-        for name, (file, column) in wanted.items():
-            published = oracle(folder, file, column)
-            pairs = [(a, b) for a, b in zip(got[name], published, strict=True) if b is not None]
+    world = start_features(Strategy(features=Features(ema_fast=fast, ema_slow=slow)))
+    state, out = world[0], np.zeros(1, SIGNAL_RECORD)
+    names = ("slow", "macd", "rsi", "atr", "sma", "lower", "upper", "deviation")
+    got: dict[str, list[float]] = {name: [] for name in names}
+    for i in range(len(recs)):
+        features.on_market(recs, i, *world, out, 0)
+        if i == 0 or i % 4:
+            continue
+        s = state[0]  # the bar before this record has just closed
+        assert s["closed_bars"] == i // 4
+        got["slow"].append((s["last_close"] + s["slow_offset"]) / 100)
+        got["macd"].append((s["fast_offset"] - s["slow_offset"]) / 100)
+        got["rsi"].append(float(s["rsi"]))
+        got["atr"].append(float(s["atr"]) / 100)
+        closes = s["bar_closes"][(s["window_bars"] - 1 - np.arange(20)) % 64] / 100
+        # band_width = 4 deviations over the middle, band_z = (close - middle)/deviation: two equations for the middle
+        z, width = float(s["band_z"]), float(s["band_width"])
+        middle = closes[0] / (1 + z * width / 4)
+        got["sma"].append(middle)
+        got["lower"].append(middle * (1 - width / 2))
+        got["upper"].append(middle * (1 + width / 2))
+        got["deviation"].append(closes.std() - middle * width / 4)
+    return {name: np.array(column) for name, column in got.items()}
+
+
+@pytest.mark.recordings
+def test_indicators_of_bars_equal_published_ones(recordings: Path) -> None:
+    """EMA 20, MACD 12/26, RSI 14, ATR 14, SMA 20 (the bands' middle) equal Skender's Stock.Indicators on its 502 bars."""
+    folder = recordings / "oracles" / "skender"
+    quotes = quotes_of(folder)
+    for fast, slow, names in ((5, 20, {"ema": "slow", "rsi": "rsi", "atr": "atr", "sma": "sma"}), (12, 26, {"macd": "macd"})):
+        got = indicators(quotes, fast, slow)
+        for name, ours in names.items():
+            published = oracle(folder, name, name)
+            pairs = [(a, b) for a, b in zip(got[ours], published, strict=True) if b is not None]
             assert len(pairs) > 470, name
             mine, theirs = np.array(pairs).T
-            np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-9, err_msg=name)
+            np.testing.assert_allclose(mine, theirs, rtol=1e-11, atol=1e-11, err_msg=name)
         np.testing.assert_allclose(got["deviation"][19:], 0.0, atol=1e-9)
+
+
+@pytest.mark.recordings
+def test_volume_weighted_prices_equal_published_ones(recordings: Path) -> None:
+    """VWAP from the first bar on equals Skender's: that of a candle of the same prints, and the micro trend's over its window."""
+    folder = recordings / "oracles" / "skender"
+    quotes, published = quotes_of(folder), np.array(oracle(folder, "vwap", "vwap"), float)
+    recs = np.zeros(len(quotes), MARKET_RECORD)
+    recs["ts_ns"] = recs["ts_exchange_ns"] = T0 // 300_000_000_000 * 300_000_000_000 + np.arange(len(recs)) * 1_000_000
+    recs["kind"], recs["update_id"] = Kind.TRADE, np.arange(len(recs))
+    recs["price_ticks"], recs["qty_lots"] = quotes[:, 1:4].sum(1), quotes[:, 4]  # of the typical price, in three-hundredths
+    making = candles.make_candles(1)
+    for k in range(len(recs)):
+        candles.on_records(making, recs[k : k + 1])
+        vwap = candles.vwap_ticks(candles.open_candle(making, 0, 300_000_000_000))[0] / 300
+        assert vwap == pytest.approx(published[k], rel=1e-14), k
+    for n in (10, 37, 64):
+        world = start_features(Strategy(features=Features(micro_trend_trades=n)))
+        out = np.zeros(1, SIGNAL_RECORD)
+        for k in range(n):
+            features.on_market(recs, k, *world, out, 0)
+        s = world[0][0]
+        low, high = s["offset_sum"].tolist()
+        lots = int(s["lots_sum"][0]) + (int(s["lots_sum"][1]) << LANE_BITS)
+        vwap = (int(s["last_trade_ticks"]) + ((high << LANE_BITS) + low) / lots) / 300
+        assert vwap == pytest.approx(published[n - 1], rel=1e-14)
+
+
+@pytest.mark.recordings
+def test_indicators_of_bars_equal_talibs(recordings: Path) -> None:
+    """EMA, RSI, ATR and Bollinger bands equal TA-Lib's on the same bars from their first figure on; MACD, whose fast average it
+    seeds later, once the seed is forgotten."""
+    talib: Any = pytest.importorskip("talib", reason="TA-Lib is not installed: scripts/install all")
+    quotes = quotes_of(recordings / "oracles" / "skender")
+    high, low, close = (quotes[:, k] / 100 for k in (1, 2, 3))
+    got, twelve = indicators(quotes, 5, 20), indicators(quotes, 12, 26)["macd"]
+    upper, middle, lower = talib.BBANDS(close, 20, 2.0, 2.0)
+    theirs = {
+        "slow": talib.EMA(close, 20), "rsi": talib.RSI(close, 14), "atr": talib.ATR(high, low, close, 14),
+        "sma": middle, "upper": upper, "lower": lower,
+    }  # fmt: skip
+    for name, wanted in theirs.items():
+        known = ~np.isnan(wanted)
+        assert known.sum() > 470, name
+        np.testing.assert_allclose(got[name][known], wanted[known], rtol=1e-9, atol=1e-9, err_msg=name)
+    np.testing.assert_allclose(twelve[250:], talib.MACD(close, 12, 26, 9)[0][250:], rtol=1e-6, atol=1e-9)
 
 
 def raw_best(frames: list[bytes], recv: Any) -> Any:
@@ -89,12 +149,13 @@ def raw_best(frames: list[bytes], recv: Any) -> Any:
 
 
 @pytest.mark.recordings
-def test_best_quotes_and_kyle_from_the_raw_frames_alone(recordings: Path) -> None:
-    """On bookTicker and trade frames of spot BTCUSDT read with json alone: OFI over ten seconds, weighted mid and Kyle's lambda
-    equal the kernels' on market records made of the same frames."""
-    frames, recv = read_recording(recordings, RECORDINGS["spot BTCUSDT"][1])
-    quotes, trades = raw_best(frames[:20_000], recv[:20_000])
-    full = market_records(RECORDINGS["spot BTCUSDT"], recordings)[:20_000]
+@pytest.mark.parametrize(("name", "count"), [("spot BTCUSDT", 20_000), ("spot ETHUSDT", 20_000)])
+def test_best_quotes_and_kyle_from_the_raw_frames_alone(name: str, count: int, recordings: Path) -> None:
+    """On bookTicker and trade frames read with json alone: OFI over ten seconds, weighted mid and Kyle's lambda equal the
+    kernels' on market records made of the same frames."""
+    frames, recv = read_recording(recordings, RECORDINGS[name][1])
+    quotes, trades = raw_best(frames[:count], recv[:count])
+    full = market_records(RECORDINGS[name], recordings)[:count]
     recs = full[np.isin(full["kind"], (Kind.BBO, Kind.TRADE)) & (full["flags"] & Flag.BOOK_VALID > 0)]
     quotes = quotes[quotes[:, 0] >= recs["ts_ns"][0]]
     matrix, _, ready = feature_matrix(recs)

@@ -3,7 +3,7 @@
 Ours computes these five and a dozen more in `bar_signals`. Each peer gets one figure a bar (a flat bar: open, high, low and
 close are one), and is asked for its latest values after every bar.
 
-What this module is not: a comparison of their figures; tests/test_features_oracles.py does that.
+What this module is not: a comparison of their figures; tests/test_features_oracles.py does that for TA-Lib.
 """
 
 from __future__ import annotations
