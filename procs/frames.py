@@ -21,6 +21,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from procs.learning import install
 from procs.recordings.folding import Folded
 from procs.recordings.output import RecordingsError
 from procs.recordings.parquet import KINDS
@@ -110,7 +111,8 @@ def _passes(
     with tempfile.TemporaryDirectory(prefix="scalper-features-") as folder:
         spool = Path(folder) / "spool"
         folded = Folded(spool, stage_any([Path(file) for file in files], spool, progress=progress))
-        passed = Pass(folded.instruments, strategy, user=user)
+        start = install.start(strategy, [instrument.name for instrument in folded.instruments])
+        passed = Pass(folded.instruments, strategy, user=user, start=start)
         for chunk in folded.chunks():
             if len(chunk.market):
                 yield folded.instruments, passed, chunk.market
@@ -224,7 +226,8 @@ def features_of(frame: Any, strategy: Strategy | None = None, instrument: Instru
     """Every signal and feature of a data frame of market records, one row each, as a frame of the same library."""
     market, instruments = market_of(frame, instrument)
     settled, user = _settled(strategy)
-    return frame_of(_all_columns(Pass(instruments, settled, user=user), market, instruments, settled), _library_of(frame))
+    passed = Pass(instruments, settled, user=user, start=install.start(settled, [instrument.name for instrument in instruments]))
+    return frame_of(_all_columns(passed, market, instruments, settled), _library_of(frame))
 
 
 def market_microstructure_score(history: Any, strategy: Strategy | None = None, instrument: Instrument | None = None) -> Any:

@@ -11,10 +11,13 @@ import shutil
 import sys
 from typing import Any, Final
 
+from msgspec import convert, to_builtins
+
 from procs import board, pipeline, topology
 from procs.cli import processes, running
 from procs.cli.outcome import OK, UNHEALTHY
 from procs.cli.table import Cell, Column, Paint, clean_text, count, megabytes, paint_for, span, table
+from procs.learning import registry
 from shm.errors import SegmentError
 
 COLUMNS: Final = (
@@ -62,6 +65,7 @@ def collect(instance: str, window_s: float) -> dict[str, Any]:
         "total_pss_kb": int(processes.total(pss.values())),
         "cpu_pct_total": round(processes.total(cpu.values()), 2) if window_s > 0 else None,
         "window_s": window_s,
+        "learner": [to_builtins(one) for one in registry.attempts(instance)] if "learner" in entries else None,
         "healthy": not unhealthy(said),
     }
 
@@ -155,6 +159,9 @@ def lay_out(status: dict[str, Any], width: int, paint: Paint) -> list[str]:
     """The status as lines."""
     lines = [paint(sentences(status), "bold"), "", *table(COLUMNS, rows(status), width, paint)]
     wrong = unhealthy({**status, "stages": [*status["stages"], *([status["zygote"]] if status["zygote"] else [])]})
+    if status.get("learner") is not None:
+        told = [f"  {clean_text(convert(one, registry.Attempt).sentence)}" for one in status["learner"]]
+        lines += ["", "learner, last training:", *(told or ["  none yet"])]
     return lines + ([""] if wrong else []) + [paint("! " + text, "red") for text in wrong]
 
 
