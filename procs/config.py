@@ -286,7 +286,8 @@ def load_profile(name_or_path: str | os.PathLike[str], overrides: Mapping[str, A
     if profile.world == "record" and profile.source.kind != "live":
         raise reader.fail("world", f"record, but source.kind is {profile.source.kind}", "write source.kind: live")
     _check_symbols(profile, reader)
-    return _resolve_files(_resolve_model(_resolve_markets(profile), reader), reader, path)
+    _check_learner(profile, reader)
+    return _resolve_files(_resolve_models(_resolve_markets(profile), reader), reader, path)
 
 
 def _node(value: Any, key: str) -> Any:
@@ -395,18 +396,38 @@ def _resolve_markets(profile: Profile) -> Profile:
     return msgspec.structs.replace(profile, symbols=symbols)
 
 
-def _resolve_model(profile: Profile, reader: Reader) -> Profile:
-    """`ml.model` with its version, so that whatever is promoted later changes nothing for this start."""
-    if not (profile.ml.enabled and profile.ml.model):
-        return profile
-    from procs.learning.extras import LearningError
-    from procs.learning.registry import pinned
+def _resolve_models(profile: Profile, reader: Reader) -> Profile:
+    """Every model with its version, so that whatever is promoted later changes nothing for this start."""
+    texts = {"ml.model": profile.ml.model if profile.ml.enabled else ""}
+    texts |= {"features.garch": profile.features.garch, "features.microprice": profile.features.microprice}
+    for key, text in texts.items():
+        if not text:
+            continue
+        from procs.learning.extras import LearningError
+        from procs.learning.registry import all_pinned
 
-    try:
-        model = pinned(profile.ml.model)
-    except LearningError as error:
-        raise reader.fail("ml.model", str(error), "scalperctl model ls lists the models") from None
-    return msgspec.structs.replace(profile, ml=msgspec.structs.replace(profile.ml, model=model))
+        section, _, name = key.partition(".")
+        try:
+            told = msgspec.structs.replace(getattr(profile, section), **{name: all_pinned(text)})
+        except LearningError as error:
+            raise reader.fail(key, str(error), "scalperctl model ls lists the models") from None
+        profile = msgspec.structs.replace(profile, **{section: told})
+    return profile
+
+
+def _check_learner(profile: Profile, reader: Reader) -> None:
+    if not profile.ml.learner.enabled:
+        return
+    key = "ml.learner.enabled"
+    if profile.world == "replay":
+        raise reader.fail(
+            key, "a replay runs in virtual time, where the moment at which a model comes would be chance",
+            "train with `scalperctl model train`, and name the model in ml.model",
+        )  # fmt: skip
+    if not profile.ml.enabled:
+        raise reader.fail(key, "the learner trains, but ml.enabled is false: nothing would use it", "write ml.enabled: true")
+    if not profile.pipeline.journal:
+        raise reader.fail(key, "the learner reads the journal, but pipeline.journal is false", "write pipeline.journal: true")
 
 
 def _check_symbols(profile: Profile, reader: Reader) -> None:

@@ -12,8 +12,7 @@ from procs.block import OWN, R_DONE, R_LOW, R_NOW, out_loc, page, registers
 from procs.checkpoint import save
 from procs.config import Profile
 from procs.fold import conclude, end_input, finished, settle, taken
-from procs.learning import channel, registry
-from procs.learning.model_file import install
+from procs.learning import channel, install
 from procs.merge import flush_outputs, next_run
 from procs.plan import Plan
 from procs.stage import (
@@ -35,10 +34,10 @@ from procs.warm import warm_stage
 from ringbuf.intrinsics import load_acquire, store_release, words_at
 from ringbuf.jit import Words, kernel
 from ringbuf.ring import O_KNOWN, O_TAIL
-from trading import feature_vector, features
-from trading.feature_layout import IMAGE_OFFSET
+from trading import feature_vector, features, model_vote
 from trading.features import FEATURE_GLOBAL, FEATURE_PARAMS, FEATURE_STATE
 from trading.instruments import INSTRUMENT
+from trading.model_layout import MICRO_CELLS, MODEL_IMAGE
 from trading.records import MARKET_RECORD, SIGNAL_RECORD, TS_END, VECTOR_RECORD, Kind, words
 from trading.user_guard import GUARD_WORDS
 
@@ -49,13 +48,11 @@ SIGNALS, VECTORS = 0, 1  # outputs
 CAUSE: Final = topology.RING["market"].ring_id
 END: Final = int(Kind.END)
 # the stage's own arrays
-STATE, GLOB, PARAMS, INSTRUMENTS, SCRATCH, MODELS, LOADED, ROW = 0, 1, 2, 3, 4, 5, 6, 7
+STATE, GLOB, PARAMS, INSTRUMENTS, SCRATCH, MODELS, LOADED, OWN_IMAGES, ROW = 0, 1, 2, 3, 4, 5, 6, 7, 8
 WIDTH, ROW_WIDTH = words(SIGNAL_RECORD), words(VECTOR_RECORD)
 POLL_RECORDS: Final = 1024
-PARAM_WORDS: Final = FEATURE_PARAMS.itemsize // 8
-IMAGE_AT: Final = IMAGE_OFFSET // 8
 WANTED, IN_FORCE, IMAGES, IMAGE_WORDS = channel.WANTED, channel.IN_FORCE, channel.IMAGES, channel.IMAGE_WORDS
-CHANNEL_WORDS: Final = channel.CHANNEL_WORDS
+CHANNEL_SYMBOLS: Final = channel.SYMBOLS
 
 
 def state_spec(symbols: int) -> StateSpec:
@@ -79,13 +76,12 @@ def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
         rows, status = (bound.state[name] for name, _, _ in user.spec(plan.symbols))
         guard = board.page(world.board, topology.stage_id(NAME))[board.USER_GUARD : board.USER_GUARD + GUARD_WORDS]
         bound.keep.append(user.bind(params, rows, status, guard))
-    ml = plan.strategy.ml
-    if ml.enabled and ml.model:
-        install(registry.load(ml.model), params, state, ml.horizon_ms * 1_000_000)
-    models = world.models if world.models is not None else np.zeros(channel.CHANNEL_WORDS, np.int64)
+    images = model_vote.make_images(params, plan.symbols)
+    install.start(plan.strategy, plan.names)(state, images)
+    models = world.models if world.models is not None else np.zeros(channel.IMAGES, np.int64)
     loaded = np.zeros(1, np.int64)
     bound.give(
-        state, glob, params, plan.instruments, scratch(SIGNAL_RECORD, 1), models, loaded, scratch(VECTOR_RECORD, 1)
+        state, glob, params, plan.instruments, scratch(SIGNAL_RECORD, 1), models, loaded, images, scratch(VECTOR_RECORD, 1)
     )
     return bound
 
@@ -113,9 +109,35 @@ def _on_market(b: Words, now: int) -> None:
 
 
 @kernel
+def _load(b: Words, number: int) -> None:
+    """Compute with the set of this number from now on."""
+    to = own_words(b, OWN_IMAGES, IMAGE_WORDS)
+    models = words_at(b[OWN + 2 * MODELS], b[OWN + 2 * MODELS + 1])
+    start = IMAGES + (number & 1) * models[CHANNEL_SYMBOLS] * IMAGE_WORDS
+    for symbol in range(to.shape[0]):
+        for k in range(IMAGE_WORDS):
+            to[symbol, k] = models[start + symbol * IMAGE_WORDS + k]
+    words_at(b[OWN + 2 * LOADED], 1)[0] = number
+
+
+@kernel
+def _fit(b: Words) -> None:
+    """What was fitted becomes part of the symbols' state."""
+    state, images = own(b, STATE, FEATURE_STATE), own(b, OWN_IMAGES, MODEL_IMAGE)
+    for symbol in range(len(state)):
+        s, image = state[symbol], images[symbol]
+        if image.garch_omega > 0.0:
+            s.garch_omega, s.garch_alpha, s.garch_beta = image.garch_omega, image.garch_alpha, image.garch_beta
+        if image.micro_fitted != 0:
+            s.micro_fitted = 1
+            for k in range(MICRO_CELLS):
+                s.micro_table[k] = image.micro_table[k]
+
+
+@kernel
 def _take_model(b: Words) -> None:
-    """Between two batches: compute on with the model that the state says, and make a newly published one that one."""
-    models = words_at(b[OWN + 2 * MODELS], CHANNEL_WORDS)
+    """Between two batches: compute on with the models that the state says, and make newly published ones those."""
+    models = words_at(b[OWN + 2 * MODELS], b[OWN + 2 * MODELS + 1])
     loaded = words_at(b[OWN + 2 * LOADED], 1)
     wanted, g = load_acquire(models, WANTED), own(b, GLOB, FEATURE_GLOBAL)[0]
     number = g.model
@@ -123,12 +145,11 @@ def _take_model(b: Words) -> None:
     if wanted != number and signals[O_TAIL] >= signals[O_KNOWN] and vectors[O_TAIL] >= vectors[O_KNOWN]:
         flush_outputs(b)
         g.model = number = wanted
+        _load(b, number)
+        _fit(b)
         save(b)  # from here on all is computed with it; what came before, never again (procs.learning.channel)
     if loaded[0] != number:
-        params, start = words_at(b[OWN + 2 * PARAMS], PARAM_WORDS), IMAGES + (number & 1) * IMAGE_WORDS
-        for k in range(IMAGE_WORDS):
-            params[IMAGE_AT + k] = models[start + k]
-        loaded[0] = number
+        _load(b, number)
     if models[IN_FORCE] != number:
         store_release(models, IN_FORCE, number)
 

@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 
 from procs.cut_off import WatchedPass
+from procs.learning import install
 from procs.recordings.folding import Folded
 from procs.recordings.output import RecordingsError
 from procs.recordings.parquet import KINDS
@@ -132,7 +133,8 @@ def _passes(
     with tempfile.TemporaryDirectory(prefix="scalper-features-") as folder:
         spool = Path(folder) / "spool"
         folded = Folded(spool, stage_any([Path(file) for file in files], spool, progress=progress))
-        passed = WatchedPass(Pass(folded.instruments, strategy, user=user))
+        start = install.start(strategy, [instrument.name for instrument in folded.instruments])
+        passed = WatchedPass(Pass(folded.instruments, strategy, user=user, start=start))
         for chunk in folded.chunks():
             if len(chunk.market):
                 yield folded.instruments, passed, chunk.market
@@ -284,7 +286,8 @@ def features_of(frame: Any, strategy: Strategy | None = None, instrument: Instru
     """Every signal and feature of a data frame of market records, one row each, as a frame of the same library."""
     market, instruments = market_of(frame, instrument)
     settled, user = _settled(strategy)
-    passed = WatchedPass(Pass(instruments, settled, user=user))
+    start = install.start(settled, [instrument.name for instrument in instruments])
+    passed = WatchedPass(Pass(instruments, settled, user=user, start=start))
     columns = _all_columns(passed, market, instruments, settled)
     for text in complaints(passed.health()):
         say(f"user signal {text}")

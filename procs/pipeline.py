@@ -4,7 +4,7 @@
     /scalper.<instance>.ring.<ring>      one a ring of the topology
     /scalper.<instance>.fold.<stage>     checkpoints of one stage
     /scalper.<instance>.frames           bytes of the frames that came off the wire; only where sockets are the source
-    /scalper.<instance>.model            the batch model published last; only where ml.enabled
+    /scalper.<instance>.model            the models published last; only where there can be any (procs.learning.channel)
 
 Nothing here needs numba: the supervisor and the command line stay small. A ring's pages lie on the NUMA node of the
 process that reads it most: its first reader's core decides.
@@ -138,11 +138,11 @@ def create(
     vectors: bool = False,
     stages: Sequence[str] = topology.start_order(),
     arena_bytes: int = 0,
-    models: bool = False,
+    models: int = 0,
 ) -> Memory:
     """Make all segments of an instance; on any failure none is left. Readers that are not among `stages` gate nobody.
 
-    `models` makes room for models that are published while it runs.
+    `models` makes room for models of so many symbols that are published while it runs.
     `arena_bytes` is the room for frames off the wire, 0 for none. The recorder gates the ring `frames` where it records the wire
     (`raw`), the others where it keeps journals (`journal`), `vectors` where it is to keep that too (`vectors`).
 
@@ -172,7 +172,7 @@ def create(
         if arena_bytes:
             memory.segments[ARENA] = create_arena(instance, arena_bytes)
         if models:
-            memory.segments[channel.CHANNEL] = channel.create(instance)
+            memory.segments[channel.CHANNEL] = channel.create(instance, models)
     except BaseException:
         memory.destroy()
         raise

@@ -94,6 +94,15 @@ STAGES: Final = (
         hot=False,
         essential=False,
     ),
+    Stage(
+        10,
+        "learner",
+        "procs.learning.stage",
+        (),  # it reads the recorder's journal
+        "trains models on what this run has recorded, publishes those that beat the baseline",
+        hot=False,
+        essential=False,
+    ),
 )
 
 _LOGGED: Final = ("quoter", "risk", "router", "exchange")
@@ -205,13 +214,13 @@ TRADING: Final = ("exchange", "router", "risk", "quoter", "features")
 """The stages that a world without decisions (`record`) does without."""
 
 
-def start_order(live: bool = False, trading: bool = True, gateway: bool = False) -> tuple[str, ...]:
+def start_order(live: bool = False, trading: bool = True, gateway: bool = False, learner: bool = False) -> tuple[str, ...]:
     """The stages that run, readers before writers as far as the cycle allows: the recorder first, feed and receiver last.
 
     What the pipeline can do without comes after all that it needs.
     """
     needed = ("recorder", *(TRADING if trading else ()), "feed", *(("receiver",) if live else ()))
-    return (*needed, *(("gateway",) if gateway and trading else ()))
+    return (*needed, *(("gateway",) if gateway and trading else ()), *(("learner",) if learner and trading else ()))
 
 
 def rings(live: bool = False) -> tuple[Ring, ...]:
@@ -258,7 +267,7 @@ def _check() -> None:
         promising = [name for name in stage.inputs if RING[name].writer in ("quoter", "risk", "router") and name not in _FEEDBACK]
         assert promising in ([], list(stage.inputs[-1:])), f"{stage.name}: {promising} carry promises, only the last input may"
         assert len(stage.inputs) < 2 or intake(stage.name) is not None, f"{stage.name}: several inputs need an intake log"
-    assert set(start_order(live=True, gateway=True)) == set(STAGE)
+    assert set(start_order(live=True, gateway=True, learner=True)) == set(STAGE)
     assert all(STAGE[ring.writer].essential for ring in RINGS if ring.writer in STAGE), "what a ring needs is essential"
 
 

@@ -265,7 +265,7 @@ def test_the_gateway_gates_no_ring_and_is_not_needed() -> None:
     assert not topology.STAGE["gateway"].essential and "gateway" not in topology.start_order(live=True)
     assert topology.start_order(gateway=True)[-1] == "gateway"
     assert "gateway" not in topology.start_order(True, False, True)
-    assert [s.name for s in topology.STAGES if not s.essential] == ["gateway"]
+    assert [s.name for s in topology.STAGES if not s.essential] == ["gateway", "learner"]
 
 
 def test_the_sources_name_no_writing_end() -> None:

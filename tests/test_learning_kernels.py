@@ -10,14 +10,13 @@ from features_markets import random_walk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procs.learning.datasets import History, mids
+from procs.learning.datasets import History, data_set, mids
 from procs.learning.labels import NONE, barrier_labels, horizon_labels
 from procs.learning.prequential import run
 from trading import batch, feature_vector, features, online_model
-from trading.feature_layout import FEATURE_PARAMS, IMAGE_OFFSET
 from trading.instruments import Instrument, instrument_table
-from trading.model_layout import BIAS, LINEAR, MODEL_ROW, PENDING
-from trading.model_vote import vote
+from trading.model_layout import BIAS, LINEAR, MODEL_IMAGE, MODEL_ROW, PENDING
+from trading.model_vote import make_images, vote
 from trading.records import SIGNAL_RECORD
 from trading.settings import Ml, Strategy
 from trading.signals import Signal, reason
@@ -73,7 +72,7 @@ def test_trees_are_evaluated_as_they_are_defined() -> None:
     """100 random trees, one of them a lone leaf: the compiled sum is the plain one."""
     rng = np.random.default_rng(3)
     trees = [grown(rng, int(rng.integers(1, 16))) for _ in range(99)] + [Tree((), (0.25,))]
-    params = world()[2]
+    params = np.zeros(1, MODEL_IMAGE)
     install(params, trees)
     for row in rng.normal(size=(200, MODEL_ROW)):
         assert asked(params, row) == pytest.approx(sum(plain(tree, row) for tree in trees), abs=1e-12)
@@ -93,7 +92,7 @@ def test_trees_are_evaluated_as_they_are_defined() -> None:
 )
 def test_trees_that_cannot_be_evaluated_are_refused(trees: list[Tree], said: str) -> None:
     """An endless loop, a child out of bounds, NaN, too many: a sentence, and nothing is installed."""
-    params = world()[2]
+    params = np.zeros(1, MODEL_IMAGE)
     before = params.tobytes()
     with pytest.raises(TreeError, match=said):
         install(params, trees)
@@ -200,8 +199,9 @@ def test_a_batch_model_votes_and_the_gate_asks_for_it() -> None:
     recs = random_walk(8, RECORDS)
     required = Strategy(ml=Ml(enabled=True, online=False, required=True, every_ms=0))
     state, glob, params, table = world(required)
-    params["batch_kind"], params["batch_version"] = LINEAR, 1
-    params["batch_w"][0, BIAS], params["batch_scale"][0, BIAS] = 1.0, 1.0
+    image = make_images(params, 1)
+    image["batch_kind"], image["batch_version"] = LINEAR, 1
+    image["batch_w"][0, BIAS], image["batch_scale"][0, BIAS] = 1.0, 1.0
     out = np.zeros(len(recs), SIGNAL_RECORD)
     for i in range(len(recs)):
         features.on_market(recs, i, state, glob, params, table, out, i)
@@ -252,7 +252,38 @@ def test_labels_are_the_online_models_outcomes() -> None:
     assert (np.abs(label) == 1).sum() == int(state["outcomes"][0]) > 300
 
 
-def test_a_model_image_is_the_end_of_the_params() -> None:
-    """What a publisher sends are the params' last words."""
-    assert FEATURE_PARAMS.fields is not None
-    assert FEATURE_PARAMS.fields["batch_kind"][1] == IMAGE_OFFSET
+def test_nothing_knows_what_comes() -> None:
+    """With both models on, the records after one change nothing of what was said up to it; nor of labels that had ended."""
+    both = Strategy(ml=Ml(enabled=True, horizon_ms=500, cost_bps=0.05, every_ms=0, warm_outcomes=50, min_confidence=0.0))
+
+    def lean(state: np.ndarray, images: np.ndarray) -> None:
+        images["batch_kind"], images["batch_scale"], images["batch_w"] = LINEAR, 1.0, 0.01
+
+    recs, other, cut = random_walk(11, RECORDS), random_walk(12, RECORDS), 3500
+    changed = np.concatenate([recs[:cut], other[cut:]])
+    changed["ts_ns"] = recs["ts_ns"]
+    said = [batch.Pass([Instrument("S0")], both, start=lean).signals(r) for r in (recs, changed, recs[:cut])]
+    assert said[0][:cut].tobytes() == said[1][:cut].tobytes() == said[2].tobytes()
+    assert said[0][cut:].tobytes() != said[1][cut:].tobytes() and (said[2]["strength"][:, MODEL] != 0).sum() > 1000
+    history = [History("S", "walk", r) for r in (recs, changed)]
+    sets = [data_set(h, both) for h in history]
+    known = sets[0].ended < recs["ts_ns"][cut]
+    assert known.sum() > 100
+    for key in ("x", "label", "ended"):
+        np.testing.assert_array_equal(getattr(sets[0], key)[known], getattr(sets[1], key)[: len(known)][known])
+
+
+def test_a_model_speaks_for_its_own_symbol_alone() -> None:
+    """Of two symbols the one without a model has no model signal, and is else what it would be without the other's."""
+    recs = random_walk(13, 3000)
+    recs["symbol"] = np.arange(len(recs)) % 2
+    alone = Strategy(ml=Ml(enabled=True, online=False, required=False, every_ms=0))
+
+    def second(state: np.ndarray, images: np.ndarray) -> None:
+        images["batch_kind"][1], images["batch_w"][1, BIAS], images["batch_scale"][1, BIAS] = LINEAR, 1.0, 1.0
+
+    pair = [Instrument("S0"), Instrument("S1")]
+    off, on = (batch.Pass(pair, alone, start=start).signals(recs) for start in (None, second))
+    assert not (on["strength"][recs["symbol"] == 0, MODEL] != 0).any()
+    assert (on["strength"][recs["symbol"] == 1, MODEL] > 0.4).any()
+    assert on[recs["symbol"] == 0].tobytes() == off[recs["symbol"] == 0].tobytes()

@@ -12,12 +12,12 @@ from procs.learning import garch, synthetic, training
 from procs.learning.datasets import data_set, histories
 from procs.learning.extras import LearningError, wanted
 from procs.learning.figures import Figure, Verdict
-from procs.learning.model_file import Model, Span, decode, encode, install
+from procs.learning.install import put
+from procs.learning.model_file import Model, Span, decode, encode
 from procs.learning.training import linear, trees
 from trading import features, online_model
 from trading.feature_vector import N_FEATURES, NAMES, VERSION
-from trading.instruments import Instrument, instrument_table
-from trading.model_layout import MODEL_ROW
+from trading.model_layout import MODEL_IMAGE, MODEL_ROW
 from trading.settings import Strategy
 from trading.tree_ensemble import evaluate
 
@@ -29,7 +29,7 @@ def library(name: str) -> ModuleType:
 
 
 def learned(kind: str) -> tuple[training.Trained, np.ndarray, np.ndarray]:
-    """A model of random rows whose label leans on three features, its params through a file, and fresh rows."""
+    """A model of random rows whose label leans on three features, its image through a file, and fresh rows."""
     rng = np.random.default_rng(5)
     x = rng.normal(size=(3000, N_FEATURES)) * 10.0 ** rng.integers(-4, 4, N_FEATURES)
     x[rng.random(x.shape) < 0.05] = 0.0
@@ -40,9 +40,9 @@ def learned(kind: str) -> tuple[training.Trained, np.ndarray, np.ndarray]:
         name="m", kind=kind, feature_version=VERSION, features=list(NAMES), horizon_ms=1000, cost_bps=1.0, importance={},
         span=Span(0, 1, 2, [], []), verdict=verdict, **made.parts,
     )  # fmt: skip
-    params = features.make_params(Strategy(), instrument_table([Instrument("S0")]))
-    install(decode(encode(model), "x"), params, np.zeros(1, features.FEATURE_STATE), 1_000_000_000)
-    return made, params, x[2000:]
+    image = np.zeros(1, MODEL_IMAGE)
+    put(decode(encode(model), "x"), np.zeros(1, features.FEATURE_STATE), image)
+    return made, image, x[2000:]
 
 
 def padded(row: np.ndarray) -> np.ndarray:

@@ -19,14 +19,14 @@ from procs.learning import channel, registry, synthetic
 from procs.learning.evaluation import auc, blocks_of, bootstrap, psi, reliability, spread_of
 from procs.learning.extras import LearningError
 from procs.learning.figures import Figure, Verdict
-from procs.learning.model_file import Model, Span, TreeData, decode, encode, install
+from procs.learning.install import check, named, put
+from procs.learning.model_file import Model, Span, TreeData, decode, encode
 from procs.learning.promotion import judge
 from procs.learning.splits import walk_forward
 from procs.strict_yaml import ConfigError
 from trading import feature_vector, features
-from trading.instruments import Instrument, instrument_table
-from trading.model_layout import TREES
-from trading.settings import Strategy
+from trading.model_layout import MODEL_IMAGE, TREES
+from trading.settings import Ml
 
 GOOD = Verdict(
     rows=500, blocks=50, level=0.99, auc=Figure(0.6, 0.55, 0.65), brier_gain=Figure(0.01, 0.005, 0.02), brier=0.24,
@@ -150,20 +150,35 @@ def test_versions_and_promotions() -> None:
 
 
 def test_a_model_that_does_not_fit_is_refused() -> None:
-    """Another feature vector, another horizon, arrays or trees of the wrong size: a sentence each."""
-    params, state = features.make_params(Strategy(), instrument_table([Instrument("S0")])), np.zeros(1, features.FEATURE_STATE)
+    """Another feature vector, horizon or cost, arrays or trees of the wrong size, another symbol: a sentence each."""
+    image, state = np.zeros(1, MODEL_IMAGE), np.zeros(1, features.FEATURE_STATE)
     good = made()
-    install(good, params, state, 1_000_000_000)
-    assert params["batch_kind"][0] == TREES
+    put(good, state, image)
+    assert image["batch_kind"][0] == TREES
     changes = {
         "reads feature vector": {"feature_version": 99},
         "looks 500 ms ahead": {"horizon_ms": 500},
+        "moves beyond 2 bps, ml.cost_bps is 1": {"cost_bps": 2.0},
         "arrays that are not": {"kind": "linear"},
         "asks for feature 99": {"trees": [TreeData([99], [0.0], [-1], [-1], [0.5])]},
     }
     for said, change in changes.items():
         with pytest.raises(LearningError, match=said):
-            install(msgspec.structs.replace(good, **change), params, state, 1_000_000_000)
+            other = msgspec.structs.replace(good, **change)
+            check(other, Ml())
+            put(other, state, image)
+    for model in (good, good, msgspec.structs.replace(good, name="table", kind="microprice")):
+        registry.save(model)
+        registry.promote(model.name)
+    assert list(named("edge@1", "ml.model", ["ETHUSDT", "BTCUSDT"])) == [1]
+    for said, key, text, symbols in (
+        ("was trained on BTCUSDT, this is ETHUSDT", "ml.model", "edge", ["ETHUSDT"]),
+        ("names two models of BTCUSDT", "ml.model", "edge@1,edge@2", ["BTCUSDT"]),
+        ("name it in features.microprice", "ml.model", "table", ["BTCUSDT"]),
+        ("name it in ml.model", "features.garch", "edge", ["BTCUSDT"]),
+    ):
+        with pytest.raises(LearningError, match=said):
+            named(",".join(registry.pinned(one) for one in text.split(",")), key, symbols)
 
 
 def test_a_profile_pins_its_model() -> None:
@@ -178,7 +193,8 @@ def test_a_profile_pins_its_model() -> None:
 
 def test_a_publisher_waits_until_the_last_model_is_in_force() -> None:
     """The two images take turns, and none is written over before the stage has confirmed the other."""
-    words = np.zeros(channel.CHANNEL_WORDS, np.int64)
+    words = np.zeros(channel.words_for(1), np.int64)
+    words[channel.SYMBOLS] = 1
     for number in (1, 2, 3):
         image = np.full(channel.IMAGE_WORDS, number, np.int64)
         assert channel.publish(words, image) == number

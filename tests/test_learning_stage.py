@@ -11,11 +11,13 @@ from fold_world import STAGES, Session, small_market
 from procs import backtest
 from procs.learning import channel, registry
 from procs.learning.figures import Figure, Verdict
-from procs.learning.model_file import Model, Span, TreeData, install
+from procs.learning.install import put
+from procs.learning.model_file import Model, Span, TreeData
 from procs.stage import LoopSettings
-from trading import feature_vector, features
-from trading.feature_layout import FEATURE_STATE, IMAGE_OFFSET
+from trading import feature_vector
+from trading.feature_layout import FEATURE_STATE
 from trading.jit import Recs, Words
+from trading.model_layout import MODEL_IMAGE
 from trading.signals import Signal
 
 SECONDS = 40.0
@@ -34,9 +36,9 @@ def always(leaf: float, name: str = "always") -> Model:
 
 def image(leaf: float) -> Words:
     """Its words, as a publisher sends them."""
-    params = np.zeros(1, features.FEATURE_PARAMS)
-    install(always(leaf), params, np.zeros(1, FEATURE_STATE), 1_000_000_000)
-    return params.view(np.int64)[IMAGE_OFFSET // 8 :]
+    found = np.zeros(1, MODEL_IMAGE)
+    put(always(leaf), np.zeros(1, FEATURE_STATE), found)
+    return found.view(np.int64)
 
 
 def strengths(signals: Recs) -> Recs:
@@ -68,7 +70,8 @@ def test_a_model_comes_into_force_once_whatever_crashes(crash_every: int) -> Non
     The stage dies after a poll and before its checkpoint, also in the round in which a model is published.
     """
     session = Session(small_market(SECONDS, **ON), LoopSettings(checkpoint_every=1024))
-    words = session.world.models = np.zeros(channel.CHANNEL_WORDS, np.int64)
+    words = session.world.models = np.zeros(channel.words_for(1), np.int64)
+    words[channel.SYMBOLS] = 1
     session.stages["features"] = session.modules["features"].build(session.plan, session.world, session.loop)
     leaves, rounds = [1.0, -1.0], 0
     while not all(session.done(name) for name in STAGES):

@@ -182,12 +182,12 @@ def on_close(s: Rec, p: Rec, closed: int) -> None:
         true_range = max(s.closed_high, s.previous_close) - min(s.closed_low, s.previous_close)
         s.atr = bars.smooth(s.atr, s.true_ranges, p.atr_bars, p.keep_atr, true_range, 1)
         s.true_ranges += 1
-        s.garch = p.garch_omega + p.garch_alpha * s.bar_return * s.bar_return + p.garch_beta * s.garch
+        s.garch = s.garch_omega + s.garch_alpha * s.bar_return * s.bar_return + s.garch_beta * s.garch
     if closed > 1:
         s.atr = bars.smooth(s.atr, s.true_ranges, p.atr_bars, p.keep_atr, 0.0, closed - 1)
         s.true_ranges += closed - 1
-        rest = p.garch_omega / (1.0 - p.garch_beta)
-        s.garch = rest + (s.garch - rest) * p.garch_beta ** (closed - 1)
+        rest = s.garch_omega / (1.0 - s.garch_beta)
+        s.garch = rest + (s.garch - rest) * s.garch_beta ** (closed - 1)
     _push(s, p, s.closed_open, s.closed_high, s.closed_low, close, s.previous_close)
     if closed > 1:
         _flat(s, p, closed - 1)

@@ -9,13 +9,13 @@ What this module is not: it reads no recording and makes no data frame (procs.fr
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from trading import feature_vector, features
+from trading import feature_vector, features, model_vote
 from trading.feature_vector import N_FEATURES, NAMES
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Floats, Recs, Words, kernel
@@ -24,6 +24,9 @@ from trading.records import MARKET_RECORD, SIGNAL_RECORD
 from trading.settings import Strategy
 from trading.user_guard import GUARD_WORDS, Health, health_of
 from trading.user_signals import NONE, UserSignals
+
+Start = Callable[[Recs, Recs], None]
+"""Puts what was learned for these symbols into FEATURE_STATE (n,) and MODEL_IMAGE (n,) (procs.learning.install)."""
 
 EMPTY_ROW: Final = 0
 """Mask of a row whose record was not answered."""
@@ -66,7 +69,8 @@ def _score(recs: Recs, state: Recs, glob: Recs, params: Recs, table: Recs, out: 
 class Pass:
     """The features' state between one array of MARKET_RECORDs and the next; all symbols of `instruments`.
 
-    `microprices`: tables of `trading.microprice.fit_microprice` by symbol index; `user`: signals of the user's, compiled.
+    `microprices`: tables of `trading.microprice.fit_microprice` by symbol index; `user`: signals of the user's, compiled;
+    `start`: puts fitted tables and models in, as the pipeline does.
     Raises StrategyError on settings that contradict each other.
     """
 
@@ -76,11 +80,15 @@ class Pass:
         strategy: Strategy | None = None,
         microprices: dict[int, Floats] | None = None,
         user: UserSignals = NONE,
+        start: Start | None = None,
     ) -> None:
         self.table = instrument_table(instruments)
         self.params = features.make_params(strategy or Strategy(), self.table)
         self.state, self.glob = np.zeros(len(self.table), features.FEATURE_STATE), np.zeros(1, features.FEATURE_GLOBAL)
         features.init(self.state, self.glob, self.params, self.table)
+        self.images = model_vote.make_images(self.params, len(self.table))
+        if start is not None:
+            start(self.state, self.images)
         for symbol, fitted in (microprices or {}).items():
             set_microprice(self.state, symbol, fitted)
         self.user = user
@@ -93,6 +101,8 @@ class Pass:
         twin = copy.copy(self)
         for name in ("params", "state", "glob", "rows", "status", "guard"):
             setattr(twin, name, getattr(self, name).copy())
+        twin.images = model_vote.make_images(twin.params, len(self.images))
+        twin.images[:] = self.images
         if self.user.settings:
             twin._keep = self.user.bind(twin.params, twin.rows, twin.status, twin.guard)
             twin.rows[:], twin.status[:] = self.rows, self.status  # binding has put them to their start
@@ -103,39 +113,40 @@ class Pass:
         return {one.name: health_of(self.guard, k) for k, one in enumerate(self.user.settings)}
 
     @property
-    def _world(self) -> tuple[Recs, Recs, Recs, Recs]:
+    def world(self) -> tuple[Recs, Recs, Recs, Recs]:
+        """State, global, params and instruments, as the kernels take them."""
         return self.state, self.glob, self.params, self.table
 
     def signals(self, market: Recs) -> Recs:
         """SIGNAL_RECORD (n,): the answer to each MARKET_RECORD (n,), in order. Raises ValueError on other records."""
         out = np.zeros(len(_checked(market)), SIGNAL_RECORD)
-        _signals(market, *self._world, out)
+        _signals(market, *self.world, out)
         return out
 
     def all(self, market: Recs) -> tuple[Recs, Floats, npt.NDArray[np.bool_]]:
         """(signals (n,), feature matrix (n, N_FEATURES), ready (n, N_FEATURES)) in one pass."""
         out = np.zeros(len(_checked(market)), SIGNAL_RECORD)
         matrix, mask = np.zeros((len(market), N_FEATURES)), np.full(len(market), EMPTY_ROW, np.int64)
-        _matrix(market, *self._world, out, 1, matrix, mask)
+        _matrix(market, *self.world, out, 1, matrix, mask)
         return out, matrix, _bits(mask)
 
     def matrix(self, market: Recs) -> tuple[Floats, npt.NDArray[np.bool_]]:
         """The feature matrix alone, and what of it is ready."""
         matrix, mask = np.zeros((len(_checked(market)), N_FEATURES)), np.full(len(market), EMPTY_ROW, np.int64)
-        _matrix(market, *self._world, np.zeros(1, SIGNAL_RECORD), 0, matrix, mask)
+        _matrix(market, *self.world, np.zeros(1, SIGNAL_RECORD), 0, matrix, mask)
         return matrix, _bits(mask)
 
     def score(self, market: Recs) -> Floats:
         """The microstructure score 0..100, NaN where it is not warm."""
         score = np.full(len(_checked(market)), np.nan)
-        _score(market, *self._world, np.zeros(1, SIGNAL_RECORD), score)
+        _score(market, *self.world, np.zeros(1, SIGNAL_RECORD), score)
         return score
 
     def user_rows(self, market: Recs) -> tuple[Recs, Recs]:
         """(signals (n,), the fields of all the user's signals after each record (n,), for the record's symbol)."""
         out, words = np.zeros(len(_checked(market)), SIGNAL_RECORD), self.rows.view(np.int64).reshape(len(self.rows), -1)
         kept = np.zeros((len(market), words.shape[1]), np.int64)
-        _rows(market, *self._world, out, words, kept)
+        _rows(market, *self.world, out, words, kept)
         return out, kept.view(self.rows.dtype).reshape(-1)
 
 

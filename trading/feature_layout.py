@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from trading import bars
-from trading.model_layout import MODEL_IMAGE, MODEL_IMAGE_FIELDS, MODEL_PARAM_FIELDS, MODEL_STATE_FIELDS
+from trading.model_layout import MICRO_CELLS, MODEL_PARAM_FIELDS, MODEL_STATE_FIELDS
 from trading.records import LEVELS, MAX_SIGNALS, VECTOR_LENGTH
 
 RING: Final = 64
@@ -342,14 +342,9 @@ FEATURE_PARAMS: Final = np.dtype(
         ("user_answer", "i8"),
         ("user_guard", "i8"),
         *MODEL_PARAM_FIELDS,
-        *MODEL_IMAGE_FIELDS,
     ],
     align=True,
 )
-"""The settings as the kernels read them, and the batch model."""
+"""The settings as the kernels read them."""
 
-assert FEATURE_PARAMS.fields is not None and MODEL_IMAGE.fields is not None
-IMAGE_OFFSET: Final = FEATURE_PARAMS.itemsize - MODEL_IMAGE.itemsize
-"""Where the model's image begins."""
-assert all(FEATURE_PARAMS.fields[k][1] == IMAGE_OFFSET + MODEL_IMAGE.fields[k][1] for k, *_ in MODEL_IMAGE_FIELDS)
-assert IMAGE_OFFSET % 8 == MODEL_IMAGE.itemsize % 8 == 0
+assert MICRO_CELLS == MICRO_SPREADS * MICRO_IMBALANCES

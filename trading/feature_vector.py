@@ -1,8 +1,9 @@
 """The feature vector: what a model sees of a symbol at a record, in a fixed and versioned order.
 
 `fill` writes one float64 a feature from the state that `trading.features` keeps, and answers with a mask: bit i says that
-feature i is warm. What is not warm is 0 in the row and has no bit; nothing is ever NaN. Prices are differences to the mid,
-volumes are relative to an average where a unit would tie a model to one symbol.
+feature i is warm. What is not warm is 0 in the row and has no bit; nothing is ever NaN. Prices are differences to the mid, most
+volumes relative to an average. Some columns keep the symbol's own units, ticks or ticks a lot (FEATURES names them), so that
+a model is one symbol's and is used for that one alone.
 
 A change of meaning, order or unit raises VERSION: a model that was trained on another version must not read the row.
 

@@ -70,6 +70,8 @@ def init(state: Recs, glob: Recs, params: Recs, instruments: Recs) -> None:
     glob[:] = np.zeros((), FEATURE_GLOBAL)
     p = params[0]
     state["fast_index"], state["second_broken"] = -1, 1
+    for key in ("garch_omega", "garch_alpha", "garch_beta"):
+        state[key] = p[key]
     state["garch"] = p["garch_omega"] / (1.0 - p["garch_alpha"] - p["garch_beta"])
     online_model.start(state)
     for s in range(len(state)):

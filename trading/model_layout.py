@@ -23,6 +23,11 @@ PENDING: Final = 16
 MAX_TREES: Final = 128
 MAX_NODES: Final = 2048
 MAX_LEAVES: Final = MAX_NODES + MAX_TREES
+MAX_IMAGES: Final = 64
+"""Symbols of a pipeline at most (procs.config)."""
+
+MICRO_CELLS: Final = 40
+"""Of a microprice table (trading.feature_layout asserts that it agrees)."""
 
 NO_BATCH: Final = 0
 LINEAR: Final = 1
@@ -60,6 +65,10 @@ MODEL_STATE_FIELDS: Final = (
     ("up_weight", "f8"),
     ("skill_sum", "f8"),  # base rate's squared error less the model's, decayed
     ("skill_weight", "f8"),
+    # bar_signals reads them; set at the start and by a publication: the settings', or fitted for this symbol
+    ("garch_omega", "f8"),
+    ("garch_alpha", "f8"),
+    ("garch_beta", "f8"),
 )
 
 MODEL_PARAM_FIELDS: Final = (
@@ -76,10 +85,24 @@ MODEL_PARAM_FIELDS: Final = (
     ("ml_l2", "f8"),
     ("ml_warm_outcomes", "i8"),
     ("ml_keep_skill", "f8"),
+    ("model_images", "i8"),  # address of MODEL_IMAGE (symbols,); 0: there is none
 )
 """Settings as the kernels read them."""
 
 MODEL_IMAGE_FIELDS: Final = (
+    # which versions these are, as numbers (procs.learning.install.identity); 0: none
+    ("model_id", "i8"),
+    ("garch_id", "i8"),
+    ("micro_id", "i8"),
+    ("wants_garch", "i8"),  # what the model was trained with
+    ("wants_micro", "i8"),
+    # copied into the symbol's state when they come into force
+    ("garch_omega", "f8"),  # 0: not fitted, the state keeps what it has
+    ("garch_alpha", "f8"),
+    ("garch_beta", "f8"),
+    ("micro_fitted", "i8"),
+    ("micro_table", "f8", MICRO_CELLS),
+    # the batch model
     ("batch_kind", "i8"),  # NO_BATCH, LINEAR, TREES
     ("batch_version", "i8"),
     ("batch_mean", "f8", MODEL_ROW),
@@ -93,6 +116,6 @@ MODEL_IMAGE_FIELDS: Final = (
     ("tree_threshold", "f8", MAX_NODES),
     ("tree_leaf", "f8", MAX_LEAVES),
 )
-"""A batch model, ready to be evaluated. They are the last fields of FEATURE_PARAMS, so that a whole image is copied at once."""
+"""What was learned off the hot path for one symbol, ready to be used: a batch model, GARCH, a microprice table."""
 
 MODEL_IMAGE: Final = np.dtype(list(MODEL_IMAGE_FIELDS), align=True)

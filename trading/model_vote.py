@@ -4,17 +4,24 @@ A model's confidence is |2p - 1| of the probability p that the next move beyond 
 `ml.min_confidence` abstains. The strength is the confidence-weighted mean of 2p - 1 of those that speak. It holds until the
 models are asked again.
 
+A batch model is one symbol's: it lies in that symbol's image. A symbol whose image holds none hears the online model alone.
+
 What this module is not: it trains nothing; the gate is in trading.ensemble.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, types
+from numba.extending import intrinsic
 
 from trading import feature_vector, online_model, tree_ensemble
 from trading.bars import Rec
 from trading.jit import Recs, kernel
-from trading.model_layout import FEATURES, LINEAR, NO_BATCH, PENDING, TREES
+from trading.model_layout import FEATURES, LINEAR, MAX_IMAGES, MODEL_IMAGE, NO_BATCH, PENDING, TREES
 from trading.signals import Signal
 
 LEAST_READY: Final = 40
@@ -38,9 +45,33 @@ def vote(online: float, online_speaks: bool, batch: float, batch_speaks: bool, m
     return total / weight if weight > 0.0 else 0.0
 
 
+def make_images(params: Recs, symbols: int) -> Recs:
+    """Empty MODEL_IMAGE (symbols,), named by FEATURE_PARAMS (1,). The caller keeps them for as long as the params are used."""
+    images: Recs = np.zeros(symbols, MODEL_IMAGE)
+    params["model_images"] = images.ctypes.data
+    return images
+
+
+@intrinsic
+def _at(typingctx: Any, address: Any) -> Any:
+    """An address as a pointer."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.int64), codegen
+
+
 @kernel
-def _batch(s: Rec, p: Rec) -> float:
-    """The batch model's probability."""
+def _has_batch(p: Rec, symbol: int) -> bool:
+    """Whether a batch model was made for this symbol."""
+    return bool(p.model_images != 0 and carray(_at(p.model_images), (MAX_IMAGES,), MODEL_IMAGE)[symbol].batch_kind != NO_BATCH)
+
+
+@kernel
+def _batch(s: Rec, params: Rec, symbol: int) -> float:
+    """The batch model's probability; there is one."""
+    p = carray(_at(params.model_images), (MAX_IMAGES,), MODEL_IMAGE)[symbol]
     if p.batch_kind == TREES:
         raw = tree_ensemble.evaluate(
             p.tree_count, p.tree_root, p.tree_feature, p.tree_left, p.tree_right, p.tree_threshold, p.tree_leaf, s.model_row
@@ -82,9 +113,9 @@ def step(state: Recs, symbol: int, params: Recs, ts_ns: int) -> None:
         trusted = online_model.trusted(s, p)
         if ts_ns >= s.pending_next_ns and s.pending_count < PENDING:
             online_model.take_sample(s, p, ts_ns, mask)
-    has_batch = p.batch_kind != NO_BATCH
+    has_batch = _has_batch(p, symbol)
     if has_batch:
-        s.model_batch_p = _batch(s, p)
+        s.model_batch_p = _batch(s, p, symbol)
     if trusted or has_batch:
         s.ready |= 1 << _MODEL
         s.strength[_MODEL] = vote(s.model_online_p, trusted, s.model_batch_p, has_batch, p.ml_min_confidence)

@@ -6,7 +6,7 @@ against these classes and names file, line and remedy. `Annotated[..., msgspec.M
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -17,6 +17,9 @@ Positive = Annotated[float, Meta(gt=0.0)]
 NonNegative = Annotated[float, Meta(ge=0.0)]
 Factor = Annotated[float, Meta(ge=0.1, le=10.0)]
 BelowOne = Annotated[float, Meta(ge=0.0, lt=1.0)]
+_MODEL: Final = "[a-z0-9_-]{1,32}(@[1-9][0-9]{0,5})?"
+ModelNames = Annotated[str, Meta(pattern=rf"^(|{_MODEL}(,{_MODEL})*)\Z")]
+"""Promoted models, NAME or NAME@VERSION, one a symbol, with commas."""
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -97,6 +100,8 @@ class Features(Section, frozen=True):
     garch_omega: Positive = 5e-10  # of the squared bar return
     garch_alpha: BelowOne = 0.05
     garch_beta: BelowOne = 0.9
+    garch: ModelNames = ""  # promoted fits of kind garch: over the three figures above, each for its symbol
+    microprice: ModelNames = ""  # promoted tables of kind microprice; a symbol without one takes the weighted mid
     regime_turbulent_quantile: Share = 0.9
     regime_calm_quantile: Share = 0.2
     regime_trend_ratio: Positive = 1.3
@@ -187,6 +192,19 @@ class Quoting(Section, frozen=True):
     requote_ms: Annotated[int, Meta(ge=0, le=60_000)] = 100  # least time between two moves
 
 
+class Learner(Section, frozen=True):
+    """A process that trains models for the running pipeline off its hot path. Off by default; needs `ml.enabled`."""
+
+    enabled: bool = False
+    kind: Literal["trees", "linear", "garch", "microprice"] = "trees"
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,7}\Z")] = "learned"  # models are called NAME-SYMBOL
+    every_minutes: Annotated[float, Meta(gt=0.0, le=10_080.0)] = 10.0
+    window_minutes: Annotated[float, Meta(gt=0.0, le=10_080.0)] = 240.0  # how far back it looks
+    max_records: Annotated[int, Meta(ge=1000, le=10_000_000)] = 500_000  # and no further than so many market records
+    min_rows: Annotated[int, Meta(ge=20, le=1_000_000)] = 500  # rows that move beyond costs, before it trains
+    publish: bool = True  # into this pipeline, what was promoted
+
+
 class Ml(Section, frozen=True):
     """Models that vote in the ensemble. Off by default: then nothing of this costs or changes anything.
 
@@ -194,7 +212,7 @@ class Ml(Section, frozen=True):
     """
 
     enabled: bool = False
-    model: Annotated[str, Meta(pattern=r"^(|[a-z0-9_-]{1,32}(@[1-9][0-9]{0,5})?)\Z")] = ""  # "": the online model alone
+    model: ModelNames = ""  # "": the online model alone
     online: bool = True  # learns while it runs; abstains until it has beaten the base rate
     required: bool = True  # an entry needs a model that speaks for its side
     horizon_ms: Annotated[int, Meta(ge=10, le=3_600_000)] = 1000
@@ -206,6 +224,7 @@ class Ml(Section, frozen=True):
     l2: NonNegative = 1.0
     warm_outcomes: Annotated[int, Meta(ge=1, le=1_000_000)] = 500
     skill_half_life: Positive = 1000.0  # outcomes
+    learner: Learner = Learner()
 
 
 class Strategy(Section, frozen=True):

@@ -76,8 +76,8 @@ def _check(number: int, tree: Tree) -> None:
         waiting += [(child, depth + 1) for child in (tree.nodes[at].left, tree.nodes[at].right) if child >= 0]
 
 
-def install(params: Recs, trees: Sequence[Tree]) -> None:
-    """Write the trees into FEATURE_PARAMS (1,). Raises TreeError; then nothing is written."""
+def install(image: Recs, trees: Sequence[Tree]) -> None:
+    """Write the trees into MODEL_IMAGE (1,). Raises TreeError; then nothing is written."""
     nodes, leaves = sum(len(t.nodes) for t in trees), sum(len(t.leaves) for t in trees)
     if len(trees) > MAX_TREES or nodes > MAX_NODES or leaves > MAX_LEAVES:
         raise TreeError(
@@ -85,7 +85,7 @@ def install(params: Recs, trees: Sequence[Tree]) -> None:
         )
     for number, tree in enumerate(trees):
         _check(number, tree)
-    p = params[0]
+    p = image[0]
     node_at = leaf_at = 0
     for number, tree in enumerate(trees):
 

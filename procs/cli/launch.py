@@ -17,7 +17,7 @@ import numpy as np
 
 from procs import board, pipeline, topology
 from procs.board import Words
-from procs.config import Profile
+from procs.config import MAX_SYMBOLS, Profile
 from procs.pipeline import Memory, Placement
 from procs.receiver.arena import arena_bytes
 from procs.topology import Stage
@@ -69,8 +69,17 @@ class Instance:
     @property
     def _names(self) -> tuple[str, ...]:
         return topology.start_order(
-            self.profile.source.kind == "live", self.profile.world != "record", self.profile.gateway.enabled
-        )
+            self.profile.source.kind == "live", self.profile.world != "record", self.profile.gateway.enabled,
+            self.profile.ml.learner.enabled,
+        )  # fmt: skip
+
+    @property
+    def _images(self) -> int:
+        """Symbols that models may be published for while it runs; a recording's are known later."""
+        features, ml = self.profile.features, self.profile.ml
+        if self.profile.world != "paper" or not (ml.enabled or features.garch or features.microprice):
+            return 0
+        return MAX_SYMBOLS if self.profile.source.kind == "recording" else len(self.profile.symbols)
 
     @property
     def runtime(self) -> Mapping[str, Any]:
@@ -89,7 +98,7 @@ class Instance:
             raw=self.profile.source.kind == "live" and (self.profile.record.raw or self.profile.world == "record"),
             stages=self._names,
             arena_bytes=arena_bytes(self.profile),
-            models=self.profile.ml.enabled,
+            models=self._images,
         )
 
     def destroy(self) -> None:

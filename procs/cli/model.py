@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +18,7 @@ from procs.cli.report import use_kernel_cache
 from procs.cli.table import Column, clean_text, paint_for, table
 from procs.config import Profile
 from procs.learning import registry
-from procs.learning.model_file import KINDS, Model
+from procs.learning.model_file import VOTING
 
 
 def tools(args: argparse.Namespace) -> int:
@@ -46,12 +45,15 @@ def ls(args: argparse.Namespace) -> int:
                 "model": f"{name}@{version}", "kind": model.kind, "horizon_ms": model.horizon_ms, "cost_bps": model.cost_bps,
                 "rows": model.verdict.rows, "auc": model.verdict.auc.value, "created": model.created,
                 "symbols": model.span.symbols, "promoted": version in voted, "latest": bool(voted) and version == voted[-1],
+                "last_training": msgspec.to_builtins(registry.attempt(name)),
             })  # fmt: skip
     if args.json:
         print(json.dumps(rows, indent=2))
         return OK
+    trained = [f"  {clean_text(one.sentence)}" for one in registry.attempts()]
+    trained = ["", "learner, last training:", *trained] if trained else []
     if not rows:
-        print("no models yet: scalperctl model train NAME --recording FILE makes one")
+        print("\n".join(["no models yet: scalperctl model train NAME --recording FILE makes one", *trained]))
         return OK
     columns = [Column("model", False), Column("kind", False), Column("symbols", False, 2), Column("horizon"), Column("beyond"),
                Column("rows tested", keep=1), Column("AUC"), Column("votes", False), Column("made (UTC)", False, 3)]  # fmt: skip
@@ -63,7 +65,8 @@ def ls(args: argparse.Namespace) -> int:
         ]
         for r in rows
     ]  # fmt: skip
-    print("\n".join(table(columns, cells, 400, paint_for(sys.stdout))))
+    lines = table(columns, cells, 400, paint_for(sys.stdout))
+    print("\n".join([*lines, *trained]))
     return OK
 
 
@@ -71,7 +74,7 @@ def _profile(args: argparse.Namespace) -> Profile:
     """The profile whose `features` and `ml` count; which model it names is of no interest here."""
     if not args.recording:
         raise CliError("which recordings? name them with --recording FILE...", USAGE)
-    return running.profile_for(args, last={"ml.model": ""})
+    return running.profile_for(args, last={"ml.model": "", "ml.learner.enabled": False})
 
 
 def train(args: argparse.Namespace) -> int:
@@ -81,6 +84,11 @@ def train(args: argparse.Namespace) -> int:
 
     progress = Progress()
     past = datasets.histories(profile.source.files, progress)
+    if args.symbol:
+        known = " ".join(h.symbol for h in past)
+        past = [h for h in past if h.symbol == args.symbol]
+        if not past:
+            raise CliError(f"{args.symbol} is not in these recordings, they have {known}", USAGE)
     progress("training, fold by fold")
     model = training.train(args.name, args.kind, past, profile, barrier=args.barrier)
     progress.end()
@@ -101,28 +109,18 @@ def promote(args: argparse.Namespace) -> int:
 
 def publish(args: argparse.Namespace) -> int:
     """`model publish`."""
-    from procs.learning import channel
+    from procs.learning import publishing
 
     instance = args.instance or _only_one()
     pinned = registry.pinned(args.name)
-    model = registry.load(pinned)
-    image = _image(model, instance)
-    began = time.monotonic()
-    with registry.publishing():
-        segment = channel.attach(instance)
-        try:
-            number = channel.publish(segment.words, image)
-            while int(segment.words[channel.IN_FORCE]) != number:
-                if time.monotonic() - began > args.timeout:
-                    raise CliError(
-                        f"{pinned} was published, but {instance} has not taken it in {args.timeout:g} s: see `scalperctl status`"
-                    )
-                time.sleep(0.001)
-        finally:
-            segment.close()
-    took_ms = (time.monotonic() - began) * 1e3
-    said = {"instance": instance, "model": pinned, "number": number, "taken_ms": round(took_ms, 3)}
-    _say(args, said, [f"{instance} computes with {pinned} (change {number}, taken after {took_ms:.0f} ms)"])
+    profile = running.running_profile(instance)
+    if profile is None:
+        raise CliError(f"instance {instance!r} is not running: start it with `scalperctl start`", NOT_RUNNING)
+    spool = running.spool_of(instance)
+    names = publishing.names_of(profile, str(spool) if spool else None)
+    number, took_s = publishing.publish(profile, names, registry.load(pinned), args.timeout)
+    said = {"instance": instance, "model": pinned, "number": number, "taken_ms": round(took_s * 1e3, 3)}
+    _say(args, said, [f"{instance} computes with {pinned} (change {number}, taken after {took_s * 1e3:.0f} ms)"])
     return OK
 
 
@@ -131,28 +129,6 @@ def _only_one() -> str:
     if len(names) != 1:
         raise CliError(f"{len(names)} pipelines run: say which one with --instance NAME", USAGE)
     return names[0]
-
-
-def _image(model: Model, instance: str) -> Any:
-    """The words that the features stage copies."""
-    import numpy as np
-
-    from procs.learning.model_file import install
-    from trading import features
-    from trading.feature_layout import FEATURE_STATE, IMAGE_OFFSET
-
-    profile = running.running_profile(instance)
-    if profile is None:
-        raise CliError(f"instance {instance!r} is not running: start it with `scalperctl start`", NOT_RUNNING)
-    if not profile.ml.enabled:
-        raise CliError(f"{instance} runs without models: stop it and start it again with ml.enabled=true", USAGE)
-    if profile.world == "replay":
-        raise CliError(f"{instance} replays in virtual time: when a model comes would be chance; name it in ml.model", USAGE)
-    if model.kind == "online":
-        raise CliError("an online model lives in the pipeline's own state: name it in ml.model and start anew", USAGE)
-    params = np.zeros(1, features.FEATURE_PARAMS)
-    install(model, params, np.zeros(1, FEATURE_STATE), profile.ml.horizon_ms * 1_000_000)
-    return params.view(np.int64)[IMAGE_OFFSET // 8 :]
 
 
 def report(args: argparse.Namespace) -> int:
@@ -164,7 +140,8 @@ def report(args: argparse.Namespace) -> int:
     model = registry.load(args.name, promoted=False)
     if not args.recording:
         voted = model.version in [p.version for p in registry.promotions(model.name)]
-        _say(args, model, model_lines(model, voted))
+        last = registry.attempt(model.name)
+        _say(args, model, [*model_lines(model, voted), *([f"last training by a learner: {last.sentence}"] if last else [])])
         return OK
     from procs.learning import study
 
@@ -181,7 +158,7 @@ def _study(args: argparse.Namespace) -> int:
 
     profile = _profile(args)
     progress = Progress()
-    found = study.study(profile, profile.source.files, KINDS, progress)
+    found = study.study(profile, profile.source.files, VOTING, progress)
     progress.end()
     _say(args, found, study_lines(found))
     return OK

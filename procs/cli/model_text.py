@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from procs.learning.model_file import Model
+from procs.learning.model_file import VOTING, Model
 
 BAR = 24
 
@@ -31,7 +31,12 @@ def _utc(ns: int) -> str:
 def verdict_lines(verdict: Mapping[str, Any]) -> list[str]:
     """Out-of-sample figures and the outcome of the test."""
     lines = [f"out of sample: {verdict['rows']} rows in {verdict['blocks']} blocks of time; intervals at {verdict['level']:.0%}"]
-    if verdict["rows"]:
+    if verdict["measure"] and verdict["rows"]:
+        lines += [
+            f"  {verdict['measure']}: {verdict['loss']:.5g}   without it: {verdict['baseline_loss']:.5g}",
+            f"  gain           {_figure(verdict['gain'], 5)}   above 0: better than without it",
+        ]
+    elif verdict["rows"]:
         lines += [
             f"  AUC            {_figure(verdict['auc'])}   chance: 0.500",
             f"  Brier          {verdict['brier']:.4f}   base rate's: {verdict['baseline_brier']:.4f}",
@@ -42,7 +47,8 @@ def verdict_lines(verdict: Mapping[str, Any]) -> list[str]:
         for one in verdict["reliability"]:
             mark = "#" * round(one["came"] * BAR)
             lines.append(f"    {one['said']:.2f} -> {one['came']:.2f}  {mark:<{BAR}} {one['rows']}")
-    lines.append(f"  beats the no-model baseline: {'no, ' + verdict['refused'] if verdict['refused'] else 'yes'}")
+    baseline = "what is there without it" if verdict["measure"] else "the no-model baseline"
+    lines.append(f"  beats {baseline}: {'no, ' + verdict['refused'] if verdict['refused'] else 'yes'}")
     return lines
 
 
@@ -53,14 +59,32 @@ def _importance(values: Mapping[str, float], most: int = 10) -> list[str]:
 def model_lines(model: Model, promoted: bool) -> list[str]:
     """One model."""
     span = model.span
+    asks = f", {model.horizon_ms} ms ahead, moves beyond {model.cost_bps:g} bps" if model.kind in VOTING else ""
     return [
-        f"{model.name}@{model.version}: {model.kind}, {model.horizon_ms} ms ahead, moves beyond {model.cost_bps:g} bps"
+        f"{model.name}@{model.version}: {model.kind}{asks}"
         + (", promoted" if promoted else ", not promoted"),
         f"trained on {span.rows} rows of {' '.join(span.symbols)}, {_utc(span.from_ns)} to {_utc(span.to_ns)}",
         *verdict_lines(msgspec.to_builtins(model.verdict)),
-        "  importance",
-        *_importance(model.importance),
+        *_fitted(msgspec.to_builtins(model)),
+        *(["  importance", *_importance(model.importance)] if model.importance else []),
     ]
+
+
+def _fitted(model: Mapping[str, Any]) -> list[str]:
+    """What was fitted, and what the features were computed with."""
+    lines = []
+    if model["garch"]:
+        fit = model["garch"]
+        lines.append(
+            f"  GARCH(1,1) on {fit['bars']} bars of {fit['bar_ms']} ms: omega {fit['omega']:.3e}, alpha {fit['alpha']:.4f}, "
+            f"beta {fit['beta']:.4f}"
+        )
+    if model["microprice"]:
+        lines.append("  microprice less mid in ticks, by imbalance 0..1, a line a spread of 1, 2, .. ticks")
+        lines += ["    " + " ".join(f"{gap:7.3f}" for gap in row) for row in model["microprice"]]
+    reads = model.get("reads") or {}
+    used = " ".join(name for name in (reads.get("garch"), reads.get("microprice")) if name)
+    return [*lines, f"  features computed with {used}"] if used else lines
 
 
 def drift_lines(model: Model, found: Mapping[str, Any]) -> list[str]:
@@ -91,12 +115,14 @@ def study_lines(found: Mapping[str, Any]) -> list[str]:
             first, *rest = verdict_lines(said["verdict"])
             lines += [f"{kind}, {first}", *rest, "  importance"]
             lines += _importance(said["importance"], 5)
-        fit = entry["garch"]
-        lines.append(
-            f"GARCH: {fit['problem']}" if "problem" in fit else
-            f"GARCH(1,1) on {fit['bars']} bars of {fit['bar_ms']} ms: write features.garch_omega: {fit['omega']:.3e}, "
-            f"garch_alpha: {fit['alpha']:.4f}, garch_beta: {fit['beta']:.4f}"
-        )  # fmt: skip
+        for kind in ("garch", "microprice"):
+            said = entry[kind]
+            if "problem" in said:
+                lines.append(f"{kind}: {said['problem']}")
+                continue
+            first, *rest = verdict_lines(said["verdict"])
+            shown = {"garch": said if kind == "garch" else None, "microprice": said.get("table")}
+            lines += [f"{kind}, {first}", *rest, *_fitted(shown)]
     return lines
 
 

@@ -298,7 +298,9 @@ def model(p: argparse.ArgumentParser) -> None:
     only_json(part("ls", "the models on disk, and which may vote", "model ls"))
     train = part("train", "train a model on recordings, judged out of sample", "model train edge --recording day1.gz day2.gz")
     train.add_argument("name", metavar="NAME", help="its name; a new version each time")
-    train.add_argument("--kind", choices=("trees", "linear", "online"), default="trees", help="what to train (default trees)")
+    train.add_argument("--kind", choices=("trees", "linear", "online", "garch", "microprice"), default="trees",
+                       help="what to train (default trees); garch and microprice are fitted for the features")  # fmt: skip
+    train.add_argument("--symbol", metavar="NAME", help="of recordings that hold several: the one to train on")
     train.add_argument("--barrier", action="store_true", help="label by the triple barrier, not by the mid at the horizon")
     train.add_argument("--promote", action="store_true", help="let it vote, if it beat the baseline")
     _profile_options(train, speed=False)

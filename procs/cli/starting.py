@@ -28,6 +28,7 @@ from procs.cli.staging import child_environment, rules_apart, stage_apart
 from procs.cli.table import clean_text, paint_for, span
 from procs.config import Profile, profile_json
 from procs.gateway.packages import missing
+from procs.learning.packages import missing as learner_missing
 from procs.pipeline import Memory
 
 LOG: Final = "supervisor.log"
@@ -75,8 +76,9 @@ def refuse_if_running(instance: str) -> None:
 
 
 def refuse_without_packages(profile: Profile) -> None:
-    """CliError USAGE if the profile wants the gateway and its packages are not installed."""
+    """CliError USAGE if the profile wants the gateway or the learner and its packages are not installed."""
     problem = missing() if profile.gateway.enabled and profile.world != "record" else ""
+    problem = problem or learner_missing(profile)
     if problem:
         raise CliError(problem, USAGE)
 

@@ -11,10 +11,13 @@ import shutil
 import sys
 from typing import Any, Final
 
+from msgspec import convert, to_builtins
+
 from procs import board, pipeline, topology
 from procs.cli import processes, running
 from procs.cli.outcome import OK, UNHEALTHY
 from procs.cli.table import Cell, Column, Paint, clean_text, clip, count, megabytes, paint_for, span, table
+from procs.learning import registry
 from shm.errors import SegmentError
 from trading.user_guard import Health, health_of
 
@@ -64,6 +67,7 @@ def collect(instance: str, window_s: float) -> dict[str, Any]:
         "cpu_pct_total": round(processes.total(cpu.values()), 2) if window_s > 0 else None,
         "window_s": window_s,
         "user_signals": [{"name": name, **one.figures, "problem": one.sentence} for name, one in _user_signals(instance).items()],
+        "learner": [to_builtins(one) for one in registry.attempts(instance)] if "learner" in entries else None,
         "healthy": not unhealthy(said),
     }
 
@@ -175,6 +179,9 @@ def lay_out(status: dict[str, Any], width: int, paint: Paint) -> list[str]:
     bad = [bool(one["problem"]) for one in status.get("user_signals", ())]
     lines += [""] if own else []
     lines += [clip(paint(clean_text(text), "yellow" if odd else "dim"), width) for text, odd in zip(own, bad, strict=True)]
+    if status.get("learner") is not None:
+        told = [f"  {clean_text(convert(one, registry.Attempt).sentence)}" for one in status["learner"]]
+        lines += ["", "learner, last training:", *(told or ["  none yet"])]
     return lines + ([""] if wrong else []) + [paint("! " + text, "red") for text in wrong]
 
 

@@ -1,16 +1,17 @@
-"""The segment through which a batch model gets into a running pipeline: two images, and one store that changes which counts.
+"""The segment through which models get into a running pipeline: two sets of images, and one store that changes which counts.
 
-    /scalper.<instance>.model        only where ml.enabled
-       0  number of the image that is wanted (0: the model of the start)      the publisher's
-       1  number of the image that is in force                              the features stage's
-       8  image of even numbers, then image of odd numbers (trading.model_layout.MODEL_IMAGE)
+    /scalper.<instance>.model        where ml.enabled, or where the profile names a fitted table
+       0  number of the set that is wanted (0: what the start gave)           the publisher's
+       1  number of the set that is in force                                the features stage's
+       2  images in a set, one a symbol                                     the creator's
+       8  set of even numbers, then set of odd numbers (trading.model_layout.MODEL_IMAGE each)
 
 A stage is an exact fold, so *when* a model comes into force must not be chance. The features stage looks at word 0 between two
 batches; where a new number stands there it writes that number into its state and makes a checkpoint, before it computes
-anything with the new model; then it confirms in word 1. So whatever is computed again after a crash is computed with the model
-of the first time: from a checkpoint before the change with the old one, from the one at the change with the new. While a
-stage computes again what had been published it takes no new model. A publisher that finds the last one not confirmed is
-refused: until then the image that it would write over may be needed.
+anything with the new set (a fitted GARCH or microprice becomes part of that state); then it confirms in word 1. So whatever is
+computed again after a crash is computed with the model of the first time: from a checkpoint before the change with the old one,
+from the one at the change with the new. While a stage computes again what had been published it takes no new model. A publisher
+that finds the last one not confirmed is refused: until then the image that it would write over may be needed.
 
 What this module is not: it trains and promotes nothing.
 """
@@ -28,9 +29,10 @@ from trading.model_layout import MODEL_IMAGE, MODEL_IMAGE_FIELDS
 CHANNEL: Final = "model"
 WANTED: Final = 0
 IN_FORCE: Final = 1
+SYMBOLS: Final = 2
 IMAGES: Final = 8
 IMAGE_WORDS: Final = MODEL_IMAGE.itemsize // 8
-CHANNEL_WORDS: Final = IMAGES + 2 * IMAGE_WORDS
+assert MODEL_IMAGE.itemsize % 8 == 0
 LAYOUT: Final = MODEL_IMAGE.itemsize * 1000 + len(MODEL_IMAGE_FIELDS)
 
 
@@ -39,11 +41,19 @@ def segment_name(instance: str) -> str:
     return f"/scalper.{instance}.{CHANNEL}"
 
 
-def create(instance: str) -> Segment:
+def words_for(symbols: int) -> int:
+    """Words of a channel for so many symbols."""
+    return IMAGES + 2 * symbols * IMAGE_WORDS
+
+
+def create(instance: str, symbols: int) -> Segment:
     """Make the segment (the pipeline's creator does). Raises shm.errors.SegmentError."""
-    return Segment.create(
-        segment_name(instance), CHANNEL_WORDS * 8, layout_hash=LAYOUT, kind=int(SegmentKind.STATE), segment_id=0, prefault=False
-    )
+    found = Segment.create(
+        segment_name(instance), words_for(symbols) * 8, layout_hash=LAYOUT, kind=int(SegmentKind.STATE), segment_id=0,
+        prefault=False,
+    )  # fmt: skip
+    found.words[SYMBOLS] = symbols
+    return found
 
 
 def attach(instance: str, *, readonly: bool = False) -> Segment:
@@ -51,17 +61,23 @@ def attach(instance: str, *, readonly: bool = False) -> Segment:
     return Segment.attach(segment_name(instance), layout_hash=LAYOUT, kind=int(SegmentKind.STATE), readonly=readonly)
 
 
-def publish(words: Words, image: Words) -> int:
-    """Ask the features stage to take the image (IMAGE_WORDS,); returns its number. Raises LearningError if one is under way.
+def place(words: Words, number: int) -> int:
+    """Where the set of this number begins."""
+    return IMAGES + (number & 1) * int(words[SYMBOLS]) * IMAGE_WORDS
 
-    One publisher at a time: the caller holds registry.publishing.
+
+def publish(words: Words, images: Words) -> int:
+    """Ask the features stage to take these images, one a symbol; returns their number.
+
+    One publisher at a time: the caller holds registry.publishing. Raises LearningError if another change is under way.
     """
+    assert len(images) % IMAGE_WORDS == 0 and len(images) <= int(words[SYMBOLS]) * IMAGE_WORDS
     wanted = int(words[WANTED])
     if wanted != int(words[IN_FORCE]):
         raise LearningError(f"model change {wanted} is not in force yet: is the pipeline running? Try again when it is")
     number = wanted + 1
-    start = IMAGES + (number & 1) * IMAGE_WORDS
-    words[start : start + IMAGE_WORDS] = image
-    # one aligned 8-byte store after the image: x86 keeps the order, and the stage reads it with acquire
+    start = place(words, number)
+    words[start : start + len(images)] = images
+    # one aligned 8-byte store after the images: x86 keeps the order, and the stage reads it with acquire
     words[WANTED] = number
     return number

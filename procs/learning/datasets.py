@@ -1,7 +1,8 @@
 """Data sets: the records of one symbol from a recording or a market journal, their feature rows and their labels.
 
 Rows are taken from the very kernels that run in the pipeline (trading.batch), on a grid of time, so that a quiet minute weighs
-as much as a wild one, and only where at least model_vote.LEAST_READY features are ready.
+as much as a wild one, and only where at least model_vote.LEAST_READY features are ready. They are computed with the GARCH and the
+microprice table that the strategy names, as the pipeline does.
 
 What this module is not: it decodes nothing itself and trains nothing.
 """
@@ -13,24 +14,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from procs.journal import JournalReader
+from procs.learning import install
 from procs.learning.extras import LearningError
 from procs.learning.labels import barrier_labels, horizon_labels
 from procs.recordings import files
 from procs.recordings.checking import staged
 from procs.recordings.folding import Folded
 from procs.recordings.instruments import noted
-from trading import batch
+from trading import feature_vector
+from trading.batch import Pass
+from trading.instruments import Instrument
 from trading.jit import Floats, Recs, Words, kernel
 from trading.model_vote import LEAST_READY
 from trading.online_model import DOWN, UP
 from trading.records import MARKET_RECORD, Kind
-from trading.settings import Strategy
+from trading.settings import SignalFiles, Strategy
 
 JOURNAL = ".journal"
+CHUNK = 1 << 15
+"""Records whose features are computed at a time: bounds the memory, changes no figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,7 @@ def histories(places: Sequence[str | Path], tell: Callable[[str], None] = lambda
             spool = Path(folder) / "spool"
             folded = Folded(spool, staged(chain, spool)[0])
             recs = np.concatenate([chunk.market for chunk in folded.chunks()])
-        found += _split(recs, [instrument.name for instrument in folded.instruments], title)
+        found += split(recs, [instrument.name for instrument in folded.instruments], title)
     if not found:
         raise LearningError(f"no recording or market journal among {', '.join(map(str, places))[:200]}: name some that hold one")
     return found
@@ -97,10 +104,11 @@ def _of_journal(path: Path) -> list[History]:
     JournalReader(path, MARKET_RECORD)  # refuses another version's layout
     recs = np.array(reader.records())
     names = [instrument.name for instrument in noted(path.parent)]
-    return _split(recs[recs["kind"] != Kind.END], names, path.name)
+    return split(recs[recs["kind"] != Kind.END], names, path.name)
 
 
-def _split(recs: Recs, names: Sequence[str], source: str) -> list[History]:
+def split(recs: Recs, names: Sequence[str], source: str) -> list[History]:
+    """Records of several symbols, by symbol; `names` by symbol index."""
     found = []
     for symbol in np.unique(recs["symbol"]).tolist():
         own = recs[recs["symbol"] == symbol].copy()
@@ -110,9 +118,8 @@ def _split(recs: Recs, names: Sequence[str], source: str) -> list[History]:
 
 
 @kernel
-def _grid(ts: Words, usable: npt.NDArray[np.bool_], step: int, rows: Words) -> int:
+def _grid(ts: Words, usable: npt.NDArray[np.bool_], step: int, due: int, rows: Words) -> int:
     n = 0
-    due = 0
     for i in range(len(ts)):
         if usable[i] and ts[i] >= due:
             rows[n] = i
@@ -121,9 +128,35 @@ def _grid(ts: Words, usable: npt.NDArray[np.bool_], step: int, rows: Words) -> i
     return n
 
 
+def one_pass(history: History, strategy: Strategy, *, models: bool = False) -> Pass:
+    """A pass over one symbol, with the GARCH and the microprice of the strategy; models that vote are off unless asked for."""
+    plain = msgspec.structs.replace(strategy, signals=SignalFiles())
+    if not models:
+        plain = msgspec.structs.replace(plain, ml=msgspec.structs.replace(strategy.ml, enabled=False))
+    return Pass([Instrument(history.symbol)], plain, start=install.features_alone(strategy, history.symbol))
+
+
 def mids(history: History, strategy: Strategy) -> Floats:
     """The mid after each record in ticks, (n,); 0 where the book is not usable."""
-    return np.ascontiguousarray(batch.signals_of(history.recs, strategy)["mid"])
+    passed, n = one_pass(history, strategy), len(history.recs)
+    return np.concatenate([passed.signals(history.recs[k : k + CHUNK])["mid"] for k in range(0, n, CHUNK)] or [np.zeros(0)])
+
+
+def _rows(history: History, strategy: Strategy, step_ns: int) -> tuple[Floats, Words, Floats]:
+    """(mid after each record (n,), indices of the rows (m,), their features (m, N_FEATURES))."""
+    passed, due = one_pass(history, strategy), 0
+    mid, rows, x = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros((0, len(feature_vector.NAMES)))]
+    for at in range(0, len(history.recs), CHUNK):
+        recs = history.recs[at : at + CHUNK]
+        said, matrix, ready = passed.all(recs)
+        mid.append(np.array(said["mid"]))
+        ts, kept = np.ascontiguousarray(recs["ts_ns"]), np.zeros(len(recs), np.int64)
+        kept = kept[: _grid(ts, (mid[-1] > 0.0) & (ready.sum(1) >= LEAST_READY), step_ns, due, kept)]
+        if len(kept):
+            due = int(ts[kept[-1]]) + step_ns
+        rows.append(at + kept)
+        x.append(matrix[kept])
+    return np.concatenate(mid), np.concatenate(rows), np.concatenate(x)
 
 
 def data_set(history: History, strategy: Strategy, *, barrier: bool = False) -> DataSet:
@@ -133,16 +166,13 @@ def data_set(history: History, strategy: Strategy, *, barrier: bool = False) -> 
     """
     ml = strategy.ml
     horizon_ns, cost = ml.horizon_ms * 1_000_000, 1e-4 * ml.cost_bps
-    ts, mid = np.ascontiguousarray(history.recs["ts_ns"]), mids(history, strategy)
-    matrix, _, ready = batch.feature_matrix(history.recs, strategy)
-    usable = (mid > 0.0) & (ready.sum(1) >= LEAST_READY)
-    rows = np.zeros(len(ts), np.int64)
-    rows = rows[: _grid(ts, usable, horizon_ns // 4, rows)]
+    ts = np.ascontiguousarray(history.recs["ts_ns"])
+    mid, rows, x = _rows(history, strategy, horizon_ns // 4)
     if barrier:
         label, ended = barrier_labels(ts, mid, rows, horizon_ns, cost, cost)
     else:
         label, ended = horizon_labels(ts, mid, rows, horizon_ns, cost)
-    return DataSet(matrix[rows], ts[rows], label, ended, mid[rows], (history.symbol,), (history.source,))
+    return DataSet(x, ts[rows], label, ended, mid[rows], (history.symbol,), (history.source,))
 
 
 def joined(sets: Sequence[DataSet]) -> DataSet:

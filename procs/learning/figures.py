@@ -39,6 +39,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     baseline_log_loss: float | None = None
     ups: float | None = None
     reliability: list[Bin] = []
+    measure: str = ""  # of a fitted table: what its loss is; models that vote have AUC and Brier instead
+    loss: float | None = None
+    baseline_loss: float | None = None
+    gain: Figure = Figure(None)  # baseline_loss - loss
     refused: str = ""
 
     @property

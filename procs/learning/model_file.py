@@ -1,14 +1,14 @@
 """A model as a file: JSON with a schema, never code. What it is, what it was trained on, how it did out of sample.
 
-`install` puts one into the features' params and state. A file from another layout of the feature vector is refused.
+Each is one symbol's (`span.symbols`). The kinds `garch` and `microprice` do not vote: they change how features are computed.
 
-What this module is not: it neither trains nor promotes.
+What this module is not: it neither trains, promotes nor installs.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -16,12 +16,11 @@ from msgspec import Meta
 from procs.learning.extras import LearningError
 from procs.learning.figures import Verdict
 
-if TYPE_CHECKING:
-    from trading.jit import Recs
-
-FORMAT: Final = 1
-Kind = Literal["trees", "linear", "online"]
-KINDS: Final = ("trees", "linear", "online")
+Kind = Literal["trees", "linear", "online", "garch", "microprice"]
+VOTING: Final = ("trees", "linear", "online")
+"""Kinds that vote."""
+FITTED: Final = ("garch", "microprice")
+"""Kinds that the features are computed with."""
 
 
 class TreeData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,10 +60,17 @@ class Garch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bars: int
 
 
+class Fitted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Names of what the features of a symbol are computed with, NAME@VERSION each; empty: the settings' figures."""
+
+    garch: str = ""
+    microprice: str = ""
+
+
 class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One version of a model. `arrays`: linear mean/scale/w; online seen/mean/var/w/z/g; each MODEL_ROW long."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     name: Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,32}\Z")]
     version: Annotated[int, Meta(ge=0, le=999_999)] = 0  # 0: not in the registry yet
     kind: Kind
@@ -78,7 +84,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     verdict: Verdict
     importance: dict[str, float]
     spread: dict[str, Spread] = {}
+    reads: Fitted = Fitted()  # what its features were computed with
     garch: Garch | None = None
+    microprice: list[list[float]] = []  # ticks, by spread and imbalance (trading.microprice)
     arrays: dict[str, list[float]] = {}
     trees: list[TreeData] = []
     digest: str = ""  # of all the rest
@@ -103,47 +111,3 @@ def decode(raw: bytes, place: str) -> Model:
     if model.digest != _digest(model):
         raise LearningError(f"{place}: was changed after it was written; train it anew")
     return model
-
-
-def install(model: Model, params: Recs, state: Recs, horizon_ns: int) -> None:
-    """Put the model into FEATURE_PARAMS (1,) (trees, linear) or as the online model's start into FEATURE_STATE (n,).
-
-    Raises LearningError where it does not fit this version's feature vector or the profile's horizon.
-    """
-    import numpy as np
-
-    from trading import feature_vector, tree_ensemble
-    from trading.model_layout import LINEAR, MODEL_ROW
-
-    place = f"model {model.name}@{model.version}"
-    if model.feature_version != feature_vector.VERSION or tuple(model.features) != feature_vector.NAMES:
-        raise LearningError(
-            f"{place} reads feature vector {model.feature_version}, this version has {feature_vector.VERSION}: train it anew"
-        )
-    if model.horizon_ms * 1_000_000 != horizon_ns:
-        raise LearningError(
-            f"{place} looks {model.horizon_ms} ms ahead, ml.horizon_ms is {horizon_ns // 1_000_000}: make the two equal"
-        )
-    wanted = {"linear": ("mean", "scale", "w"), "online": ("seen", "mean", "var", "w", "z", "g"), "trees": ()}[model.kind]
-    arrays = {key: np.array(model.arrays.get(key, []), np.float64) for key in wanted}
-    if any(len(values) != MODEL_ROW or not np.isfinite(values).all() for values in arrays.values()):
-        raise LearningError(f"{place} has arrays that are not {MODEL_ROW} numbers long: train it anew")
-    params["batch_version"] = model.version
-    if model.kind == "online":
-        for key, values in arrays.items():
-            state[f"model_{key}"][:] = values
-    elif model.kind == "linear":
-        for key, values in arrays.items():
-            params[f"batch_{key}"][0] = values
-        params["batch_kind"] = LINEAR
-    else:
-        trees = [
-            tree_ensemble.Tree(
-                tuple(tree_ensemble.Node(*node) for node in zip(t.feature, t.threshold, t.left, t.right)), tuple(t.leaf)
-            )
-            for t in model.trees
-        ]
-        try:
-            tree_ensemble.install(params, trees)
-        except tree_ensemble.TreeError as error:
-            raise LearningError(f"{place}: {error}") from None

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from procs.learning.datasets import History, mids
+from procs.learning.datasets import History, mids, one_pass
 from procs.learning.labels import horizon_labels
 from trading import features
-from trading.instruments import Instrument, instrument_table
 from trading.jit import Floats, Recs, Words, kernel
 from trading.online_model import DOWN, UP
 from trading.records import SIGNAL_RECORD
@@ -53,16 +52,13 @@ def _drive(
 def run(history: History, strategy: Strategy) -> Said:
     """Drive one symbol's records through the features with the online model on."""
     on = msgspec.structs.replace(strategy, ml=msgspec.structs.replace(strategy.ml, enabled=True, online=True))
-    table = instrument_table([Instrument("S0")])
-    params = features.make_params(on, table)
-    state, glob = np.zeros(1, features.FEATURE_STATE), np.zeros(1, features.FEATURE_GLOBAL)
-    features.init(state, glob, params, table)
+    passed = one_pass(history, on, models=True)
     size = len(history.recs)
     rows, warm = np.zeros(size, np.int64), np.zeros(size, np.int64)
     p, base = np.zeros(size), np.zeros(size)
-    n = _drive(history.recs, state, glob, params, table, np.zeros(1, SIGNAL_RECORD), rows, p, base, warm)
+    n = _drive(history.recs, *passed.world, np.zeros(1, SIGNAL_RECORD), rows, p, base, warm)
     ts = np.ascontiguousarray(history.recs["ts_ns"])
     horizon_ns, cost = strategy.ml.horizon_ms * 1_000_000, 1e-4 * strategy.ml.cost_bps
     label, _ = horizon_labels(ts, mids(history, strategy), rows[:n], horizon_ns, cost)
     kept = ((label == UP) | (label == DOWN)) & (warm[:n] >= strategy.ml.warm_outcomes)
-    return Said(p[:n][kept], base[:n][kept], (label[kept] == UP).astype(np.float64), ts[rows[:n]][kept], state)
+    return Said(p[:n][kept], base[:n][kept], (label[kept] == UP).astype(np.float64), ts[rows[:n]][kept], passed.state)

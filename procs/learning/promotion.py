@@ -7,6 +7,8 @@ forward together (or, for the online model, on its predictions before their outc
 2. the interval of `Brier(baseline) - Brier(model)` lies above 0, and
 3. there are at least LEAST_ROWS labelled rows in at least LEAST_BLOCKS blocks of time of ten horizons each.
 
+A fitted table (GARCH, microprice) has to beat what the features do without it, by the third and by one figure: `judge_gain`.
+
 What this module is not: it writes nothing; the registry does.
 """
 
@@ -54,4 +56,31 @@ def judge(p: Floats, baseline: Floats, y: Floats, ts: Words, horizon_ns: int, *,
         rows=len(y), blocks=len(blocks), level=LEVEL, auc=area, brier_gain=gain, brier=brier(p, y),
         baseline_brier=brier(baseline, y), log_loss=log_loss(p, y), baseline_log_loss=log_loss(baseline, y),
         ups=float(np.mean(y)), reliability=reliability(p, y), refused=refused,
+    )  # fmt: skip
+
+
+def judge_gain(
+    loss: Floats, baseline: Floats, ts: Words, block_ns: int, measure: str, *, draws: int = DRAWS, seed: int = 1
+) -> Verdict:
+    """The test of a fitted table on out-of-sample losses, its own and those without it, and times, all (n,).
+
+    The block-bootstrap interval of the mean of `baseline - loss` at LEVEL has to lie above 0, with rows and blocks as above.
+    """
+    none = Figure(None)
+    if not len(loss):
+        return Verdict(rows=0, blocks=0, level=LEVEL, auc=none, brier_gain=none, measure=measure, refused="no row to test")
+    blocks, better = blocks_of(ts, block_ns), baseline - loss
+    gain = bootstrap(lambda rows: (float(better[rows].mean()),), blocks, LEVEL, draws, seed)[0]
+    if len(loss) < LEAST_ROWS or len(blocks) < LEAST_BLOCKS:
+        refused = (
+            f"{len(loss)} rows in {len(blocks)} blocks are too few to tell (wanted {LEAST_ROWS} in {LEAST_BLOCKS}): "
+            "give longer recordings"
+        )
+    elif not gain.above(0.0):
+        refused = f"its {measure} may be no less than without it: the gain's interval begins at {gain.low or 0.0:.5g}"
+    else:
+        refused = ""
+    return Verdict(
+        rows=len(loss), blocks=len(blocks), level=LEVEL, auc=none, brier_gain=none, measure=measure, loss=float(loss.mean()),
+        baseline_loss=float(baseline.mean()), gain=gain, refused=refused,
     )  # fmt: skip

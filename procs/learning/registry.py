@@ -2,6 +2,7 @@
 
     <state>/models/NAME/3.json        version 3, read-only, written once
     <state>/models/NAME/promoted      {"promoted": [{"version", "time"}, ...]}, the latest last; replaced whole
+    <state>/models/NAME/attempt       what the learner's last training of it came to; replaced whole
 
 A profile's `ml.model: NAME` means the version promoted last, `NAME@3` that one; `pinned` makes the first the second when a
 pipeline starts, so that a stage that comes again after a crash computes with the model that it had, whatever was
@@ -12,6 +13,7 @@ What this module is not: it needs neither numpy nor numba; the supervisor and th
 
 from __future__ import annotations
 
+import calendar
 import contextlib
 import fcntl
 import os
@@ -26,10 +28,15 @@ import msgspec
 
 from procs import rundir
 from procs.learning.extras import LearningError
+from procs.learning.figures import Verdict
 from procs.learning.model_file import Model, decode, encode
 
 NAME: Final = re.compile(r"[a-z0-9_-]{1,32}")
 PROMOTED: Final = "promoted"
+ATTEMPT: Final = "attempt"
+NEW: Final = ".new-"
+LEFT_BEHIND_S: Final = 3600.0
+TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 MAX_BYTES: Final = 16 << 20
 
 
@@ -40,13 +47,52 @@ class Promotion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     time: str
 
 
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A learner's training (UTC, ISO 8601) for one symbol of a run: what was made of it, and why nothing more was."""
+
+    time: str
+    instance: str
+    run: str  # the run's journals
+    symbol: str
+    records: int
+    rows: int = 0  # of them, rows that move beyond costs
+    seconds: float = 0.0
+    model: str = ""  # NAME@VERSION; empty: none was made
+    verdict: Verdict | None = None
+    promoted: bool = False
+    published: int = 0  # number of the change; 0: not published
+    why: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """All of it in one line."""
+        figures = ""
+        if self.verdict is not None:
+            figure = self.verdict.gain if self.verdict.measure else self.verdict.auc
+            name = f"gain in {self.verdict.measure}" if self.verdict.measure else "AUC"
+            low = f" (99% from {figure.low:.3g} to {figure.high:.3g})" if figure.low is not None else ""
+            figures = f", {self.verdict.rows} rows out of sample"
+            figures += f", {name} {figure.value:.3g}{low}" if figure.value is not None else ""
+        end = f"in force as change {self.published}" if self.published else "promoted" if self.promoted else "not promoted"
+        said = f"{self.model or 'no model'} from {self.records} records in {self.seconds:.1f} s{figures}: {end}"
+        return f"{self.symbol} {self.time}: {said}" + (f"; {self.why}" if self.why else "")
+
+
 class _Promoted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     promoted: list[Promotion]
 
 
 def now_text() -> str:
     """This moment, UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return time.strftime(TIME, time.gmtime())
+
+
+def seconds_of(text: str) -> float:
+    """Unix time of what `now_text` gave; 0 for anything else."""
+    try:
+        return float(calendar.timegm(time.strptime(text, TIME)))
+    except ValueError:
+        return 0.0
 
 
 def folder() -> Path:
@@ -63,7 +109,7 @@ def _of(name: str) -> Path:
 def _write(target: Path, text: bytes, *, replace: bool) -> None:
     """All of the text under this name or none, also through a crash."""
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd, temporary = tempfile.mkstemp(dir=target.parent, prefix=".new-")
+    fd, temporary = tempfile.mkstemp(dir=target.parent, prefix=NEW)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(text)
@@ -102,6 +148,33 @@ def promotions(name: str) -> list[Promotion]:
         raise LearningError(f"{file}: cannot be read ({error}); remove it and promote again") from None
 
 
+def note_attempt(name: str, attempt: Attempt) -> None:
+    """Keep what the last training of a model came to."""
+    _write(_of(name) / ATTEMPT, msgspec.json.encode(attempt), replace=True)
+
+
+def attempt(name: str) -> Attempt | None:
+    """What the learner's last training came to; None where there was none, or the file is of another version."""
+    try:
+        return msgspec.json.decode((_of(name) / ATTEMPT).read_bytes(), type=Attempt)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def attempts(instance: str = "") -> list[Attempt]:
+    """The last training of every model that a learner trains, of one instance or of all."""
+    found = [attempt(name) for name in names()]
+    return [one for one in found if one is not None and instance in ("", one.instance)]
+
+
+def tidy() -> None:
+    """Remove what writers left that were killed an hour ago or longer; a version or promotion is never half there."""
+    for path in folder().glob(f"*/{NEW}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > LEFT_BEHIND_S:
+                path.unlink()
+
+
 def save(model: Model) -> Model:
     """Write the model as the next version of its name; returns it with its version."""
     while True:
@@ -134,6 +207,16 @@ def pinned(text: str) -> str:
     if version not in voted:
         raise LearningError(f"model {name}@{version} is not promoted: `scalperctl model promote {name}@{version}`")
     return f"{name}@{version}"
+
+
+def several(text: str) -> list[str]:
+    """The names in a list with commas; none in an empty text."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def all_pinned(text: str) -> str:
+    """A list with commas, each name with its version. Raises LearningError."""
+    return ",".join(pinned(part) for part in several(text))
 
 
 def load(text: str, *, promoted: bool = True) -> Model:

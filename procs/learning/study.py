@@ -12,11 +12,11 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from procs.learning import garch, training
-from procs.learning.datasets import DataSet, History, data_set, histories, joined, mids
+from procs.learning import training
+from procs.learning.datasets import DataSet, History, data_set, histories, joined
 from procs.learning.evaluation import psi
 from procs.learning.extras import LearningError
-from procs.learning.model_file import Kind, Model
+from procs.learning.model_file import FITTED, Kind, Model
 from trading.settings import Strategy
 
 ROUND_TRIP_BPS: Final = 20.0
@@ -38,7 +38,7 @@ def _moves(past: History, rows: DataSet, strategy: Strategy) -> dict[str, Any]:
 def study(
     strategy: Strategy, places: Sequence[str | Path], kinds: Sequence[Kind], tell: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """By symbol: how often the mid moves beyond costs, the verdict on every kind of model, and a GARCH fit. As JSON has it."""
+    """By symbol: how often the mid moves beyond costs, the verdict on every kind of model, GARCH, microprice. As JSON has it."""
     found: dict[str, Any] = {"horizon_ms": strategy.ml.horizon_ms, "cost_bps": strategy.ml.cost_bps, "symbols": []}
     for past in histories(places, tell):
         tell(f"learning {past.symbol}")
@@ -52,12 +52,14 @@ def study(
                 continue
             top = dict(list(model.importance.items())[:8])
             entry["models"][kind] = {"verdict": msgspec.to_builtins(model.verdict), "importance": top}
-        bar_ms = strategy.features.bar_ms
-        try:
-            returns = garch.bar_returns(past.recs["ts_ns"], mids(past, strategy), bar_ms * 1_000_000)
-            entry["garch"] = msgspec.to_builtins(garch.fit(returns, bar_ms))
-        except LearningError as error:
-            entry["garch"] = {"problem": str(error)}
+        for kind in FITTED:
+            try:
+                model = training.train("study", kind, [past], strategy)
+            except LearningError as error:
+                entry[kind] = {"problem": str(error)}
+                continue
+            fit = msgspec.to_builtins(model.garch) if model.garch else {"table": model.microprice}
+            entry[kind] = {**fit, "verdict": msgspec.to_builtins(model.verdict)}
         found["symbols"].append(entry)
     return found
 

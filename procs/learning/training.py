@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from procs.learning import prequential
-from procs.learning.datasets import DataSet, History, data_set, joined
+from procs.learning import fitting, install, prequential
+from procs.learning.datasets import DataSet, History, data_set
 from procs.learning.evaluation import spread_of
 from procs.learning.extras import LearningError, wanted
-from procs.learning.model_file import Kind, Model, Span, Spread, TreeData
+from procs.learning.model_file import FITTED, Fitted, Kind, Model, Span, Spread, TreeData
 from procs.learning.promotion import judge
 from procs.learning.splits import walk_forward
 from trading import feature_vector
@@ -142,16 +142,53 @@ def _model(name: str, kind: Kind, strategy: Strategy, rows: DataSet, **parts: An
     )  # fmt: skip
 
 
+def _fitted(name: str, kind: Kind, past: History, strategy: Strategy) -> Model:
+    """A table that the features are computed with."""
+    parts: dict[str, Any] = {}
+    if kind == "garch":
+        parts["garch"], verdict = fitting.fit_garch(past, strategy)
+        parts["libraries"] = {"arch": wanted("arch").__version__}
+    else:
+        table, verdict = fitting.fit_table(past, strategy)
+        parts["microprice"] = table.tolist()
+    first, last = int(past.recs["ts_ns"][0]), int(past.recs["ts_ns"][-1])
+    return Model(
+        name=name, kind=kind, feature_version=feature_vector.VERSION, features=list(feature_vector.NAMES),
+        horizon_ms=strategy.ml.horizon_ms, cost_bps=strategy.ml.cost_bps, verdict=verdict, importance={},
+        span=Span(first, last, len(past.recs), [past.symbol], [past.source]), **parts,
+    )  # fmt: skip
+
+
+def _read(past: History, strategy: Strategy) -> Fitted:
+    """What the features are computed with. Raises LearningError where that was fitted to the future of these records."""
+    begins = int(past.recs["ts_ns"][0])
+    for model in install.calibrated(strategy, past.symbol):
+        if model is not None and model.span.to_ns >= begins:
+            raise LearningError(
+                f"{install.place(model)} was fitted to records that end after these begin, so that their features would know "
+                "what comes: fit it to earlier recordings than you train on"
+            )
+    return install.reads(strategy, past.symbol)
+
+
 def train(
     name: str, kind: Kind, past: Sequence[History], strategy: Strategy, *, barrier: bool = False,
     sets: Sequence[DataSet] | None = None, folds: int = FOLDS,
 ) -> Model:  # fmt: skip
-    """A model of the recorded symbols, judged out of sample, not yet saved. `sets` are their data sets if they are made already.
+    """A model of one symbol, judged out of sample, not yet saved. `sets` holds its data set if that is made already.
 
-    Raises LearningError where there is too little to learn from, or a library is absent.
+    Raises LearningError where there are several symbols, too little to learn from, or a library is absent.
     """
+    if len(past) != 1:
+        raise LearningError(
+            f"a model is one symbol's, these are {len(past)} ({' '.join(h.symbol for h in past)[:80]}): name one with --symbol, "
+            "or give the recordings of one"
+        )
+    if kind in FITTED:
+        return _fitted(name, kind, past[0], strategy)
+    reads = _read(past[0], strategy)
     horizon_ns = strategy.ml.horizon_ms * 1_000_000
-    rows = joined(sets if sets is not None else [data_set(h, strategy, barrier=barrier) for h in past])
+    rows = sets[0] if sets else data_set(past[0], strategy, barrier=barrier)
     told = rows.of(rows.told)
     if len(told.ts) < 2 * (folds + 1) or told.y.min() == told.y.max():
         raise LearningError(
@@ -161,14 +198,12 @@ def train(
     if kind == "online":
         if barrier:
             raise LearningError("the online model is taught the mid at the horizon: train it without --barrier")
-        if len(past) != 1:
-            raise LearningError(f"an online model is one symbol's, these are {len(past)}: give the recordings of one symbol")
         said = prequential.run(past[0], strategy)
         verdict = judge(said.p, said.baseline, said.y, said.ts, horizon_ns)
         keys = ("seen", "mean", "var", "w", "z", "g")
         arrays = {key: said.state[f"model_{key}"][0].tolist() for key in keys}
         importance = _names(np.abs(said.state["model_w"][0][:FEATURES]))
-        return _model(name, kind, strategy, rows, verdict=verdict, importance=importance, arrays=arrays)
+        return _model(name, kind, strategy, rows, verdict=verdict, importance=importance, arrays=arrays, reads=reads)
     recipe = RECIPES[kind]
     p, base, tested = out_of_sample(told, recipe, horizon_ns, folds)
     verdict = judge(p, base, tested.y, tested.ts, horizon_ns)
@@ -176,5 +211,5 @@ def train(
     version = wanted("lightgbm" if kind == "trees" else "sklearn").__version__
     return _model(
         name, kind, strategy, rows, verdict=verdict, importance=_names(final.importance),
-        libraries={"lightgbm" if kind == "trees" else "scikit-learn": version}, **final.parts,
+        libraries={"lightgbm" if kind == "trees" else "scikit-learn": version}, reads=reads, **final.parts,
     )  # fmt: skip
