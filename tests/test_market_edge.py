@@ -235,7 +235,8 @@ def test_what_a_book_claims_to_know_is_true(seed: int) -> None:
         if rng.random() < 0.3:
             best = [max(p for s, p in truth if s == 0), min(p for s, p in truth if s == 1)]
             quantities = [f"{truth[side, best[side]] / 1e8:.8f}" for side in range(2)]
-            frames.insert(rng.randrange(2), ticker(update_id, f"{best[0] / 100:.2f}", quantities[0], f"{best[1] / 100:.2f}", quantities[1]))
+            bid, ask = (f"{price / 100:.2f}" for price in best)
+            frames.insert(rng.randrange(2), ticker(update_id, bid, quantities[0], ask, quantities[1]))
         if ahead and feed.count("phase") == market.SYNCED:
             frames.insert(0, _truth_snapshot(truth, update_id, limit))
             early += 1
