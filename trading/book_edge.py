@@ -32,6 +32,9 @@ _KIND_DEPTH: Final = int(Kind.DEPTH)
 _KIND_EDGE: Final = int(Kind.EDGE)
 _EDGE: Final = int(Want.EDGE)
 _NO_FLAGS: Final = 0
+_ROUNDS: Final = 16
+NEVER: Final = 2**62
+"""`removed_since` when noting has been given up: no snapshot is as new."""
 
 
 @kernel
@@ -91,22 +94,35 @@ def ask_if_near(st: State, symbol: int, g: Any) -> None:
         st.edge_wants += 1
         st.removed_since = st.last_id
         st.removed_count = 0
+        st.removed_rounds = 0
 
 
 @kernel
 def note_removed(st: State, g: Any, rows: Recs) -> None:
-    """A deeper snapshot is under way: remember what the diff in the rows removed beyond the edge."""
-    for i in range(g.n_levels):
-        if rows[i].qty_lots == 0:
-            side = 1 if rows[i].flags & _ASK != 0 else 0
-            key = rows[i].price_ticks if side == book.ASK else -rows[i].price_ticks
-            if key > st.edge[side]:
-                if st.removed_count == REMOVED:
-                    st.removed_count = 0
-                    st.removed_since = g.last_id  # a snapshot from before this is of no use
-                st.removed[st.removed_count, 0] = 2 * key + side
-                st.removed[st.removed_count, 1] = g.last_id
-                st.removed_count += 1
+    """A deeper snapshot is under way: remember what the diff in the rows removed beyond the edge.
+
+    Which levels go the processor cannot guess, so every row is written and only the count depends on it.
+    """
+    n = g.n_levels
+    update_id = g.last_id
+    count = st.removed_count
+    if count + n > REMOVED:
+        # A snapshot from before this is of no use, one from after it knows of all this. Where none comes (a recording has
+        # but one) the noting ends; an answer after that is too old and asked for again.
+        count = 0
+        n = 0
+        st.removed_rounds += 1
+        st.removed_since = update_id if st.removed_rounds < _ROUNDS else NEVER
+    bid_edge = st.edge[book.BID]
+    ask_edge = st.edge[book.ASK]
+    for i in range(n):
+        ask_side = rows[i].flags & _ASK != 0
+        price = rows[i].price_ticks
+        key = price if ask_side else -price
+        st.removed[count, 0] = 2 * key + (1 if ask_side else 0)
+        st.removed[count, 1] = update_id
+        count += (1 if rows[i].qty_lots == 0 else 0) & (1 if key > (ask_edge if ask_side else bid_edge) else 0)
+    st.removed_count = count
 
 
 @kernel

@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from trading import book
-from trading.book_edge import ask_if_near, deepen, forget_wish, note_removed, reach, set_edges, tell_edges
+from trading.book_edge import NEVER, ask_if_near, deepen, forget_wish, note_removed, reach, set_edges, tell_edges
 from trading.book_trim import trim
 from trading.checksum import book_checksum, has_rule
 from trading.feed_records import ask, depth_record, market_record, meet_recent, refresh
@@ -434,7 +434,7 @@ def on_diff(
         row.symbol = symbol
         row.flags |= _VALID
         row.update_id = update_id
-    if st.removed_since != 0:
+    if 0 < st.removed_since < NEVER:
         note_removed(st, g, depth_out)
     book.follow(st)
     old_id = st.last_id

@@ -118,6 +118,7 @@ FEED_STATE: Final = np.dtype(
         ("edge_next_id", "i8"),  # ... this update id on; 0: none is to come
         ("removed_since", "i8"),  # a deeper snapshot was asked for at this update id; 0: none
         ("removed_count", "i8"),
+        ("removed_rounds", "i8"),  # times there was no room for more and noting began anew
         ("removed", "i8", (REMOVED, 2)),  # 2 * key + side and update id of levels removed beyond the edge since
         ("book_ts_ns", "i8"),  # exchange time of the last depth message applied, 0: it had none
         ("oracle_checked", "i8"),  # depth book and bookTicker at the same update id ...
