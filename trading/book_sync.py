@@ -38,6 +38,7 @@ from trading.feed_state import (
     P_LAST,
     P_LEVELS,
     P_PREV,
+    PATIENCE,
     SYNCED,
     WAITING,
     WHOLE,
@@ -65,6 +66,7 @@ _CHECKSUM: Final = int(Want.CHECKSUM)
 _TOO_OLD: Final = int(Want.TOO_OLD)
 _RESTARTED: Final = int(Want.RESTARTED_IDS)
 _ORACLE: Final = int(Want.ORACLE)
+_LOST: Final = int(Want.LOST)
 _SOUND: Final = 0
 
 
@@ -366,6 +368,11 @@ def _wait(
     market_out: Recs, depth_out: Recs,
 ) -> int:  # fmt: skip
     """A diff while the book is not synced."""
+    st.asked_run += 1
+    if st.asked != 0 and st.asked_run >= PATIENCE:
+        st.asked = 0
+        st.expected -= 1
+        ask(st, symbol, g, _LOST, 0)
     if rule == PLAIN and g.prev_id == UNCHECKED:
         ask(st, symbol, g, max(st.first_reason, _START), 0)  # without a sequence nothing kept would connect
         return 0

@@ -28,6 +28,7 @@ def ask(st: State, symbol: int, g: Any, reason: int, update_id: int) -> None:
     if st.asked != 0:
         return
     st.asked = 1
+    st.asked_run = 0
     st.expected += 1
     st.wants += 1
     g.want_symbol = symbol

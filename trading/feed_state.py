@@ -47,6 +47,8 @@ class Want(IntEnum):
 
 LATE_LIMIT: Final = 1000
 """So many late copies in a row with nothing new among them: the venue counts its ids anew, the old ones are forgotten."""
+PATIENCE: Final = 1000
+"""So many diffs without a book since a snapshot was asked for: it must have been lost on the way, and is asked for again."""
 TRADE_WINDOW: Final = 4096
 """Trade ids back from the newest for which it is known whether they came; a power of two."""
 MAX_LINE: Final = 62
@@ -101,6 +103,7 @@ FEED_STATE: Final = np.dtype(
         ("last_trade_id", "i8"),
         # asking for snapshots
         ("asked", "i8"),  # 1: a snapshot is asked for and has not come
+        ("asked_run", "i8"),  # diffs since, while there is no book
         ("expected", "i8"),  # snapshots asked for that have not come: where the book got well without, they are no news
         ("first_reason", "i8"),  # Want that the next first diff kept will give; 0: START
         ("lines_up", "i8"),  # bit i: line i is subscribed
