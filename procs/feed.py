@@ -132,10 +132,10 @@ def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     """Bind the stage to its rings and its source, with its state at the start."""
     bound = assemble(NAME, world, state_spec(plan.symbols), loop)
     kept = bound.state
-    params = market.make_params()
+    generated = plan.spool is None and not plan.live
+    params = market.make_params(snapshot_levels=market.WHOLE if generated else plan.snapshot_levels)
     market.init(kept["state"], kept["glob"], plan.instruments, params)
     source_params = np.zeros(1, SOURCE_PARAMS)
-    generated = plan.spool is None and not plan.live
     source_params[0]["kind"] = WIRED if plan.live else GENERATED if generated else SPOOLED
     source_params[0]["speed"] = 0.0 if plan.live else plan.speed
     source_params[0]["expected"] = plan.frames

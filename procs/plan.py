@@ -40,6 +40,7 @@ class Plan:
     speed: float  # 0: as fast as it goes
     frames: int  # in the recording; 0: no end known
     live: bool = False  # frames come over the frames ring
+    snapshot_levels: int = 0  # a side, that snapshots are asked for; 0: not known (a recording)
 
     @property
     def symbols(self) -> int:
@@ -73,6 +74,7 @@ def plan_of(profile: Profile, recording: StagedRecording | None = None) -> Plan:
         speed=speed,
         frames=recording.n_frames if recording is not None else 0,
         live=profile.source.kind == "live",
+        snapshot_levels=profile.live.snapshot_levels if profile.source.kind == "live" else 0,
     )
 
 

@@ -7,7 +7,7 @@ Assumptions, and what is unrealistic in them:
 2. We do not move the market: nobody reacts to our orders, and what we take is missing only until the level's next
    change (sim.venue_book), so large or frequent orders fill too well.
 3. A taker gets what is shown (times `taker_depth_share`), level by level, at most MAX_WALK levels; no hidden orders,
-   nobody is faster within the latency drawn.
+   nobody is faster within the latency drawn; nothing beyond the edge up to which the book is known (trading.book_edge).
 4. A resting order fills when the queue model (sim.queue_model, hftbacktest's power-probability model) says that prints
    have used up what was ahead; wholly when a print goes through its price; and by as much as the other side shows when
    that side's quotes come to stand at or through its price. All at its own price. Prints that our order would
@@ -51,7 +51,7 @@ from sim.latency import arrival_ns
 from sim.matching import apply_next, expire_all, fill, load_scratch, met_by_touch, reject_unheard, unlink
 from sim.queue_model import RECENT_NS, on_level, on_print
 from sim.venue_book import displayed, forget_taken, set_touch, touch_rules
-from trading.book import ASK, BID, NO_KEY, clear, follow, set_level
+from trading.book import ASK, BID, NO_KEY, clear, follow, set_level, widen
 from trading.jit import Recs, kernel
 from trading.records import TS_END, Flag, Kind
 
@@ -88,6 +88,7 @@ _TRADE: Final = int(Kind.TRADE)
 _BBO: Final = int(Kind.BBO)
 _SNAPSHOT: Final = int(Kind.SNAPSHOT)
 _STALE: Final = int(Kind.STALE)
+_EDGE: Final = int(Kind.EDGE)
 _NEW: Final = int(Kind.NEW)
 _CANCEL: Final = int(Kind.CANCEL)
 _VALID: Final = int(Flag.BOOK_VALID)
@@ -167,6 +168,7 @@ def _meet(st: Any, g: Any, params: Recs, instruments: Recs, out: Recs, ts_ns: in
 def _end_of_message(st: Any, g: Any, params: Recs, instruments: Recs, out: Recs, update_id: int, ts_ns: int) -> None:
     """A depth message is complete."""
     follow(st)
+    widen(st)
     st.book_id = update_id
     if st.building == 1:
         st.building = 0
@@ -184,7 +186,10 @@ def _end_of_message(st: Any, g: Any, params: Recs, instruments: Recs, out: Recs,
 
 @kernel
 def on_depth(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instruments: Recs, out: Recs) -> int:
-    """Take in DEPTH_RECORD recs[i]: one level (DEPTH), a fresh book to come (SNAPSHOT), or none (STALE); returns the reports."""
+    """Take in DEPTH_RECORD recs[i]: a level (DEPTH), how far all are known (EDGE), a fresh book to come (SNAPSHOT), none (STALE).
+
+    Returns the reports.
+    """
     rec = recs[i]
     ts_ns = rec.ts_ns
     _begin(ts_ns, state, glob, params, instruments, out)
@@ -210,6 +215,9 @@ def on_depth(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instrume
             if not hidden and st.first != NONE:
                 _level_changed(st, g, params, side, key, rec.qty_lots, ts_ns)
         set_level(st, side, key, rec.qty_lots)
+    elif rec.kind == _EDGE:
+        side = ASK if rec.flags & _ASK != 0 else BID
+        st.edge[side] = NO_KEY if rec.price_ticks == 0 else (rec.price_ticks if side == ASK else -rec.price_ticks)
     else:
         return g.n_out
     if rec.flags & _LAST != 0:

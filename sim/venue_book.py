@@ -55,16 +55,16 @@ def displayed(st: Symbol, side: int, key: int) -> int:
 
 @kernel
 def next_displayed(st: Symbol, side: int, key: int) -> int:
-    """The first level at or after `key` that the venue shows; NO_KEY if there is none."""
+    """The first level at or after `key` that the venue shows; NO_KEY if there is none, or none known up to the book's edge."""
     if touch_rules(st):
         if key <= st.touch_key[side]:
             return st.touch_key[side]
     if st.best[side] == NO_KEY:
         return NO_KEY
     found = next_near(st, side, max(key, st.base[side]))
-    if found != NO_KEY:
-        return found
-    return next_far(st, side, key)
+    if found == NO_KEY:
+        found = next_far(st, side, key)
+    return found if found <= st.edge[side] else NO_KEY
 
 
 @kernel

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import gzip
 import json
+import math
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from trading import market
+from trading.feed_state import LIMITS
 from trading.instruments import Instrument, Market, instrument_table
 from trading.jit import kernel
 from trading.records import DEPTH_RECORD, LEVELS, MARKET_RECORD, Flag, Kind
@@ -66,7 +68,7 @@ def fold_frames(
 class Feed:
     """A feed fold with its arrays; `send` takes one frame and answers (market rows, depth rows) as copies."""
 
-    def __init__(self, *instruments: Instrument, **params: bool) -> None:
+    def __init__(self, *instruments: Instrument, **params: int) -> None:
         self.table = instrument_table(instruments)
         self.state = np.zeros(len(instruments), market.FEED_STATE)
         self.glob = np.zeros(1, market.FEED_GLOBAL)
@@ -201,6 +203,7 @@ class PlainFeed:
         self.tickers: dict[int, tuple[tuple[int, int], tuple[int, int]]] = {}
         self.met: set[int] = set()
         self.equal = 0
+        self.edges = [math.inf, math.inf]  # keys up to which no level is missing
 
     def ticks(self, text: str) -> int:
         """Exact, or an error."""
@@ -220,6 +223,8 @@ class PlainFeed:
             self.met.add(self.last)
             best = tuple((s.keys[0], s.lots[s.keys[0]]) if s.keys else (0, 0) for s in self.sides)
             self.equal += best == self.tickers[self.last]
+            if best == self.tickers[self.last]:
+                self.edges = [max(edge, key) for edge, (key, _) in zip(self.edges, best)]
 
     def _apply(self, message: dict[str, Any], depth: list[tuple[int, ...]]) -> None:
         changes = [(0, -self.ticks(p), self.quantity(q)) for p, q in message["b"]]
@@ -240,6 +245,11 @@ class PlainFeed:
         assert rest[0]["U"] <= (base if self.usdm else base + 1)
         depth.append((Kind.SNAPSHOT, Flag.BOOK_VALID, 0, 0, base))
         for side, name in ((0, "bids"), (1, "asks")):
+            if len(self.base[name]) in LIMITS:
+                price = self.ticks(self.base[name][-1][0])
+                self.edges[side] = price if side else -price
+                depth.append((Kind.EDGE, Flag.BOOK_VALID | (Flag.ASK if side else 0), price, 0, base))
+        for side, name in ((0, "bids"), (1, "asks")):
             for p, q in self.base[name]:
                 key = self.ticks(p) if side else -self.ticks(p)
                 self.sides[side].set(key, self.quantity(q))
@@ -248,7 +258,12 @@ class PlainFeed:
         for message in rest:
             self._apply(message, depth)
         self.valid = True
+        self._widen()
         return True
+
+    def _widen(self) -> None:
+        """At or through the other side's best price nothing stands."""
+        self.edges = [max(self.edges[side], -self.sides[1 - side].keys[0]) for side in range(2)]
 
     def send(self, raw: bytes) -> tuple[tuple[Any, ...] | None, list[tuple[int, ...]]]:
         """(kind, flags, exchange ns, update id, price, qty, bids, bid lots, asks, ask lots) or None, and depth rows."""
@@ -265,6 +280,7 @@ class PlainFeed:
             if self.valid:
                 assert data["pu"] == self.last if self.usdm else data["U"] == self.last + 1
                 self._apply(data, depth)
+                self._widen()
                 kind, update_id = Kind.DEPTH, self.last
             else:
                 self.waiting.append(data)
@@ -287,5 +303,6 @@ class PlainFeed:
         newer = self.bbo if self.bbo is not None and self.bbo[0] > self.last else None
         bids = self.sides[0].top(newer[1] if newer else None)
         asks = self.sides[1].top(newer[2] if newer else None)
-        flags |= Flag.BOOK_VALID if self.valid else 0
+        whole = bids[0][-1] and -bids[0][-1] <= self.edges[0] and asks[0][-1] and asks[0][-1] <= self.edges[1]
+        flags |= (Flag.BOOK_VALID if whole else Flag.BEYOND_EDGE) if self.valid else 0
         return (int(kind), int(flags), at, update_id, price, qty, *bids, *asks), depth

@@ -10,7 +10,7 @@ import pytest
 from market_feed import SPOT_BTC, SPOT_ETH, USDM_BTC, Feed, diff, snapshot, synced, ticker
 
 from trading import market
-from trading.feed_state import LATE_LIMIT, TRADE_WINDOW
+from trading.feed_state import LATE_LIMIT, PATIENCE, TRADE_WINDOW
 from trading.market import Want
 from trading.records import Flag, Kind
 
@@ -186,6 +186,20 @@ def test_a_snapshot_is_asked_for_once_until_one_comes() -> None:
     assert _call(feed, market.on_lost, 0) == 1 and _want(feed) == (Want.LOST, 0)
     assert feed.out[0]["kind"] == Kind.STALE and feed.glob[0]["n_depth"] == 1 and feed.count("lost") == 1
     assert _call(feed, market.on_lost, 0) == 0 and _want(feed) is None
+
+
+def test_a_snapshot_that_never_comes_is_asked_for_again() -> None:
+    """A thousand diffs without a book and without an answer: the snapshot, or the wish for it, was lost on the way. One want
+    each time, and the answer to any of them is the one that was awaited."""
+    feed = Feed(SPOT_BTC)
+    wants = []
+    for i in range(2 * PATIENCE + 1):
+        feed.send(diff(100 + i, 100 + i))
+        wants += [(i, found)] if (found := _want(feed)) else []
+    assert wants == [(0, (Want.START, 100)), (PATIENCE, (Want.LOST, 0)), (2 * PATIENCE, (Want.LOST, 0))]
+    assert feed.count("expected") == 1
+    last = 100 + 2 * PATIENCE
+    assert _kinds(feed, snapshot(last - 1, [("99", "1")], [("101", "1")])) == [Kind.SNAPSHOT] and feed.count("expected") == 0
 
 
 def test_a_snapshot_that_is_not_needed_any_more_is_ignored() -> None:

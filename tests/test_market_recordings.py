@@ -9,8 +9,10 @@ import pytest
 from market_feed import RECORDINGS, Feed, PlainFeed, fold_frames, read_recording
 
 from trading import market
-from trading.records import DEPTH_RECORD, MARKET_RECORD
+from trading.records import DEPTH_RECORD, MARKET_RECORD, Flag
 
+_BEYOND = {"spot BTCUSDT": 3933, "USD-M BTCUSDT": 3503}
+"""Records that show more than their recording's one snapshot proves."""
 _SHOWN = [
     "kind",
     "flags",
@@ -32,7 +34,8 @@ def _listed(row: tuple) -> tuple:
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_every_record_of_a_recording_is_right(name: str, recordings: Path) -> None:
     """Every market record (top levels, flags, ids, times) and every depth row equals the plain fold's; the oracle meets as
-    often as the venue's data allow and is equal every time; nothing is unknown, malformed, stale or lost."""
+    often as the venue's data allow and is equal every time; nothing is unknown, malformed, stale or lost. Where the market trades
+    beyond what the one snapshot told, no record claims a valid book."""
     instrument, files, meetings = RECORDINGS[name]
     frames, recv = read_recording(recordings, files)
     ends = np.cumsum([len(f) for f in frames])
@@ -66,6 +69,9 @@ def test_every_record_of_a_recording_is_right(name: str, recordings: Path) -> No
         for row in wanted_depth:
             assert next(got_depth) == row, frame[:200]
     assert plain.equal == len(plain.met) == meetings
+    beyond = int((log[:n]["flags"] & Flag.BEYOND_EDGE != 0).sum())
+    assert beyond == st["beyond_edge"] and st["oracle_beyond"] == 0 and st["wants"] == 1 + st["edge_wants"]
+    assert beyond == _BEYOND.get(name, 0) and st["edge_wants"] == (beyond > 0 or "July" in name)
 
 
 def test_two_symbols_in_one_stream_do_not_touch_each_other(recordings: Path) -> None:

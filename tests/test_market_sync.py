@@ -220,15 +220,15 @@ def test_kept_diffs_are_bounded() -> None:
 
 
 def test_a_snapshot_of_5000_levels_a_side_fits_however_thin() -> None:
-    """5000 levels a side, each 1 000 000 ticks from the next, are all told and all kept; 5001 are refused."""
+    """5000 levels a side, each 1 000 000 ticks from the next, are all told and all kept, with both edges; 5001 are refused."""
     bids = [(str(100_000_000 - 10_000 * i), "1") for i in range(5000)]
     asks = [(str(100_010_000 + 10_000 * i), "2") for i in range(5000)]
     feed = Feed(SPOT_BTC)
     _send(feed, diff(100, 100))
     _, depth = feed.send(snapshot(99, bids, asks))
-    assert len(depth) == 10_001 and feed.count("levels_dropped") == 0 and feed.count("phase") == market.SYNCED
-    assert np.all(np.diff(depth["price_ticks"][1:5001]) == -1_000_000) and np.all(
-        np.diff(depth["price_ticks"][5001:]) == 1_000_000
+    assert len(depth) == 10_003 and feed.count("levels_dropped") == 0 and feed.count("phase") == market.SYNCED
+    assert np.all(np.diff(depth["price_ticks"][3:5003]) == -1_000_000) and np.all(
+        np.diff(depth["price_ticks"][5003:]) == 1_000_000
     )
     feed = Feed(SPOT_BTC)
     _send(feed, diff(100, 100), snapshot(99, [*bids, ("1", "1")], asks))
@@ -267,18 +267,18 @@ def test_a_newer_ticker_covers_the_top() -> None:
         )  # fmt: skip
 
     plain = ([99, 98, 97, 0, 0], [1, 2, 3, 0, 0], [101, 102, 0, 0, 0], [1, 2, 0, 0, 0])
-    assert top(ticker(100, "98", "7", "103", "8")) == plain  # no newer than the book
+    assert top(ticker(99, "98", "7", "103", "8")) == plain  # no newer than the book
     assert top(ticker(105, "98", "7", "103", "8")) == ([98, 97, 0, 0, 0], [7, 3, 0, 0, 0], [103, 0, 0, 0, 0], [8, 0, 0, 0, 0])
     assert len(feed.send(ticker(104, "99", "9", "100", "9"))[0]) == 0 and feed.count("bbos_late") == 1
     assert top(ticker(106, "98", "5", "100", "8"))[:2] == ([98, 97, 0, 0, 0], [5, 3, 0, 0, 0])
     assert top(ticker(107, "99.5", "5", "100", "8"))[0] == [99, 99, 98, 97, 0]
     assert top(ticker(108, "0", "0", "100", "8")) == ([0] * 5, [0] * 5, [100, 101, 102, 0, 0], [8, 1, 2, 0, 0])
-    assert top(diff(101, 108)) == plain
+    assert top(diff(101, 109)) == plain
 
 
 def test_the_oracle_meets_in_either_order_and_sees_a_wrong_book() -> None:
     """Depth book and bookTicker are compared once at each shared update id, whichever comes first; a differing quantity counts
-    as checked and not as equal."""
+    as checked and not as equal: the book is stale at once, and a snapshot is wanted."""
     feed = Feed(SPOT_BTC)
     synced(feed, 100)
     _send(feed, ticker(101, "99", "1", "101", "1"), diff(101, 101))
@@ -288,8 +288,17 @@ def test_the_oracle_meets_in_either_order_and_sees_a_wrong_book() -> None:
     _send(feed, ticker(102, "99", "1", "101", "1"))
     assert feed.count("oracle_checked") == 2
     _send(feed, ticker(103, "99", "1", "101", "1"), ticker(104, "99", "1", "101", "2"), ticker(105, "99", "1", "101", "1"))
-    _send(feed, diff(103, 104))
+    assert feed.count("phase") == market.SYNCED
+    ((record,), _) = feed.send(diff(103, 104))
     assert (feed.count("oracle_checked"), feed.count("oracle_equal")) == (3, 2)
+    assert record["kind"] == Kind.STALE and not record["flags"] & Flag.BOOK_VALID
+    assert feed.glob[0]["want_reason"] == market.Want.ORACLE and feed.glob[0]["want_symbol"] == 0
+    feed.send(snapshot(104, [("99", "1")], [("101", "2")]))
+    ((record,), _) = feed.send(diff(105, 106))
+    assert record["flags"] & Flag.BOOK_VALID and feed.count("resyncs") == 2
+    ((record,), depth) = feed.send(ticker(106, "99", "1", "101", "3"))
+    assert record["kind"] == Kind.STALE and [row["kind"] for row in depth] == [Kind.STALE]
+    assert feed.glob[0]["want_reason"] == market.Want.ORACLE and feed.glob[0]["want_update_id"] == 106
     off = Feed(SPOT_BTC, oracle=False)
     synced(off, 100)
     _send(off, diff(101, 101), ticker(101, "99", "1", "101", "1"))

@@ -24,12 +24,12 @@ def _levels(*levels: tuple[int, int, int]) -> np.ndarray:
 _BOOK = _levels((0, 990, 1), (1, 1010, 1))
 
 
-def _depth(prev: int, last: int, *levels: tuple[int, int, int], symbol: int = 0) -> bytes:
-    return plain_frame(FrameKind.DEPTH, symbol, 7, _levels(*levels), prev_id=prev, last_id=last)
+def _depth(prev: int, last: int, *levels: tuple[int, int, int], symbol: int = 0, ts: int = 7) -> bytes:
+    return plain_frame(FrameKind.DEPTH, symbol, ts, _levels(*levels), prev_id=prev, last_id=last)
 
 
-def _snapshot(last: int, flags: int = IN_BAND, limit: int = 0) -> bytes:
-    return plain_frame(FrameKind.SNAPSHOT, 0, 7, _BOOK, last_id=last, first_id=limit, flags=flags)
+def _snapshot(last: int, flags: int = IN_BAND, limit: int = 0, ts: int = 7) -> bytes:
+    return plain_frame(FrameKind.SNAPSHOT, 0, ts, _BOOK, last_id=last, first_id=limit, flags=flags)
 
 
 def _kinds(feed: Feed, *frames: bytes) -> list[Kind]:
@@ -58,7 +58,23 @@ def test_the_other_lines_snapshot_does_not_turn_the_book_back() -> None:
         market.on_line(0, line, 1, 1, 1, feed.state, feed.glob, feed.params, feed.out, feed.rows)
     assert _kinds(feed, _snapshot(50), _depth(50, 60), _snapshot(55)) == [Kind.SNAPSHOT, Kind.DEPTH]
     assert feed.count("snapshots_ignored") == 1 and feed.count("last_id") == 60
-    assert _kinds(feed, _depth(55, 60), _depth(60, 61), _snapshot(1)) == [Kind.DEPTH, Kind.SNAPSHOT]
+    assert _kinds(feed, _depth(55, 60), _depth(60, 61), _snapshot(1, ts=9)) == [Kind.DEPTH, Kind.SNAPSHOT]
+
+
+def test_ids_that_begin_anew_reset_the_book_once() -> None:
+    """Two lines, and Bybit's snapshot with u == 1 after a restart: the first resets the book, the other line's copy, which is no
+    newer than what has been applied since, changes nothing; a second restart is a later message and resets it again."""
+    feed = Feed(BYBIT)
+    for line in range(2):
+        market.on_line(0, line, 1, 1, 1, feed.state, feed.glob, feed.params, feed.out, feed.rows)
+    assert _kinds(feed, _snapshot(5000, ts=10), _depth(5000, 5001, ts=11), _snapshot(1, ts=50)) == [
+        Kind.SNAPSHOT, Kind.DEPTH, Kind.SNAPSHOT,
+    ]  # fmt: skip
+    assert _kinds(feed, _depth(1, 2, (0, 991, 4), ts=60), _snapshot(1, ts=50)) == [Kind.DEPTH]
+    assert feed.count("last_id") == 2 and feed.count("snapshots_ignored") == 1 and feed.count("phase") == market.SYNCED
+    assert _kinds(feed, _depth(1, 2, ts=60), _depth(2, 3, ts=70)) == [Kind.DEPTH]
+    assert feed.send(_depth(3, 4, ts=80))[0][0]["bid_ticks"][0] == 991
+    assert _kinds(feed, _snapshot(1, ts=90), _depth(1, 2, ts=95)) == [Kind.SNAPSHOT, Kind.DEPTH]
 
 
 def test_a_snapshot_from_rest_needs_a_diff() -> None:
@@ -105,7 +121,7 @@ def test_trades_and_tickers() -> None:
             assert _kinds(feed, frame) == []
     assert _kinds(feed, *[plain_frame(FrameKind.TRADE, 0, 9, _levels((0, 1000, 5)))] * 3) == [Kind.TRADE] * 3
     bbo = _levels((0, 991, 1), (1, 1000, 2))
-    for last, best in ((0, 990), (50, 990), (51, 991)):
+    for last, best in ((0, 990), (49, 990), (51, 991)):
         rows, _ = feed.send(plain_frame(FrameKind.BBO, 0, 9, bbo, last_id=last))
         assert rows[0]["kind"] == Kind.BBO and rows[0]["bid_ticks"][0] == best
     assert _kinds(feed, *[plain_frame(FrameKind.BBO, 0, 9, bbo)] * 2) == [Kind.BBO] * 2

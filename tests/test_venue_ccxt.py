@@ -1,4 +1,7 @@
-"""The unmodified ccxt, REST and pro, works against the local venue with nothing changed but addresses, and has its exact book."""
+"""The unmodified ccxt, REST and pro, works against the local venue with nothing changed but addresses, and has its exact book.
+
+The feed's fold is given the very frames that ccxt.pro hears: its book is ccxt's at every update id.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,20 @@ import re
 import subprocess
 import sys
 from collections.abc import Awaitable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import ccxt.async_support
 import ccxt.pro
 import pytest
+from market_feed import SPOT_BTC, USDM_BTC, Feed
 from venue_client import run, small_market
 
 from sim.venue import LocalVenue, Market, recorded
 from sim.venue.book import ASK, BID
+from trading import book as depth_book
+from trading import market as fold
 
 ROOT = Path(__file__).resolve().parents[1]
 SYMBOLS = {"spot": "BTC/USDT", "usdm": "BTC/USDT:USDT"}
@@ -56,6 +63,56 @@ def same_book(book: Any, venue: LocalVenue, market: str, limit: int = 100) -> No
         ][:limit]  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> None:
+    """Have the fold's kernels before any clock runs."""
+    feed = Feed(SPOT_BTC)
+    feed.send("{}")
+    depth_book.next_key(feed.state[0], 0, 0)
+    depth_book.lots_at(feed.state[0], 0, 0)
+
+
+class Beside:
+    """Our fold beside a ccxt.pro exchange: it gets each depth frame and each snapshot that the exchange gets, at that moment."""
+
+    def __init__(self, exchange: Any, market: str) -> None:
+        self.instrument = SPOT_BTC if market == "spot" else USDM_BTC
+        self.feed = Feed(self.instrument)
+        self.compared: set[int] = set()
+        on_diff, on_answer = exchange.handle_order_book, exchange.on_rest_response
+
+        def diff(client: Any, message: Any) -> None:
+            self.feed.send(message)
+            on_diff(client, message)
+
+        def answer(code: Any, reason: Any, url: str, method: Any, headers: Any, body: str, *rest: Any) -> Any:
+            if "/depth?" in url:
+                self.feed.send(body)
+            return on_answer(code, reason, url, method, headers, body, *rest)
+
+        exchange.handle_order_book, exchange.on_rest_response = diff, answer
+
+    def side(self, side: int, limit: int) -> list[list[float]]:
+        """Our best levels as ccxt has them."""
+        st, found = self.feed.state[0], []
+        tick, lot = Decimal(self.instrument.tick_size), Decimal(self.instrument.lot_size)
+        key = int(st["best"][side])
+        while key != depth_book.NO_KEY and len(found) < limit:
+            found.append([float(abs(key) * tick), float(int(depth_book.lots_at(st, side, key)) * lot)])
+            key = int(depth_book.next_key(st, side, key + 1))
+        return found
+
+    def same(self, book: Any, limit: int = 100) -> None:
+        """Where both stand at the same update id, the best levels of both are the same; neither may be ahead of the other."""
+        st = self.feed.state[0]
+        if st["phase"] != fold.SYNCED:
+            return
+        assert int(st["last_id"]) == book["nonce"]
+        for name, side in (("bids", 0), ("asks", 1)):
+            assert self.side(side, limit) == [list(level[:2]) for level in book[name]][:limit]
+        self.compared.add(book["nonce"])
+
+
 @pytest.mark.parametrize(("market", "kind"), [("spot", "binance"), ("usdm", "binanceusdm")])
 def test_rest_of_ccxt(market: str, kind: str) -> None:
     """load_markets and every fetch of market data have sensible answers; the book is the venue's."""
@@ -90,7 +147,8 @@ def test_rest_of_ccxt(market: str, kind: str) -> None:
 
 @pytest.mark.parametrize(("market", "kind"), [("spot", "binance"), ("usdm", "binanceusdm")])
 def test_streams_of_ccxt(market: str, kind: str) -> None:
-    """watch_order_book, _trades, _ticker and _ohlcv of ccxt.pro speak; its book equals the venue's at every update id seen."""
+    """watch_order_book, _trades, _ticker and _ohlcv of ccxt.pro speak; its book equals the venue's and our fold's at every update
+    id seen."""
 
     async def test() -> None:
         async with LocalVenue(small_market(), speed=None) as venue:
@@ -99,11 +157,13 @@ def test_streams_of_ccxt(market: str, kind: str) -> None:
                 symbol = SYMBOLS[market]
                 await exchange.load_markets()
                 seen = set()
+                ours = Beside(exchange, market)
                 for _ in range(20):
                     book = await stepping(venue, exchange.watch_order_book(symbol))
                     same_book(book, venue, market)
+                    ours.same(book)
                     seen.add(book["nonce"])
-                assert len(seen) >= 15
+                assert len(seen) >= 15 and len(ours.compared) >= 15
                 trade = (await stepping(venue, exchange.watch_trades(symbol)))[-1]
                 truth = venue.market.find(market, "BTCUSDT")
                 assert truth is not None
@@ -122,7 +182,7 @@ def test_streams_of_ccxt(market: str, kind: str) -> None:
     ("spot", "binance", "spot_btcusdt_20240808.gz"), ("usdm", "binanceusdm", "usdm_btcusdt_20240808.gz"),
 ])  # fmt: skip
 def test_book_of_ccxt_on_a_recording(market: str, kind: str, file: str, recordings: Path) -> None:
-    """On recorded markets too, the best 100 levels of ccxt's book are the venue's at the same update id."""
+    """On recorded markets too, the best 100 levels of ccxt's book are the venue's and our fold's at the same update id."""
 
     async def test() -> None:
         source = Market(recorded(recordings / "hftbacktest_binance" / file))
@@ -131,8 +191,12 @@ def test_book_of_ccxt_on_a_recording(market: str, kind: str, file: str, recordin
             exchange.options["fetchMarkets"] = {"types": ["spot" if market == "spot" else "linear"]}
             try:
                 await exchange.load_markets()
+                ours = Beside(exchange, market)
                 for _ in range(50):
-                    same_book(await stepping(venue, exchange.watch_order_book(SYMBOLS[market])), venue, market)
+                    book = await stepping(venue, exchange.watch_order_book(SYMBOLS[market]))
+                    same_book(book, venue, market)
+                    ours.same(book)
+                assert len(ours.compared) >= 40
             finally:
                 await exchange.close()
 

@@ -13,8 +13,10 @@ neighbour if it has one, and at worst moves the levels up to the nearest dead on
 
 Invariants: every level with key < base + WINDOW is in the window, none lies below `base`; `best` is the smallest key
 (NO_KEY: the side is empty); of `far_used` far entries `far_count` are alive, the last of them always. When FAR levels
-are alive there, the worst is forgotten for a better one and counted in `levels_dropped` (beyond it the depth is unknown,
-as it is beyond a venue's snapshot).
+are alive there, the worst is forgotten for a better one and counted in `levels_dropped`.
+
+What is known: up to key `edge`, by side, every level of the venue stands here; beyond it single levels may stand, and others
+may be missing (beyond a venue's snapshot, or forgotten for want of room). NO_KEY: the whole side is known.
 
 What this module is not: it knows no message, sequence or venue; whether the book is right is the feed fold's business.
 """
@@ -51,6 +53,7 @@ assert FAR >= 5000, "a snapshot of 5000 levels a side must fit however thin the 
 BOOK_FIELDS: Final[tuple[Any, ...]] = (
     ("base", "i8", 2),  # first key of the window, by side
     ("best", "i8", 2),  # smallest key or NO_KEY
+    ("edge", "i8", 2),  # largest key up to which no level is missing; NO_KEY: none is
     ("near_count", "i8", 2),  # levels in the window
     ("far_count", "i8", 2),  # levels beyond the window
     ("far_used", "i8", 2),  # entries there, dead ones among them
@@ -103,6 +106,7 @@ def clear(book: Book) -> None:
     for side in range(2):
         book.base[side] = 0
         book.best[side] = NO_KEY
+        book.edge[side] = NO_KEY
         book.near_count[side] = 0
         book.far_count[side] = 0
         book.far_used[side] = 0
@@ -284,8 +288,10 @@ def _far_set(book: Book, side: int, key: int, lots: int) -> None:
     if book.far_count[side] == FAR:
         book.levels_dropped += 1
         if place == 0:
+            book.edge[side] = min(book.edge[side], key - 1)
             return
         place -= 1
+        book.edge[side] = min(book.edge[side], book.far_key[side, 0] - 1)
         _shift_far(book, side, 0, 1, place)
     else:
         book.far_count[side] += 1
@@ -309,6 +315,8 @@ def _evict(book: Book, side: int, first: int) -> None:
     count = book.far_count[side]
     excess = max(0, count + moved - FAR)
     book.levels_dropped += excess
+    if 0 < excess <= count:
+        book.edge[side] = min(book.edge[side], book.far_key[side, excess - 1] - 1)
     _shift_far(book, side, 0, excess, count - excess)
     place = count + moved - excess  # the best of the evicted ends up last
     book.far_count[side] = place
@@ -319,6 +327,8 @@ def _evict(book: Book, side: int, first: int) -> None:
         if place >= 0:
             book.far_key[side, place] = key
             book.far_lots[side, place] = book.lots[side, key & _MASK]
+        else:
+            book.edge[side] = min(book.edge[side], key - 1)
         _vacate(book, side, key)
         key = next_near(book, side, key + 1)
 
@@ -409,6 +419,13 @@ def follow(book: Book) -> None:
         best = book.best[side]
         if best != NO_KEY and best - book.base[side] > _DRIFT:
             _move_window(book, side, best - _MARGIN)
+
+
+@kernel
+def widen(book: Book) -> None:
+    """What the other side proves: at or through its best price nothing stands, so that nothing can be missing there."""
+    book.edge[BID] = max(book.edge[BID], -book.best[ASK])
+    book.edge[ASK] = max(book.edge[ASK], -book.best[BID])
 
 
 @kernel

@@ -11,7 +11,8 @@ A symbol's book is in one of four phases (the venue's own rules are in `trading.
 
 A REST snapshot by itself is not shown: only the diff that connects to it proves that nothing lies between them. At a gap the
 book is out of use at once, but kept: with two lines, or after reordering, the missing diff comes a moment later. Going
-SYNCED tells the depth ring the whole book behind a SNAPSHOT marker, because STALE has made its readers forget.
+SYNCED tells the depth ring the whole book behind a SNAPSHOT marker, because STALE has made its readers forget. How deep a
+SYNCED book is known is the business of `trading.book_edge`.
 
 What this module is not: it decodes no frame and knows neither trades nor tickers.
 """
@@ -21,9 +22,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from trading import book
+from trading.book_edge import NEVER, ask_if_near, deepen, forget_wish, note_removed, reach, set_edges, tell_edges
 from trading.book_trim import trim
 from trading.checksum import book_checksum, has_rule
-from trading.feed_records import depth_record, market_record, meet_recent, refresh
+from trading.feed_records import ask, depth_record, market_record, meet_recent, refresh
 from trading.feed_state import HEAD as PENDING_HEAD
 from trading.feed_state import (
     HELD,
@@ -36,8 +38,10 @@ from trading.feed_state import (
     P_LAST,
     P_LEVELS,
     P_PREV,
+    PATIENCE,
     SYNCED,
     WAITING,
+    WHOLE,
     State,
     Want,
 )
@@ -61,23 +65,12 @@ _CROSSED: Final = int(Want.CROSSED)
 _CHECKSUM: Final = int(Want.CHECKSUM)
 _TOO_OLD: Final = int(Want.TOO_OLD)
 _RESTARTED: Final = int(Want.RESTARTED_IDS)
+_ORACLE: Final = int(Want.ORACLE)
+_LOST: Final = int(Want.LOST)
 _SOUND: Final = 0
 
 
 # ---- words to the outside
-
-
-@kernel
-def ask(st: State, symbol: int, g: Any, reason: int, update_id: int) -> None:
-    """Want a snapshot, once until one comes."""
-    if st.asked != 0:
-        return
-    st.asked = 1
-    st.expected += 1
-    st.wants += 1
-    g.want_symbol = symbol
-    g.want_reason = reason
-    g.want_update_id = update_id
 
 
 @kernel
@@ -89,6 +82,7 @@ def drop_book(st: State, overlay: int) -> None:
     st.last_id = 0
     st.late_run = 0
     st.held_run = 0
+    forget_wish(st)
     refresh(st, overlay)
 
 
@@ -102,6 +96,7 @@ def stale(
         st.phase = HELD
         st.late_run = 0
         st.held_run = 0
+        forget_wish(st)
         refresh(st, overlay)
     else:
         drop_book(st, overlay)
@@ -124,9 +119,10 @@ def _write_side(st: State, side: int, n: int, symbol: int, ts_ns: int, out: Recs
 
 @kernel
 def _write_book(st: State, symbol: int, ts_ns: int, out: Recs) -> int:
-    """The SNAPSHOT marker and all levels to out[0:]; answers how many rows."""
+    """The SNAPSHOT marker, edges and all levels to out[0:]; answers how many rows."""
     depth_record(out[0], ts_ns, symbol, _KIND_SNAPSHOT, _VALID, 0, 0, st.last_id)
-    n = _write_side(st, book.BID, 1, symbol, ts_ns, out)
+    n = tell_edges(st, symbol, ts_ns, 1, False, out)
+    n = _write_side(st, book.BID, n, symbol, ts_ns, out)
     n = _write_side(st, book.ASK, n, symbol, ts_ns, out)
     out[n - 1].flags |= _LAST
     return n
@@ -139,6 +135,10 @@ def _shown(st: State, symbol: int, g: Any, n: int, ts_ns: int, recv_ns: int, ove
     st.asked = 0
     st.first_reason = 0
     st.late_run = 0
+    st.book_ts_ns = g.ts_exchange_ns
+    forget_wish(st)
+    book.widen(st)
+    ask_if_near(st, symbol, g)
     g.n_depth = n
     refresh(st, overlay)
     return market_record(st, symbol, _KIND_SNAPSHOT, _NO_FLAGS, g, ts_ns, recv_ns, 0, 0, st.last_id, market_out)
@@ -186,8 +186,8 @@ def forget_ids(st: State) -> None:
 
 
 @kernel
-def _load(st: State, g: Any, rows: Recs) -> None:
-    """Make the snapshot in the rows the book."""
+def _load(st: State, g: Any, rows: Recs, asked: int) -> None:
+    """Make the snapshot in the rows the book. `asked`: `snapshot_levels` of FEED_PARAMS."""
     book.clear(st)
     for i in range(g.n_levels):
         row = rows[i]
@@ -200,6 +200,8 @@ def _load(st: State, g: Any, rows: Recs) -> None:
     st.depth_limit = 0
     st.phase = LOADED
     st.late_run = 0
+    forget_wish(st)
+    set_edges(st, g, rows, asked)
 
 
 @kernel
@@ -222,10 +224,10 @@ def _connect(
     fault = _SOUND
     while at < st.pending_used and fault == _SOUND:
         n = apply_kept(st, at, symbol, ts_ns, n, depth_out)
-        if params.oracle != 0:
-            meet_recent(st)
         flags = st.pending[at + P_FLAGS]
-        if flags != 0:
+        if params.oracle != 0 and meet_recent(st):
+            fault = _ORACLE
+        elif flags != 0:
             fault = _fault(st, g, flags, st.pending[at + P_CHECKSUM], instrument)
         at += PENDING_HEAD + 2 * st.pending[at + P_LEVELS]
     if fault == _SOUND:
@@ -252,15 +254,15 @@ def _heal(
         if follows(rule, st.pending[at + P_FIRST], st.pending[at + P_PREV], st.last_id):
             apply_kept(st, at, symbol, ts_ns, -1, depth_out)
             trim(st, symbol, ts_ns, -1, depth_out)
-            if params.oracle != 0:
-                meet_recent(st)
             fault = _fault(st, g, st.pending[at + P_FLAGS], st.pending[at + P_CHECKSUM], instrument)
+            if fault == _SOUND and params.oracle != 0 and meet_recent(st):
+                fault = _ORACLE
             st.held_run += 1
         elif st.pending[at + P_LAST] > st.last_id:
             break
         at += PENDING_HEAD + 2 * st.pending[at + P_LEVELS]
     drop_front(st, at)
-    if fault == _SOUND and book.count_levels(st, book.BID) + book.count_levels(st, book.ASK) >= MAX_DEPTH_OUT:
+    if fault == _SOUND and book.count_levels(st, book.BID) + book.count_levels(st, book.ASK) + 3 > MAX_DEPTH_OUT:
         fault = _GAP  # more levels than one call may tell: only a snapshot helps
     if fault != _SOUND:
         drop_book(st, params.overlay)
@@ -286,16 +288,22 @@ def _on_in_band(
 ) -> int:  # fmt: skip
     """A snapshot within the stream: the book from here on, whatever it was."""
     was_synced = st.phase == SYNCED
-    if was_synced and not solicited and st.lines_up & (st.lines_up - 1) != 0 and 1 < g.last_id <= st.last_id:
-        st.snapshots_ignored += 1  # the other line's, which has just come up
-        return 0
+    if was_synced and st.lines_up & (st.lines_up - 1) != 0:
+        # The other line's. Ids that begin anew (Bybit's u == 1 after a restart of its service) reset the book, but once: the
+        # second copy is no newer than what has been applied since.
+        copied = g.last_id == 1 and 0 < g.ts_exchange_ns <= st.book_ts_ns
+        if copied or (not solicited and 1 < g.last_id <= st.last_id):
+            st.snapshots_ignored += 1
+            return 0
     st.snapshots += 1
     update_id = st.last_id
     forget_kept(st)
-    _load(st, g, depth_out)
+    _load(st, g, depth_out, WHOLE)
     st.depth_limit = g.first_id
     trim(st, symbol, ts_ns, -1, depth_out)
     fault = _fault(st, g, g.plain_flags, g.checksum, instrument)
+    if fault == _SOUND and params.oracle != 0 and meet_recent(st):
+        fault = _ORACLE
     if fault != _SOUND:
         ask(st, symbol, g, fault, 0)
         st.last_id = update_id
@@ -303,8 +311,6 @@ def _on_in_band(
             return stale(st, symbol, g, ts_ns, recv_ns, False, params.overlay, market_out, depth_out)
         drop_book(st, params.overlay)
         return 0
-    if params.oracle != 0:
-        meet_recent(st)
     if not was_synced:
         st.resyncs += 1
     n = _write_book(st, symbol, ts_ns, depth_out)
@@ -323,6 +329,8 @@ def on_snapshot(
     if g.plain_flags & IN_BAND != 0:
         return _on_in_band(st, symbol, g, ts_ns, recv_ns, solicited, params, instrument, market_out, depth_out)
     was_synced = st.phase == SYNCED
+    if was_synced and st.removed_since != 0:
+        return deepen(st, symbol, g, ts_ns, recv_ns, params.snapshot_levels, params.overlay, market_out, depth_out)
     if st.phase != WAITING and (g.last_id <= st.last_id or (was_synced and solicited)):
         # no newer than the book, or asked for and not needed any more
         st.snapshots_ignored += 1
@@ -338,7 +346,7 @@ def on_snapshot(
         ask(st, symbol, g, _TOO_OLD, newest_run(st, rule))
         return 0
     old_id = st.last_id
-    _load(st, g, depth_out)
+    _load(st, g, depth_out, params.snapshot_levels)
     crossed = book.is_crossed(st)
     if crossed:
         st.crossed += 1
@@ -360,6 +368,11 @@ def _wait(
     market_out: Recs, depth_out: Recs,
 ) -> int:  # fmt: skip
     """A diff while the book is not synced."""
+    st.asked_run += 1
+    if st.asked != 0 and st.asked_run >= PATIENCE:
+        st.asked = 0
+        st.expected -= 1
+        ask(st, symbol, g, _LOST, 0)
     if rule == PLAIN and g.prev_id == UNCHECKED:
         ask(st, symbol, g, max(st.first_reason, _START), 0)  # without a sequence nothing kept would connect
         return 0
@@ -428,23 +441,30 @@ def on_diff(
         row.symbol = symbol
         row.flags |= _VALID
         row.update_id = update_id
+    if 0 < st.removed_since < NEVER:
+        note_removed(st, g, depth_out)
     book.follow(st)
     old_id = st.last_id
     st.last_id = update_id
     n = trim(st, symbol, ts_ns, n, depth_out)
     fault = _fault(st, g, g.plain_flags, g.checksum, instrument)
+    if fault == _SOUND and params.oracle != 0 and meet_recent(st):
+        fault = _ORACLE
     if fault != _SOUND:
         st.last_id = old_id
         forget_kept(st)
         keep(st, g, depth_out, rule)
         ask(st, symbol, g, fault, g.first_id)
         return stale(st, symbol, g, ts_ns, recv_ns, False, params.overlay, market_out, depth_out)
+    book.widen(st)
+    if st.edge_next_id != 0:
+        n = reach(st, symbol, ts_ns, n, depth_out)
+    ask_if_near(st, symbol, g)
     if n > 0:
         depth_out[n - 1].flags |= _LAST
     st.first_id = g.first_id
     st.late_run = 0
+    st.book_ts_ns = g.ts_exchange_ns
     g.n_depth = n
     refresh(st, params.overlay)
-    if params.oracle != 0:
-        meet_recent(st)
     return market_record(st, symbol, _KIND_DEPTH, _NO_FLAGS, g, ts_ns, recv_ns, 0, 0, update_id, market_out)

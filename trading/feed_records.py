@@ -1,7 +1,10 @@
-"""What the feed fold tells: the top levels that a record shows, the two record writers, and the oracle.
+"""What the feed fold tells: the top levels that a record shows, the record writers, its wants, and the oracle.
 
 A market record shows the depth book's levels under a newer bookTicker: levels better than it are dropped, its own level
-stands in front. The oracle compares the bare depth book with the bookTicker whenever both stand at the same update id.
+stands in front. It is valid if none of the levels shown can be missing: the last of them lies within the book's edge.
+
+The oracle compares the bare depth book with the bookTicker whenever both stand at the same update id. A difference proves the
+book wrong, unless the venue's level lies beyond the edge: it may be one that no message has told us of.
 
 What this module is not: it changes no book and judges no sequence (`trading.market`).
 """
@@ -16,6 +19,21 @@ from trading.jit import Recs, kernel
 from trading.records import LEVELS, Flag
 
 _VALID: Final = int(Flag.BOOK_VALID)
+_BEYOND_EDGE: Final = int(Flag.BEYOND_EDGE)
+
+
+@kernel
+def ask(st: State, symbol: int, g: Any, reason: int, update_id: int) -> None:
+    """Want a snapshot, once until one comes."""
+    if st.asked != 0:
+        return
+    st.asked = 1
+    st.asked_run = 0
+    st.expected += 1
+    st.wants += 1
+    g.want_symbol = symbol
+    g.want_reason = reason
+    g.want_update_id = update_id
 
 
 @kernel
@@ -43,6 +61,15 @@ def refresh(st: State, overlay: int) -> None:
 
 
 @kernel
+def _whole_top(st: State) -> bool:
+    """Whether no level is missing among those shown."""
+    bid = st.top_ticks[book.BID, LEVELS - 1]
+    ask = st.top_ticks[book.ASK, LEVELS - 1]
+    bids = st.edge[book.BID] == book.NO_KEY or (bid != 0 and -bid <= st.edge[book.BID])
+    return bids and (st.edge[book.ASK] == book.NO_KEY or (ask != 0 and ask <= st.edge[book.ASK]))
+
+
+@kernel
 def market_record(
     st: State,
     symbol: int,
@@ -61,7 +88,11 @@ def market_record(
     row.ts_ns = ts_ns
     row.kind = kind
     row.symbol = symbol
-    row.flags = flags | (_VALID if st.phase == SYNCED else 0)
+    if st.phase == SYNCED:
+        whole = _whole_top(st)
+        flags |= _VALID if whole else _BEYOND_EDGE
+        st.beyond_edge += 0 if whole else 1
+    row.flags = flags
     row.ts_exchange_ns = frame.ts_exchange_ns
     row.ts_recv_ns = recv_ns
     row.update_id = update_id
@@ -88,27 +119,40 @@ def depth_record(row: Any, ts_ns: int, symbol: int, kind: int, flags: int, price
 
 
 @kernel
-def compare(st: State, bid: int, bid_lots: int, ask: int, ask_lots: int) -> None:
-    """Count one meeting of depth book and bookTicker at the same update id."""
-    st.oracle_checked += 1
+def compare(st: State, bid: int, bid_lots: int, ask: int, ask_lots: int) -> bool:
+    """Count one meeting of depth book and bookTicker at the same update id; whether it proves the book wrong."""
+    equal = True
+    wrong = False
     for side in range(2):
         best = st.best[side]
-        price = 0 if best == book.NO_KEY else abs(best)
-        lots = 0 if best == book.NO_KEY else book.lots_at(st, side, best)
-        if price != (ask if side == book.ASK else bid) or lots != (ask_lots if side == book.ASK else bid_lots):
-            return
-    st.oracle_equal += 1
+        price = ask if side == book.ASK else bid
+        key = book.NO_KEY if price == 0 else (price if side == book.ASK else -price)
+        if key != best or (best != book.NO_KEY and book.lots_at(st, side, best) != (ask_lots if side == book.ASK else bid_lots)):
+            equal = False
+            # a level that nobody told us of can only stand beyond the edge and before all that we have
+            wrong = wrong or key <= st.edge[side] or best <= key
+    if not equal and not wrong:
+        st.oracle_beyond += 1
+        return False
+    st.oracle_checked += 1
+    if equal:
+        st.oracle_equal += 1
+        for side in range(2):
+            st.edge[side] = max(st.edge[side], st.best[side])
+    return wrong
 
 
 @kernel
-def meet_recent(st: State) -> None:
-    """The depth book has reached last_id: has a bookTicker come with it before?"""
+def meet_recent(st: State) -> bool:
+    """The depth book has reached last_id: has a bookTicker come with it before, and does it prove the book wrong?"""
+    wrong = False
     i = st.recent_count
     oldest = max(0, i - RECENT)
     while i > oldest:
         i -= 1
         slot = i % RECENT
         if st.recent_id[slot] == st.last_id:
-            compare(st, st.recent[slot, 0], st.recent[slot, 1], st.recent[slot, 2], st.recent[slot, 3])
+            wrong = compare(st, st.recent[slot, 0], st.recent[slot, 1], st.recent[slot, 2], st.recent[slot, 3])
         if st.recent_id[slot] <= st.last_id:
-            return
+            return wrong
+    return False

@@ -41,10 +41,14 @@ class Want(IntEnum):
     DISCONNECTED = 7  # the first diff after the symbol's last line had gone down
     RESTARTED_IDS = 8  # the venue counts anew
     LOST = 9  # frames were dropped before they reached the fold
+    EDGE = 10  # the best price comes near the end of what the last snapshot told
+    ORACLE = 11  # the venue's best bid/offer at the same update id says that the book is wrong
 
 
 LATE_LIMIT: Final = 1000
 """So many late copies in a row with nothing new among them: the venue counts its ids anew, the old ones are forgotten."""
+PATIENCE: Final = 1000
+"""So many diffs without a book since a snapshot was asked for: it must have been lost on the way, and is asked for again."""
 TRADE_WINDOW: Final = 4096
 """Trade ids back from the newest for which it is known whether they came; a power of two."""
 MAX_LINE: Final = 62
@@ -54,6 +58,9 @@ PENDING_WORDS: Final = 8192
 """Room for diffs kept while there is no snapshot; when it is full the oldest go (`pending_dropped`)."""
 HEAD: Final = 6  # words of a pending diff before its levels: see `pending`
 P_FIRST, P_LAST, P_PREV, P_FLAGS, P_CHECKSUM, P_LEVELS = range(HEAD)
+REMOVED: Final = 512  # levels noted that went beyond the edge while a deeper snapshot is on its way
+LIMITS: Final = (5, 10, 20, 50, 100, 500, 1000, 5000)
+"""How many levels a side the venue's snapshots are asked for, where nobody says (recordings)."""
 RECENT: Final = 128  # bookTickers remembered for a depth message that is yet to come
 
 MAX_MARKET_OUT: Final = 1
@@ -62,7 +69,7 @@ MAX_DEPTH_OUT: Final = 16384
 """Most depth records that one frame makes; a diff of more levels is refused as malformed."""
 
 assert TRADE_WINDOW & (TRADE_WINDOW - 1) == 0 and TRADE_WINDOW % 64 == 0
-assert MAX_DEPTH_OUT >= 1 + 2 * MAX_SNAPSHOT_LEVELS + PENDING_WORDS // 2, "marker, snapshot and all pending levels must fit"
+assert MAX_DEPTH_OUT >= 3 + 2 * MAX_SNAPSHOT_LEVELS + PENDING_WORDS // 2, "marker, edges, snapshot and pending levels must fit"
 assert book.FAR >= MAX_SNAPSHOT_LEVELS
 
 FEED_STATE: Final = np.dtype(
@@ -96,6 +103,7 @@ FEED_STATE: Final = np.dtype(
         ("last_trade_id", "i8"),
         # asking for snapshots
         ("asked", "i8"),  # 1: a snapshot is asked for and has not come
+        ("asked_run", "i8"),  # diffs since, while there is no book
         ("expected", "i8"),  # snapshots asked for that have not come: where the book got well without, they are no news
         ("first_reason", "i8"),  # Want that the next first diff kept will give; 0: START
         ("lines_up", "i8"),  # bit i: line i is subscribed
@@ -103,6 +111,19 @@ FEED_STATE: Final = np.dtype(
         ("bbos_late_run", "i8"),
         ("held_run", "i8"),  # diffs applied to a held book in a row
         ("depth_limit", "i8"),  # levels a side that the stream covers; 0: all
+        ("edge_wants", "i8"),  # of `wants`: for deeper snapshots
+        ("deepened", "i8"),  # times one came and fitted
+        ("beyond_edge", "i8"),  # market records that showed levels beyond the edge, so without BOOK_VALID
+        ("oracle_beyond", "i8"),  # bookTickers whose level may be one that is missing beyond the edge: nothing to compare
+        # what a snapshot proves (see `trading.book_edge`)
+        ("edge_margin", "i8", 2),  # by side: a deeper snapshot is wanted when the edge is nearer to the best key than this
+        ("edge_next", "i8", 2),  # the edge from ...
+        ("edge_next_id", "i8"),  # ... this update id on; 0: none is to come
+        ("removed_since", "i8"),  # a deeper snapshot was asked for at this update id; 0: none
+        ("removed_count", "i8"),
+        ("removed_rounds", "i8"),  # times there was no room for more and noting began anew
+        ("removed", "i8", (REMOVED, 2)),  # 2 * key + side and update id of levels removed beyond the edge since
+        ("book_ts_ns", "i8"),  # exchange time of the last depth message applied, 0: it had none
         ("oracle_checked", "i8"),  # depth book and bookTicker at the same update id ...
         ("oracle_equal", "i8"),  # ... and with equal best prices and quantities
         # trade ids seen, `trade` and `aggTrade` apart
@@ -143,16 +164,24 @@ FEED_GLOBAL: Final = np.dtype(
     align=True,
 )
 
-FEED_PARAMS: Final = np.dtype([("overlay", "i8"), ("oracle", "i8")], align=True)
+FEED_PARAMS: Final = np.dtype([("overlay", "i8"), ("oracle", "i8"), ("snapshot_levels", "i8")], align=True)
 
 State = Any
 """A record of FEED_STATE."""
 
 
-def make_params(*, overlay: bool = True, oracle: bool = True) -> Recs:
-    """FEED_PARAMS, shape (1,). `overlay`: show a newer bookTicker over the depth book; `oracle`: compare the two."""
+WHOLE: Final = -1
+"""`snapshot_levels`: REST snapshots hold all levels that there are."""
+
+
+def make_params(*, overlay: bool = True, oracle: bool = True, snapshot_levels: int = 0) -> Recs:
+    """FEED_PARAMS, shape (1,). `overlay`: show a newer bookTicker over the depth book; `oracle`: compare the two.
+
+    `snapshot_levels`: how many levels a side REST snapshots are asked for; a side that came with so many has more. 0: not
+    known, then any of LIMITS; WHOLE: they have them all.
+    """
     params = np.zeros(1, FEED_PARAMS)
-    params["overlay"], params["oracle"] = overlay, oracle
+    params["overlay"], params["oracle"], params["snapshot_levels"] = overlay, oracle, snapshot_levels
     return params
 
 
@@ -166,4 +195,5 @@ def init(state: Recs, glob: Recs, instruments: Recs, params: Recs) -> None:
     state[:] = np.zeros(1, FEED_STATE)[0]
     glob[:] = np.zeros(1, FEED_GLOBAL)[0]
     state["best"] = book.NO_KEY
+    state["edge"] = book.NO_KEY
     glob["want_symbol"] = -1

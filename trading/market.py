@@ -20,8 +20,8 @@ from typing import Any, Final
 
 from trading import binance_frames
 from trading.binance_layout import T_STREAM, T_SYMBOL, TEXT_BIT, FrameKind
-from trading.book_sync import ask, drop_book, on_diff, on_snapshot, stale
-from trading.feed_records import compare, market_record, refresh_side
+from trading.book_sync import drop_book, on_diff, on_snapshot, stale
+from trading.feed_records import ask, compare, market_record, refresh_side
 from trading.feed_state import (
     FEED_GLOBAL,
     FEED_PARAMS,
@@ -35,6 +35,7 @@ from trading.feed_state import (
     RECENT,
     SYNCED,
     WAITING,
+    WHOLE,
     State,
     Want,
     init,
@@ -58,6 +59,7 @@ __all__ = [
     "MAX_MARKET_OUT",
     "SYNCED",
     "WAITING",
+    "WHOLE",
     "Want",
     "init",
     "make_params",
@@ -82,6 +84,7 @@ _MARK: Final = int(FrameKind.MARK)
 _WANT_MALFORMED: Final = int(Want.MALFORMED)
 _WANT_DISCONNECTED: Final = int(Want.DISCONNECTED)
 _WANT_LOST: Final = int(Want.LOST)
+_WANT_ORACLE: Final = int(Want.ORACLE)
 _NAMED: Final = (1 << (TEXT_BIT + T_SYMBOL)) | (1 << (TEXT_BIT + T_STREAM))
 
 
@@ -89,7 +92,7 @@ _NAMED: Final = (1 << (TEXT_BIT + T_SYMBOL)) | (1 << (TEXT_BIT + T_STREAM))
 
 
 @kernel
-def _on_bbo(st: State, symbol: int, g: Any, ts_ns: int, recv_ns: int, params: Any, market_out: Recs) -> int:
+def _on_bbo(st: State, symbol: int, g: Any, ts_ns: int, recv_ns: int, params: Any, market_out: Recs, depth_out: Recs) -> int:
     """A best bid/offer message. Id 0: its venue sends none that could be compared with the book's."""
     st.bbos += 1
     if 0 < g.last_id <= st.bbo_id:
@@ -119,7 +122,10 @@ def _on_bbo(st: State, symbol: int, g: Any, ts_ns: int, recv_ns: int, params: An
                 st.recent[slot, 2 * side] = st.bbo_ticks[side]
                 st.recent[slot, 2 * side + 1] = st.bbo_lots[side]
         elif g.last_id == st.last_id and st.phase == SYNCED and params.oracle != 0:
-            compare(st, st.bbo_ticks[0], st.bbo_lots[0], st.bbo_ticks[1], st.bbo_lots[1])
+            if compare(st, st.bbo_ticks[0], st.bbo_lots[0], st.bbo_ticks[1], st.bbo_lots[1]):
+                forget_kept(st)
+                ask(st, symbol, g, _WANT_ORACLE, st.last_id)
+                return stale(st, symbol, g, ts_ns, recv_ns, False, params.overlay, market_out, depth_out)
     return market_record(st, symbol, _KIND_BBO, _NO_FLAGS, g, ts_ns, recv_ns, 0, 0, g.last_id, market_out)
 
 
@@ -153,7 +159,10 @@ def _on_mark(st: State, symbol: int, g: Any, ts_ns: int, recv_ns: int, market_ou
 def _on_malformed(
     hint: int, state: Recs, g: Any, ts_ns: int, recv_ns: int, overlay: int, market_out: Recs, depth_out: Recs
 ) -> int:
-    """A frame that could not be used: a diff has changed the venue's book and not ours; a snapshot is asked for again."""
+    """A frame that could not be used: a diff has changed the venue's book and not ours; a snapshot is asked for again.
+
+    An answer that is no snapshot at all (`{}`, a notice of maintenance) names nobody either.
+    """
     symbol = g.symbol
     snapshot = g.is_snapshot != 0
     if symbol < 0:
@@ -167,6 +176,7 @@ def _on_malformed(
     if snapshot and st.expected > 0:
         st.asked = 0
         st.expected -= 1
+        st.removed_since = 0  # a synced book asks again by itself while its edge is near
     g.ts_exchange_ns = 0
     if g.is_depth != 0 and st.phase == SYNCED:
         forget_kept(st)
@@ -220,7 +230,9 @@ def on_frame(
     if kind == _UNKNOWN:
         g.unknown += 1
         g.odd = 1
-        return 0
+        if plain or g.symbol >= 0:
+            return 0  # of one of ours, and nothing that a book is made of
+        return _on_malformed(symbol_hint, state, g, ts_ns, recv_ns, p.overlay, market_out, depth_out)
     if kind == _MALFORMED:
         g.malformed += 1
         g.odd = 1
@@ -228,7 +240,7 @@ def on_frame(
     symbol = g.symbol
     st = state[symbol]
     if kind == _BBO:
-        return _on_bbo(st, symbol, g, ts_ns, recv_ns, p, market_out)
+        return _on_bbo(st, symbol, g, ts_ns, recv_ns, p, market_out, depth_out)
     if kind == _TRADE or kind == _AGG_TRADE:
         return _on_trade(st, symbol, g, ts_ns, recv_ns, kind, market_out)
     if kind == _MARK:

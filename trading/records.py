@@ -38,6 +38,7 @@ class Kind(IntEnum):
     SNAPSHOT = 13  # market: book rebuilt from a snapshot; depth: forget the book, levels follow
     STALE = 14  # the book is not to be used until further notice
     MARK = 15  # mark price (price_ticks: in 1e-8), funding rate (qty_lots: in 1e-8) and next funding time (update_id: Unix ns)
+    EDGE = 16  # depth: beyond price_ticks, levels of this side may be missing; 0: none is
     # signals, vectors, quotes
     SIGNAL = 20
     VECTOR = 21
@@ -66,10 +67,11 @@ class Kind(IntEnum):
 class Flag(IntFlag):
     """`flags` of market and depth records."""
 
-    BOOK_VALID = 1  # the book follows the venue's sequence and is not crossed
+    BOOK_VALID = 1  # the book follows the venue's sequence, is not crossed, and of the levels shown none is missing
     AGGRESSOR_SELL = 2  # trade: the seller was the aggressor (Binance m=true)
     ASK = 4  # depth: the level is on the ask side
     LAST = 8  # depth: last level of its message
+    BEYOND_EDGE = 16  # market, instead of BOOK_VALID: right as far as it is known, but the levels shown may not be all
 
 
 class Side(IntEnum):

@@ -114,6 +114,8 @@ def verdict_line(verdict: Any, paint: Callable[[str, str], str]) -> str:
     if verdict.checksums_checked:
         said.append(f"checksums {verdict.checksums_equal}/{verdict.checksums_checked}")
     said.append(f"{verdict.trade_gaps} trade gaps")
+    if verdict.beyond_edge:
+        said.append(f"{verdict.beyond_edge:,} records beyond the depth of the snapshots")
     if verdict.clock_offset_median_ns is not None:
         least, median = (ns / 1e6 for ns in (verdict.clock_offset_min_ns, verdict.clock_offset_median_ns))
         said.append(f"recv - exchange min {least:,.1f} ms median {median:,.1f} ms")

@@ -56,6 +56,7 @@ class Verdict:
     trade_gaps: int = 0
     oracle_checked: int = 0
     oracle_equal: int = 0
+    beyond_edge: int = 0  # records whose five levels a side may not be all: the market went beyond what the snapshots told
     checksums_checked: int = 0
     checksums_equal: int = 0
     books_valid: int = 0
@@ -132,7 +133,7 @@ def check(chain: Sequence[Found], progress: Progress | None = None) -> Verdict:
     )
     for name in (
         "gaps", "duplicates", "crossed", "resyncs", "snapshots", "depth_messages", "trades", "bbos", "trade_gaps",
-        "oracle_checked", "oracle_equal",
+        "oracle_checked", "oracle_equal", "beyond_edge",
     ):  # fmt: skip
         setattr(verdict, name, folded.count(name))
     verdict.duplicates += folded.count("late")

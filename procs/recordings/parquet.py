@@ -25,7 +25,7 @@ from trading.records import LEVELS, Flag, Kind
 
 DAY_NS: Final = 86_400 * 10**9
 KINDS: Final = {Kind.DEPTH: "depth", Kind.TRADE: "trade", Kind.BBO: "bbo", Kind.SNAPSHOT: "snapshot", Kind.STALE: "stale",
-                Kind.MARK: "mark"}  # fmt: skip
+                Kind.MARK: "mark", Kind.EDGE: "edge"}  # fmt: skip
 
 
 def arrow() -> tuple[Any, Any]:
