@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +25,6 @@ from trading.user_guard import health_of
 
 DECIDED = ("score", "confidence", "side", "gate", "ready_mask", "active_mask", "strength", "reason")
 pytestmark = pytest.mark.timeout(900)  # the first start after an edit compiles the kernels
-
-
-@pytest.fixture
-def own_folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run and state directories of this test's own; short ones, for a socket's path has an end."""
-    with tempfile.TemporaryDirectory(prefix="scalper-test.") as folder:
-        for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
-            path = Path(folder) / name[4:].lower()
-            path.mkdir(mode=0o700)
-            monkeypatch.setenv(name, str(path))
-        yield
 
 
 def profile_file(folder: Path, name: str, params: str, rest: str) -> Path:

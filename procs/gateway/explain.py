@@ -14,7 +14,7 @@ from trading import ensemble, regime
 from trading.patterns import names as pattern_names
 from trading.records import Side
 from trading.settings import Strategy
-from trading.signals import N_SIGNALS, SignalSpec, sentence_of
+from trading.signals import N_SIGNALS, Signal, SignalSpec, sentence_of
 from trading.user_guard import Health, health_of
 from trading.user_signals import signal_table
 
@@ -71,6 +71,8 @@ def _word(spec: SignalSpec, record: Any, strategy: Strategy, health: Health | No
         state, reason = "active", sentence_of(spec, strength, strategy.features, int(record["patterns"]))
     elif health is not None and health.off_from:
         state, reason = "off", ""
+    elif spec.signal == Signal.MODEL and not strategy.ml.enabled:
+        state, strength, reason = "off", 0.0, "no model votes: ml.enabled is false"
     elif int(record["ready_mask"]) & bit:
         state, reason = "silent", "says nothing now"
         if strength != 0:

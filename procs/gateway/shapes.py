@@ -36,7 +36,7 @@ class OwnSignal(Shape, frozen=True):
 
 
 class SignalWord(Shape, frozen=True):
-    """One signal. `state`: active (it votes), silent (it is warm and says nothing), warming, off (a user's own that failed).
+    """One signal. `state`: active (it votes), silent (it is warm and says nothing), warming, off (a user's own that failed, or no model votes).
 
     `own` is None for a built-in one.
     """
