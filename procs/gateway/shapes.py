@@ -36,7 +36,8 @@ class OwnSignal(Shape, frozen=True):
 
 
 class SignalWord(Shape, frozen=True):
-    """One signal. `state`: active (it votes), silent (it is warm and says nothing), warming, off (a user's own that failed, or no model votes).
+    """One signal. `state`: active (it votes), silent (it is warm and says nothing), warming, or off
+    (a user's own that failed; no model votes).
 
     `own` is None for a built-in one.
     """
