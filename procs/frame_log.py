@@ -438,11 +438,13 @@ class FrameLog:
         new = 0
         for frame in frames:
             index = frame.symbol if 0 <= frame.symbol < len(self.names) else -1
-            line = line_of(frame, self.names[index][1] if index >= 0 else "")
-            if line is not None and index in self._logs:
-                by = frame.kind == Kind.RAW and self._head(index)
-                mark = mark_of(came_of(frame.line), self.names[index][1]) if by else b""
-                new += self._logs[index].append(frame.seq, frame.ts_ns, line, mark)
+            # bytes of nobody knows whom are missing: any file may be the one that misses them
+            for one in self._logs if index < 0 and frame.kind == Kind.LOST else (index,):
+                name = self.names[one][1] if one >= 0 else ""
+                line = line_of(frame, name)
+                if line is not None and one in self._logs:
+                    mark = mark_of(came_of(frame.line), name) if frame.kind == Kind.RAW and self._head(one) else b""
+                    new += self._logs[one].append(frame.seq, frame.ts_ns, line, mark)
             self.taken = frame.seq + 1
         return new
 

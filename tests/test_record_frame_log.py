@@ -72,6 +72,9 @@ def expected(taken: list[Taken]) -> dict[int, bytes]:
         else:
             up = str(frame.kind == Kind.LINE_UP).lower()
             said = f'{{"scalper":"line"{about},"line":{frame.line},"up":{up}}}'
+        if frame.kind == Kind.LOST and frame.symbol < 0:
+            for symbol, (_, name) in enumerate(NAMES):
+                lines[symbol].append(f'{frame.ts_ns} {{"scalper":"lost","s":"{name}"}}\n'.encode())
         lines[frame.symbol].append(f"{frame.ts_ns} {said}\n".encode())
     return {symbol: b"".join(of) for symbol, of in lines.items()}
 
@@ -418,6 +421,17 @@ def test_what_has_no_frames_of_its_own_leaves_no_file(tmp_path: Path) -> None:
     assert log.flush() == 2
     log.close()
     assert [path.parent.name for path in tmp_path.rglob("*.gz")] == ["BUSDT"] and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_loss_of_nobody_knows_whom_is_declared_everywhere(tmp_path: Path) -> None:
+    """Any file may be the one that misses the bytes, so each says so."""
+    log = FrameLog(tmp_path, NAMES, 1, PLAIN)
+    log.take([Taken(0, T0, Kind.LOST, -1, 0, b"")])
+    assert log.flush() == 1
+    log.close()
+    assert {text_of(folder) for folder in folders(tmp_path).values()} == {
+        b'%d {"scalper":"lost"%s}\n' % (T0, about) for about in (b"", b',"s":"BTCUSDT"', b',"s":"ETHUSDT"')
+    }
 
 
 def test_two_writers_of_one_folder_are_refused(tmp_path: Path) -> None:
