@@ -99,6 +99,14 @@ class Venue:
         for k in range(len(rows)):
             self._took(ex.on_depth(recs, k, *self.world))
 
+    def edge(self, ms: float, flags: int, price: int, symbol: int = 0) -> None:
+        """Beyond this price levels of the side may be missing; 0: none is."""
+        recs = np.zeros(1, DEPTH_RECORD)
+        r = recs[0]
+        r["ts_ns"], r["kind"], r["symbol"], r["update_id"] = T0 + round(ms * MS), Kind.EDGE, symbol, self.update_id
+        r["flags"], r["price_ticks"] = flags | Flag.LAST, price
+        self._took(ex.on_depth(recs, 0, *self.world))
+
     def market(
         self,
         ms: float,

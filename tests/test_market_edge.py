@@ -9,6 +9,7 @@ import pytest
 from market_feed import SPOT_BTC, Feed, diff, snapshot, synced, ticker
 
 from trading import book, market
+from trading.book_edge import is_cut
 from trading.records import Flag, Kind
 
 VALID, BEYOND = int(Flag.BOOK_VALID), int(Flag.BEYOND_EDGE)
@@ -34,18 +35,25 @@ def _flags(feed: Feed, frame: Any) -> int:
 
 @pytest.mark.parametrize(
     ("asked", "levels", "edges"),
-    [(0, 10, [90, 110]), (0, 11, [0, 0]), (11, 11, [89, 111]), (12, 11, [0, 0]), (20, 10, [0, 0]), (market.WHOLE, 10, [0, 0])],
+    [(10, 10, [90, 110]), (10, 11, [89, 111]), (11, 10, [0, 0]), (0, 10, [0, 0]), (market.WHOLE, 10, [0, 0])],
 )
 def test_a_side_that_came_full_has_an_edge(asked: int, levels: int, edges: list[int]) -> None:
-    """As many levels as were asked for, or as a venue's limit where nobody says: known up to the last. Fewer: known wholly."""
+    """As many levels as were asked for: known up to the last. Fewer: known wholly."""
     feed = Feed(SPOT_BTC, snapshot_levels=asked)
     _deep(feed, levels)
     assert [abs(int(key)) // 100 if key != book.NO_KEY else 0 for key in feed.state[0]["edge"]] == edges
 
 
+def test_where_nobody_says_a_round_number_of_levels_is_a_limit() -> None:
+    """Recordings: a side of 500, 1000 or 5000 levels was asked for with that limit."""
+    assert [n for n in range(1, 6000) if is_cut(n, 0)] == [500, 1000, 5000]
+    assert [n for n in range(1, 6000) if is_cut(n, 5990)] == list(range(5990, 6000))
+    assert not any(is_cut(n, market.WHOLE) for n in range(6000))
+
+
 def test_the_depth_ring_is_told_the_edges() -> None:
     """Behind the SNAPSHOT marker, before the levels: an EDGE row a side that is cut."""
-    feed = Feed(SPOT_BTC)
+    feed = Feed(SPOT_BTC, snapshot_levels=10)
     feed.send(diff(100, 100))
     _, depth = feed.send(snapshot(99, _levels(99, -1, 10), _levels(101, 1, 3)))
     assert depth["kind"].tolist() == [Kind.SNAPSHOT, Kind.EDGE] + [Kind.DEPTH] * 13
@@ -56,7 +64,7 @@ def test_the_depth_ring_is_told_the_edges() -> None:
 def test_a_record_is_valid_while_none_of_its_levels_can_be_missing() -> None:
     """Ten levels a side: with the fifth best at the last level known the record is valid, one further it is not, says why, and
     is counted; when better levels come it is valid again."""
-    feed = Feed(SPOT_BTC)
+    feed = Feed(SPOT_BTC, snapshot_levels=10)
     _deep(feed)
     assert _flags(feed, diff(101, 101, [(str(99 - i), "0") for i in range(5)])) == VALID
     assert _flags(feed, diff(102, 102, [("94", "0"), ("85", "1")])) == BEYOND
@@ -67,7 +75,7 @@ def test_a_record_is_valid_while_none_of_its_levels_can_be_missing() -> None:
 
 def test_a_side_with_an_edge_and_too_few_levels_is_not_whole() -> None:
     """Fewer than five levels left on a side that is cut: what would be shown behind them is not known."""
-    feed = Feed(SPOT_BTC)
+    feed = Feed(SPOT_BTC, snapshot_levels=10)
     _deep(feed)
     assert _flags(feed, diff(101, 101, (), [(str(101 + i), "0") for i in range(7)])) == BEYOND
     whole = Feed(SPOT_BTC, snapshot_levels=market.WHOLE)
@@ -77,7 +85,7 @@ def test_a_side_with_an_edge_and_too_few_levels_is_not_whole() -> None:
 
 def test_a_deeper_snapshot_is_wanted_half_way_to_the_edge() -> None:
     """Once, before the touch is anywhere near; the records go on being valid."""
-    feed = Feed(SPOT_BTC)
+    feed = Feed(SPOT_BTC, snapshot_levels=10)
     _deep(feed)
     assert _flags(feed, diff(101, 101, [(str(99 - i), "0") for i in range(4)])) == VALID and feed.glob[0]["want_symbol"] == -1
     assert _flags(feed, diff(102, 102, [("95", "0")])) == VALID
@@ -97,7 +105,7 @@ def _near(feed: Feed) -> None:
 def test_a_deeper_snapshot_does_not_interrupt_the_book() -> None:
     """It brings the levels beyond the edge that the book has not, but for one that went in between, and moves the edge; levels
     that have changed since stay as they are; the record is valid, no SNAPSHOT, no STALE."""
-    feed = Feed(SPOT_BTC)
+    feed = Feed(SPOT_BTC, snapshot_levels=10)
     _near(feed)
     feed.send(diff(102, 102, [("88", "4"), ("87", "0")]))
     feed.send(diff(103, 103, [("86", "5"), ("94", "9")]))
@@ -114,7 +122,7 @@ def test_a_deeper_snapshot_does_not_interrupt_the_book() -> None:
 
 def test_a_deeper_snapshot_ahead_of_the_stream_proves_when_the_stream_is_there() -> None:
     """Its levels are in at once, its edge holds from its own update id on; diffs before it do no harm."""
-    feed = Feed(SPOT_BTC)
+    feed = Feed(SPOT_BTC, snapshot_levels=10)
     _near(feed)
     records, depth = feed.send(snapshot(104, _levels(94, -1, 10), _levels(101, 1, 10)))
     assert records[0]["flags"] == VALID and Kind.EDGE not in depth["kind"].tolist()
@@ -127,7 +135,7 @@ def test_a_deeper_snapshot_ahead_of_the_stream_proves_when_the_stream_is_there()
 
 def test_a_deeper_snapshot_that_is_too_old_is_asked_for_again() -> None:
     """From before the wish: what went beyond the edge until then is not noted."""
-    feed = Feed(SPOT_BTC)
+    feed = Feed(SPOT_BTC, snapshot_levels=10)
     _near(feed)
     feed.send(diff(102, 105))
     assert len(feed.send(snapshot(100, _levels(94, -1, 10), _levels(101, 1, 10)))[0]) == 0
@@ -139,7 +147,7 @@ def test_an_answer_that_is_no_snapshot_is_asked_for_again() -> None:
     """`{}` or a notice of maintenance, whole JSON with status 200, while a snapshot is awaited: wanted again at once without a
     book, by the next diff with one. Nothing is asked for where nothing was awaited, or where the frame names somebody."""
     for text in ("{}", '{"code":-1003,"msg":"system under maintenance"}', "[]", '{"result":null}'):
-        feed = Feed(SPOT_BTC)
+        feed = Feed(SPOT_BTC, snapshot_levels=10)
         assert len(feed.send(text)[0]) == 0 and feed.count("wants") == 0
         feed.send(diff(100, 100))
         feed.send('{"e":"kline","s":"BTCUSDT"}')
@@ -150,7 +158,7 @@ def test_an_answer_that_is_no_snapshot_is_asked_for_again() -> None:
         assert feed.count("phase") == market.SYNCED
         feed.send(text)
         assert feed.count("wants") == 2
-    feed = Feed(SPOT_BTC)
+    feed = Feed(SPOT_BTC, snapshot_levels=10)
     _near(feed)
     feed.send("{}")
     assert feed.count("asked") == 0 and feed.count("phase") == market.SYNCED
@@ -162,7 +170,7 @@ def test_a_level_that_nobody_told_of_is_no_wrong_book() -> None:
     edge, or one that the book has and the venue has not, proves the book wrong."""
     far = [(str(99 - i), "0") for i in range(10)] + [("80", "1")]
     for bid, wrong in (("85", False), ("80", True), ("79", True), ("95", True)):
-        feed = Feed(SPOT_BTC)
+        feed = Feed(SPOT_BTC, snapshot_levels=10)
         _deep(feed)
         assert _flags(feed, diff(101, 101, far)) == BEYOND
         ((record,), _) = feed.send(ticker(101, bid, "2", "101", "1"))
@@ -172,7 +180,7 @@ def test_a_level_that_nobody_told_of_is_no_wrong_book() -> None:
 
 def test_an_equal_ticker_proves_the_touch() -> None:
     """Nothing stands before it, so the edge moves there; what lies behind is as unknown as before."""
-    feed = Feed(SPOT_BTC)
+    feed = Feed(SPOT_BTC, snapshot_levels=10)
     _deep(feed)
     feed.send(diff(101, 101, [(str(99 - i), "0") for i in range(10)] + [("80", "1")]))
     assert _flags(feed, ticker(101, "80", "1", "101", "1")) == BEYOND

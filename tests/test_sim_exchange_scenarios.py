@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from exchange_world import BUY, SELL, level, opened
 
-from trading.records import OrderStatus, OrderType, Side, TimeInForce
+from trading.records import Flag, OrderStatus, OrderType, Side, TimeInForce
 
 IOC = TimeInForce.IOC
 
@@ -47,6 +47,21 @@ def test_a_new_order_is_acknowledged_then_takes_what_is_shown(
     venue.order(1, 7, side, price, coins, kind)
     venue.advance(100)
     assert venue.told() == [(7, "ACK"), *((7, *row) for row in rest)]
+
+
+def test_a_taker_stops_at_the_edge_of_what_is_known() -> None:
+    """Beyond the edge levels may be missing, so nothing is had there; once the edge is further out, it is."""
+    venue = opened()
+    venue.edge(0.5, int(Flag.ASK), 103)
+    venue.order(1, 7, BUY, 0, 6, OrderType.MARKET)
+    venue.advance(100)
+    assert venue.told() == [
+        (7, "ACK"), (7, "FILL", 102, 1.0, "taker"), (7, "FILL", 103, 4.0, "taker"), (7, "EXPIRED", "VENUE_NO_LIQUIDITY"),
+    ]  # fmt: skip
+    venue.edge(101, int(Flag.ASK), 0)
+    venue.order(102, 8, BUY, 0, 1, OrderType.MARKET)
+    venue.advance(200)
+    assert (8, "FILL", 105, 1.0, "taker") in venue.told()
 
 
 REFUSED = [

@@ -59,8 +59,8 @@ PENDING_WORDS: Final = 8192
 HEAD: Final = 6  # words of a pending diff before its levels: see `pending`
 P_FIRST, P_LAST, P_PREV, P_FLAGS, P_CHECKSUM, P_LEVELS = range(HEAD)
 REMOVED: Final = 512  # levels noted that went beyond the edge while a deeper snapshot is on its way
-LIMITS: Final = (5, 10, 20, 50, 100, 500, 1000, 5000)
-"""How many levels a side the venue's snapshots are asked for, where nobody says (recordings)."""
+LIMITS: Final = (500, 1000, 5000)
+"""How many levels a side snapshots to keep a book with are asked for, where nobody says (recordings)."""
 RECENT: Final = 128  # bookTickers remembered for a depth message that is yet to come
 
 MAX_MARKET_OUT: Final = 1
