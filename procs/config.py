@@ -356,6 +356,10 @@ def _check_relations(profile: Profile, reader: Reader) -> None:
 
 
 DEPTH_INTERVALS_MS: Final = (0, 100, 250, 500, 1000)
+ARENA_SHARE: Final = 4
+"""A frame may take one part in so many of the arena (procs.receiver.arena)."""
+SNAPSHOT_LEVEL_BYTES: Final = 48
+"""A snapshot's bytes for each level and side, at most: ["123456.12345678","123456789.12345678"], is 41."""
 
 
 def _check_live(profile: Profile, reader: Reader) -> None:
@@ -365,6 +369,10 @@ def _check_live(profile: Profile, reader: Reader) -> None:
             f"{profile.live.depth_interval_ms} is no interval that venues offer",
             "write 0, 100, 250, 500 or 1000",
         )
+    need_mb = -(-2 * profile.live.snapshot_levels * SNAPSHOT_LEVEL_BYTES * ARENA_SHARE // (1 << 20))
+    if need_mb > profile.live.arena_mb:
+        problem = f"a snapshot of {profile.live.snapshot_levels} levels does not fit into {profile.live.arena_mb} MB"
+        raise reader.fail("live.arena_mb", problem, f"write arena_mb: {need_mb} or more, or fewer snapshot_levels")
     if profile.source.files:
         raise reader.fail("source.files", "files are named but source.kind is live", "write kind: recording")
     if profile.world == "replay":

@@ -150,6 +150,11 @@ def state_dir(instance: str) -> Path:
     return _own_folder(_for_instance(state_base(), instance))
 
 
+def venues_dir() -> Path:
+    """Where all instances of this user keep what they know of the venues, made if missing; under systemd each its own."""
+    return _own_folder(state_base() / ".venues")  # no instance has such a name
+
+
 def kernel_sources(extra: Iterable[Path] = ()) -> list[Path]:
     """Every source file whose kernels may be compiled: the project's packages and `extra`."""
     root = Path(__file__).resolve().parent.parent

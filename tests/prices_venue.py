@@ -88,7 +88,7 @@ class SmallVenue:
         if call == "ticker/24hr":
             return web.json_response(
                 {"symbol": request.query["symbol"], "lastPrice": "61837.63000000", "bidPrice": "61837.63000000", "bidQty": "1",
-                 "askPrice": "61837.64000000", "askQty": "2", "closeTime": self.clock() // 1_000_000}
+                 "askPrice": "61837.64000000", "askQty": "2", "closeTime": self.clock() // 1_000_000}, headers=self.headers
             )  # fmt: skip
         return web.Response(status=404, text='{"code":-1121,"msg":"Invalid symbol."}')
 

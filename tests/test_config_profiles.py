@@ -91,6 +91,8 @@ BAD: list[tuple[str, str | bytes, int, str, str, str]] = [
     ("record what", GOOD + "world: record\n", 3, "world", "record, but source.kind is generated", "write source.kind: live"),
     ("live files", GOOD + "source: {kind: live, files: [a]}\n", 3, "source.files", "files are named", "kind: recording"),
     ("no such venue", GOOD + "live: {venue: mtgox}\n", 3, "live.venue", "mtgox is not allowed", "binance_spot"),
+    ("a snapshot larger than its arena bears", GOOD + "source: {kind: live}\nlive: {snapshot_levels: 5000, arena_mb: 1}\n", 4,
+     "live.arena_mb", "5000 levels does not fit into 1 MB", "arena_mb: 2 or more"),
     ("a venue twice", GOOD + "source: {kind: live}\nlive: {endpoints: [{venue: okx}, {venue: okx}]}\n", 4,
      "live.endpoints[1].venue", "okx again", "name each venue once"),
     ("speed 0", GOOD + "source: {speed: 0}\n", 3, "source.speed", "0 is out of range", "greater than 0"),

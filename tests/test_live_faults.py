@@ -70,4 +70,5 @@ def test_books_are_right_or_stale_through_every_fault(market: str, seed: int, li
     for chain in chains(expand([raw])):
         verdict = check(chain)
         assert verdict.oracle_checked == verdict.oracle_equal > 0, verdict.wrong
-        assert verdict.frames > 0 and verdict.lost == 0
+        # of USD-M's two connections the one with the books is declared LOST when it is cut: the other one still stands
+        assert verdict.frames > 0 and verdict.lost <= (hits["disconnect"] if market == "binance_usdm" else 0)

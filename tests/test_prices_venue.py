@@ -23,8 +23,10 @@ from procs.journal import JournalReader, JournalWriter, journal_path
 from procs.prices.answer import AllSourcesFailed, BadAnswer, BudgetSpent, SourceFailed, UnknownSymbol, UnknownTimeframe
 from procs.prices.budget import Budgets
 from procs.prices.endpoints import CcxtEndpoint, endpoints_of
+from procs.prices.shared import shared_units
 from procs.prices.source import PriceSource
 from procs.prices.trades import RecordedTrades, RunSymbol, RunTrades, TradeCandles
+from procs.receiver.weight import weight_budget
 from trading.records import MARKET_RECORD, Flag, Kind
 from trading.venues.protocol import VenueError
 
@@ -120,6 +122,28 @@ def test_every_step_down_and_up_again_against_servers(tmp_path: Path) -> None:
             back = await source.ticker("ETHUSDT")
             assert back.source == endpoint.name and not back.stale and back.failed == ()
             await second.close()
+
+    run(main)
+
+
+def test_receiver_and_prices_spend_from_one_budget(tmp_path: Path) -> None:
+    """What prices cost (exchangeInfo 20, a ticker 2) and what the venue's headers say is what the receiver finds; once it has
+    spent the rest, prices are not asked any more."""
+
+    async def main(clock: Clock, venue: SmallVenue, _: CcxtEndpoint) -> None:
+        mine = CcxtEndpoint("binance_spot", venue.url, now_ns=clock, timeout_s=5.0, venues_dir=tmp_path)
+        await mine.ticker("BTCUSDT")
+        receiver = weight_budget(venue.url, 6000, 0.5, tmp_path, time.monotonic_ns())
+        assert 20 <= receiver.used(time.monotonic_ns()) <= 40
+        venue.headers = {"X-MBX-USED-WEIGHT-1M": "77"}
+        await mine.ticker("BTCUSDT")
+        assert [json.loads(file.read_bytes())["seen"][1] for file in tmp_path.iterdir()] == [77]
+        assert receiver.admit(time.monotonic_ns(), 2950) == 0
+        with pytest.raises(BudgetSpent, match="this machine may ask the venue again in"):
+            for _ in range(30):
+                await mine.ticker("BTCUSDT")
+        await mine.close()
+        assert shared_units("ccxt:gate", "", 50.0, tmp_path) is None and shared_units("okx", "", 50.0, None) is None
 
     run(main)
 

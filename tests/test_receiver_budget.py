@@ -9,7 +9,7 @@ import pytest
 
 from procs.receiver.budget import MINUTE, SECOND, ConnectBudget, SlidingWindow, WeightBudget
 from procs.receiver.clock import FLOOR_NS, ClockEstimate
-from procs.receiver.resync import ResyncDesk
+from procs.receiver.resync import ANSWER_NS, ResyncDesk
 
 S = SECOND
 
@@ -84,45 +84,109 @@ def test_wishes_for_one_symbol_become_one_request() -> None:
     """While a request is in flight no second one starts; after delivery the symbol may be wished for anew."""
     desk = ResyncDesk(30, random.Random(1))
     for _ in range(5):
-        desk.want(3, 0, 0)
+        desk.want(3, 0)
     assert desk.due(0, lambda _: True) == [3] and desk.due(0, lambda _: True) == []
-    desk.want(3, 0, 1)
+    desk.want(3, 1)
     assert desk.due(S, lambda _: True) == []
-    assert desk.delivered(3, 100, S) and desk.waiting == 0 and desk.wanted == 1
-    desk.want(3, 0, 2 * S)
+    desk.delivered(3)
+    assert desk.waiting == 0 and desk.wanted == 1 and desk.delivered_count == 1
+    desk.want(3, 2 * S)
     assert desk.due(2 * S, lambda _: True) == [3]
 
 
-def test_a_snapshot_older_than_wished_for_is_fetched_again() -> None:
-    """Also when the younger wish came while the request was in flight; each try waits longer, within its limit."""
+def test_a_snapshot_of_no_use_is_asked_for_more_and_more_slowly() -> None:
+    """The feed asks again at once for what could not be used: each try waits longer, within its limit. The first trouble after a
+    good while is served at once again."""
     desk = ResyncDesk(1000, random.Random(1))
-    desk.want(0, 50, 0)
+    desk.want(0, 0)
     now, waits = 0, []
     assert desk.due(now, lambda _: True) == [0]
-    desk.want(0, 120, now)
-    for n in range(12):
-        assert not desk.delivered(0, 119, now)
+    for _ in range(12):
+        desk.delivered(0)
+        desk.want(0, now, again=True)
         start = now
         while not desk.due(now, lambda _: True):
             now += S // 100
         waits.append(now - start)
-        assert n < 6 or 5 * S <= waits[-1] <= 10 * S + S // 100
-    assert waits[0] <= S // 4 + S // 100
-    assert desk.delivered(0, 120, now) and desk.waiting == 0
+    for n, wait in enumerate(waits):
+        longest = min(S // 4 << n, 10 * S)
+        assert longest // 2 <= wait <= longest + S // 100
+    desk.delivered(0)
+    desk.want(0, now)
+    assert desk.due(now, lambda _: True) == [0], "a new trouble, not the old one"
+    desk.delivered(0)
+    desk.want(0, now + MINUTE, again=True)
+    assert desk.due(now + MINUTE, lambda _: True) == [0], "a checksum that fails after an hour is no fault of the snapshot"
+
+
+def test_a_resubscription_is_over_when_its_snapshot_comes() -> None:
+    """Sent is not delivered: refused, unanswered in time, or cut with its line, it is tried again, after a pause that grows."""
+    desk = ResyncDesk(1000, random.Random(1))
+    desk.want(5, 0)
+    now = 0
+    for trouble in ("silence", "refused", "cut", "silence"):
+        while not desk.due(now, lambda _: True):
+            now += S // 100
+        desk.sent(5, 2, now + ANSWER_NS)
+        assert desk.waiting == 1 and desk.due(now + ANSWER_NS - 1, lambda _: True) == []
+        failed = desk.failed_count
+        if trouble == "silence":
+            now += ANSWER_NS
+            desk.due(now, lambda _: True)
+        elif trouble == "refused":
+            desk.failed(5, now)
+            desk.failed(9, now)  # a refusal of something else
+        else:
+            desk.line_ended(1, now)
+            assert desk.failed_count == failed, "another line's end"
+            desk.line_ended(2, now)
+        assert desk.failed_count == failed + 1 and desk.waiting == 1
+        assert desk.due(now + S // 10, lambda _: True) == []
+    desk.delivered(5)
+    assert desk.waiting == 0 and desk.due(now + MINUTE, lambda _: True) == []
 
 
 def test_the_budget_is_shared_in_turn_and_symbols_without_streams_wait() -> None:
-    """Thirty a minute over all symbols; one that fails goes behind the others; one whose line is down costs nothing."""
+    """Over all symbols; one that fails goes behind the others; one whose line is down costs nothing."""
     desk = ResyncDesk(3, random.Random(1))
     for symbol in range(4):
-        desk.want(symbol, 0, 0)
+        desk.want(symbol, 0)
     assert desk.due(0, lambda symbol: symbol != 1) == [0, 2, 3]
     for symbol in (0, 2, 3):
         desk.failed(symbol, 0)
     assert desk.due(59 * S, lambda _: True) == []
     assert desk.due(60 * S, lambda _: True) == [1, 0, 2]
     desk.failed(9, 0)
-    assert desk.delivered(9, None, 0), "nobody asked: nothing to do"
+    desk.delivered(9)
+    assert desk.waiting == 4, "nobody asked: nothing to do"
+
+
+def test_bad_symbols_starve_nobody() -> None:
+    """Eight symbols whose snapshots are always malformed, an hour long, and a good one that loses its book now and then: it is
+    served within a moment every time, and the budget is never overdrawn."""
+    desk = ResyncDesk(30, random.Random(4))
+    rng = random.Random(5)
+    for symbol in range(1, 9):
+        desk.want(symbol, 0)
+    served: list[int] = []
+    asked, waits = -1, []
+    tenth = S // 10
+    for now in range(0, 3600 * S, tenth):
+        if asked < 0 and rng.random() < 0.005:
+            desk.want(0, now)
+            asked = now
+        for symbol in desk.due(now, lambda _: True):
+            served.append(now)
+            desk.delivered(symbol)
+            if symbol == 0:
+                waits.append(now - asked)
+                asked = -1
+            else:
+                desk.want(symbol, now, again=True)
+    assert len(waits) > 100 and max(waits) == 0, "half of the budget is always there"
+    assert len(served) - len(waits) > 500, "the bad ones are tried on"
+    times = iter(range(len(served)))
+    assert all(sum(at <= other < at + MINUTE for other in served[n : n + 40]) <= 30 for n, at in zip(times, served, strict=True))
 
 
 def test_clock_offset_believes_the_shortest_round_trip() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -19,12 +20,13 @@ from procs.receiver.lines import (
     LineState,
     Note,
     Ping,
+    Pong,
     Send,
     Up,
     policy_of,
 )
 from procs.receiver.venue_lines import Phase, VenueLines
-from trading.venues.protocol import ConnectionPlan, Limits, Refused, Subscribed
+from trading.venues.protocol import RESUBSCRIBE, ConnectionPlan, Limits, Refused, Subscribed
 
 S = SECOND
 HOUR = 3600 * S
@@ -253,22 +255,97 @@ def test_redundant_lines_take_turns() -> None:
     assert state(lines, 1) in (LineState.IDLE, LineState.CLOSING) and lines.strands[1].phase is Phase.REPLACING
 
 
-def test_a_symbol_with_half_its_streams_is_told_to_be_incomplete() -> None:
-    """Depth on one connection, prints on another: the loss of one is a Gap, because the symbol still has a line."""
-    plans = [ConnectionPlan("/depth", (), (0,)), ConnectionPlan("/trades", (), (0, 1))]
+def test_only_the_connection_of_the_book_is_the_books_loss() -> None:
+    """Depth on one connection, prints on another: the loss of the first is a Gap, because the symbol still has a line; the loss
+    of the second is a note, and neither it nor its absence from the start holds back a snapshot."""
+    plans = [ConnectionPlan("/depth", (), (0, 1)), ConnectionPlan("/trades", (), (0, 1), book=False)]
     lines = lines_of(plans=plans)
     lines.start(0)
-    lines.opened(0, 0)
-    assert not lines.covered(0)
     lines.opened(2, 0)
+    assert not lines.covered(0) and lines.up_lines(0) == []
+    lines.opened(0, 0)
+    assert lines.covered(0) and lines.covered(1) and lines.up_lines(0) == [0]
+    down, note = lines.closed(2, "cut", S)
+    assert down == Down(2, (0, 1), "cut") and isinstance(note, Note) and "books live on" in note.text
     assert lines.covered(0) and lines.covered(1)
-    assert lines.closed(0, "cut", S) == [Down(0, (0,), "cut"), Gap(0, (0,))]
-    assert not lines.covered(0) and lines.covered(1)
+    assert [action for action in lines.tick(2 * S) if isinstance(action, Connect)] == [Connect(2, "/trades")]
+    lines.opened(2, 3 * S)
+    assert lines.closed(0, "cut", 4 * S) == [Down(0, (0, 1), "cut"), Gap(0, (0, 1))]
+    assert not lines.covered(0) and not lines.covered(1)
     both = lines_of(plans=plans, copies=2)
     both.start(0)
     for number in (0, 2, 4, 6):
         both.opened(number, 0)
-    assert both.closed(0, "cut", S) == [Down(0, (0,), "cut")], "the other copy still brings it"
+    assert both.closed(0, "cut", S) == [Down(0, (0, 1), "cut")], "the other copy still brings it"
+
+
+def test_pongs_count_among_the_messages() -> None:
+    """A venue that pings while messages wait: never more than the rate within any second, the pong first and with its payload;
+    of two pings that wait for their answer the last one is answered."""
+    lines = lines_of(policy=policy_of(Limits(), backoff_min_ms=1, backoff_max_ms=9, silence_timeout_s=99.0, rotate_hours=2.0))
+    lines.start(0)
+    bring_up(lines, 0, 0)
+    lines.send(0, [b"%d" % n for n in range(40)], 0)
+    times: list[int] = [0]
+    pongs = []
+    for tick in range(1, 1000):
+        now = tick * S // 100
+        lines.lines[0].seen_ns = now
+        done = lines.ping(0, b"%d" % now, now) if tick % 37 == 0 else []
+        done += lines.ping(0, b"again", now) if tick % 74 == 0 and not done else []
+        done += lines.tick(now)
+        times += [now] * len(done)
+        pongs += [action for action in done if isinstance(action, Pong)]
+    assert len(pongs) >= 20 and all(b - a >= S // 5 for a, b in zip(times, times[1:], strict=False))
+    assert all(sum(at <= other < at + S for other in times) <= 5 for at in times)
+    assert lines.ping(2 - 1, b"x", 0) == [], "a line that is not open has nobody to answer"
+
+
+def test_connections_that_share_a_rate_keep_it_together() -> None:
+    """Ten connections that open at once, eight messages a second for all: no second has more, and all come up, because the time
+    for a confirmation begins when everything is sent."""
+    plans = [ConnectionPlan(f"/{n}", (b"heart", b"book", b"prints", b"best"), (n,)) for n in range(10)]
+    limits = Limits(client_messages_per_s=8.0, messages_shared=True)
+    policy = policy_of(limits, backoff_min_ms=1, backoff_max_ms=9, silence_timeout_s=99.0, rotate_hours=2.0)
+    lines = lines_of(plans=plans, policy=replace(policy, subscribe_ns=S))
+    lines.start(0)
+    sent = [(0, action) for plan in range(10) for action in lines.opened(2 * plan, 0)]
+    for tick in range(1, 800):
+        now = tick * S // 100
+        for done in lines.tick(now):
+            assert isinstance(done, Send), done
+            sent.append((now, done))
+            if done.message == b"best":
+                lines.subscribed(done.line, Subscribed(0, (done.line // 2,)), now)
+    assert len(sent) == 40 and all(state(lines, 2 * n) is LineState.UP for n in range(10))
+    assert max(sum(at <= other < at + S for other, _ in sent) for at, _ in sent) <= 8
+
+
+def test_requests_are_counted_for_each_connection() -> None:
+    """OKX's limit: what a connection subscribed at its beginning counts; when the hour's are used up nothing more is borne, and
+    a new connection has its own."""
+    plan = ConnectionPlan("/x", (b"sub",), (0, 1), requests=6)
+    lines = lines_of(plans=[plan], policy=replace(POLICY, requests=10, rotate_ns=0))
+    lines.start(0)
+    bring_up(lines, 0, 0)
+    line = lines.lines[0]
+    assert line.bears(4, 0) and not line.bears(5, 0)
+    for _ in range(2):
+        lines.send(0, [b"leave", b"enter"], S)
+    assert line.used_up(1, 2 * S) and not line.bears(2, 3599 * S) and line.bears(2, 3600 * S)
+    lines.closing(0, "used up", 3 * S)
+    bring_up(lines, 1, 4 * S)
+    assert lines.lines[1].bears(4, 4 * S) and not lines.lines[1].bears(5, 4 * S)
+
+
+def test_an_answer_to_a_resubscription_confirms_no_subscription() -> None:
+    """Only ids that the plan's own messages carry count."""
+    lines = lines_of(plans=[ConnectionPlan("/x", (b"a", b"b"), (0,))])
+    lines.start(0)
+    lines.opened(0, 0)
+    lines.tick(S)
+    assert lines.subscribed(0, Subscribed(1), S) == []
+    assert lines.subscribed(0, Subscribed(RESUBSCRIBE), S) == [] and state(lines) is LineState.SUBSCRIBING
 
 
 def test_a_refused_subscription_closes_the_line() -> None:
@@ -300,4 +377,8 @@ def test_policy_takes_the_stricter_of_venue_and_profile() -> None:
     assert made.silence_ns == 5 * S and made.rotate_ns < 24 * HOUR - 30 * 60 * S and made.backoff_max_ns == made.backoff_min_ns
     assert made.message_gap_ns > S // 5
     made = policy_of(Limits(lifetime_s=0), backoff_min_ms=1, backoff_max_ms=9, silence_timeout_s=99.0, rotate_hours=2.0)
-    assert made.rotate_ns == 2 * HOUR and made.silence_ns == 60 * S
+    assert made.rotate_ns == 2 * HOUR and made.silence_ns == 60 * S and made.ping_ns == 0
+    pinged = Limits(ping_interval_s=20.0)
+    wanted = {"backoff_min_ms": 1, "backoff_max_ms": 9, "rotate_hours": 2.0}
+    quick, slow = (policy_of(pinged, silence_timeout_s=s, **wanted) for s in (10.0, 60.0))  # type: ignore[arg-type]
+    assert quick.ping_ns == 4 * S and quick.silence_ns == 10 * S and slow.ping_ns == 20 * S

@@ -19,6 +19,7 @@ from receiver_world import LIVE, LinkWorld, RingWorld, Tiny, TinyServer, until
 from procs.config import LiveSettings
 from procs.receiver import transport
 from procs.receiver.line_table import read_table, venue_row, write_table
+from trading.feed_state import Want
 from trading.plain_frame import W_LAST, read_plain_frame
 from trading.records import Kind
 from trading.venues.protocol import Limits
@@ -160,7 +161,7 @@ def test_plain_venues_are_decoded_and_their_bytes_kept() -> None:
 
 
 def test_a_resync_request_becomes_one_snapshot_of_that_symbol() -> None:
-    """However often it is asked for; failures are tried again, and a snapshot that is too old as well."""
+    """However often it is asked for; failures are tried again. Whether a snapshot will do is the feed's to say: it asks again."""
 
     async def body(server: TinyServer) -> None:
         old, new = b'{"lastUpdateId":90,"bids":[]}', b'{"lastUpdateId":100,"bids":[]}'
@@ -168,8 +169,9 @@ def test_a_resync_request_becomes_one_snapshot_of_that_symbol() -> None:
         async with LinkWorld(server, Tiny(2)) as at:
             await at.up()
             for _ in range(5):
-                at.link.want(1, 100)
+                at.link.want(1, Want.GAP)
             await until(lambda: at.link.desk.waiting == 0)
+            at.link.want(1, Want.TOO_OLD)
             await until(lambda: len(at.kinds(Kind.FRAME)) == 2)
             assert [(symbol, raw) for symbol, _, raw in at.kinds(Kind.FRAME)] == [(1, old), (1, new)]
             assert [path for path in server.asked if "depth" in path] == ["/depth?symbol=s1"] * 3
@@ -183,10 +185,11 @@ def test_a_plain_venue_resubscribes_within_the_stream() -> None:
     async def body(server: TinyServer) -> None:
         async with LinkWorld(server, Tiny(2, native=False), live(lines=2)) as at:
             await at.up(2)
-            at.link.want(1, 0)
+            at.link.want(1, Want.GAP)
             await until(lambda: '{"again": 1}' in server.got)
-            at.link.want(1, 0)
+            at.link.desk.failed(1, 0)
             await until(lambda: server.got.count('{"again": 1}') == 2)
+            assert at.link.desk.waiting == 1, "no snapshot has come"
 
     run(body)
 

@@ -12,10 +12,12 @@ import msgspec
 import pytest
 from receiver_world import Tiny, TinyServer
 
+from procs import rundir
 from procs.config import EndpointSettings, LiveSettings, Profile, SourceSettings, SymbolSettings
 from procs.receiver import markets, rules
 from procs.receiver.budget import SECOND, WeightBudget
 from procs.receiver.rest import Answered, Denied, Outcome, RestClient, Unreached, retry_after_s
+from procs.receiver.weight import weight_budget
 from trading.venues.protocol import RestRequest
 
 Pages = dict[str, list[tuple[int, dict[str, str], bytes]]]
@@ -131,6 +133,27 @@ def test_nobody_listens() -> None:
     assert isinstance(outcome, Unreached) and "Connect" in outcome.why
 
 
+def test_who_cannot_wait_is_told_how_long_it_would_be() -> None:
+    """A ban of an hour: a client of limited patience says so at once, and the next one of this machine does not even ask."""
+
+    async def run() -> tuple[list[Outcome], list[float], int]:
+        async with TinyServer() as server:
+            server.pages = {"/x": [(418, {"Retry-After": "3600"}, b"banned")]}
+            clock, budget = Waiting(), WeightBudget(100, 1.0)
+            found = []
+            for _ in range(2):
+                client = RestClient(f"http://127.0.0.1:{server.port}", budget, random.Random(1), longest_wait_s=65.0,
+                                    mono_ns=lambda: clock.now, sleep=clock.sleep)  # fmt: skip
+                found.append(await client.get(RestRequest("/x")))
+                await client.close()
+            return found, clock.slept, len(server.asked)
+
+    outcomes, slept, asked = asyncio.run(run())
+    assert slept == [] and asked == 1
+    assert [isinstance(it, Unreached) and "left alone for another 3600 s" in it.why for it in outcomes] == [True, True]
+    assert "HTTP 418: banned" in outcomes[0].why and "not tried" in outcomes[1].why  # type: ignore[union-attr]
+
+
 def test_weight_is_never_over_the_budget() -> None:
     """Twenty requests of weight 10 with 50 a minute: the fourth five wait, and at no time more than 50 are counted."""
     budget = WeightBudget(100, 0.5)
@@ -142,6 +165,11 @@ def test_the_venues_own_count_is_believed() -> None:
     """A header that says that the minute is nearly used up makes the next request wait."""
     _, clock, _, _ = ask({"/x": [(200, {"X-MBX-USED-WEIGHT-1M": "5995"}, b"")]}, times=2)
     assert clock.now >= 59 * SECOND
+
+
+@pytest.fixture(autouse=True)
+def own_budgets(own_folders: None) -> None:
+    """No budget that another test, or a pipeline of this machine, has spent from."""
 
 
 def live(port: int, *symbols: SymbolSettings, fetch: bool = True) -> Profile:
@@ -181,6 +209,33 @@ def test_rules_come_into_the_profile() -> None:
     )
     kept = asyncio.run(fetched({}, lambda port: live(port, mine, fetch=False)))
     assert kept.symbols[0] == mine
+
+
+def test_the_venue_says_what_its_limit_is() -> None:
+    """exchangeInfo's rateLimits replace the figure in the code, for this process and for the receiver that starts after it; one
+    that names none changes nothing."""
+    symbol = {
+        "symbol": "BTCUSDT", "status": "TRADING", "filters": [
+            {"filterType": "PRICE_FILTER", "tickSize": "0.01"},
+            {"filterType": "LOT_SIZE", "stepSize": "0.00001", "minQty": "0.00001", "maxQty": "9000"},
+        ],
+    }  # fmt: skip
+    limits = [{"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": 1200}]
+    pages = [json.dumps({"symbols": [symbol], "rateLimits": told}).encode() for told in (limits, [])]
+
+    async def run() -> tuple[WeightBudget, WeightBudget]:
+        found = []
+        async with TinyServer() as server:
+            server.pages = {"/api/v3/exchangeInfo": [(200, {"X-MBX-USED-WEIGHT-1M": "33"}, page) for page in pages]}
+            for _ in pages:
+                await asyncio.to_thread(rules.fetch_rules, live(server.port, SymbolSettings(name="BTCUSDT")))
+                url = f"http://127.0.0.1:{server.port}"
+                found.append(weight_budget(url, 6000, 0.5, rundir.venues_dir(), time.monotonic_ns()))
+        return found[0], found[1]
+
+    for turn, budget in enumerate(asyncio.run(run()), 1):
+        assert budget.limit == 1200 and budget.own.limit == 600
+        assert budget.used(time.monotonic_ns()) == 20 * turn, "the receiver knows what the look at the rules has cost"
 
 
 @pytest.mark.usefixtures("tiny")

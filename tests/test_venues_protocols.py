@@ -12,6 +12,7 @@ from trading.binance_layout import FrameKind
 from trading.instruments import Market
 from trading.plain_frame import HAS_CHECKSUM, IN_BAND, read_plain_frame
 from trading.venues.protocol import (
+    RESUBSCRIBE,
     Closing,
     Decoder,
     Ignored,
@@ -393,6 +394,8 @@ def test_plans_keep_to_the_limits(market: Market) -> None:
             assert number is None or int(number) in (place, 9_000_001)
     snapshots = many.snapshot_request(7)
     assert (snapshots is None) != (many.resubscribe(7) == ())
+    for number in (json.loads(message).get("id", json.loads(message).get("req_id")) for message in many.resubscribe(7)[1:]):
+        assert number is None or int(number) == RESUBSCRIBE + 7
     assert (
         market in (Market.BINANCE_SPOT, Market.BINANCE_USDM)
         or names[7].partition(":")[2]
@@ -449,3 +452,29 @@ def test_strangers_are_unknown(market: Market) -> None:
         found = decoder.decode(raw, 1)
         assert found and all(map(is_item, found))
         assert any(isinstance(item, Unknown) for item in found), raw[:40]
+
+
+@pytest.mark.parametrize("market", VENUES)
+def test_a_connection_that_lives_is_never_silent(market: Market) -> None:
+    """Something is sure to come within half of the time after which a silent connection is given up, however quiet the market:
+    the answer to a ping of ours, or what the venue sends by itself at fixed times."""
+    by_itself = {Market.BINANCE_SPOT: 20.0, Market.COINBASE: 1.0, Market.DERIBIT: 10.0, Market.KRAKEN: 1.0}
+    limits = venue(market).limits
+    sure = by_itself.get(market) or limits.ping_interval_s
+    assert 0 < 2 * sure <= limits.silence_timeout_s
+
+
+def test_only_usdm_splits_books_from_prints() -> None:
+    """`/market` carries no book, so its loss is not the books'; every other connection carries them."""
+    for market in VENUES:
+        plans = venue(market, mark=True).connections()
+        assert [plan.book for plan in plans] == [not plan.path.startswith("/market") for plan in plans]
+
+
+def test_okx_counts_its_requests() -> None:
+    """What a connection subscribes leaves half of the hour's requests for resyncs, counted by arguments."""
+    okx = venue(Market.OKX)
+    (plan,) = okx.connections()
+    assert plan.requests == 6 and okx.limits.requests_per_connection == 480
+    many = [VenueSymbol(i, f"C{i}", f"C{i}-USDT") for i in range(200)]
+    assert max(plan.requests for plan in make_venue(Market.OKX, many, Streams()).connections()) <= 240

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from procs import rundir
 from procs.cli import running, symbols
 from procs.cli.outcome import FAILED, OK, UNHEALTHY, USAGE, CliError
 from procs.cli.report import use_kernel_cache
@@ -88,7 +89,8 @@ async def _ask(args: argparse.Namespace, addresses: list[str], trades: Sequence[
     from procs.prices.endpoints import endpoints_of
     from procs.prices.source import PriceSource
 
-    async with PriceSource(endpoints_of(args.venue, addresses, timeout_s=max(args.timeout, 0.1)), trades) as source:
+    endpoints = endpoints_of(args.venue, addresses, timeout_s=max(args.timeout, 0.1), venues_dir=rundir.venues_dir())
+    async with PriceSource(endpoints, trades) as source:
         if args.timeframe is None:
             return dict(await source.prices(args.symbols))
 

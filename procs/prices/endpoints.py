@@ -1,7 +1,7 @@
 """One address of one venue, asked through ccxt: candles and last prices, checked before they count as an answer.
 
 ccxt is imported when something is first asked (0.5 s, 110 MB), in a thread, so that the loop goes on. Its own throttle is
-replaced by the budget that all addresses of the venue share.
+replaced by the budget that all addresses of the venue share, and by what the receivers of this machine leave of the venue's.
 
 What this module is not: it caches nothing and asks nobody else; procs.prices.source does.
 """
@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from procs.prices.answer import BadAnswer, Candle, SourceFailed, UnknownSymbol, UnknownTimeframe, checked_candles
 from procs.prices.budget import Budgets
+from procs.prices.shared import SharedUnits, shared_units
 from trading.venues.ccxt_market import MARKET_KINDS, SPOT, ccxt_id, exact, find_market, replaced_addresses
 from trading.venues.protocol import VenueError
 
@@ -66,11 +68,15 @@ class CcxtEndpoint:
         timeout_s: float = 10.0,
         now_ns: Callable[[], int] = time.time_ns,
         exchange: Any = None,
+        venues_dir: Path | None = None,
     ) -> None:
         self.venue: Final = venue
         self.venue_id: Final = ccxt_id(venue)
         self._rest, self._budgets, self._timeout_s, self._now_ns = rest, budgets or Budgets(), timeout_s, now_ns
         self._exchange = exchange
+        self._venues_dir = venues_dir
+        self._shared: SharedUnits | None = None
+        self._heard: Any = None
         self._errors: Any = None
         self._opening = asyncio.Lock()
 
@@ -99,8 +105,13 @@ class CcxtEndpoint:
             exchange.options["fetchMarkets"] = {"types": ["spot"]}  # else it asks two futures hosts too
         budget = self._budgets.of(self.venue_id, float(exchange.rateLimit))
 
+        self._shared = shared = shared_units(self.venue, self._rest, float(exchange.rateLimit), self._venues_dir)
+
         async def throttle(cost: float | None = None) -> None:
-            await budget.spend(1.0 if cost is None else float(cost))
+            units = 1.0 if cost is None else float(cost)
+            await budget.spend(units)
+            if shared is not None:
+                await shared.spend(units)
 
         exchange.throttle = throttle
         return exchange
@@ -161,6 +172,11 @@ class CcxtEndpoint:
                 raise BadAnswer(said) from None
             refused = isinstance(error, (errors.RateLimitExceeded, errors.DDoSProtection))
             raise SourceFailed(said, self._retry_after() if refused else 0.0) from None
+        finally:
+            headers = getattr(self._exchange, "last_response_headers", None)
+            if self._shared is not None and headers and headers is not self._heard:  # else they speak of an older minute
+                self._heard = headers
+                self._shared.observe(headers)
 
     def _retry_after(self) -> float:
         """Seconds for which the venue wants to be left alone; 30 where it refuses without saying how long."""
@@ -182,13 +198,15 @@ def _candle(row: Any, now_ns: int, size_ns: int) -> Candle:
 
 
 def endpoints_of(
-    venue: str, addresses: Sequence[str] = (), *, budgets: Budgets | None = None, timeout_s: float = 10.0
-) -> list[Endpoint]:
+    venue: str, addresses: Sequence[str] = (), *, budgets: Budgets | None = None, timeout_s: float = 10.0,
+    venues_dir: Path | None = None,
+) -> list[Endpoint]:  # fmt: skip
     """The endpoints to ask in turn. `addresses`: "http..." is another address of `venue`, "ccxt:<id>" another venue; without any
-    the venue's own, and those that it offers besides. Raises VenueError for a venue that is none."""
+    the venue's own, and those that it offers besides. `venues_dir`: where this machine's processes share the venue's budget.
+    Raises VenueError for a venue that is none."""
     shared = budgets or Budgets()
     if not addresses:
         wanted = [(venue, rest) for rest in ("", *OTHER_ADDRESSES.get(venue, ()))]
     else:
         wanted = [(venue, text) if text.startswith(("http://", "https://")) else (text, "") for text in addresses]
-    return [CcxtEndpoint(name, rest, budgets=shared, timeout_s=timeout_s) for name, rest in wanted]
+    return [CcxtEndpoint(name, rest, budgets=shared, timeout_s=timeout_s, venues_dir=venues_dir) for name, rest in wanted]

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from procs.config import Profile
+from procs.config import ARENA_SHARE, Profile
 from shm.layout import SegmentKind
 from shm.segment import Segment
 
@@ -28,7 +28,7 @@ ARENA: Final = "frames"
 """The `what` of the segment's name and its key in procs.pipeline.Memory.segments."""
 LAYOUT: Final = 0x61_72_65_6E_61_01  # "arena", version 1
 MIN_BYTES: Final = 4096
-LARGEST_SHARE: Final = 4
+LARGEST_SHARE: Final = ARENA_SHARE
 """A frame may take one part in so many of the arena, so that one giant does not empty it of everybody else's."""
 
 

@@ -1,7 +1,7 @@
 """Budgets that keep us from being banned: how much may go out within a window of time, and how long until more may.
 
-Time is an argument (monotonic ns), so that every rule is a line in a test. The only file is the connect times': a receiver that
-is killed and restarted in a loop must not connect more often than one that lives.
+Time is an argument (monotonic ns), so that every rule is a line in a test. The only file here is the connect times': a receiver
+that is killed and restarted in a loop must not connect more often than one that lives.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -57,23 +57,53 @@ class SlidingWindow:
         """When units were taken, oldest first."""
         return [at for at, _ in self._taken]
 
+    def entries(self) -> list[tuple[int, int]]:
+        """(when, units) of what was taken, oldest first."""
+        return list(self._taken)
+
+    def replace(self, entries: Iterable[tuple[int, int]]) -> None:
+        """These, in the order of their times, are what was taken."""
+        self._taken = deque(entries)
+        self._sum = sum(units for _, units in self._taken)
+
 
 class WeightBudget:
     """REST weight a minute: our share of the venue's limit, and never over the whole with what the venue says was used.
 
-    `limit` is the venue's, for everybody at our address; `share` (0..1] what we may use of it.
+    `limit` is the venue's, for everybody at our address; `share` (0..1] what we may use of it. For one that all processes of
+    this machine share see procs.receiver.weight.
     """
 
     def __init__(self, limit: int, share: float) -> None:
-        self.limit: Final = limit
-        self.own: Final = SlidingWindow(max(1, int(limit * share)), MINUTE)
+        self.limit = limit
+        self._share: Final = share
+        self.own = SlidingWindow(max(1, int(limit * share)), MINUTE)
         self._seen_at, self._seen = -MINUTE, 0
         self._since_seen = 0
+        self._held_until = 0
         self.highest = 0
+
+    def set_limit(self, now_ns: int, limit: int) -> None:
+        """The venue says what its limit is; what was taken stays taken."""
+        if limit != self.limit:
+            taken = self.own.entries()
+            self.limit, self.own = limit, SlidingWindow(max(1, int(limit * self._share)), MINUTE)
+            self.own.replace(taken)
+
+    def admit(self, now_ns: int, weight: int) -> int:
+        """0: a request of this weight goes out now, and is counted. Else how long until it may be asked again."""
+        wait = self.wait_ns(now_ns, weight)
+        if wait <= 0:
+            self.take(now_ns, weight)
+        return wait
+
+    def hold(self, now_ns: int, until_ns: int) -> None:
+        """The venue wants to hear nothing of us before."""
+        self._held_until = max(self._held_until, until_ns)
 
     def wait_ns(self, now_ns: int, weight: int) -> int:
         """How long until a request of this weight may go out."""
-        wait = self.own.wait_ns(now_ns, weight)
+        wait = max(self.own.wait_ns(now_ns, weight), self._held_until - now_ns)
         age = now_ns - self._seen_at
         if age < MINUTE and self._seen + self._since_seen + min(weight, self.limit) > self.limit:
             wait = max(wait, MINUTE - age)  # the venue's minute has begun at most then
@@ -92,6 +122,10 @@ class WeightBudget:
     def used(self, now_ns: int) -> int:
         """Our own weight within the last minute."""
         return self.own.used(now_ns)
+
+    def held_ns(self, now_ns: int) -> int:
+        """How long the venue still wants to hear nothing."""
+        return max(0, self._held_until - now_ns)
 
 
 class ConnectBudget:

@@ -63,7 +63,7 @@ class CcxtLink:
     def sample(self) -> None:
         """Nor here."""
 
-    def want(self, symbol: int, update_id: int) -> None:
+    def want(self, symbol: int, reason: int) -> None:
         """The book anew: the line's next frame of the symbol is a snapshot."""
         self._line.want(symbol)
 

@@ -20,8 +20,9 @@ from procs.receiver.budget import SECOND
 
 if TYPE_CHECKING:
     from procs.receiver.frames import FrameWriter
+    from procs.receiver.line_socket import LineCounts
     from procs.receiver.lines import Line
-    from procs.receiver.link import LineCounts, VenueLink
+    from procs.receiver.link import VenueLink
 
 FILE: Final = "lines.json"
 VERSION: Final = 1

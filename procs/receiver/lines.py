@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from trading.venues.protocol import ConnectionPlan, Limits, Refused, Subscribed
+from procs.receiver.budget import SlidingWindow
+from trading.venues.protocol import RESUBSCRIBE, ConnectionPlan, Limits, Refused, Subscribed
 
 SECOND: Final = 1_000_000_000
 MOST_QUEUED: Final = 512
@@ -66,6 +67,14 @@ class Ping:
 
 
 @dataclass(frozen=True, slots=True)
+class Pong:
+    """Answer the venue's ping now, with its payload: to the venue it is a message like any other."""
+
+    line: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """Close the socket (`abort`: without ceremony) and answer with `closed`; nothing it brings from now on counts."""
 
@@ -93,7 +102,7 @@ class Down:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Some streams of these symbols are on no line, others are: what comes is not all of it."""
+    """The streams that these symbols' books are made of are on no line, others of theirs are: the books are not to be trusted."""
 
     line: int
     symbols: tuple[int, ...]
@@ -107,7 +116,7 @@ class Note:
     text: str
 
 
-Action = Connect | Send | Ping | Close | Up | Down | Gap | Note
+Action = Connect | Send | Ping | Pong | Close | Up | Down | Gap | Note
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +127,9 @@ class LinePolicy:
     backoff_max_ns: int = 30 * SECOND
     silence_ns: int = 60 * SECOND
     message_gap_ns: int = SECOND // 5
+    messages_shared: bool = False  # the gap holds between messages of all lines
+    requests: int = 0  # of subscribing, within `request_window_ns` on one connection; 0: no limit
+    request_window_ns: int = 3600 * SECOND
     ping_ns: int = 0
     rotate_ns: int = 23 * 3600 * SECOND
     connect_ns: int = 10 * SECOND  # from Connect to opened
@@ -137,6 +149,9 @@ MARGIN: Final = 1.05
 """Messages are sent this much slower than the venue allows: they do not arrive as evenly as they leave."""
 
 
+PINGS_IN_SILENCE: Final = 2.5
+
+
 def policy_of(
     limits: Limits, *, backoff_min_ms: int, backoff_max_ms: int, silence_timeout_s: float, rotate_hours: float
 ) -> LinePolicy:
@@ -145,21 +160,38 @@ def policy_of(
     if limits.lifetime_s > 0:
         rotate_s = min(rotate_s, limits.lifetime_s * 0.96)  # of 24 h the last 58 minutes
     rotate_ns = int(rotate_s * SECOND)
+    silence_s = min(limits.silence_timeout_s, silence_timeout_s)
+    ping_s = min(limits.ping_interval_s, silence_s / PINGS_IN_SILENCE)  # a connection that lives must not seem dead
     return LinePolicy(
         backoff_min_ns=backoff_min_ms * 1_000_000,
         backoff_max_ns=max(backoff_max_ms, backoff_min_ms) * 1_000_000,
-        silence_ns=int(min(limits.silence_timeout_s, silence_timeout_s) * SECOND),
+        silence_ns=int(silence_s * SECOND),
         message_gap_ns=int(SECOND * MARGIN / limits.client_messages_per_s),
-        ping_ns=int(limits.ping_interval_s * SECOND),
+        messages_shared=limits.messages_shared,
+        requests=limits.requests_per_connection,
+        request_window_ns=int(limits.request_window_s * SECOND),
+        ping_ns=int(ping_s * SECOND),
         rotate_ns=rotate_ns,
         overlap_ns=min(5 * SECOND, rotate_ns // 4),
     )
 
 
-class Line:
-    """One line. Its driver sets `seen_ns` whenever anything arrives, and hands on every event."""
+@dataclass(slots=True)
+class Pace:
+    """When the next message may go out."""
 
-    def __init__(self, number: int, plan: ConnectionPlan, policy: LinePolicy, rng: random.Random) -> None:
+    next_ns: int = 0
+
+
+class Line:
+    """One line. Its driver sets `seen_ns` whenever anything arrives, and hands on every event.
+
+    pace: shared with other lines where the venue counts the messages of all connections together; None: this line's own.
+    """
+
+    def __init__(
+        self, number: int, plan: ConnectionPlan, policy: LinePolicy, rng: random.Random, pace: Pace | None = None
+    ) -> None:
         self.number: Final = number
         self.plan: Final = plan
         self.policy: Final = policy
@@ -175,8 +207,10 @@ class Line:
         self.told: set[int] = set()  # symbols that were told up
         self.ends_soon = ""  # the venue's word that it will end this connection
         self.last_end = ""
-        self._queue: deque[bytes | None] = deque()  # None: a ping
-        self._send_at = 0
+        self._queue: deque[Send | Ping | Pong] = deque()
+        self._pace: Final = pace or Pace()
+        self._pace_is_own: Final = pace is None
+        self._requests: SlidingWindow | None = None  # of this connection
         self._ping_at = 0
         self._to_send = 0  # of the plan's messages
         self._answered: set[int] = set()
@@ -204,8 +238,13 @@ class Line:
         self.state, self.opened_ns, self.seen_ns = LineState.SUBSCRIBING, now, now
         self.deadline_ns = now + self.policy.subscribe_ns + len(messages) * self.policy.message_gap_ns
         self._queue.clear()
-        self._queue.extend(messages)
-        self._to_send, self._send_at, self._ping_at = len(messages), now, now + self.policy.ping_ns
+        self._queue.extend(Send(self.number, message) for message in messages)
+        self._to_send, self._ping_at = len(messages), now + self.policy.ping_ns
+        if self._pace_is_own:
+            self._pace.next_ns = now
+        if self.policy.requests:
+            self._requests = SlidingWindow(self.policy.requests, self.policy.request_window_ns)
+            self._requests.take(now, self.plan.requests or len(messages))
         self._answered, self._unnumbered, self.ends_soon = set(), 0, ""
         if not messages:
             return self._up(now, self.plan.symbols)
@@ -244,10 +283,10 @@ class Line:
             return []
         if said.symbols:
             return self._up(now, said.symbols)
-        if said.request_id:
-            self._answered.add(said.request_id)
-        else:
+        if said.request_id == 0:
             self._unnumbered += 1
+        elif said.request_id < RESUBSCRIBE:
+            self._answered.add(said.request_id)
         if self._to_send == 0 and len(self._answered) + self._unnumbered >= len(self.plan.messages):
             return self._up(now, self.plan.symbols)
         return []
@@ -265,11 +304,37 @@ class Line:
             return []
         if len(self._queue) + len(messages) > MOST_QUEUED:
             return [Note(self.number, f"{len(self._queue)} messages wait already, {len(messages)} more are not sent")]
+        if self._requests is not None:
+            self._requests.take(now, len(messages))
+        sends = [Send(self.number, message) for message in messages]
         if first:
-            self._queue.extendleft(reversed(messages))
+            self._queue.extendleft(reversed(sends))
             self._to_send += len(messages) if self._to_send else 0
         else:
-            self._queue.extend(messages)
+            self._queue.extend(sends)
+        return self._pump(now)
+
+    def bears(self, count: int, now: int) -> bool:
+        """Whether so many requests may be queued now: there is room, and the connection's budget has them left."""
+        return len(self._queue) + count <= MOST_QUEUED and not self.used_up(count, now)
+
+    def used_up(self, count: int, now: int) -> bool:
+        """Whether this connection's budget of requests does not have `count` left: only a new connection helps."""
+        return self._requests is not None and self._requests.wait_ns(now, count) > 0
+
+    def queued_ns(self) -> int:
+        """How long what waits takes to be sent, as far as this line knows."""
+        return len(self._queue) * self.policy.message_gap_ns
+
+    def ping(self, payload: bytes, now: int) -> list[Action]:
+        """The venue pings. The pong goes before all that waits, within the venue's rate; of several the last one counts."""
+        if self.state not in (LineState.SUBSCRIBING, LineState.UP):
+            return []
+        if self._queue and isinstance(self._queue[0], Pong):
+            self._queue.popleft()
+        else:
+            self._to_send += 1 if self._to_send else 0
+        self._queue.appendleft(Pong(self.number, payload))
         return self._pump(now)
 
     def tick(self, now: int) -> list[Action]:
@@ -280,6 +345,8 @@ class Line:
         if state in (LineState.SUBSCRIBING, LineState.UP):
             if now - self.seen_ns >= self.policy.silence_ns:
                 return self.close(now, f"silent for {(now - self.seen_ns) / SECOND:.0f} s", abort=True)
+            if self._to_send:  # the time for the confirmation begins when all is sent
+                self.deadline_ns = max(self.deadline_ns, now + self.policy.subscribe_ns)
             if state is LineState.SUBSCRIBING and now >= self.deadline_ns:
                 if not self.told:
                     return self.close(now, f"no confirmation within {self.policy.subscribe_ns / SECOND:g} s")
@@ -288,7 +355,7 @@ class Line:
                 return [Note(self.number, f"the venue confirmed all but the symbols {left}")]
             if self.policy.ping_ns and now >= self._ping_at:
                 self._ping_at = now + self.policy.ping_ns
-                self._queue.appendleft(None)
+                self._queue.appendleft(Ping(self.number))
                 self._to_send += 1 if self._to_send else 0
             return self._pump(now)
         return []
@@ -296,12 +363,12 @@ class Line:
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _pump(self, now: int) -> list[Action]:
-        if not self._queue or now < self._send_at:
+        if not self._queue or now < self._pace.next_ns:
             return []
         message = self._queue.popleft()
         self._to_send -= 1 if self._to_send else 0
-        self._send_at = now + self.policy.message_gap_ns
-        return [Ping(self.number) if message is None else Send(self.number, message)]
+        self._pace.next_ns = now + self.policy.message_gap_ns
+        return [message]
 
     def _up(self, now: int, symbols: Sequence[int]) -> list[Action]:
         ours = set(self.plan.symbols)

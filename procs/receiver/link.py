@@ -1,7 +1,7 @@
 """One venue at work: its sockets, its decoders, its snapshots and its clock, tied to the state machine that decides.
 
-A `Socket` hears one connection. Its `on_frame` is the receiver's hot path: market frames of a native venue are copied into the
-arena as they are; frames of other venues are decoded into plain frames. All else (replies, notices, odd things) is decided by
+A `Socket` (procs.receiver.line_socket) hears one connection. Market frames of a native venue are copied into the arena as they
+are; frames of other venues are decoded into plain frames. All else (replies, notices, odd things) is decided by
 procs.receiver.venue_lines, whose actions are performed here.
 """
 
@@ -12,27 +12,30 @@ import random
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from procs.config import LiveSettings
 from procs.frame_log_format import Came, raw_flags
 from procs.receiver import transport
-from procs.receiver.budget import SECOND, ConnectBudget, WeightBudget
+from procs.receiver.arena import LARGEST_SHARE
+from procs.receiver.budget import SECOND, ConnectBudget
 from procs.receiver.clock import ClockEstimate
 from procs.receiver.frames import NOWHERE, FrameWriter
-from procs.receiver.lines import Action, Close, Connect, Down, Gap, Line, Ping, Send, Up, policy_of
+from procs.receiver.line_socket import LineCounts, Socket
+from procs.receiver.lines import Action, Close, Connect, Down, Gap, Ping, Pong, Send, Up, policy_of
 from procs.receiver.rest import Answered, RestClient
-from procs.receiver.resync import ResyncDesk
+from procs.receiver.resync import ANSWER_NS, ResyncDesk
 from procs.receiver.say import Say
 from procs.receiver.venue_lines import VenueLines
+from procs.receiver.weight import weight_budget
 from trading.binance_layout import FrameKind
+from trading.feed_state import Want
 from trading.plain_frame import W_KIND, W_TS
 from trading.records import Kind
 from trading.venues.protocol import (
+    RESUBSCRIBE,
     Closing,
-    Decoder,
     Ignored,
     Item,
     Missed,
@@ -46,85 +49,11 @@ from trading.venues.protocol import (
 from trading.venues.protocol import Send as Reply
 
 RAW: Final = int(Kind.RAW)
+NOBODY: Final = -1
+"""The symbol of a LOST that concerns no book: what is missing is missing from the recording, or is no book's."""
+OF_NO_USE: Final = frozenset({Want.CROSSED, Want.MALFORMED, Want.CHECKSUM, Want.TOO_OLD})
+"""Reasons of the feed's that a snapshot can have given."""
 _EVENT_TIME: Final = re.compile(rb'"E":(\d{13,16})\b')  # Binance's; ms, or us where asked for
-_LAST_ID: Final = re.compile(rb'"lastUpdateId":\s*(\d{1,19})\b')
-
-
-@dataclass(slots=True)
-class LineCounts:
-    """What one line has brought, over all its connections."""
-
-    messages: int = 0
-    bytes: int = 0
-    plain: int = 0
-    unknown: int = 0
-    refused: int = 0
-    lost: int = 0  # frames for which there was no room
-    gaps: int = 0  # symbols of which LOST was told
-    ignored: dict[str, int] = field(default_factory=dict)
-
-
-class Socket:
-    """Hears one connection of one line."""
-
-    __slots__ = (
-        "connection", "connection_number", "counts", "dead", "decoder", "frame", "last", "last_ns", "line", "link", "number",
-        "opening", "symbol_of",
-    )  # fmt: skip
-
-    def __init__(self, link: VenueLink, line: Line) -> None:
-        self.link: Final = link
-        self.line: Final = line
-        self.number: Final = line.number
-        self.counts: Final = link.counts[line.number]
-        self.frame: Final = link.writer.frame
-        self.symbol_of: Final = link.venue.symbol_of if link.venue.native else _no_symbol
-        self.decoder: Final[Decoder] = link.venue.decoder_for(line.plan)
-        link.connections += 1
-        self.connection_number: Final = link.connections
-        self.connection: transport.Connection | None = None
-        self.opening: asyncio.Task[None] | None = None
-        self.dead = False
-        self.last = b""
-        self.last_ns = 0
-
-    def on_open(self, connection: transport.Connection) -> None:
-        """The upgrade is done."""
-        self.connection = connection
-        if self.dead:
-            connection.abort()
-        else:
-            self.link.perform(self.link.lines.opened(self.number, time.monotonic_ns()))
-
-    def on_frame(self, payload: bytes) -> None:
-        """One message."""
-        if self.dead:
-            return
-        origin = time.monotonic_ns()
-        now = time.time_ns()
-        self.line.seen_ns = origin
-        counts = self.counts
-        counts.messages += 1
-        counts.bytes += len(payload)
-        symbol = self.symbol_of(payload)
-        if symbol < 0:
-            self.link.decoded(self, payload, origin, now)
-            return
-        self.last, self.last_ns = payload, now
-        if self.frame(payload, symbol, self.number, counts.messages, origin, now) < 0:
-            self.link.dropped(self.number, (symbol,), now)
-
-    def on_alive(self) -> None:
-        """A ping or pong."""
-        self.line.seen_ns = time.monotonic_ns()
-
-    def on_close(self, code: int, reason: str) -> None:
-        """The end."""
-        self.link.ended(self, f"closed with {code}{': ' + reason if reason else ''}")
-
-
-def _no_symbol(payload: bytes) -> int:
-    return -1
 
 
 class VenueLink:
@@ -143,6 +72,7 @@ class VenueLink:
         rest_url: str = "",
         raw: bool = False,
         state_dir: Path | None = None,
+        venues_dir: Path | None = None,
         first_line: int = 0,
     ) -> None:
         now = time.monotonic_ns()
@@ -169,8 +99,9 @@ class VenueLink:
         copies = live.lines if venue.arbitrates else 1
         self.lines: Final = VenueLines(venue.connections(), copies, self.policy, connects, rng, first_line)
         self.counts: Final = {number: LineCounts() for number in self.lines.lines}
-        budget = WeightBudget(limits.rest_weight_per_minute, live.rest_weight_share)
-        self.rest: Final = RestClient(rest_url or venue.rest_url, budget, rng)
+        rest_url = rest_url or venue.rest_url
+        budget = weight_budget(rest_url, limits.rest_weight_per_minute, live.rest_weight_share, venues_dir, now)
+        self.rest: Final = RestClient(rest_url, budget, rng)
         self.desk: Final = ResyncDesk(live.resyncs_per_minute, rng)
         self.clock: Final = ClockEstimate()
         self.sockets: Final[dict[int, Socket]] = {}
@@ -181,6 +112,8 @@ class VenueLink:
         self._turn = 0
         self.connections = 0  # so far
         self.odd_frames = 0
+        if copies < live.lines:
+            say(f"live.lines is {live.lines}, but two lines of {name} cannot be put together: it takes one")
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -198,7 +131,7 @@ class VenueLink:
         now = time.monotonic_ns()
         self.perform(self.lines.tick(now))
         if self.desk.waiting:
-            for symbol in self.desk.due(now, self.lines.covered):
+            for symbol in self.desk.due(now, self._may_ask):
                 self._resync(symbol)
 
     def sample(self) -> None:
@@ -223,9 +156,9 @@ class VenueLink:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.rest.close()
 
-    def want(self, symbol: int, update_id: int) -> None:
-        """The feed wants a snapshot."""
-        self.desk.want(symbol, update_id, time.monotonic_ns())
+    def want(self, symbol: int, reason: int) -> None:
+        """The feed wants a snapshot; `reason` is a Want."""
+        self.desk.want(symbol, time.monotonic_ns(), again=reason in OF_NO_USE)
 
     def odd(self, payload: bytes, line: int) -> None:
         """The feed made nothing of this frame: what does the typed decoder say?"""
@@ -245,7 +178,7 @@ class VenueLink:
         venue, line = self.venue, socket.number
         if venue.native and venue.is_market_frame(payload):  # of a symbol that is not ours to name: the scanner finds it
             if self.writer.frame(payload, -1, line, socket.counts.messages, origin, now) == NOWHERE:
-                self.dropped(line, socket.line.plan.symbols, now)
+                self.dropped(line, socket.line.plan.symbols, now, len(payload))
             return
         heard = items = socket.decoder.decode(payload, now)
         if not venue.arbitrates:
@@ -259,8 +192,10 @@ class VenueLink:
             if type(item) is Plain:
                 socket.counts.plain += 1
                 if self.writer.frame(item.frame, item.symbol, line, socket.counts.messages, origin, now) == NOWHERE:
-                    self.dropped(line, (item.symbol,), now)
+                    self.dropped(line, (item.symbol,), now, len(item.frame))
                 else:
+                    if self.desk.waiting and item.frame[8 * W_KIND] == FrameKind.SNAPSHOT:
+                        self.desk.delivered(item.symbol)
                     event = int.from_bytes(item.frame[8 * W_TS : 8 * W_TS + 8], "little")
                     if event:
                         self.clock.event(event, now)
@@ -274,7 +209,7 @@ class VenueLink:
         spoken = {item.symbol for item in heard if type(item) is Plain}
         for symbol in dict.fromkeys(item.symbol for item in items if type(item) is Plain) or (-1,):
             came = Came(socket.number, socket.connection_number, symbol >= 0 and symbol not in spoken)
-            self.writer.frame(payload, symbol, raw_flags(came), socket.counts.messages, origin, now, RAW)
+            self._keep(payload, symbol, came, socket.counts.messages, origin, now)
 
     def _speaks(self, item: Plain, line: int) -> bool:
         """Of two connections without ids in common, whether this one speaks for the symbol: the one with the newest snapshot."""
@@ -282,15 +217,33 @@ class VenueLink:
             self._speaker[item.symbol] = line
         return self._speaker.setdefault(item.symbol, line) == line
 
-    def dropped(self, line: int, symbols: Sequence[int], now: int) -> None:
+    def _keep(self, payload: bytes, symbol: int, came: Came, count: int, origin: int, now: int) -> None:
+        """The venue's own bytes, for the recording. Without room for them the recording is told so, and the books live on."""
+        if self.writer.frame(payload, symbol, raw_flags(came), count, origin, now, RAW) == NOWHERE:
+            self.counts[came.line].lost += 1
+            self.writer.lost(came.line, (NOBODY,), now)
+            self._say_no_room(came.line, len(payload))
+
+    def dropped(self, line: int, symbols: Sequence[int], now: int, length: int = 0) -> None:
         """There was no room for a frame of these symbols."""
-        counts = self.counts[line]
-        counts.lost += 1
+        self.counts[line].lost += 1
         self._tell_lost(line, symbols, now)
-        self.say(f"line {line}: a frame was dropped, frames ring or arena are full (see live.arena_mb)", "no room")
+        self._say_no_room(line, length)
+
+    def _say_no_room(self, line: int, length: int) -> None:
+        if length > self.writer.largest:
+            need = -(-length * LARGEST_SHARE // (1 << 20))
+            why = f"of {length:,} bytes was dropped, a frame may take a quarter of the arena: set live.arena_mb to {need} or more"
+            self.say(f"line {line}: a frame {why}", "too large")
+        else:
+            self.say(f"line {line}: a frame was dropped, frames ring or arena are full (see live.arena_mb)", "no room")
 
     def _tell_lost(self, line: int, symbols: Sequence[int], now: int) -> None:
-        self.counts[line].gaps += len(symbols)
+        """Of a line that carries no book nothing is missing from one: only the recording is told."""
+        if not self.lines.lines[line].plan.book:
+            symbols = (NOBODY,)
+        else:
+            self.counts[line].gaps += len(symbols)
         self.writer.lost(line, symbols, now)
 
     def _heard(self, socket: Socket, item: Item, payload: bytes, now: int) -> None:
@@ -299,6 +252,7 @@ class VenueLink:
             self.perform(lines.subscribed(line, item, mono))
         elif isinstance(item, Refused):
             socket.counts.refused += 1
+            self.desk.failed(item.request_id - RESUBSCRIBE, mono)
             self.perform(lines.refused(line, item, mono))
         elif isinstance(item, Reply):
             self.perform(lines.send(line, [item.message], mono, first=True))
@@ -327,20 +281,24 @@ class VenueLink:
                 self.writer.line_up(action.line, action.symbols, time.time_ns())
                 self.say(f"line {action.line}: {self._names(action.symbols)} up")
             elif isinstance(action, Down):
+                self.desk.line_ended(action.line, time.monotonic_ns())
                 self.writer.line_down(action.line, action.symbols, time.time_ns())
                 self.say(f"line {action.line}: {self._names(action.symbols)} down ({action.why})")
             elif isinstance(action, Gap):
                 self._tell_lost(action.line, action.symbols, time.time_ns())
             elif isinstance(action, Close):
                 self._close(action)
-            elif isinstance(action, Send | Ping):
+            elif isinstance(action, Send | Ping | Pong):
                 self._send(action)
             else:
                 self.say(f"line {action.line}: {action.text}", f"note {action.line} {action.text}"[:64])
 
-    def _send(self, action: Send | Ping) -> None:
+    def _send(self, action: Send | Ping | Pong) -> None:
         socket = self.sockets.get(action.line)
         if socket is None or socket.connection is None:
+            return
+        if isinstance(action, Pong):
+            socket.connection.pong(action.payload)
             return
         message = action.message if isinstance(action, Send) else self.venue.ping_message(time.time_ns())
         if message is None:
@@ -388,24 +346,51 @@ class VenueLink:
 
     # --- snapshots and the clock --------------------------------------------------------------------------------------
 
+    def _may_ask(self, symbol: int) -> bool:
+        """Whether a snapshot of the symbol can be asked for now.
+
+        A line whose requests are used up for the hour is replaced: a new connection has its own, and begins with snapshots.
+        """
+        if not self.lines.covered(symbol):
+            return False
+        count = len(self.venue.resubscribe(symbol))
+        if count == 0:
+            return True
+        now = time.monotonic_ns()
+        up = self.lines.up_lines(symbol)
+        if any(self.lines.lines[number].bears(count, now) for number in up):
+            return True
+        for number in up:
+            if self.lines.lines[number].used_up(count, now):
+                self.perform(self.lines.closing(number, "its requests of the hour are used up", now))
+        return False
+
     def _resync(self, symbol: int) -> None:
-        request = self.venue.snapshot_request(symbol)
-        if request is not None:
+        messages = self.venue.resubscribe(symbol)
+        if not messages:
             self._spawn(self._fetch_snapshot(symbol))
             return
-        messages = self.venue.resubscribe(symbol)
-        up = self.lines.up_lines(symbol)
-        now = time.monotonic_ns()
-        if not up or not messages:
+        now, lines = time.monotonic_ns(), self.lines.lines
+        able = [number for number in self.lines.up_lines(symbol) if lines[number].bears(len(messages), now)]
+        if not able:
             self.desk.failed(symbol, now)
             return
         self._turn += 1  # the next time by another line
-        self.perform(self.lines.send(up[self._turn % len(up)], messages, now))
-        self.desk.delivered(symbol, None, now)
+        line = able[self._turn % len(able)]
+        self.perform(self.lines.send(line, messages, now))
+        self.desk.sent(symbol, line, now + lines[line].queued_ns() + ANSWER_NS)
 
     async def _fetch_snapshot(self, symbol: int) -> None:
+        try:
+            await self._fetch(symbol)
+        except Exception:
+            self.desk.failed(symbol, time.monotonic_ns())  # or the wish would be in flight for ever
+            raise
+
+    async def _fetch(self, symbol: int) -> None:
         request = self.venue.snapshot_request(symbol)
-        assert request is not None
+        if request is None:
+            raise VenueError(f"{self.name}: neither sends snapshots in the stream nor gives them by REST")
         outcome = await self.rest.get(request)
         mono, now = time.monotonic_ns(), time.time_ns()
         if not isinstance(outcome, Answered):
@@ -419,13 +404,15 @@ class VenueLink:
             decoder = self.venue.decoder_for(self.lines.lines[line].plan)
             frames = [item.frame for item in decoder.decode(outcome.body, now) if isinstance(item, Plain)]
             if self._raw:
-                self.writer.frame(outcome.body, symbol, line, 0, mono, now, RAW)
-        put = [self.writer.frame(frame, symbol, line, 0, mono, now) != NOWHERE for frame in frames]
-        if not put or not all(put):
+                self._keep(outcome.body, symbol, Came(line, 0, False), 0, mono, now)
+        for frame in frames:
+            if self.writer.frame(frame, symbol, line, 0, mono, now) == NOWHERE:
+                self._say_no_room(line, len(frame))
+                frames = []
+        if frames:
+            self.desk.delivered(symbol)
+        else:
             self.desk.failed(symbol, mono)
-            return
-        found = _LAST_ID.search(outcome.body)
-        self.desk.delivered(symbol, int(found[1]) if found else None, mono)
 
     async def _ask_time(self) -> None:
         while True:

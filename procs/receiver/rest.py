@@ -11,6 +11,7 @@ again with growing, jittered pauses. What this module is not: it judges no body;
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import re
 import time
@@ -73,17 +74,17 @@ class RestClient:
         *,
         timeout_s: float = TIMEOUT_S,
         tries: int = TRIES,
+        longest_wait_s: float = math.inf,
         mono_ns: Callable[[], int] = time.monotonic_ns,
         wall_ns: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
     ) -> None:
         self.base_url: Final = base_url.rstrip("/")
         self.budget: Final = budget
-        self._rng, self._tries = rng, tries
+        self._rng, self._tries, self._longest_wait_s = rng, tries, longest_wait_s
         self._mono, self._wall, self._sleep = mono_ns, wall_ns, sleep
         self._timeout: Final = aiohttp.ClientTimeout(total=timeout_s)
         self._session: aiohttp.ClientSession | None = None
-        self.blocked_until_ns = 0
         self.requests = self.limited = self.failed = 0
         self.last_failure = ""
 
@@ -95,13 +96,16 @@ class RestClient:
 
     def blocked_s(self) -> float:
         """How long the venue wants to hear nothing of us."""
-        return max(0, self.blocked_until_ns - self._mono()) / SECOND
+        return self.budget.held_ns(self._mono()) / SECOND
 
     async def get(self, request: RestRequest) -> Outcome:
-        """One request, tried until it is answered or refused, or the tries are used up. Waits for the budget."""
+        """One request, tried until it is answered or refused, or the tries are used up. Waits for the budget, if not too long."""
         last = "not tried"
         for attempt in range(self._tries):
-            await self._admitted(request.weight)
+            wait_s = await self._admitted(request.weight)
+            if wait_s > 0:
+                last = f"the venue is to be left alone for another {wait_s:.0f} s, by its limits or a ban; last: {last}"
+                break
             try:
                 status, headers, body, sent, received = await self._once(request)
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
@@ -123,15 +127,16 @@ class RestClient:
         self.failed, self.last_failure = self.failed + 1, last
         return Unreached(last)
 
-    async def _admitted(self, weight: int) -> None:
-        """Return when nothing forbids a request of this weight; it is counted."""
+    async def _admitted(self, weight: int) -> float:
+        """0 when nothing forbids a request of this weight, which is counted; else how long it would have to wait, s."""
         while True:
             now = self._mono()
-            wait = max(self.blocked_until_ns - now, self.budget.wait_ns(now, weight))
+            wait = self.budget.admit(now, weight)
             if wait <= 0:
-                self.budget.take(now, weight)
                 self.requests += 1
-                return
+                return 0.0
+            if wait > self._longest_wait_s * SECOND:
+                return wait / SECOND
             await self._sleep(wait / SECOND + 0.001)
 
     async def _once(self, request: RestRequest) -> tuple[int, Mapping[str, str], bytes, int, int]:
@@ -159,7 +164,8 @@ class RestClient:
         if until:  # Binance says in its message when a ban ends
             seconds = max(seconds, int(until[1]) / 1000 - self._wall() / 1e9)
         seconds = min(seconds, MOST_RETRY_AFTER_S)
-        self.blocked_until_ns = max(self.blocked_until_ns, self._mono() + int(seconds * SECOND))
+        now = self._mono()
+        self.budget.hold(now, now + int(seconds * SECOND))
 
 
 def retry_after_s(status: int, header: str) -> float:

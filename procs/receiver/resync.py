@@ -1,10 +1,16 @@
-"""Which symbols need a snapshot, and when to ask for it: one request at a time a symbol, within a budget, until one is delivered.
+"""Which symbols need a snapshot, and when to ask for it: one request at a time a symbol, within a budget, until one has come.
 
-The feed says what it wants, as often as it likes; wishes for the same symbol become one. A wish waits while the symbol's streams
-are not all subscribed (a snapshot without diffs connects to nothing) and while the budget is used up, which is shared by all
-symbols in turn. A snapshot older than what was wished for is fetched again.
+The feed says what it wants, as often as it likes; wishes for the same symbol become one. A wish waits while it cannot be asked
+for (the symbol's streams are not all subscribed: a snapshot without diffs connects to nothing) and while the budget is used up. A
+request that goes out over a line (a resubscription) is answered by the snapshot itself: where that does not come in time, or the
+venue refuses, or the line ends, it has failed.
 
-What this module is not: it fetches nothing and knows no venue. Times are monotonic ns.
+Back-off is a symbol's own, and grows as long as what comes is no good: a snapshot that never arrives, or that the feed asks for
+again at once because it could not be used. The symbol that has tried least is served first, then the one that was served longest
+ago; who has failed several times leaves half of the budget to the others. So a symbol that can never be had starves nobody.
+
+What this module is not: it fetches nothing, knows no venue, and does not judge a snapshot. Whether one connects to the diffs is
+the feed's to say, by the venue's own rule; it asks again where it does not. Times are monotonic ns.
 """
 
 from __future__ import annotations
@@ -18,16 +24,24 @@ from procs.receiver.budget import MINUTE, SECOND, SlidingWindow
 
 PAUSE_NS: Final = SECOND // 4
 LONGEST_PAUSE_NS: Final = 10 * SECOND
+ANSWER_NS: Final = 10 * SECOND
+"""From the last message of a resubscription to its snapshot."""
+BY_REST: Final = -1
+STUBBORN: Final = 3
+"""So many tries in vain, and a symbol no longer has the whole budget."""
 
 
 @dataclass(slots=True)
-class _Wish:
-    """One symbol's."""
+class _Symbol:
+    """One symbol's wish, and what became of those before."""
 
-    not_older_than: int = 0
-    not_before_ns: int = 0
-    tries: int = 0
+    wanted: bool = False
     in_flight: bool = False
+    line: int = BY_REST  # on which it is in flight
+    deadline_ns: int = 0  # of what is in flight on a line
+    tries: int = 0  # since the last one that was of use
+    not_before_ns: int = 0
+    served_ns: int = -1
 
 
 class ResyncDesk:
@@ -36,57 +50,76 @@ class ResyncDesk:
     def __init__(self, per_minute: int, rng: random.Random) -> None:
         self.budget: Final = SlidingWindow(per_minute, MINUTE)
         self._rng: Final = rng
-        self._wishes: dict[int, _Wish] = {}  # in the order in which they came
+        self._symbols: dict[int, _Symbol] = {}
+        self.waiting = 0
+        """Wishes that are not fulfilled."""
         self.wanted = self.delivered_count = self.failed_count = 0
 
-    def want(self, symbol: int, update_id: int, now: int) -> None:
-        """The feed wants a snapshot of this symbol that is not older than `update_id`."""
-        wish = self._wishes.get(symbol)
-        if wish is None:
-            self.wanted += 1
-            wish = self._wishes[symbol] = _Wish(not_before_ns=now)
-        wish.not_older_than = max(wish.not_older_than, update_id)
+    def want(self, symbol: int, now: int, *, again: bool = False) -> None:
+        """The feed wants a snapshot of this symbol; `again`: because the one that came was of no use."""
+        it = self._symbols.setdefault(symbol, _Symbol())
+        if it.wanted:
+            return
+        self.wanted += 1
+        self.waiting += 1
+        it.wanted = True
+        if again and it.tries and now - it.served_ns < MINUTE:
+            it.not_before_ns = now + self._pause(it)
+        else:
+            it.tries, it.not_before_ns = 0, now
 
-    def due(self, now: int, connected: Callable[[int], bool]) -> list[int]:
-        """Symbols to ask for now; they count against the budget, and are in flight until delivered or failed."""
+    def due(self, now: int, ready: Callable[[int], bool]) -> list[int]:
+        """Symbols to ask for now; they count against the budget, and are in flight until delivered or failed.
+
+        Gives up first what was to be answered by now.
+        """
+        for it in self._symbols.values():
+            if it.in_flight and it.line != BY_REST and now >= it.deadline_ns:
+                self._failed(it, now)
+        open_ = [(it.tries, it.served_ns, n) for n, it in self._symbols.items() if it.wanted and not it.in_flight]
         found = []
-        for symbol, wish in self._wishes.items():
-            if wish.in_flight or now < wish.not_before_ns or not connected(symbol):
+        for tries, _, symbol in sorted(open_):
+            it = self._symbols[symbol]
+            if now < it.not_before_ns or not ready(symbol):
                 continue
-            if self.budget.wait_ns(now):
-                break
+            if self.budget.wait_ns(now, 1 + (self.budget.limit // 2 if tries >= STUBBORN else 0)):
+                break  # those behind it have tried as often
             self.budget.take(now)
-            wish.in_flight = True
-            wish.tries += 1
+            it.in_flight, it.line, it.served_ns = True, BY_REST, now
+            it.tries += 1
             found.append(symbol)
         return found
 
-    def delivered(self, symbol: int, update_id: int | None, now: int) -> bool:
-        """A snapshot went out (`update_id` None: it does not say how old it is). Whether the wish is fulfilled."""
-        wish = self._wishes.get(symbol)
-        if wish is None:
-            return True
-        self.delivered_count += 1
-        if update_id is not None and update_id < wish.not_older_than:
-            self._again(symbol, wish, now)
-            return False
-        del self._wishes[symbol]
-        return True
+    def sent(self, symbol: int, line: int, deadline_ns: int) -> None:
+        """What is in flight went out over this line; its snapshot is to come before the deadline."""
+        it = self._symbols[symbol]
+        it.line, it.deadline_ns = line, deadline_ns
+
+    def delivered(self, symbol: int) -> None:
+        """A snapshot of this symbol went to the feed, whoever asked for it."""
+        it = self._symbols.get(symbol)
+        if it is not None and it.wanted:
+            self.delivered_count += 1
+            self.waiting -= 1
+            it.wanted = it.in_flight = False
 
     def failed(self, symbol: int, now: int) -> None:
-        """Nothing came of it: again after a pause, behind the other symbols."""
-        wish = self._wishes.get(symbol)
-        if wish is not None:
-            self.failed_count += 1
-            self._again(symbol, wish, now)
+        """Nothing came of what is in flight: again after a pause."""
+        it = self._symbols.get(symbol)
+        if it is not None and it.in_flight:
+            self._failed(it, now)
 
-    @property
-    def waiting(self) -> int:
-        """Wishes that are not fulfilled."""
-        return len(self._wishes)
+    def line_ended(self, line: int, now: int) -> None:
+        """What is in flight on this line will not be answered."""
+        for it in self._symbols.values():
+            if it.in_flight and it.line == line:
+                self._failed(it, now)
 
-    def _again(self, symbol: int, wish: _Wish, now: int) -> None:
-        longest = min(PAUSE_NS << min(wish.tries - 1, 20), LONGEST_PAUSE_NS)
-        wish.in_flight = False
-        wish.not_before_ns = now + longest // 2 + self._rng.randrange(longest // 2 + 1)
-        self._wishes[symbol] = self._wishes.pop(symbol)
+    def _failed(self, it: _Symbol, now: int) -> None:
+        self.failed_count += 1
+        it.in_flight = False
+        it.not_before_ns = now + self._pause(it)
+
+    def _pause(self, it: _Symbol) -> int:
+        longest = min(PAUSE_NS << min(it.tries - 1, 20), LONGEST_PAUSE_NS)
+        return longest // 2 + self._rng.randrange(longest // 2 + 1)

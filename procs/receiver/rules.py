@@ -7,22 +7,26 @@ ticks would read every price wrongly.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import random
+import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 
+from procs import rundir
 from procs.config import Profile, SymbolSettings
-from procs.receiver.budget import WeightBudget
 from procs.receiver.markets import CCXT, addresses_of, by_market, streams_of, venue_of
 from procs.receiver.rest import Answered, Denied, RestClient
+from procs.receiver.weight import weight_budget
 from trading.instruments import InstrumentError, instrument_table
 from trading.venues.protocol import InstrumentRules, Venue, VenueError, VenueSymbol
 
 TIMEOUT_S: Final = 10.0
 TRIES: Final = 3
+LONGEST_WAIT_S: Final = 65.0  # until the venue's minute is over; who waits for the end of a ban wants to know it
 
 
 class RulesError(ValueError):
@@ -63,8 +67,9 @@ async def _from_venue(
     except VenueError as error:
         raise RulesError(str(error)) from None
     base = rest_url or venue.rest_url
-    budget = WeightBudget(venue.limits.rest_weight_per_minute, profile.live.rest_weight_share)
-    client = RestClient(base, budget, random.Random(), timeout_s=TIMEOUT_S, tries=TRIES)
+    share = profile.live.rest_weight_share
+    budget = weight_budget(base, venue.limits.rest_weight_per_minute, share, rundir.venues_dir(), time.monotonic_ns())
+    client = RestClient(base, budget, random.Random(), timeout_s=TIMEOUT_S, tries=TRIES, longest_wait_s=LONGEST_WAIT_S)
     try:
         known: dict[str, InstrumentRules] = {}
         for request in venue.instruments_requests():
@@ -72,6 +77,10 @@ async def _from_venue(
             if not isinstance(outcome, Answered):
                 break
             known.update(venue.parse_instruments(outcome.body))
+            with contextlib.suppress(VenueError):  # it names no limit: the one that we know stays
+                limit = venue.rest_weight_limit(outcome.body)
+                if limit is not None:  # for the receiver that starts next too
+                    budget.set_limit(time.monotonic_ns(), limit)
         else:
             return known
     except VenueError as error:

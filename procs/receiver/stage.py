@@ -67,15 +67,17 @@ class Resyncs:
         loc[I_HEAD] = int(self._end.ctl[reader_line(entry.reader_index(NAME)) + CURSOR])
         loc[I_RELEASED] = -1
 
-    def take(self) -> list[tuple[int, int, int]]:
-        """(kind, symbol, update_id) of what is there; taken and released."""
+    def take(self) -> list[tuple[int, int, int, int]]:
+        """(kind, symbol, reason, update_id) of what is there; taken and released."""
         end = self._end
         head = int(end.loc[I_HEAD])
         count = int(_count_ready(end.ctl, end.words, head))
         if count == 0:
             return []
         row = head & (int(end.ctl[CAPACITY]) - 1)
-        found = [(int(r["kind"]), int(r["symbol"]), int(r["update_id"])) for r in end.recs[row : row + count]]
+        found = [
+            (int(r["kind"]), int(r["symbol"]), int(r["reason"]), int(r["update_id"])) for r in end.recs[row : row + count]
+        ]
         end.loc[I_HEAD] = head + count
         release(end.ctl, end.loc, self._bells)
         return found
@@ -96,6 +98,7 @@ class Receiver:
         self.run_dir: Final = rundir.run_dir(runtime["instance"])
         self.rng: Final = random.Random(os.getpid() << 32 ^ time.time_ns())
         self.state_dir: Final[Path] = rundir.state_dir(runtime["instance"])
+        self.venues_dir: Final[Path] = rundir.venues_dir()
         self.links: list[VenueLink | CcxtLink] = []
         self.by_symbol: dict[int, VenueLink | CcxtLink] = {}
         self.by_line: dict[int, VenueLink | CcxtLink] = {}
@@ -121,7 +124,7 @@ class Receiver:
             else:
                 link = VenueLink(
                     venue_of(market, symbols, streams), live, self.writer, self.say, self.rng, name=market, stream_url=stream_url,
-                    rest_url=rest_url, raw=raw, state_dir=self.state_dir, first_line=number,
+                    rest_url=rest_url, raw=raw, state_dir=self.state_dir, venues_dir=self.venues_dir, first_line=number,
                 )  # fmt: skip
                 lines = list(link.lines.lines)
                 number = link.lines.next_line
@@ -165,8 +168,8 @@ class Receiver:
         """What is done TICK_S apart."""
         self._ticks += 1
         self.writer.promise(time.time_ns())
-        for kind, symbol, update_id in self.resyncs.take():
-            self._asked(kind, symbol, update_id)
+        for kind, symbol, reason, update_id in self.resyncs.take():
+            self._asked(kind, symbol, reason, update_id)
         if self._ticks % LINES_EVERY == 0:
             for link in self.links:
                 link.tick()
@@ -176,11 +179,11 @@ class Receiver:
                 link.sample()
             self._show()
 
-    def _asked(self, kind: int, symbol: int, update_id: int) -> None:
+    def _asked(self, kind: int, symbol: int, reason: int, update_id: int) -> None:
         if kind == Kind.WANT_SNAPSHOT:
             link = self.by_symbol.get(symbol)
             if link is not None:
-                link.want(symbol, update_id)
+                link.want(symbol, reason)
         elif kind == Kind.ODD_FRAME:
             self.page[board.MALFORMED] += 1
             _, line = self.writer.record_of(update_id)

@@ -3,7 +3,8 @@
     await connect(url, listener, ...)      raises UpgradeRefused, OSError, TimeoutError
     listener.on_open(connection)           before any frame
     listener.on_frame(payload)             one whole message; fragments are put together here
-    listener.on_alive()                    a ping (answered with its payload) or a pong came
+    listener.on_ping(payload)              the venue pings: the listener answers (connection.pong)
+    listener.on_alive()                    a pong came
     listener.on_close(code, reason)        exactly once after on_open, whoever closed; nothing follows
 
 No compression is offered, so a compressed message is a protocol error and ends the connection, as does one of more than
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from procs.receiver.rest import retry_after_s
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
 MOST_BYTES: Final = 16 << 20
 ABNORMAL: Final = 1006
@@ -49,8 +50,11 @@ class Listener(Protocol):
     def on_frame(self, payload: bytes) -> None:
         """One whole message."""
 
+    def on_ping(self, payload: bytes) -> None:
+        """A ping, to be answered."""
+
     def on_alive(self) -> None:
-        """A ping or a pong."""
+        """A pong."""
 
     def on_close(self, code: int, reason: str) -> None:
         """The end."""
@@ -64,6 +68,9 @@ class Connection(Protocol):
 
     def ping(self) -> None:
         """Send a WebSocket ping."""
+
+    def pong(self, payload: bytes) -> None:
+        """Answer a ping."""
 
     def close(self) -> None:
         """Close in order."""
@@ -137,8 +144,7 @@ async def _connect_picows(url: str, listener: Listener, timeout_s: float, contex
             if (kind is text or kind is binary or kind == text or kind == binary) and frame.fin and not frame.rsv1:
                 listener.on_frame(frame.get_payload_as_bytes())
             elif kind == ping:
-                transport.send_pong(frame.get_payload_as_bytes())
-                listener.on_alive()
+                listener.on_ping(frame.get_payload_as_bytes())
             elif kind == pong:
                 listener.on_alive()
             elif kind == close:
@@ -187,6 +193,10 @@ async def _connect_picows(url: str, listener: Listener, timeout_s: float, contex
             """A ping."""
             self.transport.send_ping(b"")
 
+        def pong(self, payload: bytes) -> None:
+            """A pong."""
+            self.transport.send_pong(payload)
+
         def close(self) -> None:
             """Say so, then go."""
             self.transport.send_close(picows.WSCloseCode.OK)
@@ -202,7 +212,7 @@ async def _connect_picows(url: str, listener: Listener, timeout_s: float, contex
             url,
             ssl_context=context,
             websocket_handshake_timeout=timeout_s,
-            enable_auto_pong=False,  # pings are a sign of life that we want to see
+            enable_auto_pong=False,  # pongs count among our messages, so they are paced
             max_frame_size=MOST_BYTES,
             max_redirects=0,
             proxy=proxy_of(url),
@@ -228,20 +238,41 @@ async def _connect_websockets(url: str, listener: Listener, timeout_s: float, co
     from websockets.frames import Frame, Opcode
 
     class Hearing(ClientConnection):
-        """Notices pings and pongs, which websockets answers by itself."""
+        """Hands pings on, and keeps websockets from answering them by itself."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.answering = False
+            send_frame = self.protocol.send_frame
+
+            def send(frame: Frame) -> None:
+                if frame.opcode is not Opcode.PONG or self.answering:
+                    send_frame(frame)
+
+            self.protocol.send_frame = send  # type: ignore[method-assign]  # websockets has no option for it
 
         def process_event(self, event: Any) -> None:
             """One frame, or the answer to the upgrade."""
             super().process_event(event)
-            if isinstance(event, Frame) and event.opcode in (Opcode.PING, Opcode.PONG):
+            if isinstance(event, Frame) and event.opcode is Opcode.PING:
+                listener.on_ping(bytes(event.data))
+            elif isinstance(event, Frame) and event.opcode is Opcode.PONG:
                 listener.on_alive()
+
+        async def answer(self, payload: bytes) -> None:
+            """A pong of ours."""
+            self.answering = True
+            try:
+                await self.pong(payload)
+            finally:
+                self.answering = False
 
     class Open:
         """A websockets connection as a Connection. What is sent is queued, so that nothing waits."""
 
-        def __init__(self, socket: ClientConnection) -> None:
+        def __init__(self, socket: Hearing) -> None:
             self.socket = socket
-            self.out: asyncio.Queue[bytes | None] = asyncio.Queue()
+            self.out: asyncio.Queue[Callable[[], Awaitable[Any]]] = asyncio.Queue()
             self.tasks = [asyncio.create_task(self.read()), asyncio.create_task(self.write())]
 
         async def read(self) -> None:
@@ -259,21 +290,21 @@ async def _connect_websockets(url: str, listener: Listener, timeout_s: float, co
             """Send what is queued."""
             try:
                 while True:
-                    message = await self.out.get()
-                    if message is None:
-                        await self.socket.ping()
-                    else:
-                        await self.socket.send(message, text=True)
+                    await (await self.out.get())()
             except ConnectionClosed:
                 pass
 
         def send(self, message: bytes) -> None:
             """A text message."""
-            self.out.put_nowait(message)
+            self.out.put_nowait(lambda: self.socket.send(message, text=True))
 
         def ping(self) -> None:
             """A ping."""
-            self.out.put_nowait(None)
+            self.out.put_nowait(self.socket.ping)
+
+        def pong(self, payload: bytes) -> None:
+            """A pong."""
+            self.out.put_nowait(lambda: self.socket.answer(payload))
 
         def close(self) -> None:
             """Say so, then go."""
@@ -302,4 +333,5 @@ async def _connect_websockets(url: str, listener: Listener, timeout_s: float, co
         raise UpgradeRefused(status, _retry_after(status, error.response.headers), body) from None
     except InvalidHandshake as error:
         raise ConnectionError(f"upgrade failed: {error}") from None
+    assert isinstance(socket, Hearing)
     listener.on_open(Open(socket))

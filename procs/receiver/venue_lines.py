@@ -21,7 +21,7 @@ from enum import StrEnum
 from typing import Final
 
 from procs.receiver.budget import ConnectBudget
-from procs.receiver.lines import Action, Close, Down, Gap, Line, LinePolicy, LineState, Note
+from procs.receiver.lines import Action, Close, Down, Gap, Line, LinePolicy, LineState, Note, Pace
 from trading.venues.protocol import ConnectionPlan, Refused, Subscribed
 
 SPREAD: Final = 0.03
@@ -88,10 +88,11 @@ class VenueLines:
         self.strands: Final[list[Strand]] = []
         self.lines: Final[dict[int, Line]] = {}
         self._strand: Final[dict[int, Strand]] = {}
+        pace = Pace() if policy.messages_shared else None
         number = first_line
         for index, plan in enumerate(plans):
             for copy in range(copies):
-                pair = (Line(number, plan, policy, rng), Line(number + 1, plan, policy, rng))
+                pair = (Line(number, plan, policy, rng, pace), Line(number + 1, plan, policy, rng, pace))
                 strand = Strand(index, copy, pair, int(policy.rotate_ns * (1 - SPREAD * rng.random())))
                 self.strands.append(strand)
                 for line in pair:
@@ -126,13 +127,13 @@ class VenueLines:
         return self.lines[number].state in (LineState.SUBSCRIBING, LineState.UP)
 
     def up_lines(self, symbol: int) -> list[int]:
-        """Lines on which this symbol is subscribed."""
-        return [line.number for line in self.lines.values() if symbol in line.told]
+        """Lines on which this symbol's book is subscribed."""
+        return [line.number for line in self.lines.values() if line.plan.book and symbol in line.told]
 
     def covered(self, symbol: int) -> bool:
-        """Whether all streams of this symbol are subscribed: a snapshot has something to connect to."""
-        plans = {strand.plan for strand in self.strands if symbol in strand.line.plan.symbols}
-        return plans == {strand.plan for strand in self.strands if any(symbol in line.told for line in strand.pair)} & plans
+        """Whether the streams of this symbol's book are all subscribed: a snapshot has something to connect to."""
+        plans = {strand.plan for strand in self.strands if strand.line.plan.book and symbol in strand.line.plan.symbols}
+        return plans <= {strand.plan for strand in self.strands if any(symbol in line.told for line in strand.pair)}
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -155,6 +156,10 @@ class VenueLines:
             return []
         line.ends_soon = text or "the venue ends it"
         return [Note(number, f"to be closed by the venue: {line.ends_soon}"), *self.tick(now)]
+
+    def ping(self, number: int, payload: bytes, now: int) -> list[Action]:
+        """The venue pings on this line."""
+        return self.lines[number].ping(payload, now)
 
     def send(self, number: int, messages: Sequence[bytes], now: int, *, first: bool = False) -> list[Action]:
         """Queue messages on a line."""
@@ -218,15 +223,20 @@ class VenueLines:
         return actions
 
     def _completed(self, actions: list[Action]) -> list[Action]:
-        """Adds a Gap behind a Down that leaves a symbol with some of its streams."""
+        """Adds a Gap behind a Down that takes a symbol's book and leaves it other streams.
+
+        The loss of the others alone is no Gap: nothing of the book is missing, and prints have ids that go on.
+        """
         found = list(actions)
         for action in actions:
             if isinstance(action, Down) and self._split:
                 plan = self._strand[action.line].plan
                 siblings = [line for strand in self.strands if strand.plan == plan for line in strand.pair]
                 bare = tuple(s for s in action.symbols if s in self._split and not any(s in line.told for line in siblings))
-                if bare:
+                if bare and self.lines[action.line].plan.book:
                     found.append(Gap(action.line, bare))
+                elif bare:
+                    found.append(Note(action.line, f"prints of {len(bare)} symbols are missing meanwhile; their books live on"))
         return found
 
     def _turn_taken(self, strand: Strand) -> bool:

@@ -249,7 +249,8 @@ class _Binance(Venue):
             to_json({"method": "SUBSCRIBE", "params": part, "id": number})
             for number, part in enumerate(chunks(names[in_url:], STREAMS_PER_MESSAGE), 1)
         )
-        return ConnectionPlan(f"{path}/stream?streams=" + "/".join(names[:in_url]), messages, tuple(indices))
+        book = any("@depth" in name for name in names)
+        return ConnectionPlan(f"{path}/stream?streams=" + "/".join(names[:in_url]), messages, tuple(indices), book)
 
     def decoder(self) -> Decoder:
         """For what `is_market_frame` denies."""
@@ -285,6 +286,10 @@ class _Binance(Venue):
             except Inexact:
                 continue
         return indexed(found, "binance", "exchangeInfo")
+
+    def rest_weight_limit(self, raw: bytes) -> int | None:
+        """exchangeInfo's REQUEST_WEIGHT."""
+        return rest_weight_limit(raw)
 
     def _lot(self, symbol: _Symbol, lot: _Filter) -> str:
         """Spot: 1e-8 always, because prints and levels there are finer than the step."""
@@ -363,8 +368,11 @@ class BinanceUsdm(_Binance):
 
     @property
     def limits(self) -> Limits:
-        """Documented: 1024 streams, 10 client messages/s; pings every 3 min, pong within 10 min; 2400 a minute."""
-        return Limits(client_messages_per_s=10.0, silence_timeout_s=60.0, rest_weight_per_minute=2400)
+        """Documented: 1024 streams, 10 client messages/s; pings every 3 min, pong within 10 min; 2400 a minute.
+
+        A connection with prints alone may have nothing to say for longer than it may be silent, so we ping as well.
+        """
+        return Limits(client_messages_per_s=10.0, ping_interval_s=20.0, silence_timeout_s=60.0, rest_weight_per_minute=2400)
 
     @property
     def stream_url(self) -> str:

@@ -43,6 +43,7 @@ from trading.venues.building import (
 )
 from trading.venues.decimals import Inexact, Scale, millis_ns, whole_ns
 from trading.venues.protocol import (
+    RESUBSCRIBE,
     ConnectionPlan,
     Decoder,
     Ignored,
@@ -387,7 +388,8 @@ class Bybit(Venue):
         """Leave the book's topic and enter it anew: it begins with a snapshot."""
         category, name = next((c, it.venue_name) for c, named in self._named.items() for it in named if it.index == symbol)
         topic = f"orderbook.{self._depth(category)}.{name}"
-        return to_json({"op": "unsubscribe", "args": [topic]}), to_json({"op": "subscribe", "args": [topic]})
+        again = {"op": "subscribe", "args": [topic], "req_id": str(RESUBSCRIBE + symbol)}
+        return to_json({"op": "unsubscribe", "args": [topic]}), to_json(again)
 
     def snapshot_request(self, symbol: int) -> RestRequest | None:
         """None: it comes within the stream."""

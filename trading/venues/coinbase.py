@@ -294,11 +294,11 @@ class Coinbase(Venue):
 
     @property
     def limits(self) -> Limits:
-        """Documented: 8 unauthenticated messages a second and IP, 750 connects a second; heartbeats each second; public REST 10 a
-        second."""
+        """Documented: 8 unauthenticated messages a second and IP, over all connections; 750 connects a second; heartbeats each
+        second; public REST 10 a second."""
         return Limits(
-            streams_per_connection=3 * PRODUCTS_PER_CONNECTION + 1, client_messages_per_s=4.0, connects_per_window=60,
-            connect_window_s=60.0, lifetime_s=0.0, silence_timeout_s=20.0, rest_weight_per_minute=600,
+            streams_per_connection=3 * PRODUCTS_PER_CONNECTION + 1, client_messages_per_s=8.0, messages_shared=True,
+            connects_per_window=60, connect_window_s=60.0, lifetime_s=0.0, silence_timeout_s=20.0, rest_weight_per_minute=600,
         )  # fmt: skip
 
     @property

@@ -35,6 +35,7 @@ from trading.venues.building import (
 )
 from trading.venues.decimals import Inexact, millis_ns, plain_decimal
 from trading.venues.protocol import (
+    RESUBSCRIBE,
     ConnectionPlan,
     Decoder,
     Ignored,
@@ -267,7 +268,8 @@ class Deribit(Venue):
     def resubscribe(self, symbol: int) -> Sequence[bytes]:
         """Leave the book's channel and enter it anew: it begins with a snapshot."""
         channels = [f"book.{it.venue_name}.100ms" for it in self.symbols if it.index == symbol]
-        return _call(_QUIET_ID, "public/unsubscribe", channels=channels), _call(_QUIET_ID, "public/subscribe", channels=channels)
+        again = _call(RESUBSCRIBE + symbol, "public/subscribe", channels=channels)
+        return _call(_QUIET_ID, "public/unsubscribe", channels=channels), again
 
     def snapshot_request(self, symbol: int) -> RestRequest | None:
         """None: it comes within the stream."""

@@ -38,6 +38,7 @@ from trading.venues.building import (
 )
 from trading.venues.decimals import Inexact, decimals_of, iso_ns, power_of_ten, seconds_ns, whole_ns
 from trading.venues.protocol import (
+    RESUBSCRIBE,
     ConnectionPlan,
     Decoder,
     Ignored,
@@ -378,7 +379,7 @@ class Kraken(Venue):
         params = {"channel": "book", "depth": self.depth, "symbol": [it.venue_name for it in self.symbols if it.index == symbol]}
         return (
             to_json({"method": "unsubscribe", "params": params}),
-            to_json({"method": "subscribe", "params": {**params, "snapshot": True}}),
+            to_json({"method": "subscribe", "params": {**params, "snapshot": True}, "req_id": RESUBSCRIBE + symbol}),
         )
 
     def snapshot_request(self, symbol: int) -> RestRequest | None:

@@ -38,6 +38,7 @@ from trading.venues.building import (
 )
 from trading.venues.decimals import Inexact, millis_ns
 from trading.venues.protocol import (
+    RESUBSCRIBE,
     Closing,
     ConnectionPlan,
     Decoder,
@@ -57,8 +58,10 @@ from trading.venues.protocol import (
 
 ARGS_PER_MESSAGE: Final = 100
 """A message may have 64 KB; an argument of ours has at most 100 bytes."""
-STREAMS_PER_CONNECTION: Final = 240
-"""480 subscribe and unsubscribe requests an hour and connection are borne: half of it stays for resyncs."""
+REQUESTS_PER_HOUR: Final = 480
+"""Subscriptions and unsubscriptions that a connection bears. Whether arguments or messages count is not said: arguments here."""
+STREAMS_PER_CONNECTION: Final = REQUESTS_PER_HOUR // 2
+"""Half of it stays for resyncs."""
 
 
 class _Arg(msgspec.Struct, frozen=True):
@@ -253,7 +256,8 @@ class Okx(Venue):
         "ping"); 20 REST requests in 2 s, taken as 300 a minute."""
         return Limits(
             streams_per_connection=STREAMS_PER_CONNECTION, client_messages_per_s=3.0, connects_per_window=3, connect_window_s=1.0,
-            lifetime_s=0.0, ping_interval_s=20.0, silence_timeout_s=45.0, rest_weight_per_minute=300,
+            requests_per_connection=REQUESTS_PER_HOUR, lifetime_s=0.0, ping_interval_s=20.0, silence_timeout_s=45.0,
+            rest_weight_per_minute=300,
         )  # fmt: skip
 
     @property
@@ -282,7 +286,7 @@ class Okx(Venue):
                 to_json({"id": str(1 + i // ARGS_PER_MESSAGE), "op": "subscribe", "args": args[i : i + ARGS_PER_MESSAGE]})
                 for i in range(0, len(args), ARGS_PER_MESSAGE)
             )
-            plans.append(ConnectionPlan("/ws/v5/public", messages, tuple(it.index for it in part)))
+            plans.append(ConnectionPlan("/ws/v5/public", messages, tuple(it.index for it in part), requests=len(args)))
         return plans
 
     def decoder(self) -> Decoder:
@@ -292,7 +296,8 @@ class Okx(Venue):
     def resubscribe(self, symbol: int) -> Sequence[bytes]:
         """Leave the book's channel and enter it anew: it begins with a snapshot."""
         args = [{"channel": "books", "instId": it.venue_name} for it in self.symbols if it.index == symbol]
-        return to_json({"op": "unsubscribe", "args": args}), to_json({"op": "subscribe", "args": args})
+        again = {"id": str(RESUBSCRIBE + symbol), "op": "subscribe", "args": args}
+        return to_json({"op": "unsubscribe", "args": args}), to_json(again)
 
     def snapshot_request(self, symbol: int) -> RestRequest | None:
         """None: it comes within the stream."""

@@ -19,6 +19,10 @@ class VenueError(ValueError):
     """A venue's answer or a symbol cannot be used; the message names venue, place and remedy."""
 
 
+RESUBSCRIBE: Final = 20_000_000
+"""A resubscription that carries a request id carries this plus the symbol's index: so a refusal tells whose it was."""
+
+
 @dataclass(frozen=True, slots=True)
 class VenueSymbol:
     """One symbol of a run. `index` is its id on every ring; `venue_name` is how the venue writes it ("BTC-USDT")."""
@@ -47,7 +51,10 @@ class Limits:
     """What the venue bears from one IP address; the receiver never goes over it."""
 
     streams_per_connection: int = 1024
-    client_messages_per_s: float = 5.0
+    client_messages_per_s: float = 5.0  # on one connection, pings and pongs included
+    messages_shared: bool = False  # that rate holds for all connections of the address together
+    requests_per_connection: int = 0  # subscribing and unsubscribing, on one connection within request_window_s; 0: no limit
+    request_window_s: float = 3600.0
     connects_per_window: int = 300
     connect_window_s: float = 300.0
     lifetime_s: float = 24 * 3600.0  # of a connection; 0: no limit
@@ -75,6 +82,8 @@ class ConnectionPlan:
     path: str
     messages: tuple[bytes, ...]
     symbols: tuple[int, ...]  # indices of the symbols whose streams it carries
+    book: bool = True  # it carries what their books are made of; False: prints and mark prices alone
+    requests: int = 0  # what the messages cost of `requests_per_connection`; 0: one each
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +220,10 @@ class Venue(ABC):
 
     @abstractmethod
     def resubscribe(self, symbol: int) -> Sequence[bytes]:
-        """Messages that make the venue send the symbol's book anew within the stream; () where a snapshot comes by REST."""
+        """Messages that make the venue send the symbol's book anew within the stream; () where a snapshot comes by REST.
+
+        The last one is what a refusal would refuse; where the venue knows request ids it carries RESUBSCRIBE plus the index.
+        """
 
     @abstractmethod
     def snapshot_request(self, symbol: int) -> RestRequest | None:
@@ -228,6 +240,10 @@ class Venue(ABC):
     @abstractmethod
     def parse_instruments(self, raw: bytes) -> Mapping[str, InstrumentRules]:
         """Rules by venue_name. Raises VenueError."""
+
+    def rest_weight_limit(self, raw: bytes) -> int | None:
+        """Request weight a minute that an answer to `instruments_requests` grants; None where it says nothing of it."""
+        return None
 
     def time_request(self) -> RestRequest | None:
         """How to ask the venue's clock; None where it has none."""
