@@ -44,8 +44,10 @@ def watched(act: Callable[[], Found], guard: Any, limit_s: float = LIMIT_S) -> F
     """What `act` returns or raises; Stuck where one call of a user's signal has used `limit_s` processor seconds."""
     found: list[Found] = []
     raised: list[BaseException] = []
+    clocks: list[int] = []
 
     def run() -> None:
+        clocks.append(time.pthread_getcpuclockid(threading.get_ident()))  # from outside it may be gone already
         try:
             found.append(act())
         except BaseException as error:
@@ -53,14 +55,13 @@ def watched(act: Callable[[], Found], guard: Any, limit_s: float = LIMIT_S) -> F
 
     thread = threading.Thread(target=run, name="user's signals", daemon=True)
     thread.start()
-    clock = time.pthread_getcpuclockid(thread.ident or 0)
     seen, used_before = (0, 0), 0.0
     while thread.is_alive():
         thread.join(LOOK_S)
         now = int(guard[RUNNING]), int(guard[RECORD])
         used = 0.0
-        with contextlib.suppress(OSError):  # it has just ended
-            used = time.clock_gettime(clock)
+        with contextlib.suppress(OSError, IndexError):  # it has just ended, or not begun
+            used = time.clock_gettime(clocks[0])
         if now != seen or now[0] == 0:
             seen, used_before = now, used
         elif used - used_before > limit_s and thread.is_alive():
@@ -72,7 +73,10 @@ def watched(act: Callable[[], Found], guard: Any, limit_s: float = LIMIT_S) -> F
 
 
 def _park(thread: threading.Thread) -> None:
-    """Make the thread wait for ever: it would compute till the process ends, and nothing can end it alone."""
+    """Make the thread wait for ever: it would compute till the process ends, and nothing can end it alone.
+
+    It is inside a user's compiled code, which neither holds the interpreter's lock nor asks for it.
+    """
     libc = ctypes.CDLL(None)
     libc.signal(int(PARK), ctypes.cast(libc.pause, ctypes.c_void_p))  # its handler never returns
     with contextlib.suppress(OSError):
