@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import heapq
 import random
-import re
 import types
 from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from procs.receiver.arena import PAD
 from procs.receiver.budget import WeightBudget
 from procs.receiver.frames import NOWHERE, FrameWriter
 from procs.receiver.rest import Answered, RestClient
+from procs.receiver.link import OF_NO_USE
 from procs.receiver.resync import ResyncDesk
 from procs.stage import aligned_words
 from ringbuf import layout
@@ -53,7 +53,6 @@ RING = 32
 """Records of the frames ring: few, so that a consumer that is slow for long loses some."""
 ARENA = 1 << 17
 LIVE = LiveSettings()
-_LAST_ID = re.compile(rb'"lastUpdateId":\s*(\d{1,19})\b')
 
 Levels = dict[tuple[int, int], int]
 
@@ -321,9 +320,9 @@ class World:
         assert request is not None
         return request
 
-    def _want(self, symbol: int, reason: int, update_id: int) -> None:
+    def _want(self, symbol: int, reason: int) -> None:
         self.wants.append((self.now, symbol, reason))
-        self.desk.want(symbol, update_id, self._now_ns())
+        self.desk.want(symbol, self._now_ns(), again=reason in OF_NO_USE)
         self._tick_later()
 
     def _tick_later(self) -> None:
@@ -350,8 +349,7 @@ class World:
         if not isinstance(outcome, Answered) or not self._put(symbol, outcome.body, 0):
             self.desk.failed(symbol, self._now_ns())
             return
-        found = _LAST_ID.search(outcome.body)
-        self.desk.delivered(symbol, int(found[1]) if found else None, self._now_ns())
+        self.desk.delivered(symbol)
         self._drain()  # what the feed wants now comes over its ring, so after this
 
     def _put(self, symbol: int, raw: bytes, line: int) -> bool:
@@ -390,7 +388,7 @@ class World:
         self._check(symbol, m, rows)
         if feed.glob[0]["want_symbol"] >= 0:
             assert feed.glob[0]["want_symbol"] == symbol and feed.glob[0]["want_reason"] != market.Want.NONE
-            self._want(symbol, int(feed.glob[0]["want_reason"]), int(feed.glob[0]["want_update_id"]))
+            self._want(symbol, int(feed.glob[0]["want_reason"]))
 
     def _arrays(self, call: Callable[..., int], symbol: int) -> tuple[Any, ...]:
         feed = self.feed

@@ -20,6 +20,7 @@ from receiver_world import LIVE, RingWorld
 
 from procs.frame_log import FrameLog, Policy, segments
 from procs.frame_log_format import Taken, head_of
+from procs.receiver import line_socket
 from procs.receiver import link as link_module
 from procs.receiver.lines import Connect, Down, Up
 from procs.receiver.link import Socket, VenueLink
@@ -205,7 +206,8 @@ def session(venue: Venue, folder: Path, monkeypatch: Any, **how: Any) -> Iterato
     """A session by a clock of its own."""
     found = Session.__new__(Session)
     clock = Clock()
-    monkeypatch.setattr(link_module, "time", clock)
+    for module in (line_socket, link_module):
+        monkeypatch.setattr(module, "time", clock)
     Session.__init__(found, venue, folder, **how)
     found.clock = clock
     yield found

@@ -11,6 +11,7 @@ import termios
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -435,9 +436,9 @@ def test_a_model_for_a_pipeline_without_models(
     from procs.learning import registry
 
     monkeypatch.setattr(registry, "pinned", lambda name: "edge@1")
-    monkeypatch.setattr(registry, "load", lambda name: None)
+    monkeypatch.setattr(registry, "load", lambda name: SimpleNamespace(kind="trees"))
     code, _, err = run(capsys, "model", "publish", "edge", "--instance", NAME)
-    assert code == USAGE and f"{NAME} runs without models: stop it and start it again with ml.enabled=true" in err
+    assert code == FAILED and f"{NAME} runs without models: start it with ml.enabled: true" in err
     code, _, err = run(capsys, "model", "publish", "edge", "--instance", "gone")
     assert code == NOT_RUNNING and "gone" in err
 

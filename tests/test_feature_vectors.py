@@ -24,7 +24,6 @@ from trading.batch import Pass
 from trading.feature_vector import FEATURES, NAMES, VERSION
 from trading.instruments import Instrument
 from trading.jit import Recs
-from trading.model_layout import TREES
 from trading.records import Flag, Kind
 from trading.settings import Ml, Strategy
 from trading.signals import Signal
@@ -45,11 +44,13 @@ SIGNED = {
 
 def models_on(symbols: int = 1, strategy: Strategy = LEARNS) -> Pass:
     """A pass with an online model that learns and a batch of trees, both of which vote."""
-    found = Pass([Instrument(f"S{k}") for k in range(symbols)], strategy)
-    rng = np.random.default_rng(7)
-    install(found.params, [grown(rng, 8) for _ in range(20)])
-    found.params["batch_kind"] = TREES
-    return found
+    trees = [grown(np.random.default_rng(7), 8) for _ in range(20)]
+
+    def start(state: Recs, images: Recs) -> None:
+        for symbol in range(symbols):
+            install(images[symbol : symbol + 1], trees)
+
+    return Pass([Instrument(f"S{k}") for k in range(symbols)], strategy, start=start)
 
 
 def test_a_mirrored_market_mirrors_the_row() -> None:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from features_markets import random_walk
 from fold_world import STAGES, Session, small_market
 
 from procs import backtest
+from procs.checkpoint import diverged, restore, save
+from procs.config import load_profile
 from procs.learning import channel, registry
 from procs.learning.figures import Figure, Verdict
 from procs.learning.install import put
 from procs.learning.model_file import Model, Span, TreeData
-from procs.stage import LoopSettings
+from procs.merge import flush_outputs
+from procs.plan import plan_of
+from procs.stage import LoopSettings, heap_world
+from ringbuf.layout import TAIL, views
 from trading import feature_vector
 from trading.feature_layout import FEATURE_STATE
 from trading.jit import Recs, Words
 from trading.model_layout import MODEL_IMAGE
+from trading.records import MARKET_RECORD, SIGNAL_RECORD
 from trading.signals import Signal
 
 SECONDS = 40.0
@@ -98,3 +107,45 @@ def test_a_model_comes_into_force_once_whatever_crashes(crash_every: int) -> Non
     up, down = np.flatnonzero(found > 0), np.flatnonzero(found < 0)
     assert len(up) and len(down) and up.max() < down.min(), "the second model follows the first, and each comes once"
     np.testing.assert_allclose(np.abs(said), np.tanh(0.5), rtol=1e-6)
+
+
+def test_what_was_fitted_is_part_of_the_state_and_of_one_symbol() -> None:
+    """GARCH and microprice published for the second symbol: in force once, alone there, and after a crash as before it."""
+    module: Any = importlib.import_module("procs.features")
+    plan = plan_of(load_profile("paper", {**ON, "symbols": [{"name": "BTCUSDT"}, {"name": "ETHUSDT"}]}))
+    world = heap_world({"features": module.state_spec(2)})
+    words = world.models = np.zeros(channel.words_for(2), np.int64)
+    words[channel.SYMBOLS] = 2
+    bound = module.build(plan, world, LoopSettings())
+    recs = random_walk(21, 3000)
+    recs["symbol"] = np.arange(3000) % 2
+    ctl, slots, ring = views(world.rings["market"], MARKET_RECORD)
+    ring[:3000] = recs
+    published = np.zeros(2, MODEL_IMAGE)
+    published["garch_omega"][1], published["garch_alpha"][1], published["garch_beta"][1] = 1e-9, 0.2, 0.7
+    published["micro_fitted"][1], published["micro_table"][1] = 1, 0.25
+    for done, upto in enumerate((1000, 2000)):
+        slots[:upto, -1], ctl[TAIL] = 1 + np.arange(upto), upto
+        assert int(module.poll(bound.block)) == 1000
+        flush_outputs(bound.block)
+        if not done:
+            save(bound.block)
+            channel.publish(words, published.view(np.int64))
+    state = bound.state["state"]
+    assert words[channel.IN_FORCE] == 1 and state["micro_fitted"].tolist() == [0, 1]
+    assert state["garch_alpha"].tolist() == [plan.strategy.features.garch_alpha, 0.2]
+    out = views(world.rings["signals"], SIGNAL_RECORD)[2][:2000].copy()
+    gap = out["microprice"] - out["mid"]
+    first, second = (np.arange(2000) % 2 == k for k in (0, 1))
+    late = np.arange(2000) >= 1000
+    near = (out["ask_ticks"] - out["bid_ticks"] <= 4) & (out["mid"] > 0)
+    assert near[second & late].sum() > 100 and (gap[near & second & late] == 0.25).all()
+    assert not (gap[near & first & late] == 0.25).all() and not (gap[near & second & ~late] == 0.25).all()
+    bound.arena[:] = -1  # it dies after the publication, without a checkpoint of what came after it
+    again = module.build(plan, world, LoopSettings())
+    restore(again.block)
+    assert again.state["state"]["micro_fitted"].tolist() == [0, 1]
+    module.poll(again.block)
+    flush_outputs(again.block)
+    assert int(diverged(again.block)) == 0
+    assert views(world.rings["signals"], SIGNAL_RECORD)[2][:2000].tobytes() == out.tobytes()

@@ -162,7 +162,7 @@ def finished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[World
     PlainWriter(world.rings["orders"], ORDER_RECORD, world.board[: board.DOORBELL_WORDS]).try_push(rec)
     monkeypatch.setattr(recorder.pipeline, "attach", lambda instance: Attached(world))
     monkeypatch.setattr(recorder.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(recorder, "FULL_RETRY_S", 0.001)
+    monkeypatch.setattr(recorder, "RETRY_NS", 1)
     return world, {"instance": "x", "journal_dir": str(tmp_path)}
 
 
@@ -199,14 +199,14 @@ def test_a_cursor_never_goes_back(tmp_path: Path) -> None:
     """A journal that is shorter than what its cursor says is refused, and the ring's slots stay given back."""
     world = heap_world({})
     words = world.rings["orders"]
-    track = recorder.Track(topology.RING["orders"], words, tmp_path, "x", 0)
+    track = recorder.Track(topology.RING["orders"], words, world.board[: board.DOORBELL_WORDS], tmp_path, "x", 0)
     writer = PlainWriter(words, ORDER_RECORD, world.board[: board.DOORBELL_WORDS])
     writer.try_push(np.zeros(1, ORDER_RECORD))
-    track.take(world.board)
+    track.take(0)
     track.journal.close()
     journal_path(tmp_path, "orders").unlink()
     writer.try_push(np.zeros(1, ORDER_RECORD))
-    again = recorder.Track(topology.RING["orders"], words, tmp_path, "x", 0)
+    again = recorder.Track(topology.RING["orders"], words, world.board[: board.DOORBELL_WORDS], tmp_path, "x", 0)
     with pytest.raises(Exception, match="sequence"):
-        again.take(world.board)
+        again.take(0)
     assert int(again.end.loc[I_HEAD]) == 1

@@ -32,11 +32,19 @@ from procs.gateway.pulse import Pulse
 from procs.plan import Plan, load_recording, plan_of
 from ringbuf import layout
 from shm.errors import SegmentError
+from trading.feature_vector import VERSION
 from trading.records import Kind, Side
 from trading.user_guard import GUARD_WORDS
 
 NAME: Final = "gateway"
-RINGS: Final = ("market", "signals", "vectors")
+KINDS: Final = {"market": Kind.TRADE, "signals": Kind.SIGNAL, "vectors": Kind.VECTOR}
+"""What stands on the rings that it looks at."""
+RINGS: Final = tuple(KINDS)
+WARM: Final = {
+    "ts_ns": 1, "flags": 1, "ts_exchange_ns": 1, "price_ticks": 1, "qty_lots": 1, "side": int(Side.BUY), "version": VERSION,
+    "bid_ticks": 1, "bid_lots": 1, "ask_ticks": 2, "ask_lots": 1,
+}  # fmt: skip
+"""A record of the smallest market, by field."""
 TICK_S: Final = 0.01
 NICENESS: Final = 10
 BACKLOG: Final = 256
@@ -165,14 +173,9 @@ def warm(profile: Profile) -> None:
         words = rings[name] = aligned_words(layout.payload_bytes(2, entry.record) // 8)
         layout.format_ring(words, entry.record, 2)
         ctl, slots, recs = layout.views(words, entry.record)
-        for field in ("bid_ticks", "bid_lots", "ask_ticks", "ask_lots"):
-            recs[0][field] = 2 if field == "ask_ticks" else 1
-        recs[0]["ts_ns"], recs[0]["flags"], recs[0]["ts_publish_mono_ns"] = 1, 1, now
-        recs[0]["kind"] = int(Kind.TRADE if name == "market" else Kind.SIGNAL)
-        if name == "market":
-            recs[0]["ts_exchange_ns"] = recs[0]["price_ticks"] = recs[0]["qty_lots"] = 1
-        else:
-            recs[0]["side"] = int(Side.BUY)
+        for field, value in {**WARM, "ts_publish_mono_ns": now, "kind": int(KINDS[name])}.items():
+            if field in (recs.dtype.names or ()):
+                recs[0][field] = value
         slots[0, -1] = ctl[layout.TAIL] = 1
     answers = answers_of(profile, plan, np.zeros(board.BOARD_WORDS, np.int64), rings, lambda: now)
     for symbol in plan.names[:1]:
