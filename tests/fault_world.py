@@ -25,8 +25,8 @@ from procs.config import LiveSettings
 from procs.receiver.arena import PAD
 from procs.receiver.budget import WeightBudget
 from procs.receiver.frames import NOWHERE, FrameWriter
-from procs.receiver.rest import Answered, RestClient
 from procs.receiver.link import OF_NO_USE
+from procs.receiver.rest import Answered, RestClient
 from procs.receiver.resync import ResyncDesk
 from procs.stage import aligned_words
 from ringbuf import layout

@@ -292,7 +292,7 @@ def test_a_garch_is_promoted_where_it_predicts() -> None:
 @pytest.mark.recordings
 @pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
 def test_pipeline_and_batch_agree_with_a_table_in_force(tmp_path: Path, recordings: Path) -> None:
-    """A table fitted to one day, in force on both (the second begins without a snapshot): `features` gives the stage's signals."""
+    """A table fitted to a day, in force on two (the second has no snapshot): `features` gives the stage's signals."""
     from procs import backtest
     from procs.learning.datasets import histories
     from procs.plan import plan_of
@@ -302,14 +302,15 @@ def test_pipeline_and_batch_agree_with_a_table_in_force(tmp_path: Path, recordin
     model = training.train("micro", "microprice", histories([first]), Strategy())
     registry.save(msgspec.structs.replace(model, verdict=GOOD))
     registry.promote("micro")
-    over = {"features.microprice": "micro", "source.kind": "recording", "source.files": [str(first), str(second)], "source.speed": "max"}
-    told = load_profile("replay", over)
-    kept = backtest.run(plan_of(told, stage([first, second], tmp_path / "spool")), keep=("signals",)).kept["signals"]
+    days = [first, second]
+    source = {"source.kind": "recording", "source.files": [str(day) for day in days], "source.speed": "max"}
+    told = load_profile("replay", {"features.microprice": "micro", **source})
+    kept = backtest.run(plan_of(told, stage(days, tmp_path / "spool")), keep=("signals",)).kept["signals"]
     kept = kept[kept["symbol"] >= 0]
-    columns = list(recording_columns([first, second], told))
+    columns = list(recording_columns(days, told))
     price = np.concatenate([c["microprice"] for c in columns])
     valid = np.isfinite(price)
     stage_price = kept["microprice"][: len(price)][valid] * 0.01
     np.testing.assert_allclose(price[valid], stage_price, rtol=1e-12)
-    without = np.concatenate([c["microprice"] for c in recording_columns([first, second], Strategy())])
+    without = np.concatenate([c["microprice"] for c in recording_columns(days, Strategy())])
     assert (price[valid] != without[valid]).mean() > 0.5
