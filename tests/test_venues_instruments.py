@@ -117,3 +117,17 @@ def test_a_step_of_nothing_is_no_instrument() -> None:
         '{"instId":"C-USDT","tickSz":"0.1","lotSz":"1","minSz":"1","state":"live"}]}'
     )
     assert list(only(Market.OKX, listed)) == ["C-USDT"]
+
+
+def test_decimals_beyond_reason_are_no_instrument() -> None:
+    """An instrument of a thousand decimals is left out as one that cannot be read; the others stay."""
+    pair = '"{name}":{{"wsname":"{name}/USD","pair_decimals":{price},"lot_decimals":{lot},"ordermin":"1","status":"online"}}'
+    listed = [("A", 1001, 8), ("B", 2, 1001), ("C", 2, 8)]
+    text = ",".join(pair.format(name=name, price=price, lot=lot) for name, price, lot in listed)
+    assert list(only(Market.KRAKEN, f'{{"error":[],"result":{{{text}}}}}')) == ["C/USD"]
+    symbol = (
+        '{{"symbol":"{name}","status":"TRADING","quantityPrecision":{precision},"filters":['
+        '{{"filterType":"PRICE_FILTER","tickSize":"0.10"}},{{"filterType":"LOT_SIZE","stepSize":"0.001","minQty":"0.001","maxQty":"9"}}]}}'
+    )
+    text = ",".join(symbol.format(name=name, precision=precision) for name, precision in (("A", 1001), ("B", 3)))
+    assert list(only(Market.BINANCE_USDM, f'{{"symbols":[{text}]}}')) == ["B"]

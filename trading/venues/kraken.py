@@ -400,9 +400,9 @@ class Kraken(Venue):
         for it in pairs.values():
             if not it.wsname:
                 continue
-            printed = power_of_ten(it.pair_decimals)
             new = "/".join(_NEW_NAMES.get(part, part) for part in it.wsname.split("/"))
             try:
+                printed = power_of_ten(it.pair_decimals)
                 tick = it.tick_size if it.tick_size and decimals_of(it.tick_size) == it.pair_decimals else printed
                 lot = power_of_ten(it.lot_decimals)
                 for name in dict.fromkeys((it.wsname, new)):
