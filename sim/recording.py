@@ -41,6 +41,8 @@ __all__ = ["RecordingError", "StagedRecording", "StagedSymbol", "infer_instrumen
 CHUNK: Final = 1 << 20
 """Bytes read from a file at a time."""
 LONGEST_LINE: Final = 1 << 24
+DAMAGED: Final = 100
+"""One frame in so many may look like the other market's: USD-M damaged in its `pu`, for one. The fold refuses it."""
 STEP_SHARE: Final = 0.99
 """An order's step is taken to be the coarsest power of ten that this share of all quantities are multiples of."""
 
@@ -90,7 +92,7 @@ class _File:
         yield first
         yield from self._blocks
         spot, usdm = self.tally[rt.N_SPOT], self.tally[rt.N_USDM]
-        if spot and usdm:
+        if min(spot, usdm) * DAMAGED > max(spot, usdm):
             raise RecordingError(
                 f"{self.path}: holds frames of Binance spot ({spot}) and of USD-M ({usdm}); give each its own file"
             )
@@ -110,7 +112,7 @@ class _File:
                 f"{self.path}: lines 1 to {self.line} hold no depthUpdate, bookTicker or trade frame of Binance; "
                 "other venues' recordings cannot be replayed"
             )
-        return name, Market.BINANCE_USDM if self.tally[rt.N_USDM] else Market.BINANCE_SPOT
+        return name, Market.BINANCE_USDM if self.tally[rt.N_USDM] > self.tally[rt.N_SPOT] else Market.BINANCE_SPOT
 
     def _read(self) -> Iterator[_Block]:
         left = b""

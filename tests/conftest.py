@@ -11,6 +11,7 @@ import hashlib
 import os
 import platform
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Only files that name a kernel decorator count, so that editing the CLI recompiles nothing.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in a script's background: children would not hear it either
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if "NUMBA_CACHE_DIR" in os.environ:
         return
     chosen = [Path(arg.split("::")[0]).resolve() for arg in config.args]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import random
 import re
 import tempfile
@@ -17,7 +18,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from fuzz_target import ROOT, Features, Target, claim, mutate_bytes, mutate_text, recordings
+from fuzz_target import ROOT, SCRATCH, Features, Target, claim, mutate_bytes, mutate_text, recordings
 
 from procs.bench.market_frames import generated
 from procs.config import ConfigError, load_profile, profile_from_json, profile_json
@@ -34,7 +35,7 @@ class FileTarget(Target):
     suffix = ""
 
     def __init__(self) -> None:
-        self.folder = tempfile.TemporaryDirectory(prefix="scalper-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+        self.folder = tempfile.TemporaryDirectory(prefix="input-", dir=os.environ.get(SCRATCH))
         self.path = Path(self.folder.name, f"input{self.suffix}")
 
     def write(self, raw: bytes) -> None:

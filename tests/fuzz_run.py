@@ -20,9 +20,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fuzz_target import SCRATCH
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 COUNTERS = 4096
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+"""Where inputs become files: the fuzzer ends its process without a clean-up, so who starts it removes the folder."""
 HANG_S = 10
 GRACE_S = 600
 """For imports, the compiling of kernels and the last input, beyond the time that was asked for."""
@@ -122,9 +126,9 @@ def fuzz_all(wanted: list[str], seconds: float, folder: Path) -> int:
         share = seconds / len(wanted)
         before = set((folder / "crashes" / name).glob("*"))
         started = time.monotonic()
-        with tempfile.TemporaryFile() as log:
+        with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory(prefix="scalper-fuzz-", dir=MEMORY) as scratch:
             command = [sys.executable, __file__, "--one", name, "--seconds", str(share), "--folder", str(folder)]
-            child = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
+            child = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env={**os.environ, SCRATCH: scratch})
             try:
                 code: int | None = child.wait(share + GRACE_S)
             except subprocess.TimeoutExpired:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import ClassVar
 
 ROOT = Path(__file__).resolve().parents[1]
+SCRATCH = "SCALPER_FUZZ_SCRATCH"
+"""The folder where inputs become files, by this variable."""
 Features = tuple[int, ...]
 
 _TOKENS = re.compile(rb'"(?:[^"\\\n]|\\.)*"|-?[0-9]+(?:\.[0-9]+)?|true|false|null|[A-Za-z_]+|\s|.', re.S)

@@ -166,6 +166,8 @@ class Recording:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.child.communicate(timeout=60)
             self.child.kill()
+            stop = [sys.executable, "-m", "procs.cli.main", "stop", "--instance", INSTANCE]
+            subprocess.run(stop, capture_output=True, env=child_environment(), check=False)  # what the dead command had started
 
 
 @pytest.mark.usefixtures("own_folders")

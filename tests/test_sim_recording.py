@@ -152,6 +152,15 @@ def test_what_cannot_be_used_is_refused_by_place(tmp_path: Path, name: str, raw:
     assert [path.name for path in out.parent.iterdir()] == ["out.spool"] and out.read_text() == "older"
 
 
+def test_a_damaged_frame_is_not_another_market(tmp_path: Path) -> None:
+    """A USD-M message whose `pu` is damaged looks like one of spot: one in hundreds leaves the file USD-M's."""
+    frames = [depth(pu=True) for _ in range(200)]
+    frames[77] = frames[77].replace('"pu"', '"xu"')
+    staged = stage([written(tmp_path / "a", lines(*frames))], tmp_path / "out.spool")
+    assert [symbol.market for symbol in staged.symbols] == [Market.BINANCE_USDM]
+    assert len(content(tmp_path / "out.spool")) == 200
+
+
 def test_paths_that_are_no_recordings(tmp_path: Path) -> None:
     """A missing file, a directory, nothing at all, an out folder that is not there: each its own sentence."""
     good = written(tmp_path / "good", lines(bbo()))
