@@ -7,7 +7,6 @@ hot loop has a thread of its own and is told to stop by a word on the board.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import os
 import select
@@ -24,6 +23,7 @@ from procs import board, pipeline, topology
 from procs.checkpoint import checkpoint_words, restore
 from procs.config import Profile
 from procs.plan import load_recording, loop_settings, plan_of
+from procs.scheduling import go_first
 from procs.stage import Bound, StateSpec, World, arena_words, fold_layout, spec_of
 from ringbuf.intrinsics import MEMBARRIER_REGISTER_GLOBAL_EXPEDITED, membarrier
 from ringbuf.jit import Words, kernel
@@ -32,7 +32,6 @@ from shm.errors import RoleHeld, SegmentIncomplete, SegmentMissing
 from shm.owner import claim
 from shm.segment import Segment
 
-PR_SET_TIMERSLACK: Final = 29
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_DIVERGED: Final = 4
@@ -46,11 +45,11 @@ def _register_membarrier(command: int) -> int:
 
 
 def prepare_thread(core: int | None) -> None:
-    """Pin the calling thread and let its timed waits end on time instead of 50 us late."""
+    """Pin the calling thread and let it go first."""
     if core is not None:
         with contextlib.suppress(OSError):
             os.sched_setaffinity(0, {core})
-    ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
+    go_first()
 
 
 @dataclass(slots=True)

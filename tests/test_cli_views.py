@@ -190,6 +190,9 @@ def test_completion_names_every_command() -> None:
         (doctor.kernel_version("4.15.0"), "fail"),
         (doctor.governor({"powersave"}), "warn"),
         (doctor.governor(set()), "ok"),
+        (doctor.sharing("1"), "warn"),
+        (doctor.sharing("0"), "ok"),
+        (doctor.sharing(""), "ok"),
     ],
 )
 def test_doctor_judges_machines(finding: doctor.Finding, state: str) -> None:

@@ -25,6 +25,7 @@ import numpy as np
 from procs import board, control, topology
 from procs.board import Words
 from procs.cli import running
+from procs.cli.doctor import AUTOGROUP
 from procs.cli.latencies import W_MAX, histograms, since, spread
 from procs.cli.outcome import FAILED, USAGE, CliError
 from procs.cli.staging import child_environment
@@ -121,6 +122,7 @@ def measured(memory: Memory, port: int, path: str, seconds: float, rounds: int) 
         "bench": "gateway",
         "cores": len(os.sched_getaffinity(0)),
         "load_average": round(os.getloadavg()[0], 2),
+        "autogroup": AUTOGROUP.exists() and AUTOGROUP.read_text().strip() == "1",
         "path": path,
         "seconds_each": seconds,
         "wanted_per_s": RATE,
@@ -171,8 +173,9 @@ def _still_runs(memory: Memory, seconds: float) -> None:
 def _loaded(port: int, path: str, seconds: float) -> dict[str, Any]:
     arguments = [str(port), path, str(RATE), str(seconds), str(CONNECTIONS)]
     said = subprocess.run(
-        [sys.executable, "-m", "procs.bench.gateway_load", *arguments], capture_output=True, text=True, env=child_environment()
-    )
+        [sys.executable, "-m", "procs.bench.gateway_load", *arguments],
+        capture_output=True, text=True, env=child_environment(), start_new_session=True,
+    )  # fmt: skip
     if said.returncode:
         raise CliError(f"the load failed: {said.stderr.strip().splitlines()[-1:] or 'no reason given'}", FAILED)
     found: dict[str, Any] = json.loads(said.stdout)
@@ -214,4 +217,6 @@ def format(result: dict[str, Any]) -> str:
         f"verdict: {said['words']}: median difference {said['difference_ns'] / 1e3:+.1f} us, rounds without load lie "
         f"{said['noise_ns'] / 1e3:.1f} us apart, slower in {said['slower_rounds']} of {said['rounds']} rounds",
     ]
+    if result["autogroup"]:
+        lines.append("the load's session and the pipeline's share the cores as two groups (autogroup): see `scalperctl doctor`")
     return "\n".join(lines + [f"! {text}" for text in result["complaints"]])

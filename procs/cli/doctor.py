@@ -30,6 +30,7 @@ from ringbuf.layout import payload_bytes
 OK_, WARN, FAIL = "ok", "warn", "fail"
 STYLES: Final = {OK_: "green", WARN: "yellow", FAIL: "red bold"}
 CPU: Final = Path("/sys/devices/system/cpu")
+AUTOGROUP: Final = Path("/proc/sys/kernel/sched_autogroup_enabled")
 SYS_FUTEX: Final = 202
 SYS_MEMBARRIER: Final = 324
 FUTEX_WAIT: Final = 0
@@ -221,6 +222,14 @@ def governor(names: set[str]) -> Finding:
     return Finding("cpu governor", WARN, ", ".join(sorted(names)), "`cpupower frequency-set -g performance` for steady latencies")
 
 
+def sharing(autogroup: str) -> Finding:
+    """Whether sessions share the cores as groups; then another session's load counts as much as the whole pipeline."""
+    if autogroup != "1":
+        return Finding("sessions", OK_, "share the cores thread by thread")
+    remedy = "run it as a systemd service, or `sysctl kernel.sched_autogroup_enabled=0`: then hot stages go before all else at once"
+    return Finding("sessions", WARN, "each session is one group to the scheduler (autogroup)", remedy)
+
+
 def software() -> Finding:
     """Versions of Python and of what the kernels are compiled with."""
     found = versions()
@@ -298,6 +307,7 @@ def examine() -> list[Finding]:
         cores,
         lambda: isolation(_read(CPU / "isolated"), _read(CPU / "nohz_full"), os.sched_getaffinity(0), online),
         lambda: governor(governors),
+        lambda: sharing(_read(AUTOGROUP)),
         lambda: clock_source(clock, _read("/proc/cpuinfo")),
         timer,
         futex,

@@ -8,8 +8,6 @@ Only its page on the board is written to.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -30,6 +28,7 @@ from procs.gateway.market_view import MarketView
 from procs.gateway.packages import missing
 from procs.gateway.pulse import Pulse
 from procs.plan import Plan, load_recording, plan_of
+from procs.scheduling import step_back
 from ringbuf import layout
 from shm.errors import SegmentError
 from trading.feature_vector import VERSION
@@ -46,12 +45,10 @@ WARM: Final = {
 }  # fmt: skip
 """A record of the smallest market, by field."""
 TICK_S: Final = 0.01
-NICENESS: Final = 10
 BACKLOG: Final = 256
 FAULT_START: Final = 1
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
-PR_SET_TIMERSLACK: Final = 29
 
 
 class GatewayError(RuntimeError):
@@ -61,7 +58,8 @@ class GatewayError(RuntimeError):
 def listening(settings: GatewaySettings) -> socket.socket:
     """A socket that listens where the profile says. Raises GatewayError."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    # the protocol is named: else asyncio sets no TCP_NODELAY, and an answer waits 40 ms for an acknowledgement
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((settings.host, settings.port))
@@ -99,6 +97,15 @@ def application(answers: Answers, settings: GatewaySettings) -> Application:
     return Front(answers, known_hosts(settings.host, settings.hosts), described(answers))
 
 
+def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's where it is installed: an answer takes half as much of a core from the pipeline's neighbours."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
 async def serve(app: Application, listener: socket.socket, answers: Answers, page: Words, stop: list[bool]) -> None:
     """Serve until told to stop by the list, by the board, or by a signal."""
     import uvicorn
@@ -120,13 +127,6 @@ async def serve(app: Application, listener: socket.socket, answers: Answers, pag
             server.should_exit = True
         await asyncio.wait((serving,), timeout=TICK_S)
     await serving
-
-
-def step_back() -> None:
-    """Let the pipeline's processes go first wherever they share a core, and let timers come together."""
-    with contextlib.suppress(OSError):
-        os.nice(NICENESS)
-    ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1_000_000, 0, 0, 0)
 
 
 def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
@@ -156,7 +156,8 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
     with listener:
         host = f"[{profile.gateway.host}]" if ":" in profile.gateway.host else profile.gateway.host
         print(f"{NAME}: http://{host}:{listener.getsockname()[1]}/docs", flush=True)
-        asyncio.run(serve(application(answers, profile.gateway), listener, answers, page, stop))
+        with asyncio.Runner(loop_factory=event_loop()) as runner:
+            runner.run(serve(application(answers, profile.gateway), listener, answers, page, stop))
     page[board.PORT] = 0
     return EXIT_OK
 

@@ -23,10 +23,10 @@ from typing import Any, Final
 from procs import board, pipeline, topology
 from procs.config import Profile
 from procs.learning.packages import missing
+from procs.scheduling import step_back
 from shm.errors import SegmentError
 
 NAME: Final = "learner"
-NICENESS: Final = 19
 BEAT_S: Final = 0.1
 FAULT_START: Final = 1
 EXIT_OK: Final = 0
@@ -67,8 +67,7 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
     stop, failed = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with contextlib.suppress(OSError):
-        os.nice(NICENESS)
+    step_back()
     absent = missing(profile)
     if absent:
         page[board.FAULT] = FAULT_START
