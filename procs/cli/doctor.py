@@ -226,7 +226,7 @@ def sharing(autogroup: str) -> Finding:
     """Whether sessions share the cores as groups; then another session's load counts as much as the whole pipeline."""
     if autogroup != "1":
         return Finding("sessions", OK_, "share the cores thread by thread")
-    remedy = "run it as a systemd service, or `sysctl kernel.sched_autogroup_enabled=0`: then hot stages go before all else at once"
+    remedy = "run it as a systemd service, or `sysctl kernel.sched_autogroup_enabled=0`: then hot stages go before all else"
     return Finding("sessions", WARN, "each session is one group to the scheduler (autogroup)", remedy)
 
 
