@@ -19,6 +19,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.recordings
 @pytest.mark.parametrize("name", CASES)
 def test_a_recording_is_read_whole_and_gives_the_same_records_twice(name: str, recordings: Path, tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def result() -> dict[str, Any]:
     each = rounds([10_000, 12_000], [11_000, 13_000])
     spread = {"count": 1000, "p50_ns": 5000, "p99_ns": 11_000, "p999_ns": 12_000, "max_ns": 13_000, "mean_ns": 5000.0}
     return {
-        "bench": "gateway", "market": "the embedded market", "cores": 2, "load_average": 0.5, "path": "/signal/BTCUSDT?tf=1m",
+        "bench": "gateway", "market": "the embedded market", "cores": 2, "load_average": 0.5,
+        "autogroup": True, "path": "/signal/BTCUSDT?tf=1m",
         "seconds_each": 20.0, "wanted_per_s": 1000.0, "requests": 20_000, "per_s": 1000.0, "statuses": {"200": 20_000},
         "response_p50_ms": 1.0, "response_p99_ms": 2.0, "response_max_ms": 3.0, "hop": "features", "without": spread,
         "with": spread, "rounds_p99_ns": each, "verdict": gateway.verdict(each), "complaints": ["one thing"],
@@ -51,7 +52,7 @@ def test_the_text_has_the_rounds_and_the_verdict() -> None:
     """Both windows of every round, the difference, the noise, and what is complained of."""
     text = gateway.format(result())
     assert "verdict: unchanged within noise: median difference +1.0 us, rounds without load lie 2.0 us apart" in text
-    assert "slower in 2 of 2 rounds" in text and text.endswith("! one thing")
+    assert "slower in 2 of 2 rounds" in text and "two groups (autogroup)" in text and text.endswith("! one thing")
 
 
 def test_the_line_for_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,7 @@ def wait_for(run: kill_run.Run, done: Callable[[], bool]) -> None:
         run.look_away()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_folders")
 def test_a_learner_trains_and_publishes_into_the_running_pipeline() -> None:
     """The embedded market has buying pressure that its book betrays: a model of it is promoted and comes into force.

@@ -76,6 +76,7 @@ def test_it_trades_on_the_embedded_market_alone(bot: ModuleType, tmp_path: Path,
     assert "examples:" in said and "exit codes:" in said
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # the first start after an edit compiles the kernels
 @pytest.mark.usefixtures("own_folders")
 def test_it_runs_trades_and_reports(bot: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
