@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from trading.instruments import Market
-from trading.venues.building import CHECK_ADDRESS, chunks, indexed, lot_for, rules, to_json
+from trading.venues.building import CHECK_ADDRESS, Expected, chunks, indexed, lot_for, rules, to_json
 from trading.venues.decimals import Inexact, millis_ns, power_of_ten
 from trading.venues.protocol import (
     Closing,
@@ -189,10 +189,8 @@ def rest_weight_limit(raw: bytes) -> int:
 
 
 def _exchange_info(raw: bytes) -> _ExchangeInfo:
-    try:
+    with Expected("binance", "the answer is no exchangeInfo"):
         return msgspec.json.decode(raw, type=_ExchangeInfo)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise VenueError(f"binance: the answer is no exchangeInfo ({error}); {CHECK_ADDRESS}") from None
 
 
 class _Binance(Venue):
@@ -301,10 +299,8 @@ class _Binance(Venue):
 
     def parse_time(self, raw: bytes) -> int:
         """Unix ns, to the millisecond."""
-        try:
+        with Expected("binance", "the answer is no server time"):
             return millis_ns(msgspec.json.decode(raw, type=_Time).serverTime)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise VenueError(f"binance: the answer is no server time ({error}); {CHECK_ADDRESS}") from None
 
     def _stream_symbol(self, raw: bytes) -> int:
         """Index of the symbol whose stream an enveloped frame names, -1 for other frames. One comparison, one search, one

@@ -22,7 +22,7 @@ from trading.venues.protocol import Decoder, InstrumentRules, Item, Missed, Plai
 
 __all__ = [
     "ASK", "BID", "CHECK_ADDRESS", "Ids", "Level", "SymbolTable", "TypedDecoder", "bbo", "book_change", "book_snapshot", "chunks",
-    "levels_of", "raw_text", "rules", "to_json", "trade",
+    "Expected", "levels_of", "raw_text", "rules", "to_json", "trade",
 ]  # fmt: skip
 
 BID: Final = 0
@@ -35,6 +35,21 @@ CHECK_ADDRESS: Final = "check the address of its REST interface"
 """The remedy for an answer that is another than the one asked for."""
 
 to_json: Final = msgspec.json.Encoder().encode
+
+
+class Expected:
+    """Around the reading of a REST answer: what types or numbers refuse becomes a VenueError that says what the answer is not."""
+
+    def __init__(self, venue: str, otherwise: str) -> None:
+        self._text = f"{venue}: {otherwise}"
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """VenueError in place of what was refused; what a defect raised passes."""
+        if isinstance(error, msgspec.MsgspecError | ValueError | IndexError | RecursionError):
+            raise VenueError(f"{self._text} ({error}); {CHECK_ADDRESS}") from None
 
 
 def raw_text(raw: msgspec.Raw) -> str:

@@ -25,7 +25,7 @@ from trading.plain_frame import UNCHECKED
 from trading.venues.building import (
     ASK,
     BID,
-    CHECK_ADDRESS,
+    Expected,
     Level,
     SymbolTable,
     TypedDecoder,
@@ -408,12 +408,10 @@ class Bybit(Venue):
 
     def parse_instruments(self, raw: bytes) -> Mapping[str, InstrumentRules]:
         """Rules by "category:name", and by the bare name for spot (and for the list that came before v5)."""
-        try:
+        with Expected("bybit", "the answer is no list of instruments"):
             old = raw.lstrip()[:1] == b"{" and b'"price_filter"' in raw
             result = _Result("", msgspec.json.decode(raw, type=_OldInstruments).result) if old else None
             result = result or msgspec.json.decode(raw, type=_Instruments).result
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise VenueError(f"bybit: the answer is no list of instruments ({error}); {CHECK_ADDRESS}") from None
         found = []
         for it in result.listed:
             price, lot, old_lot = it.priceFilter, it.lotSizeFilter, it.lot_size_filter
@@ -438,10 +436,8 @@ class Bybit(Venue):
 
     def parse_time(self, raw: bytes) -> int:
         """Unix ns."""
-        try:
+        with Expected("bybit", "the answer is no time"):
             return whole_ns(msgspec.json.decode(raw, type=_Time).result.timeNano, 1)
-        except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-            raise VenueError(f"bybit: the answer is no time ({error}); {CHECK_ADDRESS}") from None
 
     def ping_message(self, now_ns: int) -> bytes | None:
         """What it wants every 20 s."""

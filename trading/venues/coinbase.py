@@ -20,7 +20,7 @@ from trading.instruments import Market
 from trading.venues.building import (
     ASK,
     BID,
-    CHECK_ADDRESS,
+    Expected,
     SymbolTable,
     TypedDecoder,
     bbo,
@@ -50,7 +50,6 @@ from trading.venues.protocol import (
     Subscribed,
     Unknown,
     Venue,
-    VenueError,
     VenueSymbol,
 )
 
@@ -348,11 +347,9 @@ class Coinbase(Venue):
 
     def parse_instruments(self, raw: bytes) -> Mapping[str, InstrumentRules]:
         """Rules by product id, of either feed's list."""
-        try:
+        with Expected("coinbase", "the answer lists no products"):
             old = raw.lstrip()[:1] == b"["
             listed = msgspec.json.decode(raw, type=list[_Product]) if old else msgspec.json.decode(raw, type=_Products).products
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise VenueError(f"coinbase: the answer lists no products ({error}); {CHECK_ADDRESS}") from None
         found = []
         for it in listed:
             try:
@@ -373,7 +370,5 @@ class Coinbase(Venue):
 
     def parse_time(self, raw: bytes) -> int:
         """Unix ns."""
-        try:
+        with Expected("coinbase", "the answer is no time"):
             return iso_ns(msgspec.json.decode(raw, type=_Time).iso)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise VenueError(f"coinbase: the answer is no time ({error}); {CHECK_ADDRESS}") from None

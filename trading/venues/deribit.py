@@ -19,7 +19,7 @@ from trading.instruments import Market
 from trading.venues.building import (
     ASK,
     BID,
-    CHECK_ADDRESS,
+    Expected,
     SymbolTable,
     TypedDecoder,
     bbo,
@@ -49,7 +49,6 @@ from trading.venues.protocol import (
     Subscribed,
     Unknown,
     Venue,
-    VenueError,
     VenueSymbol,
 )
 
@@ -281,10 +280,8 @@ class Deribit(Venue):
 
     def parse_instruments(self, raw: bytes) -> Mapping[str, InstrumentRules]:
         """Rules by instrument name. The tick is the finest: some instruments' ticks grow with the price."""
-        try:
+        with Expected("deribit", "the answer lists no instruments"):
             listed = msgspec.json.decode(raw, type=_Instruments).result
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise VenueError(f"deribit: the answer lists no instruments ({error}); {CHECK_ADDRESS}") from None
         found = []
         for it in listed:
             try:
@@ -300,10 +297,8 @@ class Deribit(Venue):
 
     def parse_time(self, raw: bytes) -> int:
         """Unix ns, to the millisecond."""
-        try:
+        with Expected("deribit", "the answer is no time"):
             return millis_ns(msgspec.json.decode(raw, type=_Time).result)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise VenueError(f"deribit: the answer is no time ({error}); {CHECK_ADDRESS}") from None
 
 
 def _call(number: int, method: str, **params: object) -> bytes:

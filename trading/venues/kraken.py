@@ -22,7 +22,7 @@ from trading.instruments import Market
 from trading.venues.building import (
     ASK,
     BID,
-    CHECK_ADDRESS,
+    Expected,
     Level,
     SymbolTable,
     TypedDecoder,
@@ -51,7 +51,6 @@ from trading.venues.protocol import (
     Subscribed,
     Unknown,
     Venue,
-    VenueError,
     VenueSymbol,
 )
 
@@ -392,10 +391,8 @@ class Kraken(Venue):
 
     def parse_instruments(self, raw: bytes) -> Mapping[str, InstrumentRules]:
         """Rules by the name of v1 ("XBT/USD") and, where it differs, of v2 ("BTC/USD")."""
-        try:
+        with Expected("kraken", "the answer lists no pairs"):
             pairs = msgspec.json.decode(raw, type=_Pairs).result
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise VenueError(f"kraken: the answer lists no pairs ({error}); {CHECK_ADDRESS}") from None
         found = []
         for it in pairs.values():
             if not it.wsname:
@@ -417,10 +414,8 @@ class Kraken(Venue):
 
     def parse_time(self, raw: bytes) -> int:
         """Unix ns, to the second."""
-        try:
+        with Expected("kraken", "the answer is no time"):
             return whole_ns(msgspec.json.decode(raw, type=_Time).result.unixtime, 1_000_000_000)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise VenueError(f"kraken: the answer is no time ({error}); {CHECK_ADDRESS}") from None
 
     def ping_message(self, now_ns: int) -> bytes | None:
         """Answered by a pong."""

@@ -23,7 +23,7 @@ from trading.instruments import Market
 from trading.venues.building import (
     ASK,
     BID,
-    CHECK_ADDRESS,
+    Expected,
     SymbolTable,
     TypedDecoder,
     bbo,
@@ -52,7 +52,6 @@ from trading.venues.protocol import (
     Subscribed,
     Unknown,
     Venue,
-    VenueError,
     VenueSymbol,
 )
 
@@ -316,10 +315,8 @@ class Okx(Venue):
 
     def parse_instruments(self, raw: bytes) -> Mapping[str, InstrumentRules]:
         """Rules by instId. Lots are decimal fractions of a unit (spot) or contract."""
-        try:
+        with Expected("okx", "the answer is no list of instruments"):
             listed = msgspec.json.decode(raw, type=_Instruments).data
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise VenueError(f"okx: the answer is no list of instruments ({error}); {CHECK_ADDRESS}") from None
         found = []
         for it in listed:
             try:
@@ -335,10 +332,8 @@ class Okx(Venue):
 
     def parse_time(self, raw: bytes) -> int:
         """Unix ns, to the millisecond."""
-        try:
+        with Expected("okx", "the answer is no time"):
             return millis_ns(msgspec.json.decode(raw, type=_Time).data[0].ts)
-        except (msgspec.MsgspecError, RecursionError, ValueError, IndexError) as error:
-            raise VenueError(f"okx: the answer is no time ({error}); {CHECK_ADDRESS}") from None
 
     def ping_message(self, now_ns: int) -> bytes | None:
         """A text, not JSON."""
