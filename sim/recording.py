@@ -10,8 +10,6 @@ What this is not: a decoder. That a frame is sound JSON and follows the venue's 
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,17 +20,16 @@ import numpy as np
 
 from sim import recording_text as rt
 from sim.spool import (
-    DATA_OFFSET,
     FRAME_HEADER,
     MAX_SYMBOLS,
     RecordingError,
     StagedRecording,
     StagedSymbol,
-    header_bytes,
     next_frame,
     open_spool,
     pack,
 )
+from sim.spool_file import describe, spool_file
 from trading.instruments import Instrument, Market
 from trading.jit import Bytes, Words
 
@@ -376,39 +373,24 @@ def stage(
     whole line and says so in the notes. Raises RecordingError for whatever cannot be used; `out` is then as it was.
     """
     chains = _chains(files, allow_truncated, progress)
-    partial: Path | None = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", delete=False) as file:
-            partial = Path(file.name)
-            file.write(bytes(DATA_OFFSET))
-            n_bytes = 0
-            for packed in _merged(chains):
-                file.write(packed.data)
-                n_bytes += packed.size
-            recording = StagedRecording(
-                path=out,
-                symbols=tuple(chain.staged() for chain in chains),
-                n_frames=sum(chain.n_frames for chain in chains),
-                n_bytes=n_bytes,
-                first_recv_ns=min(chain.first_ns for chain in chains),
-                last_recv_ns=max(chain.last_ns for chain in chains),
-                clamped=sum(chain.clamped for chain in chains),
-                notes=tuple(file.note for chain in chains for file in chain.files if file.note),
-                events=sum(chain.events for chain in chains),
-                lost=sum(chain.lost for chain in chains),
-            )
-            file.seek(0)
-            file.write(header_bytes(recording))
-        os.replace(partial, out)
-        partial = None
-    except OSError as error:
-        raise RecordingError(
-            f"{out}: {error.strerror}; the spool needs a folder that can be written, with room for it"
-        ) from error
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
-    return recording
+    with spool_file(out) as file:
+        n_bytes = 0
+        for packed in _merged(chains):
+            file.write(packed.data)
+            n_bytes += packed.size
+        recording = StagedRecording(
+            path=out,
+            symbols=tuple(chain.staged() for chain in chains),
+            n_frames=sum(chain.n_frames for chain in chains),
+            n_bytes=n_bytes,
+            first_recv_ns=min(chain.first_ns for chain in chains),
+            last_recv_ns=max(chain.last_ns for chain in chains),
+            clamped=sum(chain.clamped for chain in chains),
+            notes=tuple(file.note for chain in chains for file in chain.files if file.note),
+            events=sum(chain.events for chain in chains),
+            lost=sum(chain.lost for chain in chains),
+        )
+        return describe(file, recording)
 
 
 def infer_instrument(path: Path) -> Instrument:

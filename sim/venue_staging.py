@@ -7,8 +7,6 @@ What this is not: a decoder.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,15 +18,14 @@ import numpy as np
 from sim import recording
 from sim.recording import Progress
 from sim.spool import (
-    DATA_OFFSET,
     FRAME_HEADER,
     RecordingError,
     StagedRecording,
     StagedSymbol,
-    header_bytes,
     notice_of,
     pack,
 )
+from sim.spool_file import describe, spool_file
 from sim.venue_recording import FoundFrame, VenueRecording, found_frame, venue_of
 from sim.wire_files import WireItem, WireKind, event_of, read_wire_file
 from trading.instruments import Market
@@ -108,48 +105,34 @@ def stage_wire(
         progress(0, total)
     tally = _Tally()
     shares = [_Share() for _ in source.symbols]
-    partial: Path | None = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", delete=False) as file:
-            partial = Path(file.name)
-            file.write(bytes(DATA_OFFSET))
-            n_bytes = 0
-            batch: list[FoundFrame] = []
-            for entry in source.decoded():
-                for found in tally.frames(*entry):
-                    shares[found.symbol].add(found)
-                    batch.append(found)
-                if len(batch) >= _PACK_FRAMES:
-                    n_bytes += file.write(_packed(batch))
-                    batch.clear()
-            if batch:
+    with spool_file(out) as file:
+        n_bytes = 0
+        batch: list[FoundFrame] = []
+        for entry in source.decoded():
+            for found in tally.frames(*entry):
+                shares[found.symbol].add(found)
+                batch.append(found)
+            if len(batch) >= _PACK_FRAMES:
                 n_bytes += file.write(_packed(batch))
-            if not n_bytes:
-                raise RecordingError(f"{paths[0]}: nothing in it is for the feed")
-            staged = StagedRecording(
-                path=out,
-                symbols=tuple(_staged(source, index, share) for index, share in enumerate(shares)),
-                n_frames=sum(share.n_frames for share in shares),
-                n_bytes=n_bytes,
-                first_recv_ns=min(share.first_ns for share in shares if share.n_frames),
-                last_recv_ns=max(share.last_ns for share in shares),
-                clamped=0,
-                notes=(*_notes(tally), *source.cut),
-                events=tally.events,
-                lost=tally.lost,
-                notices=tally.counts["Notice"],
-            )
-            file.seek(0)
-            file.write(header_bytes(staged))
-        os.replace(partial, out)
-        partial = None
-    except OSError as error:
-        raise RecordingError(
-            f"{out}: {error.strerror}; the spool needs a folder that can be written, with room for it"
-        ) from error
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
+                batch.clear()
+        if batch:
+            n_bytes += file.write(_packed(batch))
+        if not n_bytes:
+            raise RecordingError(f"{paths[0]}: nothing in it is for the feed")
+        staged = StagedRecording(
+            path=out,
+            symbols=tuple(_staged(source, index, share) for index, share in enumerate(shares)),
+            n_frames=sum(share.n_frames for share in shares),
+            n_bytes=n_bytes,
+            first_recv_ns=min(share.first_ns for share in shares if share.n_frames),
+            last_recv_ns=max(share.last_ns for share in shares),
+            clamped=0,
+            notes=(*_notes(tally), *source.cut),
+            events=tally.events,
+            lost=tally.lost,
+            notices=tally.counts["Notice"],
+        )
+        describe(file, staged)
     if progress is not None:
         progress(total, total)
     return staged
