@@ -330,7 +330,9 @@ INTAKE_RECORD: Final = _record(*_HEADER, ("ring", "i8"), ("count", "i8"), ("firs
 """One line of a stage's intake log, 64 B."""
 
 FRAME_RECORD: Final = _record(
-    *_HEADER,  # cause_seq: the line's message counter; flags: the line; symbol: -1 where the receiver does not know it
+    # cause_seq: the line's message counter; flags: the line, for Kind.RAW also its connection; symbol: -1 where the receiver
+    # does not know it
+    *_HEADER,
     ("at", "i8"),  # first byte in the frames arena
     ("length", "i8"),  # bytes
     ("ts_origin_mono_ns", "i8"),  # when the receiver had it
