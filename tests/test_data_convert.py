@@ -115,6 +115,7 @@ def test_a_recording_through_npz_has_equal_books_at_every_event(recordings: Path
     assert check(files.chains([back])[0]).wrong == []
 
 
+@pytest.mark.slow
 @pytest.mark.recordings
 @pytest.mark.parametrize("names", [NAMES[0], NAMES[4]])
 def test_a_recording_through_csv_has_equal_books(recordings: Path, tmp_path: Path, names: tuple[str, ...]) -> None:

@@ -144,6 +144,7 @@ def test_the_rings_rows_are_the_batchs() -> None:
     assert (found["score"] == kept["signals"]["score"][:-1]).all() and warm.any(0).sum() > 40
 
 
+@pytest.mark.slow
 @pytest.mark.recordings
 def test_the_rings_rows_are_the_columns_of_a_recording(recordings: Path, tmp_path: Path) -> None:
     """Over recorded frames the ring's rows are the columns of `scalperctl features`, bit for bit."""

@@ -36,6 +36,7 @@ def test_wake_result_is_complete() -> None:
     assert result["latency"]["ours_p50_us"] > 0 and result["writer"]["each_push_ns"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler for the peer ring")
 def test_ring_result_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     """A short run checks every word on both sides and gives every figure, as text and as JSON."""

@@ -352,6 +352,7 @@ def killed_at_random(segment: Segment, kills: int, seed: int) -> None:
     assert seen[0] == tail == segment.words[cursor] and tail > kills
 
 
+@pytest.mark.slow
 def test_random_kills(segment: Segment) -> None:
     """60 SIGKILLs of writer, reader or both while records fly: every word of every record checked, each record in its turn."""
     killed_at_random(segment, 60, 1)

@@ -44,6 +44,7 @@ def finished(run: kill_run.Run) -> dict[str, Any]:
     return kill_run.journals(kill_run.last_run.wanted(run.instance))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_folders")
 def test_pipeline_batch_and_test_kit_say_the_same(tmp_path: Path, recordings: Path) -> None:
     """The documented signal over a recording: the journal's strengths are those of the batch columns and of the test kit, bit for
@@ -69,6 +70,7 @@ def test_pipeline_batch_and_test_kit_say_the_same(tmp_path: Path, recordings: Pa
     np.testing.assert_array_equal(np.concatenate([piece["score"] for piece in pieces]), found["score"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_folders")
 def test_a_signal_that_never_comes_back_is_switched_off_and_the_pipeline_lives(tmp_path: Path) -> None:
     """Past its trial, at one record, a signal loops for ever: after two time-outs it is off by name from that record on, and
