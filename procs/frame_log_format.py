@@ -24,8 +24,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from trading.plain_frame import MAGIC
 from trading.records import Kind
+from trading.wire.plain_frame import MAGIC
 
 SUFFIX: Final = ".gz"
 CONNECTION: Final = "_connection"

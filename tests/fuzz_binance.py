@@ -22,10 +22,11 @@ from fuzz_target import Features, Target, claim, mutate_text, recordings
 from market_feed import SPOT_BTC, SPOT_ETH, USDM_BTC, USDM_ETH, Feed, diff, snapshot, ticker
 
 from procs.bench.market_frames import generated
-from trading import market, plain_frame
-from trading.binance_layout import FrameKind
+from trading import market
 from trading.instruments import Instrument
 from trading.records import Flag, Kind
+from trading.wire import plain_frame
+from trading.wire.binance_layout import FrameKind
 
 _PAGES = 16
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?\Z", re.A)

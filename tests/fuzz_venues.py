@@ -19,9 +19,9 @@ from typing import Any, get_args
 from fuzz_target import Features, Target, claim, recordings
 
 import trading.venues
-from trading.binance_layout import FrameKind
-from trading.plain_frame import W_KIND, W_SYMBOL, W_TS, read_plain_frame
 from trading.venues.protocol import Item, Plain, Streams, Venue, VenueError, VenueSymbol
+from trading.wire.binance_layout import FrameKind
+from trading.wire.plain_frame import W_KIND, W_SYMBOL, W_TS, read_plain_frame
 
 FRAMES_A_RUN = 10
 _NAMES = ("BTCUSDT", "BTC-USDT", "BTC/USD", "BTC-USD", "BTC-PERPETUAL", "ETHUSDT", "ETH-USDT", "XBT/USD", "ETH-USD")

@@ -26,9 +26,7 @@ from procs.receiver.say import Say
 from procs.stage import aligned_words
 from ringbuf import layout
 from ringbuf.layout import CURSOR, reader_line
-from trading.binance_layout import FrameKind
 from trading.instruments import Market
-from trading.plain_frame import plain_frame
 from trading.records import FRAME_RECORD, Kind
 from trading.venues.protocol import (
     Closing,
@@ -48,6 +46,8 @@ from trading.venues.protocol import (
     VenueError,
     VenueSymbol,
 )
+from trading.wire.binance_layout import FrameKind
+from trading.wire.plain_frame import plain_frame
 
 
 class RingWorld:

@@ -20,12 +20,12 @@ from fault_world import dump_symbol
 from market_feed import Feed
 
 from trading import market
-from trading.binance_layout import FrameKind
 from trading.instruments import Instrument, Market
-from trading.plain_frame import W_KIND, W_LAST, read_plain_frame
 from trading.records import Flag, Kind
 from trading.venues.protocol import Missed, Plain, Streams, VenueSymbol
 from trading.venues.registry import make_venue
+from trading.wire.binance_layout import FrameKind
+from trading.wire.plain_frame import W_KIND, W_LAST, read_plain_frame
 
 Levels = dict[tuple[int, int], int]
 MESSAGES = 70

@@ -18,7 +18,7 @@ from trading import market
 from trading.instruments import Instrument
 from trading.jit import kernel
 from trading.records import Flag, Kind
-from trading.scan import MAX_UNITS, address_of, scan_decimal, scan_integer, skip_value
+from trading.wire.scan import MAX_UNITS, address_of, scan_decimal, scan_integer, skip_value
 
 
 @kernel

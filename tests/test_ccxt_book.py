@@ -9,8 +9,11 @@ from ccxt_fakes import market
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trading.binance_layout import FrameKind
-from trading.plain_frame import (
+from trading.venues import ccxt_market as cm
+from trading.venues.ccxt_book import CcxtBook
+from trading.venues.protocol import VenueError, VenueSymbol
+from trading.wire.binance_layout import FrameKind
+from trading.wire.plain_frame import (
     HAS_CHECKSUM,
     IN_BAND,
     UNCHECKED,
@@ -23,9 +26,6 @@ from trading.plain_frame import (
     W_TS,
     read_plain_frame,
 )  # fmt: skip
-from trading.venues import ccxt_market as cm
-from trading.venues.ccxt_book import CcxtBook
-from trading.venues.protocol import VenueError, VenueSymbol
 
 BTC = VenueSymbol(3, "BTCUSDT", "BTC/USDT", "0.01", "0.00001")
 

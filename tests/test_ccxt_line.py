@@ -12,9 +12,9 @@ import pytest
 from ccxt_fakes import FakeExchange, book, market
 
 from procs.receiver.ccxt_line import CcxtLine, ccxt_exchange
-from trading.binance_layout import FrameKind
-from trading.plain_frame import W_KIND, W_LAST, W_PREV, read_plain_frame
 from trading.venues.protocol import Item, Missed, Plain, Refused, Streams, Unknown, VenueError, VenueSymbol
+from trading.wire.binance_layout import FrameKind
+from trading.wire.plain_frame import W_KIND, W_LAST, W_PREV, read_plain_frame
 
 BTC = VenueSymbol(0, "BTCUSDT", "BTC/USDT", "0.01", "0.00001")
 ETH = VenueSymbol(1, "ETHUSDT", "ETHUSDT", "0.01", "0.0001")

@@ -10,9 +10,9 @@ from aiohttp import WSMsgType, web
 from prices_venue import Clock, SmallVenue
 
 from procs.receiver.ccxt_line import CcxtLine
-from trading.binance_layout import FrameKind
-from trading.plain_frame import W_KIND, W_LAST, W_TS, read_plain_frame
 from trading.venues.protocol import Item, Missed, Plain, VenueSymbol
+from trading.wire.binance_layout import FrameKind
+from trading.wire.plain_frame import W_KIND, W_LAST, W_TS, read_plain_frame
 
 BTC = VenueSymbol(0, "BTCUSDT", "BTCUSDT", "0.01", "0.00001")
 T_MS = 1_723_161_255_000

@@ -11,9 +11,9 @@ import pytest
 from market_feed import USDM_BTC, Feed
 
 from trading import market
-from trading.binance_layout import FrameKind
-from trading.plain_frame import plain_frame
 from trading.records import Kind
+from trading.wire.binance_layout import FrameKind
+from trading.wire.plain_frame import plain_frame
 
 
 def _frame(price: str, rate: str | None, funding_ms: int, event_ms: int = 1562305380000) -> bytes:

@@ -10,10 +10,10 @@ from market_feed import SPOT_BTC, Feed, diff, snapshot
 from numba.core.runtime import _nrt_python, rtsys
 
 from trading import market
-from trading.binance_layout import FrameKind
 from trading.instruments import Instrument, Market
 from trading.jit import kernel
-from trading.plain_frame import HAS_CHECKSUM, IN_BAND, plain_frame
+from trading.wire.binance_layout import FrameKind
+from trading.wire.plain_frame import HAS_CHECKSUM, IN_BAND, plain_frame
 
 _OKX = Instrument("X", Market.OKX, "0.1", "0.001", "0.001", "0.001")
 _KRAKEN = Instrument("Y", Market.KRAKEN, "0.1", "0.001", "0.001", "0.001")

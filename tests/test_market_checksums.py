@@ -19,10 +19,10 @@ import pytest
 from market_feed import Feed
 
 from trading import market
-from trading.binance_layout import FrameKind
 from trading.instruments import Instrument, Market
-from trading.plain_frame import HAS_CHECKSUM, IN_BAND, plain_frame
 from trading.records import Flag, Kind
+from trading.wire.binance_layout import FrameKind
+from trading.wire.plain_frame import HAS_CHECKSUM, IN_BAND, plain_frame
 
 _LINE = re.compile(rb"[\d.]+: ([\[{].*)$")
 _DEPTH = 1000

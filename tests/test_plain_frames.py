@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from market_feed import Feed
 
 from trading import market
-from trading.binance_layout import FrameKind
 from trading.instruments import Instrument, Market
-from trading.plain_frame import HAS_CHECKSUM, IN_BAND, UNCHECKED, plain_frame
 from trading.records import Flag, Kind
+from trading.wire.binance_layout import FrameKind
+from trading.wire.plain_frame import HAS_CHECKSUM, IN_BAND, UNCHECKED, plain_frame
 
 BYBIT = Instrument("BTCUSDT", Market.BYBIT, "0.1", "0.001", "0.001", "0.001")
 

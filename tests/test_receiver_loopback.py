@@ -20,9 +20,9 @@ from procs.config import LiveSettings
 from procs.receiver import transport
 from procs.receiver.line_table import read_table, venue_row, write_table
 from trading.feed_state import Want
-from trading.plain_frame import W_LAST, read_plain_frame
 from trading.records import Kind
 from trading.venues.protocol import Limits
+from trading.wire.plain_frame import W_LAST, read_plain_frame
 
 BOTH = pytest.mark.parametrize("kind", ["picows", "websockets"])
 

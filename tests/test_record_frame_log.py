@@ -30,9 +30,9 @@ from procs.frame_log_format import (
     raw_flags,
 )
 from procs.recorder import FramesTrack
-from trading.binance_layout import FrameKind
-from trading.plain_frame import plain_frame
 from trading.records import Kind
+from trading.wire.binance_layout import FrameKind
+from trading.wire.plain_frame import plain_frame
 
 T0 = 1_723_161_253_937_085_768
 NAMES = (("binance_spot", "BTCUSDT"), ("binance_spot", "ETHUSDT"))

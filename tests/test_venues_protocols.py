@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from trading.binance_layout import FrameKind
 from trading.instruments import Market
-from trading.plain_frame import HAS_CHECKSUM, IN_BAND, read_plain_frame
 from trading.venues.protocol import (
     RESUBSCRIBE,
     Closing,
@@ -29,6 +27,8 @@ from trading.venues.protocol import (
     VenueSymbol,
 )
 from trading.venues.registry import VENUES, make_venue
+from trading.wire.binance_layout import FrameKind
+from trading.wire.plain_frame import HAS_CHECKSUM, IN_BAND, read_plain_frame
 
 MS = 1_000_000
 NAMES = {

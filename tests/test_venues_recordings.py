@@ -13,10 +13,10 @@ from venue_oracle import DecimalBook, Found, as_found, bybit, coinbase, deribit,
 
 from sim.venue_staging import Decoded, VenueRecording, decode_wire_files, venue_of
 from sim.wire_files import WireKind
-from trading.binance_layout import FrameKind
 from trading.instruments import Market
-from trading.plain_frame import HAS_CHECKSUM, W_CHECKSUM, W_FLAGS, W_KIND, W_LAST, W_PREV, read_plain_frame
 from trading.venues.protocol import Plain, Unknown
+from trading.wire.binance_layout import FrameKind
+from trading.wire.plain_frame import HAS_CHECKSUM, W_CHECKSUM, W_FLAGS, W_KIND, W_LAST, W_PREV, read_plain_frame
 
 pytestmark = pytest.mark.recordings
 

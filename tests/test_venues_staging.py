@@ -12,10 +12,10 @@ from sim.recording import stage
 from sim.spool import OUT_END, OUT_RECV_NS, OUT_START, OUT_SYMBOL, OUT_WORDS, RecordingError, next_frame, open_spool
 from sim.venue_staging import decode_wire_files, stage_any, stage_wire, venue_of
 from sim.wire_files import WireKind, read_wire_file, read_wire_files
-from trading import binance_frames
-from trading.binance_layout import FRAME, FrameKind
 from trading.instruments import Market, instrument_table
 from trading.records import DEPTH_RECORD
+from trading.wire import binance_frames
+from trading.wire.binance_layout import FRAME, FrameKind
 
 FRAMES = (
     b"wss://ws.okx.com:8443/ws/v5/public <-> 1652459224.5300605\n"

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from trading.binance_layout import FrameKind
-from trading.plain_frame import (
+from trading.venues.protocol import Plain, VenueSymbol
+from trading.wire.binance_layout import FrameKind
+from trading.wire.plain_frame import (
     HAS_CHECKSUM,
     W_CHECKSUM,
     W_FIRST,
@@ -32,7 +33,6 @@ from trading.plain_frame import (
     W_TS,
     read_plain_frame,
 )
-from trading.venues.protocol import Plain, VenueSymbol
 
 Found = tuple[Any, ...]
 

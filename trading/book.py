@@ -32,7 +32,7 @@ from numba.extending import intrinsic
 
 from trading.jit import kernel
 from trading.records import LEVELS
-from trading.scan import lowest_bit
+from trading.wire.scan import lowest_bit
 
 BID: Final = 0
 ASK: Final = 1

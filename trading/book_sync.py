@@ -47,10 +47,10 @@ from trading.feed_state import (
 )
 from trading.jit import Recs, kernel
 from trading.pending_diffs import DROPPED, apply_kept, drop_front, forget_kept, keep, newest_run, whole_from
-from trading.plain_frame import HAS_CHECKSUM, IN_BAND, UNCHECKED
 from trading.records import Flag, Kind
 from trading.sync_rules import PLAIN, follows, is_older
 from trading.trade_window import forget_trades
+from trading.wire.plain_frame import HAS_CHECKSUM, IN_BAND, UNCHECKED
 
 _NO_FLAGS: Final = 0
 _VALID: Final = int(Flag.BOOK_VALID)

@@ -19,8 +19,8 @@ from typing import Any, Final
 import numpy as np
 
 from trading import book
-from trading.binance_layout import FRAME_FIELDS, MAX_SNAPSHOT_LEVELS
 from trading.jit import Recs
+from trading.wire.binance_layout import FRAME_FIELDS, MAX_SNAPSHOT_LEVELS
 
 WAITING: Final = 0
 LOADED: Final = 1
@@ -156,7 +156,7 @@ FEED_GLOBAL: Final = np.dtype(
         ("want_symbol", "i8"),  # symbol whose snapshot the last call asks for; -1: none
         ("want_reason", "i8"),  # Want
         ("want_update_id", "i8"),  # a snapshot older than this would be of no use; 0: any
-        ("plain_flags", "i8"),  # of the last frame if it was a plain one (trading.plain_frame), else 0
+        ("plain_flags", "i8"),  # of the last frame if it was a plain one (trading.wire.plain_frame), else 0
         ("checksum", "i8"),
         ("digits", "i8", 24),  # scratch of `trading.checksum`
         *FRAME_FIELDS,

@@ -18,8 +18,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from trading import binance_frames
-from trading.binance_layout import T_STREAM, T_SYMBOL, TEXT_BIT, FrameKind
 from trading.book_sync import drop_book, on_diff, on_snapshot, stale
 from trading.feed_records import ask, compare, market_record, refresh_side
 from trading.feed_state import (
@@ -43,11 +41,13 @@ from trading.feed_state import (
 )
 from trading.jit import Bytes, Recs, kernel
 from trading.pending_diffs import forget_kept
-from trading.plain_decode import decode_plain, is_plain
 from trading.records import Flag, Kind
-from trading.scan import address_of
 from trading.sync_rules import PLAIN, native_rule
 from trading.trade_window import is_new_trade
+from trading.wire import binance_frames
+from trading.wire.binance_layout import T_STREAM, T_SYMBOL, TEXT_BIT, FrameKind
+from trading.wire.plain_decode import decode_plain, is_plain
+from trading.wire.scan import address_of
 
 __all__ = [
     "FEED_GLOBAL",

@@ -54,7 +54,7 @@ class Kind(IntEnum):
     RESUME = 61
     INTAKE = 70  # intake log: `count` records of ring `ring` were taken next
     # frames: what the receiver took off the wire
-    FRAME = 80  # a frame for the feed: the venue's own bytes, or a plain frame (trading.plain_frame)
+    FRAME = 80  # a frame for the feed: the venue's own bytes, or a plain frame (trading.wire.plain_frame)
     RAW = 81  # the venue's own bytes where the feed gets a plain frame made of them: for the recorder alone
     LINE_UP = 82  # the symbol's streams on line `flags` are subscribed
     LINE_DOWN = 83  # they are not any more

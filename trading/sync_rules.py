@@ -15,7 +15,7 @@ from typing import Final
 
 from trading.instruments import Market
 from trading.jit import kernel
-from trading.plain_frame import UNCHECKED
+from trading.wire.plain_frame import UNCHECKED
 
 SPOT: Final = 0
 USDM: Final = 1

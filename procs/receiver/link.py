@@ -29,9 +29,7 @@ from procs.receiver.resync import ANSWER_NS, ResyncDesk
 from procs.receiver.say import Say
 from procs.receiver.venue_lines import VenueLines
 from procs.receiver.weight import weight_budget
-from trading.binance_layout import FrameKind
 from trading.feed_state import Want
-from trading.plain_frame import W_KIND, W_TS
 from trading.records import Kind
 from trading.venues.protocol import (
     RESUBSCRIBE,
@@ -47,6 +45,8 @@ from trading.venues.protocol import (
     VenueError,
 )
 from trading.venues.protocol import Send as Reply
+from trading.wire.binance_layout import FrameKind
+from trading.wire.plain_frame import W_KIND, W_TS
 
 RAW: Final = int(Kind.RAW)
 NOBODY: Final = -1

@@ -21,7 +21,7 @@ import numpy as np
 
 from procs.recordings.output import RecordingsError
 from sim.spool import decimal_text
-from trading.binance_layout import MAX_SNAPSHOT_LEVELS
+from trading.wire.binance_layout import MAX_SNAPSHOT_LEVELS
 
 BID, ASK = 0, 1
 MOST_LEVELS: Final = 4000

@@ -1,6 +1,6 @@
 """Binance spot and USD-M futures: combined streams, limits, REST requests and the typed reading of what is no market frame.
 
-Market frames (diff depth, trade, aggTrade, bookTicker, markPrice) are the compiled scanner's (trading.binance_frames); here
+Market frames (diff depth, trade, aggTrade, bookTicker, markPrice) are the compiled scanner's (trading.wire.binance_frames); here
 they are only recognised, by their stream's name: `{"stream":"btcusdt@trade","data":...`. Everything else a connection may bring
 (replies, errors, the notice of a shutdown, streams of no use to us) is read with msgspec types and named.
 

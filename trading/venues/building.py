@@ -15,10 +15,10 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from trading.binance_layout import MAX_SNAPSHOT_LEVELS, FrameKind
-from trading.plain_frame import HAS_CHECKSUM, IN_BAND, UNCHECKED, plain_frame
 from trading.venues.decimals import Inexact, Scale, lot_for, plain_decimal, scale
 from trading.venues.protocol import Decoder, InstrumentRules, Item, Missed, Plain, Unknown, VenueError, VenueSymbol
+from trading.wire.binance_layout import MAX_SNAPSHOT_LEVELS, FrameKind
+from trading.wire.plain_frame import HAS_CHECKSUM, IN_BAND, UNCHECKED, plain_frame
 
 __all__ = [
     "ASK", "BID", "CHECK_ADDRESS", "Ids", "Level", "SymbolTable", "TypedDecoder", "bbo", "book_change", "book_snapshot", "chunks",

@@ -21,7 +21,6 @@ from typing import Final
 import msgspec
 
 from trading.instruments import Market
-from trading.plain_frame import UNCHECKED
 from trading.venues.building import (
     ASK,
     BID,
@@ -60,6 +59,7 @@ from trading.venues.protocol import (
     VenueError,
     VenueSymbol,
 )
+from trading.wire.plain_frame import UNCHECKED
 
 CATEGORIES: Final = ("spot", "linear", "inverse", "option")
 ARGS_PER_MESSAGE: Final = 10

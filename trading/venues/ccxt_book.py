@@ -19,10 +19,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from trading.binance_layout import FrameKind
-from trading.plain_frame import IN_BAND, plain_frame
 from trading.venues.ccxt_market import Number, units
 from trading.venues.protocol import VenueError, VenueSymbol
+from trading.wire.binance_layout import FrameKind
+from trading.wire.plain_frame import IN_BAND, plain_frame
 
 BID: Final = 0
 ASK: Final = 1

@@ -105,7 +105,7 @@ class InstrumentRules:
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """A message of a symbol, in integers: bytes of trading.plain_frame."""
+    """A message of a symbol, in integers: bytes of trading.wire.plain_frame."""
 
     symbol: int
     frame: bytes

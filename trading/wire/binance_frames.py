@@ -15,7 +15,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from trading.binance_layout import (
+from trading.instruments import Market
+from trading.jit import Bytes, Recs, kernel
+from trading.records import Flag
+from trading.wire.binance_layout import (
     E_AGG_TRADE,
     E_BBO,
     E_DEPTH,
@@ -49,15 +52,12 @@ from trading.binance_layout import (
     Frame,
     FrameKind,
 )
-from trading.binance_object import (
+from trading.wire.binance_object import (
     named_symbol,
     scan_object,
 )
-from trading.instruments import Market
-from trading.jit import Bytes, Recs, kernel
-from trading.level_scan import scan_levels, scan_units
-from trading.records import Flag
-from trading.scan import (
+from trading.wire.level_scan import scan_levels, scan_units
+from trading.wire.scan import (
     OPEN_BRACE,
     address_of,
     byte_at,

@@ -1,4 +1,5 @@
-"""Taking a plain frame (trading.plain_frame) apart in compiled code: words in, the fields and rows that the feed fold works on.
+"""Taking a plain frame (trading.wire.plain_frame) apart in compiled code: words in, the fields and rows that the feed fold works
+on.
 
 The words come out of shared memory, so nothing in them is believed: kind, symbol, flags, ids, the number of levels against the
 frame's length, each price and quantity. What does not hold makes the frame MALFORMED, and no field of it is used.
@@ -10,9 +11,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from trading.binance_layout import MAX_SNAPSHOT_LEVELS, Frame, FrameKind
 from trading.jit import Recs, kernel
-from trading.plain_frame import (
+from trading.records import Flag
+from trading.wire.binance_layout import MAX_SNAPSHOT_LEVELS, Frame, FrameKind
+from trading.wire.plain_frame import (
     HAS_CHECKSUM,
     HEAD,
     IN_BAND,
@@ -29,8 +31,7 @@ from trading.plain_frame import (
     W_SYMBOL,
     W_TS,
 )
-from trading.records import Flag
-from trading.scan import word_at
+from trading.wire.scan import word_at
 
 _MALFORMED: Final = int(FrameKind.MALFORMED)
 _DEPTH: Final = int(FrameKind.DEPTH)

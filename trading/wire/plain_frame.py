@@ -26,8 +26,8 @@ from typing import Final
 
 import numpy as np
 
-from trading.binance_layout import FrameKind
 from trading.jit import Words
+from trading.wire.binance_layout import FrameKind
 
 MAGIC: Final = int.from_bytes(b"\x00PLAINF\x00", "little")
 W_MAGIC, W_KIND, W_SYMBOL, W_TS, W_FIRST, W_LAST, W_PREV, W_FLAGS, W_CHECKSUM, W_LEVELS = range(10)

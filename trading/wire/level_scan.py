@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from trading.binance_layout import Frame
 from trading.jit import Recs, kernel
-from trading.scan import (
+from trading.wire.binance_layout import Frame
+from trading.wire.scan import (
     CLOSE_BRACKET,
     COMMA,
     DOT,

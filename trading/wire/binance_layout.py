@@ -1,6 +1,7 @@
 """What a Binance frame is made of: frame kinds, the decoder's fields and their slots, key and event names as words.
 
-`trading.binance_frames` is the algorithm over this layout; a name of up to eight bytes is compared as one int64 (`scan.pack`).
+`trading.wire.binance_frames` is the algorithm over this layout; a name of up to eight bytes is compared as one int64
+(`scan.pack`).
 
 Its constants are frozen into the compiled kernels: whoever caches machine code must count this file as kernel source.
 

@@ -1,7 +1,7 @@
 """Walking the members of a Binance frame: keys in any order, the envelope's inner object, levels straight into rows.
 
 Each member that is ours leaves its mark in `seen` and its value (integer, place of a string, levels) in the frame's fields;
-`trading.binance_frames` judges afterwards what they make together. Places are kept as offsets from the frame's start: an
+`trading.wire.binance_frames` judges afterwards what they make together. Places are kept as offsets from the frame's start: an
 address in the state would differ from run to run.
 
 What this module is not: it does not know which fields a kind of frame needs.
@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from trading.binance_layout import (
+from trading.instruments import NAME_BYTES
+from trading.jit import Recs, kernel
+from trading.records import Flag
+from trading.wire.binance_layout import (
     I_AGG_ID,
     I_EVENT_TIME,
     I_FIRST_ID,
@@ -60,11 +63,8 @@ from trading.binance_layout import (
     V_TRUE,
     Frame,
 )
-from trading.instruments import NAME_BYTES
-from trading.jit import Recs, kernel
-from trading.level_scan import scan_levels
-from trading.records import Flag
-from trading.scan import (
+from trading.wire.level_scan import scan_levels
+from trading.wire.scan import (
     BACKSLASH,
     CLOSE_BRACE,
     COLON,
