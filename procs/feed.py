@@ -68,10 +68,10 @@ from ringbuf.layout import CAPACITY, WATERMARK
 from ringbuf.ring import I_HEAD, O_KNOWN, O_TAIL, note_full, ready, room
 from sim import market_generator, spool
 from sim.market_generator import GEN_GLOBAL, GEN_PARAMS, GEN_STATE
-from trading import market
+from trading.books import fold as market
+from trading.books.fold import FEED_GLOBAL, FEED_PARAMS, FEED_STATE
 from trading.instruments import INSTRUMENT
 from trading.jit import Bytes
-from trading.market import FEED_GLOBAL, FEED_PARAMS, FEED_STATE
 from trading.records import DEPTH_RECORD, FRAME_RECORD, MARKET_RECORD, RESYNC_RECORD, TS_END, Kind, words
 
 NAME: Final = "feed"

@@ -7,7 +7,7 @@ Assumptions, and what is unrealistic in them:
 2. We do not move the market: nobody reacts to our orders, and what we take is missing only until the level's next
    change (sim.venue_book), so large or frequent orders fill too well.
 3. A taker gets what is shown (times `taker_depth_share`), level by level, at most MAX_WALK levels; no hidden orders,
-   nobody is faster within the latency drawn; nothing beyond the edge up to which the book is known (trading.book_edge).
+   nobody is faster within the latency drawn; nothing beyond the edge up to which the book is known (trading.books.edge).
 4. A resting order fills when the queue model (sim.queue_model, hftbacktest's power-probability model) says that prints
    have used up what was ahead; wholly when a print goes through its price; and by as much as the other side shows when
    that side's quotes come to stand at or through its price. All at its own price. Prints that our order would
@@ -51,7 +51,7 @@ from sim.latency import arrival_ns
 from sim.matching import apply_next, expire_all, fill, load_scratch, met_by_touch, reject_unheard, unlink
 from sim.queue_model import RECENT_NS, on_level, on_print
 from sim.venue_book import displayed, forget_taken, set_touch, touch_rules
-from trading.book import ASK, BID, NO_KEY, clear, follow, set_level, widen
+from trading.books.book import ASK, BID, NO_KEY, clear, follow, set_level, widen
 from trading.jit import Recs, kernel
 from trading.records import TS_END, Flag, Kind
 

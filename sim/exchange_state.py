@@ -14,7 +14,7 @@ from sim.latency import bounds_ns
 from sim.rng import stream
 from sim.settings import SimulatedExchange
 from sim.venue_book import VENUE_BOOK_FIELDS
-from trading.book import clear
+from trading.books.book import clear
 from trading.jit import Recs, kernel
 
 MAX_ORDERS: Final = 512

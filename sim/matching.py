@@ -14,7 +14,7 @@ from typing import Any, Final
 from sim.exchange_state import MAX_ORDERS, MAX_PENDING, MAX_WALK, NONE, SCRATCH
 from sim.latency import arrival_ns
 from sim.venue_book import FIRST_KEY, available, displayed, next_available, next_displayed, remember_taken
-from trading.book import ASK, BID, NO_KEY
+from trading.books.book import ASK, BID, NO_KEY
 from trading.instruments import fee_e8, notional_e8
 from trading.jit import Recs, kernel
 from trading.records import ExecType, Kind, OrderStatus, OrderType, Refusal, TimeInForce

@@ -6,14 +6,14 @@ overrides the book's top: levels better than the touch are gone, the touch has t
 What our own taking removed is not in the recording. It is remembered per level and subtracted, until a message
 changes that level's quantity: the same liquidity is not sold to us twice.
 
-Sides and keys are those of trading.book: bid keys are negated prices, a better level has the smaller key.
+Sides and keys are those of trading.books.book: bid keys are negated prices, a better level has the smaller key.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from trading.book import BOOK_FIELDS, NO_KEY, lots_at, next_far, next_near
+from trading.books.book import BOOK_FIELDS, NO_KEY, lots_at, next_far, next_near
 from trading.jit import kernel
 
 TAKEN: Final = 64

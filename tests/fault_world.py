@@ -30,7 +30,8 @@ from procs.receiver.rest import Answered, RestClient
 from procs.receiver.resync import ResyncDesk
 from procs.stage import aligned_words
 from ringbuf import layout
-from trading import book, market
+from trading.books import book
+from trading.books import fold as market
 from trading.instruments import Instrument, Market
 from trading.jit import kernel
 from trading.records import FRAME_RECORD, Flag, Kind

@@ -22,7 +22,7 @@ from fuzz_target import Features, Target, claim, mutate_text, recordings
 from market_feed import SPOT_BTC, SPOT_ETH, USDM_BTC, USDM_ETH, Feed, diff, snapshot, ticker
 
 from procs.bench.market_frames import generated
-from trading import market
+from trading.books import fold as market
 from trading.instruments import Instrument
 from trading.records import Flag, Kind
 from trading.wire import plain_frame

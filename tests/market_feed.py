@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from trading import market
-from trading.feed_state import LIMITS
+from trading.books import fold as market
+from trading.books.state import LIMITS
 from trading.instruments import Instrument, Market, instrument_table
 from trading.jit import kernel
 from trading.records import DEPTH_RECORD, LEVELS, MARKET_RECORD, Flag, Kind

@@ -27,7 +27,7 @@ from procs.receiver.link import Socket, VenueLink
 from procs.receiver.say import Say
 from procs.recordings.folding import Folded
 from sim.venue_staging import stage_wire
-from trading import market
+from trading.books import fold as market
 from trading.instruments import Instrument, instrument_table
 from trading.records import DEPTH_RECORD, MARKET_RECORD, Kind
 from trading.venues.protocol import Venue

@@ -19,7 +19,7 @@ import numpy as np
 from fault_world import dump_symbol
 from market_feed import Feed
 
-from trading import market
+from trading.books import fold as market
 from trading.instruments import Instrument, Market
 from trading.records import Flag, Kind
 from trading.venues.protocol import Missed, Plain, Streams, VenueSymbol

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from market_feed import SPOT_BTC, USDM_BTC, Feed, diff, snapshot, synced, ticker
 
-from trading import market
+from trading.books import fold as market
 from trading.instruments import Instrument
 from trading.jit import kernel
 from trading.records import Flag, Kind

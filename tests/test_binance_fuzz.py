@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from market_feed import SPOT_BTC, Feed, diff, snapshot, synced, ticker
 
-from trading import market
+from trading.books import fold as market
 from trading.records import DEPTH_RECORD, Kind
 
 _PAGES = 16

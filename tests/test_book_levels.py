@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trading import book
+from trading.books import book
 from trading.jit import kernel
 from trading.records import LEVELS
 

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from market_feed import USDM_BTC, Feed
 
-from trading import market
+from trading.books import fold as market
 from trading.records import Kind
 from trading.wire.binance_layout import FrameKind
 from trading.wire.plain_frame import plain_frame

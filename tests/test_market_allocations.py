@@ -9,7 +9,7 @@ import numpy as np
 from market_feed import SPOT_BTC, Feed, diff, snapshot
 from numba.core.runtime import _nrt_python, rtsys
 
-from trading import market
+from trading.books import fold as market
 from trading.instruments import Instrument, Market
 from trading.jit import kernel
 from trading.wire.binance_layout import FrameKind

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from market_feed import Feed
 
-from trading import market
+from trading.books import fold as market
 from trading.instruments import Instrument, Market
 from trading.records import Flag, Kind
 from trading.wire.binance_layout import FrameKind

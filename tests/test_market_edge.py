@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from market_feed import SPOT_BTC, Feed, diff, snapshot, synced, ticker
 
-from trading import book, market
-from trading.book_edge import is_cut
+from trading.books import book
+from trading.books import fold as market
+from trading.books.edge import is_cut
 from trading.records import Flag, Kind
 
 VALID, BEYOND = int(Flag.BOOK_VALID), int(Flag.BEYOND_EDGE)

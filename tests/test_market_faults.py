@@ -24,7 +24,7 @@ from fault_world import (
     truth_of,
 )
 
-from trading import market
+from trading.books import fold as market
 
 FAULTS = (
     "drop", "duplicate", "reorder", "stall", "gap", "corrupt", "disconnect", "refuse", "429", "418", "slow snapshot",

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from market_feed import SPOT_BTC, SPOT_ETH, USDM_BTC, Feed, diff, snapshot, synced, ticker
 
-from trading import market
-from trading.feed_state import LATE_LIMIT, PATIENCE, TRADE_WINDOW
-from trading.market import Want
+from trading.books import fold as market
+from trading.books.fold import Want
+from trading.books.state import LATE_LIMIT, PATIENCE, TRADE_WINDOW
 from trading.records import Flag, Kind
 
 

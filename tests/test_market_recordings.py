@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from market_feed import RECORDINGS, Feed, PlainFeed, fold_frames, read_recording
 
-from trading import market
+from trading.books import fold as market
 from trading.records import DEPTH_RECORD, MARKET_RECORD, Flag
 
 _BEYOND = {"spot BTCUSDT": 3933, "USD-M BTCUSDT": 3503}

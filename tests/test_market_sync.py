@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from market_feed import SPOT_BTC, SPOT_ETH, USDM_BTC, Feed, diff, snapshot, synced, ticker
 
-from trading import book, market
-from trading.feed_state import PENDING_WORDS
+from trading.books import book
+from trading.books import fold as market
+from trading.books.state import PENDING_WORDS
 from trading.records import Flag, Kind
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from market_feed import Feed
 
-from trading import market
+from trading.books import fold as market
 from trading.instruments import Instrument, Market
 from trading.records import Flag, Kind
 from trading.wire.binance_layout import FrameKind

@@ -19,7 +19,7 @@ from receiver_world import LIVE, LinkWorld, RingWorld, Tiny, TinyServer, until
 from procs.config import LiveSettings
 from procs.receiver import transport
 from procs.receiver.line_table import read_table, venue_row, write_table
-from trading.feed_state import Want
+from trading.books.state import Want
 from trading.records import Kind
 from trading.venues.protocol import Limits
 from trading.wire.plain_frame import W_LAST, read_plain_frame

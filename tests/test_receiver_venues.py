@@ -18,8 +18,8 @@ from procs.receiver.lines import LineState
 from procs.receiver.rest import Outcome
 from sim.venue import LocalVenue, generated
 from sim.venue import Market as LocalMarket
+from trading.books.fold import Want
 from trading.instruments import Instrument, Market
-from trading.market import Want
 from trading.records import Kind
 from trading.venues.binance import BinanceSpot, BinanceUsdm
 from trading.venues.kraken import Kraken

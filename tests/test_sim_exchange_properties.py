@@ -10,7 +10,7 @@ import pytest
 from sim import exchange as ex
 from sim import market_generator as gen
 from sim.settings import Generator, Latency, SimulatedExchange
-from trading import market
+from trading.books import fold as market
 from trading.instruments import Instrument, fee_e8, instrument_table, notional_e8
 from trading.records import (
     DEPTH_RECORD,

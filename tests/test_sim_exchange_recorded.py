@@ -12,8 +12,8 @@ from sim.recording import next_frame, open_spool, stage
 from sim.settings import SimulatedExchange
 from sim.spool import OUT_END, OUT_RECV_NS, OUT_START, OUT_SYMBOL, OUT_WORDS
 from sim.venue_book import FIRST_KEY, displayed, next_displayed
-from trading import market
-from trading.book import ASK, BID
+from trading.books import fold as market
+from trading.books.book import ASK, BID
 from trading.instruments import instrument_table
 from trading.records import (
     DEPTH_RECORD,

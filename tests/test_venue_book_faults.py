@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from stream_world import MESSAGES, QUIET_FROM, StreamWorld
 
-from trading import market
+from trading.books import fold as market
 from trading.instruments import Market
 
 FAULTS = ("gap", "duplicate", "reorder", "late", "checksum", "reset", "corrupt")

@@ -23,8 +23,8 @@ from venue_client import run, small_market
 
 from sim.venue import LocalVenue, Market, recorded
 from sim.venue.book import ASK, BID
-from trading import book as depth_book
-from trading import market as fold
+from trading.books import book as depth_book
+from trading.books import fold
 
 ROOT = Path(__file__).resolve().parents[1]
 SYMBOLS = {"spot": "BTC/USDT", "usdm": "BTC/USDT:USDT"}

@@ -24,7 +24,7 @@ from receiver_world import LIVE, RingWorld
 from procs.config import LiveSettings
 from procs.receiver.link import VenueLink
 from procs.receiver.say import Say
-from trading import market
+from trading.books import fold as market
 from trading.instruments import Instrument
 from trading.records import Flag, Kind
 from trading.venues.protocol import Venue

@@ -27,7 +27,8 @@ from procs.bench.market_frames import Frames
 from procs.bench.pair import BenchError
 from procs.cli.table import Column as C
 from procs.cli.table import count, table
-from trading import book, market
+from trading.books import book
+from trading.books import fold as market
 from trading.instruments import Market, instrument_table
 from trading.jit import Bytes, Recs, Words, kernel
 from trading.records import DEPTH_RECORD, MARKET_RECORD

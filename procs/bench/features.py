@@ -42,10 +42,10 @@ from trading import (
     volume_profile,
 )
 from trading.bar_signals import on_close
+from trading.books.fold import FEED_GLOBAL, FEED_STATE, MAX_DEPTH_OUT, MAX_MARKET_OUT, init, make_params, on_frame
 from trading.feature_layout import DIRTY_ALL
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Floats, Recs, kernel
-from trading.market import FEED_GLOBAL, FEED_STATE, MAX_DEPTH_OUT, MAX_MARKET_OUT, init, make_params, on_frame
 from trading.records import DEPTH_RECORD, MARKET_RECORD, SIGNAL_RECORD, Kind
 from trading.settings import Strategy
 

@@ -29,7 +29,7 @@ from procs.receiver.resync import ANSWER_NS, ResyncDesk
 from procs.receiver.say import Say
 from procs.receiver.venue_lines import VenueLines
 from procs.receiver.weight import weight_budget
-from trading.feed_state import Want
+from trading.books.state import Want
 from trading.records import Kind
 from trading.venues.protocol import (
     RESUBSCRIBE,

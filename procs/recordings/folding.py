@@ -17,7 +17,7 @@ import numpy as np
 
 from sim import spool
 from sim.spool import StagedRecording, next_frame
-from trading import market
+from trading.books import fold as market
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Bytes, Recs, Words, kernel
 from trading.records import DEPTH_RECORD, MARKET_RECORD, Kind

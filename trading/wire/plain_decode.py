@@ -134,7 +134,7 @@ def decode_plain(base: int, end: int, symbols: int, g: Any, rows: Recs) -> int:
     if n < 0 or n > rows.shape[0] or n_words != HEAD + 2 * n or flags < 0 or flags > (IN_BAND | HAS_CHECKSUM):
         return _MALFORMED
     if kind == _DEPTH and 2 * n > rows.shape[0]:
-        return _MALFORMED  # each level may push another out (`trading.book_trim`), and both are told
+        return _MALFORMED  # each level may push another out (`trading.books.trim`), and both are told
     if (flags & IN_BAND != 0 and kind != _SNAPSHOT) or (flags & HAS_CHECKSUM != 0 and kind != _DEPTH and kind != _SNAPSHOT):
         return _MALFORMED
     g.ts_exchange_ns = _word(base, W_TS)

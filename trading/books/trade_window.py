@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from trading.feed_state import LATE_LIMIT, TRADE_WINDOW, State
+from trading.books.state import LATE_LIMIT, TRADE_WINDOW, State
 from trading.jit import kernel
 
 _MASK: Final = TRADE_WINDOW - 1

@@ -6,15 +6,15 @@ stands in front. It is valid if none of the levels shown can be missing: the las
 The oracle compares the bare depth book with the bookTicker whenever both stand at the same update id. A difference proves the
 book wrong, unless the venue's level lies beyond the edge: it may be one that no message has told us of.
 
-What this module is not: it changes no book and judges no sequence (`trading.market`).
+What this module is not: it changes no book and judges no sequence (`trading.books.fold`).
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from trading import book
-from trading.feed_state import HELD, RECENT, SYNCED, State
+from trading.books import book
+from trading.books.state import HELD, RECENT, SYNCED, State
 from trading.jit import Recs, kernel
 from trading.records import LEVELS, Flag
 

@@ -4,16 +4,16 @@ A stream of so many levels (Kraken's) does not say when a level falls out behind
 wrong, when the book before it gets thinner. So the worst levels go as soon as there are more than the stream covers, and
 whoever mirrors the book is told.
 
-What this module is not: the bound of a book's memory (`trading.book`).
+What this module is not: the bound of a book's memory (`trading.books.book`).
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from trading import book
-from trading.feed_records import depth_record
-from trading.feed_state import State
+from trading.books import book
+from trading.books.state import State
+from trading.books.told import depth_record
 from trading.jit import Recs, kernel
 from trading.records import Flag, Kind
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from trading import book
-from trading.feed_records import depth_record
-from trading.feed_state import (
+from trading.books import book
+from trading.books.state import (
     HEAD,
     P_CHECKSUM,
     P_FIRST,
@@ -23,9 +22,10 @@ from trading.feed_state import (
     PENDING_WORDS,
     State,
 )
+from trading.books.sync_rules import connects, follows, is_older
+from trading.books.told import depth_record
 from trading.jit import Recs, kernel
 from trading.records import Flag, Kind
-from trading.sync_rules import connects, follows, is_older
 
 _ASK: Final = int(Flag.ASK)
 _VALID: Final = int(Flag.BOOK_VALID)

@@ -1,6 +1,6 @@
 """The feed fold: raw and plain frames in, market and depth records out, each symbol's book proved right or marked stale.
 
-`trading.book_sync` says when a book is right; here frames are told apart, and what needs no book is done. Records of a symbol
+`trading.books.sync` says when a book is right; here frames are told apart, and what needs no book is done. Records of a symbol
 whose book is not SYNCED lack Flag.BOOK_VALID: nobody may decide on them.
 
 Trades, best-bid/offer and mark-price messages pass in every phase; a second line's copies of trades and tickers are dropped by
@@ -18,9 +18,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from trading.book_sync import drop_book, on_diff, on_snapshot, stale
-from trading.feed_records import ask, compare, market_record, refresh_side
-from trading.feed_state import (
+from trading.books.pending_diffs import forget_kept
+from trading.books.state import (
     FEED_GLOBAL,
     FEED_PARAMS,
     FEED_STATE,
@@ -39,11 +38,12 @@ from trading.feed_state import (
     init,
     make_params,
 )
+from trading.books.sync import drop_book, on_diff, on_snapshot, stale
+from trading.books.sync_rules import PLAIN, native_rule
+from trading.books.told import ask, compare, market_record, refresh_side
+from trading.books.trade_window import is_new_trade
 from trading.jit import Bytes, Recs, kernel
-from trading.pending_diffs import forget_kept
 from trading.records import Flag, Kind
-from trading.sync_rules import PLAIN, native_rule
-from trading.trade_window import is_new_trade
 from trading.wire import binance_frames
 from trading.wire.binance_layout import T_STREAM, T_SYMBOL, TEXT_BIT, FrameKind
 from trading.wire.plain_decode import decode_plain, is_plain

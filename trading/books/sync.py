@@ -1,6 +1,7 @@
 """Diffs and snapshots into a symbol's book: applied when proved, kept when not, and asked for when missing.
 
-A symbol's book is in one of four phases (the venue's own rules are in `trading.sync_rules`, every sequence checked for ever):
+A symbol's book is in one of four phases (the venue's own rules are in `trading.books.sync_rules`, every sequence checked for
+ever):
 
     WAITING --snapshot--> LOADED --diffs that connect to it without a hole--> SYNCED <--in-band snapshot, from anywhere
        ^                                                                      |   ^
@@ -12,7 +13,7 @@ A symbol's book is in one of four phases (the venue's own rules are in `trading.
 A REST snapshot by itself is not shown: only the diff that connects to it proves that nothing lies between them. At a gap the
 book is out of use at once, but kept: with two lines, or after reordering, the missing diff comes a moment later. Going
 SYNCED tells the depth ring the whole book behind a SNAPSHOT marker, because STALE has made its readers forget. How deep a
-SYNCED book is known is the business of `trading.book_edge`.
+SYNCED book is known is the business of `trading.books.edge`.
 
 What this module is not: it decodes no frame and knows neither trades nor tickers.
 """
@@ -21,13 +22,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from trading import book
-from trading.book_edge import NEVER, ask_if_near, deepen, forget_wish, note_removed, reach, set_edges, tell_edges
-from trading.book_trim import trim
-from trading.checksum import book_checksum, has_rule
-from trading.feed_records import ask, depth_record, market_record, meet_recent, refresh
-from trading.feed_state import HEAD as PENDING_HEAD
-from trading.feed_state import (
+from trading.books import book
+from trading.books.checksum import book_checksum, has_rule
+from trading.books.edge import NEVER, ask_if_near, deepen, forget_wish, note_removed, reach, set_edges, tell_edges
+from trading.books.pending_diffs import DROPPED, apply_kept, drop_front, forget_kept, keep, newest_run, whole_from
+from trading.books.state import HEAD as PENDING_HEAD
+from trading.books.state import (
     HELD,
     LATE_LIMIT,
     LOADED,
@@ -45,11 +45,12 @@ from trading.feed_state import (
     State,
     Want,
 )
+from trading.books.sync_rules import PLAIN, follows, is_older
+from trading.books.told import ask, depth_record, market_record, meet_recent, refresh
+from trading.books.trade_window import forget_trades
+from trading.books.trim import trim
 from trading.jit import Recs, kernel
-from trading.pending_diffs import DROPPED, apply_kept, drop_front, forget_kept, keep, newest_run, whole_from
 from trading.records import Flag, Kind
-from trading.sync_rules import PLAIN, follows, is_older
-from trading.trade_window import forget_trades
 from trading.wire.plain_frame import HAS_CHECKSUM, IN_BAND, UNCHECKED
 
 _NO_FLAGS: Final = 0

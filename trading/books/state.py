@@ -1,4 +1,4 @@
-"""The feed fold's state, settings and counters: the layout that `trading.market` works on.
+"""The feed fold's state, settings and counters: the layout that `trading.books.fold` works on.
 
 One FEED_STATE a symbol holds its book, the diffs kept for a snapshot, the newest bookTicker and the symbol's counters. All words
 are plain int64, 0 at the start but for what `init` sets, so a copy of the array is a checkpoint.
@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from trading import book
+from trading.books import book
 from trading.jit import Recs
 from trading.wire.binance_layout import FRAME_FIELDS, MAX_SNAPSHOT_LEVELS
 
@@ -115,7 +115,7 @@ FEED_STATE: Final = np.dtype(
         ("deepened", "i8"),  # times one came and fitted
         ("beyond_edge", "i8"),  # market records that showed levels beyond the edge, so without BOOK_VALID
         ("oracle_beyond", "i8"),  # bookTickers whose level may be one that is missing beyond the edge: nothing to compare
-        # what a snapshot proves (see `trading.book_edge`)
+        # what a snapshot proves (see `trading.books.edge`)
         ("edge_margin", "i8", 2),  # by side: a deeper snapshot is wanted when the edge is nearer to the best key than this
         ("edge_next", "i8", 2),  # the edge from ...
         ("edge_next_id", "i8"),  # ... this update id on; 0: none is to come
@@ -158,7 +158,7 @@ FEED_GLOBAL: Final = np.dtype(
         ("want_update_id", "i8"),  # a snapshot older than this would be of no use; 0: any
         ("plain_flags", "i8"),  # of the last frame if it was a plain one (trading.wire.plain_frame), else 0
         ("checksum", "i8"),
-        ("digits", "i8", 24),  # scratch of `trading.checksum`
+        ("digits", "i8", 24),  # scratch of `trading.books.checksum`
         *FRAME_FIELDS,
     ],
     align=True,

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from trading import book
-from trading.feed_state import State
+from trading.books import book
+from trading.books.state import State
 from trading.instruments import Market
 from trading.jit import kernel
 

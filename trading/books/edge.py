@@ -1,10 +1,10 @@
 """How far a book is known: what a snapshot proves, what later messages add to it, and when a deeper snapshot is wanted.
 
 A REST snapshot that came with as many levels as were asked for has more behind its last one. Diffs tell of levels there too, so
-single ones stand in the book; but that none is missing holds only up to the `edge` (trading.book). It moves outwards:
+single ones stand in the book; but that none is missing holds only up to the `edge` (trading.books.book). It moves outwards:
 
 - the other side's best price at A: nothing stands at or through A (`book.widen`);
-- the best bid/offer at the same update id: nothing stands before it (`trading.feed_records.compare`);
+- the best bid/offer at the same update id: nothing stands before it (`trading.books.told.compare`);
 - a deeper snapshot: `deepen`.
 
 A deeper snapshot is asked for when the price has gone half of the way to the edge, so that it is here before the edge is
@@ -19,9 +19,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from trading import book
-from trading.feed_records import ask, depth_record, market_record, refresh
-from trading.feed_state import LIMITS, REMOVED, State, Want
+from trading.books import book
+from trading.books.state import LIMITS, REMOVED, State, Want
+from trading.books.told import ask, depth_record, market_record, refresh
 from trading.jit import Recs, kernel
 from trading.records import Flag, Kind
 
