@@ -34,10 +34,11 @@ from procs.warm import warm_stage
 from ringbuf.intrinsics import load_acquire, store_release, words_at
 from ringbuf.jit import Words, kernel
 from ringbuf.ring import O_KNOWN, O_TAIL
-from trading import feature_vector, features, model_vote
+from trading import feature_vector, features
 from trading.features import FEATURE_GLOBAL, FEATURE_PARAMS, FEATURE_STATE
 from trading.instruments import INSTRUMENT
 from trading.model_layout import MICRO_CELLS, MODEL_IMAGE
+from trading.models import vote as model_vote
 from trading.records import MARKET_RECORD, SIGNAL_RECORD, TS_END, VECTOR_RECORD, Kind, words
 from trading.user_guard import GUARD_WORDS
 

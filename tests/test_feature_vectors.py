@@ -24,10 +24,10 @@ from trading.batch import Pass
 from trading.feature_vector import FEATURES, NAMES, VERSION
 from trading.instruments import Instrument
 from trading.jit import Recs
+from trading.models.trees import install
 from trading.records import Flag, Kind
 from trading.settings import Ml, Strategy
 from trading.signals import Signal
-from trading.tree_ensemble import install
 
 LEARNS = msgspec.structs.replace(
     OPEN, ml=Ml(enabled=True, horizon_ms=500, cost_bps=0.05, every_ms=0, warm_outcomes=50, min_confidence=0.0, required=False)

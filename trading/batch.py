@@ -15,11 +15,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from trading import feature_vector, features, model_vote
+from trading import feature_vector, features
 from trading.feature_vector import N_FEATURES, NAMES
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Floats, Recs, Words, kernel
 from trading.microprice import set_microprice
+from trading.models import vote as model_vote
 from trading.records import MARKET_RECORD, SIGNAL_RECORD
 from trading.settings import Strategy
 from trading.user_guard import GUARD_WORDS, Health, health_of

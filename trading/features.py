@@ -28,8 +28,6 @@ from trading import (
     last_prints,
     liquidity,
     microprice,
-    model_vote,
-    online_model,
     order_flow,
     outages,
     scores,
@@ -43,6 +41,8 @@ from trading.bars import BOOK_MAX_AGE_NS, Rec
 from trading.feature_layout import DIRTY_ALL, DIRTY_BOOK, DIRTY_PRINTS, FEATURE_GLOBAL, FEATURE_PARAMS, FEATURE_STATE
 from trading.feature_params import StrategyError, make_params
 from trading.jit import Recs, kernel
+from trading.models import online as online_model
+from trading.models import vote as model_vote
 from trading.records import LEVELS, MAX_SIGNALS, Flag, Kind, Side
 from trading.signals import Signal
 

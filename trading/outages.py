@@ -23,10 +23,11 @@ What this module is not: it decides no warmth; each signal's owner does.
 
 from __future__ import annotations
 
-from trading import bar_signals, bars, last_prints, model_vote, order_flow, regime, scores, slots
+from trading import bar_signals, bars, last_prints, order_flow, regime, scores, slots
 from trading.bars import BOOK_MAX_AGE_NS, Rec
 from trading.feature_layout import DIRTY_ALL
 from trading.jit import kernel
+from trading.models import vote as model_vote
 
 
 @kernel

@@ -30,8 +30,8 @@ from trading import feature_vector
 from trading.batch import Pass
 from trading.instruments import Instrument
 from trading.jit import Floats, Recs, Words, kernel
-from trading.model_vote import LEAST_READY
-from trading.online_model import DOWN, UP
+from trading.models.online import DOWN, UP
+from trading.models.vote import LEAST_READY
 from trading.records import MARKET_RECORD, Kind
 from trading.settings import SignalFiles, Strategy
 

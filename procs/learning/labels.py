@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trading.jit import Floats, Words, kernel
-from trading.online_model import DOWN, FLAT, UP, outcome
+from trading.models.online import DOWN, FLAT, UP, outcome
 
 NONE: Final = 2
 """No label: the future is not known."""

@@ -24,7 +24,7 @@ FITTED: Final = ("garch", "microprice")
 
 
 class TreeData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One tree as four lists of its nodes, and its leaves (see trading.tree_ensemble)."""
+    """One tree as four lists of its nodes, and its leaves (see trading.models.trees)."""
 
     feature: list[int]
     threshold: list[float]

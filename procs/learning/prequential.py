@@ -15,7 +15,7 @@ from procs.learning.datasets import History, mids, one_pass
 from procs.learning.labels import horizon_labels
 from trading import features
 from trading.jit import Floats, Recs, Words, kernel
-from trading.online_model import DOWN, UP
+from trading.models.online import DOWN, UP
 from trading.records import SIGNAL_RECORD
 from trading.settings import Strategy
 

@@ -24,7 +24,7 @@ from procs.learning.splits import walk_forward
 from trading import feature_vector
 from trading.jit import Floats
 from trading.model_layout import BIAS, FEATURES, MAX_NODES, MAX_TREES, MODEL_ROW
-from trading.online_model import BOUND
+from trading.models.online import BOUND
 from trading.settings import Strategy
 
 FOLDS: Final = 5

@@ -18,10 +18,12 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from trading import feature_vector, online_model, tree_ensemble
+from trading import feature_vector
 from trading.bars import Rec
 from trading.jit import Recs, kernel
 from trading.model_layout import FEATURES, LINEAR, MAX_IMAGES, MODEL_IMAGE, NO_BATCH, PENDING, TREES
+from trading.models import online as online_model
+from trading.models import trees as tree_ensemble
 from trading.signals import Signal
 
 LEAST_READY: Final = 40

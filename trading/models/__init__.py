@@ -1,0 +1,1 @@
+"""Learned models, evaluated from flat arrays in compiled code."""
