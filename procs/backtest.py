@@ -22,7 +22,7 @@ from procs.plan import Plan
 from procs.stage import Bound, LoopSettings, World, heap_world, spec_of
 from ringbuf.jit import Recs, Words, kernel
 from ringbuf.layout import CAPACITY, CURSOR, GATING, reader_line
-from trading.user_guard import GUARD_WORDS, STOP_FROM
+from trading.own_signals.guard import GUARD_WORDS, STOP_FROM
 
 KEPT: Final = ("orders", "wire", "reports", "refusals")
 """Rings whose records a backtest keeps."""
@@ -107,7 +107,7 @@ def run(
 
 
 def guard_of(world: World) -> Words:
-    """What watches over the user's signals (trading.user_guard)."""
+    """What watches over the user's signals (trading.own_signals.guard)."""
     page = board.page(world.board, topology.stage_id("features"))
     return page[board.USER_GUARD : board.USER_GUARD + GUARD_WORDS]
 

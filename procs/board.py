@@ -65,7 +65,7 @@ FRAMES_EXPECTED: Final = 41
 # the gateway's own
 PORT: Final = 42  # where it listens; 0 while it does not
 
-# the features' own: trading.user_call's guard, 64 words
+# the features' own: trading.own_signals.call's guard, 64 words
 USER_GUARD: Final = 32
 
 HISTOGRAMS: Final = 96

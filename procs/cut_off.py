@@ -1,10 +1,10 @@
 """A user's signal that does not come back is cut off in batch too: features over recordings and frames, test kit, backtest.
 
 Compiled code cannot be interrupted, so what may call a user's is run by a thread of its own and watched through the guard
-(trading.user_guard). Where one call has used more processor time than any sound one could, that thread is left behind, put to
-sleep for good, and the caller computes the same again, from a copy of the state before, with the signal stopped from that record
-on: the same values as a pipeline gives, whose supervisor ends the process instead. Processor time, not time: a busy machine is
-no endless loop.
+(trading.own_signals.guard). Where one call has used more processor time than any sound one could, that thread is left behind, put
+to sleep for good, and the caller computes the same again, from a copy of the state before, with the signal stopped from that
+record on: the same values as a pipeline gives, whose supervisor ends the process instead. Processor time, not time: a busy
+machine is no endless loop.
 
 What this module is not: it watches nothing where no signal of the user's is named, and costs nothing there.
 """
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from trading.batch import Pass
-from trading.user_guard import RECORD, RUNNING, STOP_FROM, Health
+from trading.own_signals.guard import RECORD, RUNNING, STOP_FROM, Health
 
 Found = TypeVar("Found")
 

@@ -39,8 +39,8 @@ from trading.features import FEATURE_GLOBAL, FEATURE_PARAMS, FEATURE_STATE
 from trading.instruments import INSTRUMENT
 from trading.model_layout import MICRO_CELLS, MODEL_IMAGE
 from trading.models import vote as model_vote
+from trading.own_signals.guard import GUARD_WORDS
 from trading.records import MARKET_RECORD, SIGNAL_RECORD, TS_END, VECTOR_RECORD, Kind, words
-from trading.user_guard import GUARD_WORDS
 
 NAME: Final = "features"
 assert [ring.name for ring in topology.outputs(NAME)] == ["signals", "vectors"]

@@ -36,9 +36,9 @@ from trading.ensemble import Gate
 from trading.feature_vector import FEATURES, NAMES
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Recs
+from trading.own_signals.guard import complaints
 from trading.records import LEVELS, MARKET_RECORD, Flag, Kind, Side
 from trading.settings import SignalFiles, Strategy, UserSignal
-from trading.user_guard import complaints
 from trading.user_signals import UserSignals, signal_table
 
 Columns = dict[str, Any]

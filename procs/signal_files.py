@@ -22,8 +22,8 @@ from typing import Any, Final
 
 from numba.core import config
 
+from trading.own_signals.call import USER_ANSWER, USER_EVENT
 from trading.settings import Strategy, UserSignal
-from trading.user_call import USER_ANSWER, USER_EVENT
 from trading.user_signals import ATTRIBUTE, NONE, Declaration, SignalError, UserSignals, compiled
 
 MAX_FILE_BYTES: Final = 1_000_000

@@ -5,7 +5,8 @@ A strategy (JSON) comes on stdin. Each line on stdout is a JSON object: {"step":
 Whoever started this process limits its time (procs.cli.signal_check): compiled code that never ends cannot be interrupted
 from inside.
 
-What this module is not: no proof. A signal that only a rare market breaks is cut off when that market comes (trading.user_call).
+What this module is not: no proof. A signal that only a rare market breaks is cut off when that market comes
+(trading.own_signals.call).
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ import numpy as np
 
 from procs.signal_files import load
 from trading.jit import Recs, kernel
+from trading.own_signals.call import USER_ANSWER, USER_EVENT, call_signal
 from trading.records import LEVELS, Kind
 from trading.settings import Strategy
 from trading.signals import N_SIGNALS
-from trading.user_call import USER_ANSWER, USER_EVENT, call_signal
 from trading.user_signals import SignalError, UserSignals
 
 EVENTS: Final = 20_000

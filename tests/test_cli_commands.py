@@ -30,7 +30,7 @@ from procs.cli.starting import step_of
 from procs.config import load_profile, profile_json
 from procs.pipeline import Placement
 from ringbuf import layout
-from trading import user_guard
+from trading.own_signals import guard as user_guard
 from trading.records import CONTROL_RECORD, Kind
 from trading.settings import SignalFiles, UserSignal
 

@@ -7,7 +7,7 @@ import pytest
 
 from procs import cut_off
 from procs.cut_off import Stuck, watched
-from trading.user_guard import GUARD_WORDS, RECORD, RUNNING
+from trading.own_signals.guard import GUARD_WORDS, RECORD, RUNNING
 
 
 def test_what_comes_back_comes_through() -> None:

@@ -23,9 +23,9 @@ from trading import batch
 from trading.batch import Pass
 from trading.feature_vector import NAMES
 from trading.instruments import instrument_table
+from trading.own_signals.guard import STOP_FROM
 from trading.records import LEVELS
 from trading.signals import N_SIGNALS, SIGNALS
-from trading.user_guard import STOP_FROM
 from trading.user_signals import SignalError
 
 

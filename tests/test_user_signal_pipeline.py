@@ -19,9 +19,9 @@ from procs.frames import recording_columns, signal_values
 from procs.plan import plan_of
 from procs.signal_files import load
 from trading.batch import Pass
+from trading.own_signals.guard import health_of
 from trading.records import Kind
 from trading.signals import N_SIGNALS
-from trading.user_guard import health_of
 
 DECIDED = ("score", "confidence", "side", "gate", "ready_mask", "active_mask", "strength", "reason")
 pytestmark = pytest.mark.timeout(900)  # the first start after an edit compiles the kernels

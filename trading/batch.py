@@ -21,9 +21,9 @@ from trading.instruments import Instrument, instrument_table
 from trading.jit import Floats, Recs, Words, kernel
 from trading.microprice import set_microprice
 from trading.models import vote as model_vote
+from trading.own_signals.guard import GUARD_WORDS, Health, health_of
 from trading.records import MARKET_RECORD, SIGNAL_RECORD
 from trading.settings import Strategy
-from trading.user_guard import GUARD_WORDS, Health, health_of
 from trading.user_signals import NONE, UserSignals
 
 Start = Callable[[Recs, Recs], None]

@@ -33,7 +33,6 @@ from trading import (
     scores,
     slots,
     toxicity,
-    user_call,
     volume_profile,
 )
 from trading.bar_signals import on_close
@@ -43,6 +42,7 @@ from trading.feature_params import StrategyError, make_params
 from trading.jit import Recs, kernel
 from trading.models import online as online_model
 from trading.models import vote as model_vote
+from trading.own_signals import call as user_call
 from trading.records import LEVELS, MAX_SIGNALS, Flag, Kind, Side
 from trading.signals import Signal
 

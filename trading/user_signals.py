@@ -6,8 +6,8 @@
         out.strength = ...
 
 `state` is the signal's own fields for the record's symbol, the parameters among them; `event` is the record
-(trading.user_call.USER_EVENT), `out` the answer: `strength` in [-1, 1], and `ready`, which is 1 unless the function says 0.
-Functions that it calls are decorated with `checked_kernel`.
+(trading.own_signals.call.USER_EVENT), `out` the answer: `strength` in [-1, 1], and `ready`, which is 1 unless the function says
+0. Functions that it calls are decorated with `checked_kernel`.
 
 What this module is not: it opens no file (procs.signal_files does) and runs nothing until it is compiled.
 """
@@ -27,11 +27,11 @@ from numba import from_dtype
 from numba.core import errors, types
 
 from trading.jit import Recs, Words, checked_kernel
+from trading.own_signals.call import MAX_USER_SIGNALS, USER_ANSWER, USER_EVENT, USER_STATUS, USER_TABLE
+from trading.own_signals.guard import GUARD_WORDS, Health
 from trading.records import MAX_SIGNALS
 from trading.settings import Features, Strategy, UserSignal
 from trading.signals import N_SIGNALS, SIGNALS, SignalSpec, Voice
-from trading.user_call import MAX_USER_SIGNALS, USER_ANSWER, USER_EVENT, USER_STATUS, USER_TABLE
-from trading.user_guard import GUARD_WORDS, Health
 
 __all__ = ["Declaration", "SignalError", "UserSignals", "checked_kernel", "compiled", "signal", "signal_table"]
 

@@ -23,8 +23,8 @@ from procs.receiver.arena import arena_bytes
 from procs.topology import Stage
 from ringbuf.plain_writer import PlainWriter, ring_bell
 from shm import cleanup
+from trading.own_signals.guard import RECORD, RUNNING, STOP_FROM, Health, health_of
 from trading.records import CONTROL_RECORD, Kind
-from trading.user_guard import RECORD, RUNNING, STOP_FROM, Health, health_of
 
 
 def place_stages(cores: Any, usable: Sequence[int], names: Sequence[str]) -> dict[str, int]:

@@ -224,7 +224,7 @@ def run_backtest(profile: Profile, plan: Plan, note: _Note) -> tuple[Report, dic
     from procs import board
     from procs.warm import warm_stage
     from sim.report import build_report
-    from trading.user_guard import complaints, health_of
+    from trading.own_signals.guard import complaints, health_of
 
     def progress(frames: int, expected: int) -> None:
         note(f"{frames:,} frames" + (f" of {expected:,}" if expected else ""))

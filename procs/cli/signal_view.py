@@ -26,9 +26,9 @@ from procs.cli.table import Cell, Column, Paint, clip, paint_for, span, table
 from procs.gateway.explain import decision_of, finite, health_by_name, patterns_of, warm
 from procs.gateway.shapes import Decision
 from procs.pipeline import Memory
+from trading.own_signals.guard import Health
 from trading.records import Kind
 from trading.settings import Strategy
-from trading.user_guard import Health
 
 COLUMNS: Final = (
     Column("SIGNAL", right=False),

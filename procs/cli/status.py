@@ -19,7 +19,7 @@ from procs.cli.outcome import OK, UNHEALTHY
 from procs.cli.table import Cell, Column, Paint, clean_text, clip, count, megabytes, paint_for, span, table
 from procs.learning import registry
 from shm.errors import SegmentError
-from trading.user_guard import Health, health_of
+from trading.own_signals.guard import Health, health_of
 
 COLUMNS: Final = (
     Column("PROCESS", right=False),

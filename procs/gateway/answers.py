@@ -40,10 +40,10 @@ from procs.gateway.suggest import Suggestions
 from trading.bars import minute_pct
 from trading.feature_vector import FEATURES
 from trading.instruments import Market
+from trading.own_signals.guard import complaints
 from trading.patterns import names as pattern_names
 from trading.records import LEVELS, Flag, Kind
 from trading.settings import Strategy
-from trading.user_guard import complaints
 
 DEFAULT_TIMEFRAME: Final = "1m"
 OK, NOT_FOUND, UNPROCESSABLE, UNAVAILABLE = 200, 404, 422, 503
@@ -93,7 +93,7 @@ ROUTES: Final = (
 
 
 class Answers:
-    """The answers of one run. `clock`: CLOCK_MONOTONIC in ns, as the records' stamps; `guard`: see trading.user_guard."""
+    """The answers of one run. `clock`: CLOCK_MONOTONIC in ns, as the records' stamps; `guard`: see trading.own_signals.guard."""
 
     def __init__(
         self,

@@ -11,11 +11,11 @@ from typing import Any
 
 from procs.gateway.shapes import Decision, Gate, OwnSignal, Regime, SignalWord
 from trading import ensemble, regime
+from trading.own_signals.guard import Health, health_of
 from trading.patterns import names as pattern_names
 from trading.records import Side
 from trading.settings import Strategy
 from trading.signals import N_SIGNALS, Signal, SignalSpec, sentence_of
-from trading.user_guard import Health, health_of
 from trading.user_signals import signal_table
 
 
@@ -56,7 +56,8 @@ def patterns_of(record: Any) -> list[str]:
 
 
 def health_by_name(strategy: Strategy, guard: Any) -> dict[str, Health]:
-    """What became of each of the user's signals; `guard`: trading.user_guard's words, on the features' page of the board."""
+    """What became of each of the user's signals; `guard`: trading.own_signals.guard's words, on the features' page of the
+    board."""
     return {one.name: health_of(guard, k) for k, one in enumerate(strategy.signals.user)}
 
 

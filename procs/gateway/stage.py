@@ -32,8 +32,8 @@ from procs.scheduling import step_back
 from ringbuf import layout
 from shm.errors import SegmentError
 from trading.feature_vector import VERSION
+from trading.own_signals.guard import GUARD_WORDS
 from trading.records import Kind, Side
-from trading.user_guard import GUARD_WORDS
 
 NAME: Final = "gateway"
 KINDS: Final = {"market": Kind.TRADE, "signals": Kind.SIGNAL, "vectors": Kind.VECTOR}

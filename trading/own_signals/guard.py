@@ -8,8 +8,9 @@
     words 40..51      OFF_AT      the record from which it is off; 0: it is on
     words 52..63      OFF_WHY     WHY_FAULT or WHY_STOPPED
 
-The features process writes all but STOP_FROM (trading.user_call), on the board in a pipeline, on the heap elsewhere; STOP_FROM is
-written by whoever watches that process. Records are numbered from 1, all market records of all symbols, as they come.
+The features process writes all but STOP_FROM (trading.own_signals.call), on the board in a pipeline, on the heap elsewhere;
+STOP_FROM is written by whoever watches that process. Records are numbered from 1, all market records of all symbols, as they
+come.
 
 What this module is not: it switches nothing off.
 """

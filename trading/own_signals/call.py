@@ -7,7 +7,7 @@ code with and without any: without, a record costs one comparison that always go
                    rows (a record a symbol)               its fields: kept, checkpointed
                    status (USER_STATUS, one a signal)     counts, and since when it is off: kept, checkpointed
                    event, answer                          scratch of the call
-                   guard (trading.user_guard)             which call is running; what went wrong; what somebody switched off
+                   guard (trading.own_signals.guard)             which call is running; what went wrong; what somebody switched off
 
 An answer that is not finite is counted and the signal silent for that record. A call that fails (an index out of bounds, an
 exception) switches the signal off for the rest of the run, at that record, for all symbols. A call that never comes back is the
@@ -32,9 +32,7 @@ from trading import microprice
 from trading.bars import Rec
 from trading.feature_layout import FEATURE_PARAMS
 from trading.jit import Words, kernel
-from trading.records import LEVELS, MAX_SIGNALS, Flag, Kind
-from trading.signals import N_SIGNALS, clip
-from trading.user_guard import (
+from trading.own_signals.guard import (
     FAULTS,
     GUARD_PLACES,
     GUARD_WORDS,
@@ -47,6 +45,8 @@ from trading.user_guard import (
     WHY_FAULT,
     WHY_STOPPED,
 )
+from trading.records import LEVELS, MAX_SIGNALS, Flag, Kind
+from trading.signals import N_SIGNALS, clip
 
 MAX_USER_SIGNALS: Final = MAX_SIGNALS - N_SIGNALS
 """Places that the built-in signals leave."""

@@ -1,0 +1,1 @@
+"""The user's own signals: how they are called, and what guards the pipeline against them."""
