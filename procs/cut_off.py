@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from trading.batch import Pass
 from trading.own_signals.guard import RECORD, RUNNING, STOP_FROM, Health
+from trading.scoring.batch import Pass
 
 Found = TypeVar("Found")
 

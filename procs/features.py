@@ -34,13 +34,14 @@ from procs.warm import warm_stage
 from ringbuf.intrinsics import load_acquire, store_release, words_at
 from ringbuf.jit import Words, kernel
 from ringbuf.ring import O_KNOWN, O_TAIL
-from trading import feature_vector, features
-from trading.features import FEATURE_GLOBAL, FEATURE_PARAMS, FEATURE_STATE
+from trading import feature_vector
 from trading.instruments import INSTRUMENT
 from trading.model_layout import MICRO_CELLS, MODEL_IMAGE
 from trading.models import vote as model_vote
 from trading.own_signals.guard import GUARD_WORDS
 from trading.records import MARKET_RECORD, SIGNAL_RECORD, TS_END, VECTOR_RECORD, Kind, words
+from trading.scoring import one_pass as features
+from trading.scoring.one_pass import FEATURE_GLOBAL, FEATURE_PARAMS, FEATURE_STATE
 
 NAME: Final = "features"
 assert [ring.name for ring in topology.outputs(NAME)] == ["signals", "vectors"]

@@ -30,14 +30,14 @@ from procs.recordings.output import RecordingsError
 from procs.recordings.parquet import KINDS
 from procs.signal_files import load
 from sim.venue_staging import stage_any
-from trading import batch
-from trading.batch import Pass
-from trading.ensemble import Gate
 from trading.feature_vector import FEATURES, NAMES
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Recs
 from trading.own_signals.guard import complaints
 from trading.records import LEVELS, MARKET_RECORD, Flag, Kind, Side
+from trading.scoring import batch
+from trading.scoring.batch import Pass
+from trading.scoring.ensemble import Gate
 from trading.settings import SignalFiles, Strategy, UserSignal
 from trading.user_signals import UserSignals, signal_table
 
@@ -116,7 +116,7 @@ def recording_columns(
 
     `say` hears, at the end, what went wrong in signals of the user's.
 
-    Raises sim.spool.RecordingError, trading.user_signals.SignalError, trading.feature_params.StrategyError.
+    Raises sim.spool.RecordingError, trading.user_signals.SignalError, trading.scoring.params.StrategyError.
     """
     settled, user = _settled(strategy)
     found: list[str] = []

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from trading import features
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Recs, kernel
 from trading.records import LEVELS, MARKET_RECORD, REPORT_RECORD, ExecType, Flag, Kind
+from trading.scoring import one_pass as features
 from trading.settings import Strategy
 
 T0 = 1_723_161_254_000_000_000

@@ -7,8 +7,8 @@ from reference_bars import Bars
 from reference_events import Array, Events
 from reference_time import Slots, half_lives
 
-from trading.ensemble import Gate
 from trading.records import LEVELS
+from trading.scoring.ensemble import Gate
 from trading.settings import Strategy
 
 STANDING = {"book_imbalance", "micro_trend", "ema_cross", "order_flow"}

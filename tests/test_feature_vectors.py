@@ -20,12 +20,12 @@ from procs.plan import plan_of
 from procs.recorder import journalled
 from ringbuf.layout import GATING, READER_LINES
 from sim.recording import stage
-from trading.batch import Pass
 from trading.feature_vector import FEATURES, NAMES, VERSION
 from trading.instruments import Instrument
 from trading.jit import Recs
 from trading.models.trees import install
 from trading.records import Flag, Kind
+from trading.scoring.batch import Pass
 from trading.settings import Ml, Strategy
 from trading.signals import Signal
 

@@ -12,12 +12,13 @@ import pytest
 from features_markets import T0, random_walk, start_features
 from market_feed import RECORDINGS, market_records, read_recording
 
-from trading import candles, features
-from trading.batch import feature_matrix, signals_of
+from trading import candles
 from trading.feature_vector import NAMES
 from trading.last_prints import LANE_BITS
 from trading.microprice import MICRO_IMBALANCES, MICRO_SPREADS, fit_microprice, set_microprice
 from trading.records import LEVELS, MARKET_RECORD, SIGNAL_RECORD, Flag, Kind
+from trading.scoring import one_pass as features
+from trading.scoring.batch import feature_matrix, signals_of
 from trading.settings import Features, Strategy
 
 Array = Any

@@ -12,11 +12,11 @@ from test_features_properties import OPEN, run
 from user_signal_files import HEAD, strategy_of
 
 from procs.signal_files import load
-from trading.batch import Pass, signals_of
-from trading.ensemble import Gate
 from trading.instruments import Instrument
 from trading.jit import Recs
 from trading.records import Kind, Side
+from trading.scoring.batch import Pass, signals_of
+from trading.scoring.ensemble import Gate
 from trading.settings import Thresholds
 from trading.signals import N_SIGNALS, Signal
 

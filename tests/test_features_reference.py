@@ -13,12 +13,12 @@ from features_markets import drive_features, random_walk, start_features
 from market_feed import RECORDINGS, market_records
 from reference_decision import ORDER, Reference
 
-from trading import features
-from trading.batch import feature_matrix, market_microstructure_score, signals_of
-from trading.ensemble import Gate
 from trading.feature_vector import NAMES
 from trading.jit import Recs
 from trading.records import MAX_SIGNALS, SIGNAL_RECORD, Flag, Kind
+from trading.scoring import one_pass as features
+from trading.scoring.batch import feature_matrix, market_microstructure_score, signals_of
+from trading.scoring.ensemble import Gate
 from trading.settings import Features, Gates, Strategy, Weights
 
 Array = npt.NDArray[Any]

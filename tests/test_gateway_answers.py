@@ -15,11 +15,12 @@ from procs import board, topology
 from procs.gateway.answers import ROUTES
 from procs.gateway.decimals import Scale, decimal_text
 from procs.gateway.market_view import TIMEFRAMES
-from trading import ensemble, limits, risk_layout, signals, sizing
+from trading import limits, risk_layout, signals, sizing
 from trading.feature_vector import FEATURES, VERSION
 from trading.own_signals import guard as user_guard
 from trading.patterns import Pattern
 from trading.records import MAX_SIGNALS, Kind, Side
+from trading.scoring import ensemble
 from trading.settings import UserSignal
 
 

@@ -18,9 +18,9 @@ from procs.cli.observe import Symbol
 from procs.cli.outcome import OK, USAGE, CliError
 from procs.cli.table import plain, visible
 from trading import signals
-from trading.ensemble import GATE_SENTENCES, Gate
 from trading.own_signals import guard as user_guard
 from trading.records import MAX_SIGNALS, Side
+from trading.scoring.ensemble import GATE_SENTENCES, Gate
 from trading.settings import UserSignal
 
 SYMBOLS = [Symbol("BTCUSDT", 0.01, 1e-8), Symbol("ETHUSDT", 0.01, 1e-8)]

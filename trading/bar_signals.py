@@ -3,8 +3,8 @@
 Nothing here runs between two closes, so a record that closes no bar pays nothing. Flat bars of a silence are put
 into the windows one by one, as many as a window remembers; averages take the rest as a power.
 
-Averages and windows of closes go on across a bar that an unusable book dropped, but not across an outage (trading.outages);
-what needs the bar before it (returns, true ranges, RSI, patterns) waits for the next.
+Averages and windows of closes go on across a bar that an unusable book dropped, but not across an outage
+(trading.scoring.outages); what needs the bar before it (returns, true ranges, RSI, patterns) waits for the next.
 
 What this module is not: `trading.bars` makes the bars; here they are read.
 """

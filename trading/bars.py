@@ -8,7 +8,7 @@ quiet the market was.
 A bar that an unusable book interrupts is dropped: what the mid did meanwhile was not observed. The next bar has no
 predecessor, hence no return and no true range.
 
-What this module is not: it holds no averages of events and no signal; `trading.features` does.
+What this module is not: it holds no averages of events and no signal; `trading.scoring.one_pass` does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The feature vector: what a model sees of a symbol at a record, in a fixed and versioned order.
 
-`fill` writes one float64 a feature from the state that `trading.features` keeps, and answers with a mask: bit i says that
+`fill` writes one float64 a feature from the state that `trading.scoring.one_pass` keeps, and answers with a mask: bit i says that
 feature i is warm. What is not warm is 0 in the row and has no bit; nothing is ever NaN. Prices are differences to the mid, most
 volumes relative to an average. Some columns keep the symbol's own units, ticks or ticks a lot (FEATURES names them), so that
 a model is one symbol's and is used for that one alone.
@@ -267,7 +267,7 @@ def fill(state: Recs, symbol: int, params: Recs, row: Floats) -> int:
 
 @kernel
 def on_market(recs: Recs, i: int, state: Recs, params: Recs, out: Recs, at: int) -> int:
-    """Write VECTOR_RECORD `out[at]` for MARKET_RECORD `recs[i]`, which trading.features has just answered; returns 1.
+    """Write VECTOR_RECORD `out[at]` for MARKET_RECORD `recs[i]`, which trading.scoring.one_pass has just answered; returns 1.
 
     A record whose symbol is not in the table is not answered: returns 0.
     """

@@ -242,7 +242,7 @@ SIGNAL_RECORD: Final = _record(
     ("ready_mask", "i8"),  # bit i: signal i is warm
     ("active_mask", "i8"),  # bit i: signal i contributes
     ("side", "i4"),  # Side that the ensemble asks for after its gates
-    ("gate", "i4"),  # trading.ensemble.Gate that held it back, 0: none
+    ("gate", "i4"),  # trading.scoring.ensemble.Gate that held it back, 0: none
     ("regime", "i4"),  # trading.regime.Regime, 0: not known yet
     ("reason", "i4"),  # 1 + the index of the signal with the greatest vote, 0: none
     ("microprice", "f8"),  # ticks

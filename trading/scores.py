@@ -7,7 +7,7 @@ trading.toxicity). Every fast slot that ends with a usable book is a sample, tho
 time, not messages. Toxicity and impact are slow: their ranks are those of the last sample. A part that is not warm is left
 out, its weight too.
 
-What this module is not: it holds nothing back; the gate is in `trading.ensemble`.
+What this module is not: it holds nothing back; the gate is in `trading.scoring.ensemble`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A formula takes what the kernels keep and gives a strength in [-1, 1]. There are three kinds. A *standing* signal's
 sign is the side that it asks for, and it counts also when silent: its silence pulls to neutral. An *occasional* signal asks
 for a side now and then, and abstains otherwise. A *confirming* signal has no side of its own: above zero it supports whatever
-side the others ask for, below zero it speaks against taking any (see trading.ensemble).
+side the others ask for, below zero it speaks against taking any (see trading.scoring.ensemble).
 
 A new signal is a member of `Signal`, a row of `SIGNALS`, a formula here and a line where its inputs change (it sets its bit of
 `ready` and its `strength` in the state); its weight is the key of `settings.Weights` with the same name. Indices are written

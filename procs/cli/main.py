@@ -21,7 +21,7 @@ ERRORS: Final[tuple[tuple[str, str, int], ...]] = (
     ("sim.venue.source", "SourceError", USAGE),
     ("sim.venue.faults", "FaultError", USAGE),
     ("sim.venue.server", "VenueError", FAILED),
-    ("trading.feature_params", "StrategyError", USAGE),
+    ("trading.scoring.params", "StrategyError", USAGE),
     ("trading.user_signals", "SignalError", USAGE),
     ("trading.instruments", "InstrumentError", USAGE),
     ("procs.recordings.output", "RecordingsError", USAGE),

@@ -16,8 +16,8 @@ from trading import bars
 from trading.bar_signals import on_close
 from trading.candles import CandleFlag, Candles
 from trading.feature_layout import FEATURE_STATE
-from trading.feature_params import make_params
 from trading.jit import Recs, Words, kernel
+from trading.scoring.params import make_params
 from trading.settings import Strategy
 
 _INCOMPLETE: Final = int(CandleFlag.INCOMPLETE)

@@ -1,8 +1,8 @@
 """Data sets: the records of one symbol from a recording or a market journal, their feature rows and their labels.
 
-Rows are taken from the very kernels that run in the pipeline (trading.batch), on a grid of time, so that a quiet minute weighs
-as much as a wild one, and only where at least model_vote.LEAST_READY features are ready. They are computed with the GARCH and the
-microprice table that the strategy names, as the pipeline does.
+Rows are taken from the very kernels that run in the pipeline (trading.scoring.batch), on a grid of time, so that a quiet minute
+weighs as much as a wild one, and only where at least model_vote.LEAST_READY features are ready. They are computed with the GARCH
+and the microprice table that the strategy names, as the pipeline does.
 
 What this module is not: it decodes nothing itself and trains nothing.
 """
@@ -27,12 +27,12 @@ from procs.recordings.checking import staged
 from procs.recordings.folding import Folded
 from procs.recordings.instruments import noted
 from trading import feature_vector
-from trading.batch import Pass
 from trading.instruments import Instrument
 from trading.jit import Floats, Recs, Words, kernel
 from trading.models.online import DOWN, UP
 from trading.models.vote import LEAST_READY
 from trading.records import MARKET_RECORD, Kind
+from trading.scoring.batch import Pass
 from trading.settings import SignalFiles, Strategy
 
 JOURNAL = ".journal"

@@ -13,10 +13,10 @@ import numpy as np
 
 from procs.learning.datasets import History, mids, one_pass
 from procs.learning.labels import horizon_labels
-from trading import features
 from trading.jit import Floats, Recs, Words, kernel
 from trading.models.online import DOWN, UP
 from trading.records import SIGNAL_RECORD
+from trading.scoring import one_pass as features
 from trading.settings import Strategy
 
 

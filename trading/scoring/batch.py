@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from trading import feature_vector, features
+from trading import feature_vector
 from trading.feature_vector import N_FEATURES, NAMES
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Floats, Recs, Words, kernel
@@ -23,6 +23,7 @@ from trading.microprice import set_microprice
 from trading.models import vote as model_vote
 from trading.own_signals.guard import GUARD_WORDS, Health, health_of
 from trading.records import MARKET_RECORD, SIGNAL_RECORD
+from trading.scoring import one_pass as features
 from trading.settings import Strategy
 from trading.user_signals import NONE, UserSignals
 
