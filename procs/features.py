@@ -34,9 +34,9 @@ from procs.warm import warm_stage
 from ringbuf.intrinsics import load_acquire, store_release, words_at
 from ringbuf.jit import Words, kernel
 from ringbuf.ring import O_KNOWN, O_TAIL
-from trading import feature_vector
+from trading.features import vector as feature_vector
+from trading.features.model_layout import MICRO_CELLS, MODEL_IMAGE
 from trading.instruments import INSTRUMENT
-from trading.model_layout import MICRO_CELLS, MODEL_IMAGE
 from trading.models import vote as model_vote
 from trading.own_signals.guard import GUARD_WORDS
 from trading.records import MARKET_RECORD, SIGNAL_RECORD, TS_END, VECTOR_RECORD, Kind, words

@@ -30,7 +30,7 @@ from procs.recordings.output import RecordingsError
 from procs.recordings.parquet import KINDS
 from procs.signal_files import load
 from sim.venue_staging import stage_any
-from trading.feature_vector import FEATURES, NAMES
+from trading.features.vector import FEATURES, NAMES
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Recs
 from trading.own_signals.guard import complaints

@@ -20,11 +20,11 @@ import msgspec
 import numpy as np
 
 from procs.signal_files import load
+from trading.features.signals import N_SIGNALS
 from trading.jit import Recs, kernel
 from trading.own_signals.call import USER_ANSWER, USER_EVENT, call_signal
 from trading.records import LEVELS, Kind
 from trading.settings import Strategy
-from trading.signals import N_SIGNALS
 from trading.user_signals import SignalError, UserSignals
 
 EVENTS: Final = 20_000

@@ -17,7 +17,7 @@ from procs.config import Profile, SymbolSettings, load_profile
 from procs.gateway.answers import Answers
 from procs.gateway.stage import answers_of
 from procs.plan import plan_of
-from trading.feature_vector import VERSION
+from trading.features.vector import VERSION
 from trading.records import MARKET_RECORD, SIGNAL_RECORD, VECTOR_RECORD, Flag, Kind, Side
 from trading.settings import SignalFiles, UserSignal
 

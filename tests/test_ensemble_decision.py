@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trading.features.signals import N_SIGNALS, SIGNALS, Signal, Voice
 from trading.records import MAX_SIGNALS, Side
 from trading.scoring.ensemble import GATE_SENTENCES, Gate, combine, first_gate, model_gate, urgency, wanted_side
-from trading.signals import N_SIGNALS, SIGNALS, Signal, Voice
 
 ALL = (1 << N_SIGNALS) - 1
 WEIGHTS = np.zeros(MAX_SIGNALS)

@@ -19,13 +19,13 @@ from procs.recordings.output import RecordingsError
 from procs.recordings.parquet import KINDS, ParquetWriter
 from procs.signal_files import load
 from sim.recording import RecordingError
-from trading.feature_vector import NAMES
+from trading.features.signals import N_SIGNALS, SIGNALS
+from trading.features.vector import NAMES
 from trading.instruments import instrument_table
 from trading.own_signals.guard import STOP_FROM
 from trading.records import LEVELS
 from trading.scoring import batch
 from trading.scoring.batch import Pass
-from trading.signals import N_SIGNALS, SIGNALS
 from trading.user_signals import SignalError
 
 

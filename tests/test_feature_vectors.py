@@ -20,14 +20,14 @@ from procs.plan import plan_of
 from procs.recorder import journalled
 from ringbuf.layout import GATING, READER_LINES
 from sim.recording import stage
-from trading.feature_vector import FEATURES, NAMES, VERSION
+from trading.features.signals import Signal
+from trading.features.vector import FEATURES, NAMES, VERSION
 from trading.instruments import Instrument
 from trading.jit import Recs
 from trading.models.trees import install
 from trading.records import Flag, Kind
 from trading.scoring.batch import Pass
 from trading.settings import Ml, Strategy
-from trading.signals import Signal
 
 LEARNS = msgspec.structs.replace(
     OPEN, ml=Ml(enabled=True, horizon_ms=500, cost_bps=0.05, every_ms=0, warm_outcomes=50, min_confidence=0.0, required=False)

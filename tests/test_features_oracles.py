@@ -13,9 +13,9 @@ from features_markets import T0, random_walk, start_features
 from market_feed import RECORDINGS, market_records, read_recording
 
 from trading import candles
-from trading.feature_vector import NAMES
-from trading.last_prints import LANE_BITS
-from trading.microprice import MICRO_IMBALANCES, MICRO_SPREADS, fit_microprice, set_microprice
+from trading.features.last_prints import LANE_BITS
+from trading.features.microprice import MICRO_IMBALANCES, MICRO_SPREADS, fit_microprice, set_microprice
+from trading.features.vector import NAMES
 from trading.records import LEVELS, MARKET_RECORD, SIGNAL_RECORD, Flag, Kind
 from trading.scoring import one_pass as features
 from trading.scoring.batch import feature_matrix, signals_of

@@ -12,13 +12,13 @@ from test_features_properties import OPEN, run
 from user_signal_files import HEAD, strategy_of
 
 from procs.signal_files import load
+from trading.features.signals import N_SIGNALS, Signal
 from trading.instruments import Instrument
 from trading.jit import Recs
 from trading.records import Kind, Side
 from trading.scoring.batch import Pass, signals_of
 from trading.scoring.ensemble import Gate
 from trading.settings import Thresholds
-from trading.signals import N_SIGNALS, Signal
 
 AT = 2500
 """Where the book goes stale in these markets: long after everything is warm."""

@@ -8,15 +8,15 @@ import numpy.typing as npt
 import pytest
 from features_markets import drive_features, mirror, random_walk, start_features, table
 
-from trading.bars import BOOK_MAX_AGE_NS
+from trading.features.bars import BOOK_MAX_AGE_NS
+from trading.features.patterns import Pattern
+from trading.features.signals import SIGNALS, Signal, reason, reasons
 from trading.jit import Recs
-from trading.patterns import Pattern
 from trading.records import MAX_SIGNALS, SIGNAL_RECORD, Kind, Side
 from trading.scoring import one_pass as features
 from trading.scoring.ensemble import Gate
 from trading.scoring.one_pass import StrategyError, make_params
 from trading.settings import Features, Gates, Strategy, Thresholds
-from trading.signals import SIGNALS, Signal, reason, reasons
 
 Array = npt.NDArray[np.float64]
 

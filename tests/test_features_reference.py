@@ -13,7 +13,7 @@ from features_markets import drive_features, random_walk, start_features
 from market_feed import RECORDINGS, market_records
 from reference_decision import ORDER, Reference
 
-from trading.feature_vector import NAMES
+from trading.features.vector import NAMES
 from trading.jit import Recs
 from trading.records import MAX_SIGNALS, SIGNAL_RECORD, Flag, Kind
 from trading.scoring import one_pass as features

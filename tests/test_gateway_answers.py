@@ -15,10 +15,11 @@ from procs import board, topology
 from procs.gateway.answers import ROUTES
 from procs.gateway.decimals import Scale, decimal_text
 from procs.gateway.market_view import TIMEFRAMES
-from trading import limits, risk_layout, signals, sizing
-from trading.feature_vector import FEATURES, VERSION
+from trading import limits, risk_layout, sizing
+from trading.features import signals
+from trading.features.patterns import Pattern
+from trading.features.vector import FEATURES, VERSION
 from trading.own_signals import guard as user_guard
-from trading.patterns import Pattern
 from trading.records import MAX_SIGNALS, Kind, Side
 from trading.scoring import ensemble
 from trading.settings import UserSignal

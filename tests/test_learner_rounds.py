@@ -23,11 +23,11 @@ from procs.learning.extras import LearningError
 from procs.learning.figures import Figure, Verdict
 from procs.learning.model_file import Garch, Model, Span, TreeData
 from procs.strict_yaml import ConfigError
-from trading import feature_vector
-from trading.feature_layout import FEATURE_STATE, MICRO_IMBALANCES, MICRO_SPREADS
+from trading.features import vector as feature_vector
+from trading.features.layout import FEATURE_STATE, MICRO_IMBALANCES, MICRO_SPREADS
+from trading.features.model_layout import MODEL_IMAGE, TREES
 from trading.instruments import Instrument
 from trading.jit import Recs, Words
-from trading.model_layout import MODEL_IMAGE, TREES
 from trading.records import MARKET_RECORD
 from trading.scoring import batch
 from trading.settings import Features, Strategy

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from procs.learning.datasets import History, data_set, mids
 from procs.learning.labels import NONE, barrier_labels, horizon_labels
 from procs.learning.prequential import run
-from trading import feature_vector
+from trading.features import vector as feature_vector
+from trading.features.model_layout import BIAS, LINEAR, MODEL_IMAGE, MODEL_ROW, PENDING
+from trading.features.signals import Signal, reason
 from trading.instruments import Instrument, instrument_table
-from trading.model_layout import BIAS, LINEAR, MODEL_IMAGE, MODEL_ROW, PENDING
 from trading.models import online as online_model
 from trading.models.trees import Node, Tree, TreeError, evaluate, install
 from trading.models.vote import make_images, vote
@@ -23,7 +24,6 @@ from trading.records import SIGNAL_RECORD
 from trading.scoring import batch
 from trading.scoring import one_pass as features
 from trading.settings import Ml, Strategy
-from trading.signals import Signal, reason
 
 RECORDS = 5000
 MODEL = int(Signal.MODEL)

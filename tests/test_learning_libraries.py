@@ -15,8 +15,8 @@ from procs.learning.figures import Figure, Verdict
 from procs.learning.install import put
 from procs.learning.model_file import Model, Span, decode, encode
 from procs.learning.training import linear, trees
-from trading.feature_vector import N_FEATURES, NAMES, VERSION
-from trading.model_layout import MODEL_IMAGE, MODEL_ROW
+from trading.features.model_layout import MODEL_IMAGE, MODEL_ROW
+from trading.features.vector import N_FEATURES, NAMES, VERSION
 from trading.models import online as online_model
 from trading.models.trees import evaluate
 from trading.scoring import one_pass as features

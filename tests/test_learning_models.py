@@ -24,8 +24,8 @@ from procs.learning.model_file import Model, Span, TreeData, decode, encode
 from procs.learning.promotion import judge
 from procs.learning.splits import walk_forward
 from procs.strict_yaml import ConfigError
-from trading import feature_vector
-from trading.model_layout import MODEL_IMAGE, TREES
+from trading.features import vector as feature_vector
+from trading.features.model_layout import MODEL_IMAGE, TREES
 from trading.scoring import one_pass as features
 from trading.settings import Ml
 

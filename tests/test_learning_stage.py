@@ -22,12 +22,12 @@ from procs.merge import flush_outputs
 from procs.plan import plan_of
 from procs.stage import LoopSettings, heap_world
 from ringbuf.layout import TAIL, views
-from trading import feature_vector
-from trading.feature_layout import FEATURE_STATE
+from trading.features import vector as feature_vector
+from trading.features.layout import FEATURE_STATE
+from trading.features.model_layout import MODEL_IMAGE
+from trading.features.signals import Signal
 from trading.jit import Recs, Words
-from trading.model_layout import MODEL_IMAGE
 from trading.records import MARKET_RECORD, SIGNAL_RECORD
-from trading.signals import Signal
 
 SECONDS = 40.0
 MODEL = int(Signal.MODEL)

@@ -15,7 +15,7 @@ from gateway_world import GatewayWorld
 from procs.cli import signal_view
 from procs.cli.observe import Symbol
 from procs.cli.outcome import OK, UNHEALTHY, USAGE
-from trading import signals
+from trading.features import signals
 from trading.records import MAX_SIGNALS
 from trading.settings import UserSignal
 

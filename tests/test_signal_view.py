@@ -17,7 +17,7 @@ from procs.cli import signal_view
 from procs.cli.observe import Symbol
 from procs.cli.outcome import OK, USAGE, CliError
 from procs.cli.table import plain, visible
-from trading import signals
+from trading.features import signals
 from trading.own_signals import guard as user_guard
 from trading.records import MAX_SIGNALS, Side
 from trading.scoring.ensemble import GATE_SENTENCES, Gate

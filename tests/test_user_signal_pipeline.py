@@ -18,10 +18,10 @@ from procs.config import load_profile
 from procs.frames import recording_columns, signal_values
 from procs.plan import plan_of
 from procs.signal_files import load
+from trading.features.signals import N_SIGNALS
 from trading.own_signals.guard import health_of
 from trading.records import Kind
 from trading.scoring.batch import Pass
-from trading.signals import N_SIGNALS
 
 DECIDED = ("score", "confidence", "side", "gate", "ready_mask", "active_mask", "strength", "reason")
 pytestmark = pytest.mark.timeout(900)  # the first start after an edit compiles the kernels

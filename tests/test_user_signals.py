@@ -16,12 +16,12 @@ from procs.cli.signal_check import with_signals
 from procs.config import Profile
 from procs.signal_files import load
 from procs.signal_trial import trial_market, try_signal
+from trading.features.signals import N_SIGNALS, SIGNALS, reasons
 from trading.own_signals.call import USER_EVENT
 from trading.own_signals.guard import WHY_FAULT, WHY_STOPPED
 from trading.records import MAX_SIGNALS, Flag, Kind
 from trading.scoring.batch import Pass, signals_of
 from trading.settings import SignalFiles, Strategy, UserSignal
-from trading.signals import N_SIGNALS, SIGNALS, reasons
 from trading.user_signals import NONE, SignalError, signal, signal_table
 
 MINE = N_SIGNALS

@@ -22,8 +22,8 @@ from typing import Final
 
 import numpy as np
 
-from trading import bars
-from trading.bars import Rec
+from trading.features import bars
+from trading.features.bars import Rec
 from trading.instruments import notional_e8
 from trading.jit import Recs, kernel
 from trading.records import ExecType, Kind

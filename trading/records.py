@@ -223,7 +223,7 @@ MARKET_RECORD: Final = _record(
 """One market event with the top of the book after it, 256 B."""
 
 MAX_SIGNALS: Final = 24
-"""Places for signals: those of trading.signals come first, a user's own may take the rest."""
+"""Places for signals: those of trading.features.signals come first, a user's own may take the rest."""
 
 SIGNAL_RECORD: Final = _record(
     *_HEADER,
@@ -243,11 +243,11 @@ SIGNAL_RECORD: Final = _record(
     ("active_mask", "i8"),  # bit i: signal i contributes
     ("side", "i4"),  # Side that the ensemble asks for after its gates
     ("gate", "i4"),  # trading.scoring.ensemble.Gate that held it back, 0: none
-    ("regime", "i4"),  # trading.regime.Regime, 0: not known yet
+    ("regime", "i4"),  # trading.features.regime.Regime, 0: not known yet
     ("reason", "i4"),  # 1 + the index of the signal with the greatest vote, 0: none
     ("microprice", "f8"),  # ticks
     ("microstructure", "f4"),  # score 0..100, 0: not warm
-    ("patterns", "i4"),  # bit set of trading.patterns.Pattern on the bar that closed last
+    ("patterns", "i4"),  # bit set of trading.features.patterns.Pattern on the bar that closed last
     ("vpin", "f4"),  # 0..1, 0: not warm
     ("order_flow", "f4"),  # best-quote OFI of the window over the average depth
     ("strength", "f4", MAX_SIGNALS),  # -1..1 each
@@ -257,12 +257,12 @@ SIGNAL_RECORD: Final = _record(
 """What the features process makes of one market record, 320 B."""
 
 VECTOR_LENGTH: Final = 50
-"""Features of the vector (trading.feature_vector)."""
+"""Features of the vector (trading.features.vector)."""
 
 VECTOR_RECORD: Final = _record(
     *_HEADER,  # ts_ns and symbol of the market record; cause_seq is its sequence; flags: BOOK_VALID
     *_STAMPS,
-    ("version", "i8"),  # trading.feature_vector.VERSION: order, units and meaning of the values
+    ("version", "i8"),  # trading.features.vector.VERSION: order, units and meaning of the values
     ("warm_mask", "i8"),  # bit i: feature i is warm
     ("values", "f8", VECTOR_LENGTH),  # 0 where not warm
 )

@@ -26,12 +26,12 @@ import numpy as np
 from numba import from_dtype
 from numba.core import errors, types
 
+from trading.features.signals import N_SIGNALS, SIGNALS, SignalSpec, Voice
 from trading.jit import Recs, Words, checked_kernel
 from trading.own_signals.call import MAX_USER_SIGNALS, USER_ANSWER, USER_EVENT, USER_STATUS, USER_TABLE
 from trading.own_signals.guard import GUARD_WORDS, Health
 from trading.records import MAX_SIGNALS
 from trading.settings import Features, Strategy, UserSignal
-from trading.signals import N_SIGNALS, SIGNALS, SignalSpec, Voice
 
 __all__ = ["Declaration", "SignalError", "UserSignals", "checked_kernel", "compiled", "signal", "signal_table"]
 

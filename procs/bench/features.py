@@ -27,10 +27,13 @@ from procs.cli.table import Column as C
 from procs.cli.table import count, table
 from procs.recordings.folding import Folded
 from sim.venue_staging import stage_any
-from trading import bars, feature_vector, last_prints, liquidity, microprice, order_flow, scores, slots, toxicity, volume_profile
-from trading.bar_signals import on_close
 from trading.books.fold import FEED_GLOBAL, FEED_STATE, MAX_DEPTH_OUT, MAX_MARKET_OUT, init, make_params, on_frame
-from trading.feature_layout import DIRTY_ALL
+from trading.features import bars, last_prints, liquidity, microprice, order_flow, toxicity, volume_profile
+from trading.features import microstructure_score as scores
+from trading.features import time_slots as slots
+from trading.features import vector as feature_vector
+from trading.features.bar_signals import on_close
+from trading.features.layout import DIRTY_ALL
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Floats, Recs, kernel
 from trading.records import DEPTH_RECORD, MARKET_RECORD, SIGNAL_RECORD, Kind

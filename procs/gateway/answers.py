@@ -37,11 +37,11 @@ from procs.gateway.shapes import (
     Timeframe,
 )
 from procs.gateway.suggest import Suggestions
-from trading.bars import minute_pct
-from trading.feature_vector import FEATURES
+from trading.features.bars import minute_pct
+from trading.features.patterns import names as pattern_names
+from trading.features.vector import FEATURES
 from trading.instruments import Market
 from trading.own_signals.guard import complaints
-from trading.patterns import names as pattern_names
 from trading.records import LEVELS, Flag, Kind
 from trading.settings import Strategy
 

@@ -10,13 +10,13 @@ import math
 from typing import Any
 
 from procs.gateway.shapes import Decision, Gate, OwnSignal, Regime, SignalWord
-from trading import regime
+from trading.features import regime
+from trading.features.patterns import names as pattern_names
+from trading.features.signals import N_SIGNALS, Signal, SignalSpec, sentence_of
 from trading.own_signals.guard import Health, health_of
-from trading.patterns import names as pattern_names
 from trading.records import Side
 from trading.scoring import ensemble
 from trading.settings import Strategy
-from trading.signals import N_SIGNALS, Signal, SignalSpec, sentence_of
 from trading.user_signals import signal_table
 
 

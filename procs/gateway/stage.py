@@ -31,7 +31,7 @@ from procs.plan import Plan, load_recording, plan_of
 from procs.scheduling import step_back
 from ringbuf import layout
 from shm.errors import SegmentError
-from trading.feature_vector import VERSION
+from trading.features.vector import VERSION
 from trading.own_signals.guard import GUARD_WORDS
 from trading.records import Kind, Side
 

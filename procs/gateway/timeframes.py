@@ -12,10 +12,10 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from trading import bars
-from trading.bar_signals import on_close
 from trading.candles import CandleFlag, Candles
-from trading.feature_layout import FEATURE_STATE
+from trading.features import bars
+from trading.features.bar_signals import on_close
+from trading.features.layout import FEATURE_STATE
 from trading.jit import Recs, Words, kernel
 from trading.scoring.params import make_params
 from trading.settings import Strategy

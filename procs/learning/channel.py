@@ -4,7 +4,7 @@
        0  number of the set that is wanted (0: what the start gave)           the publisher's
        1  number of the set that is in force                                the features stage's
        2  images in a set, one a symbol                                     the creator's
-       8  set of even numbers, then set of odd numbers (trading.model_layout.MODEL_IMAGE each)
+       8  set of even numbers, then set of odd numbers (trading.features.model_layout.MODEL_IMAGE each)
 
 A stage is an exact fold, so *when* a model comes into force must not be chance. The features stage looks at word 0 between two
 batches; where a new number stands there it writes that number into its state and makes a checkpoint, before it computes
@@ -24,7 +24,7 @@ from procs.board import Words
 from procs.learning.extras import LearningError
 from shm.layout import SegmentKind
 from shm.segment import Segment
-from trading.model_layout import MODEL_IMAGE, MODEL_IMAGE_FIELDS
+from trading.features.model_layout import MODEL_IMAGE, MODEL_IMAGE_FIELDS
 
 CHANNEL: Final = "model"
 WANTED: Final = 0

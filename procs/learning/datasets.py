@@ -26,7 +26,7 @@ from procs.recordings import files
 from procs.recordings.checking import staged
 from procs.recordings.folding import Folded
 from procs.recordings.instruments import noted
-from trading import feature_vector
+from trading.features import vector as feature_vector
 from trading.instruments import Instrument
 from trading.jit import Floats, Recs, Words, kernel
 from trading.models.online import DOWN, UP

@@ -86,7 +86,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     spread: dict[str, Spread] = {}
     reads: Fitted = Fitted()  # what its features were computed with
     garch: Garch | None = None
-    microprice: list[list[float]] = []  # ticks, by spread and imbalance (trading.microprice)
+    microprice: list[list[float]] = []  # ticks, by spread and imbalance (trading.features.microprice)
     arrays: dict[str, list[float]] = {}
     trees: list[TreeData] = []
     digest: str = ""  # of all the rest

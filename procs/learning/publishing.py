@@ -16,8 +16,8 @@ from procs.learning import channel, install, registry
 from procs.learning.extras import LearningError
 from procs.learning.model_file import FITTED, Model
 from shm.errors import SegmentMissing
-from trading.feature_layout import FEATURE_STATE
-from trading.model_layout import MODEL_IMAGE
+from trading.features.layout import FEATURE_STATE
+from trading.features.model_layout import MODEL_IMAGE
 
 LOOK_S = 0.001
 

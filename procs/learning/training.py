@@ -21,9 +21,9 @@ from procs.learning.extras import LearningError, wanted
 from procs.learning.model_file import FITTED, Fitted, Kind, Model, Span, Spread, TreeData
 from procs.learning.promotion import judge
 from procs.learning.splits import walk_forward
-from trading import feature_vector
+from trading.features import vector as feature_vector
+from trading.features.model_layout import BIAS, FEATURES, MAX_NODES, MAX_TREES, MODEL_ROW
 from trading.jit import Floats
-from trading.model_layout import BIAS, FEATURES, MAX_NODES, MAX_TREES, MODEL_ROW
 from trading.models.online import BOUND
 from trading.settings import Strategy
 

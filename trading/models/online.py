@@ -20,9 +20,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from trading.bars import Rec
+from trading.features.bars import Rec
+from trading.features.model_layout import BIAS, FEATURES, MODEL_ROW, PENDING
 from trading.jit import Floats, Recs, kernel
-from trading.model_layout import BIAS, FEATURES, MODEL_ROW, PENDING
 
 BOUND: Final = 4.0
 """Deviations at which a scaled feature is cut."""

@@ -1,7 +1,7 @@
 """A tree ensemble as flat arrays, and its compiled evaluator: the sum of one leaf a tree.
 
 An inner node sends a row left when `row[feature] <= threshold`. A child that is not negative is a node, a negative one is leaf
-`~child`. Rows hold no NaN (trading.feature_vector writes 0 where a feature is not ready), so there is no way for missing values.
+`~child`. Rows hold no NaN (trading.features.vector writes 0 where a feature is not ready), so there is no way for missing values.
 
 What this module is not: it trains nothing and knows no library; procs.learning turns a trained model into `Node`s.
 """
@@ -14,8 +14,8 @@ from typing import Final
 
 import numpy as np
 
+from trading.features.model_layout import FEATURES, MAX_LEAVES, MAX_NODES, MAX_TREES, TREES
 from trading.jit import Floats, Ints, Recs, kernel
-from trading.model_layout import FEATURES, MAX_LEAVES, MAX_NODES, MAX_TREES, TREES
 
 MAX_DEPTH: Final = 64
 """A path longer than this is a loop."""

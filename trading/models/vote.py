@@ -18,13 +18,13 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from trading import feature_vector
-from trading.bars import Rec
+from trading.features import vector as feature_vector
+from trading.features.bars import Rec
+from trading.features.model_layout import FEATURES, LINEAR, MAX_IMAGES, MODEL_IMAGE, NO_BATCH, PENDING, TREES
+from trading.features.signals import Signal
 from trading.jit import Recs, kernel
-from trading.model_layout import FEATURES, LINEAR, MAX_IMAGES, MODEL_IMAGE, NO_BATCH, PENDING, TREES
 from trading.models import online as online_model
 from trading.models import trees as tree_ensemble
-from trading.signals import Signal
 
 LEAST_READY: Final = 40
 """Features that must be ready before a model is asked or taught; batch models are trained on such rows alone."""

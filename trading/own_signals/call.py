@@ -28,9 +28,10 @@ from numba import carray
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from trading import microprice
-from trading.bars import Rec
-from trading.feature_layout import FEATURE_PARAMS
+from trading.features import microprice
+from trading.features.bars import Rec
+from trading.features.layout import FEATURE_PARAMS
+from trading.features.signals import N_SIGNALS, clip
 from trading.jit import Words, kernel
 from trading.own_signals.guard import (
     FAULTS,
@@ -46,7 +47,6 @@ from trading.own_signals.guard import (
     WHY_STOPPED,
 )
 from trading.records import LEVELS, MAX_SIGNALS, Flag, Kind
-from trading.signals import N_SIGNALS, clip
 
 MAX_USER_SIGNALS: Final = MAX_SIGNALS - N_SIGNALS
 """Places that the built-in signals leave."""
@@ -74,9 +74,9 @@ USER_EVENT: Final = np.dtype(
         ("flow_imbalance", "f8"),  # aggressors' lots over the window, -1..1
         ("vpin", "f8"),
         ("microstructure", "f8"),  # score 0..100 as of the record before
-        ("regime", "i8"),  # trading.regime.Regime
+        ("regime", "i8"),  # trading.features.regime.Regime
         ("bar_closed", "i8"),  # 1: this record closed a bar
-        ("strength", "f8", MAX_SIGNALS),  # of the built-in signals, by trading.signals.Signal
+        ("strength", "f8", MAX_SIGNALS),  # of the built-in signals, by trading.features.signals.Signal
     ],
     align=True,
 )

@@ -15,11 +15,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from trading import feature_vector
-from trading.feature_vector import N_FEATURES, NAMES
+from trading.features import vector as feature_vector
+from trading.features.microprice import set_microprice
+from trading.features.vector import N_FEATURES, NAMES
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Floats, Recs, Words, kernel
-from trading.microprice import set_microprice
 from trading.models import vote as model_vote
 from trading.own_signals.guard import GUARD_WORDS, Health, health_of
 from trading.records import MARKET_RECORD, SIGNAL_RECORD
@@ -71,7 +71,8 @@ def _score(recs: Recs, state: Recs, glob: Recs, params: Recs, table: Recs, out: 
 class Pass:
     """The features' state between one array of MARKET_RECORDs and the next; all symbols of `instruments`.
 
-    `microprices`: tables of `trading.microprice.fit_microprice` by symbol index; `user`: signals of the user's, compiled;
+    `microprices`: tables of `trading.features.microprice.fit_microprice` by symbol index; `user`: signals of the user's,
+    compiled;
     `start`: puts fitted tables and models in, as the pipeline does.
     Raises StrategyError on settings that contradict each other.
     """
@@ -179,7 +180,7 @@ def signals_of(
 ) -> Recs:
     """SIGNAL_RECORD (n,): the answer to each MARKET_RECORD (n,), in order; any number of symbols.
 
-    `microprices`: tables of `trading.microprice.fit_microprice` by symbol index. Raises ValueError on other records,
+    `microprices`: tables of `trading.features.microprice.fit_microprice` by symbol index. Raises ValueError on other records,
     StrategyError on settings that contradict each other.
     """
     return _whole(market, strategy, microprices, user).signals(market)
@@ -190,7 +191,7 @@ def feature_matrix(
 ) -> tuple[Floats, tuple[str, ...], npt.NDArray[np.bool_]]:
     """(matrix (n, N_FEATURES) float64, column names, ready (n, N_FEATURES) bool); 0 where a feature is not ready.
 
-    See trading.feature_vector for names, units and version.
+    See trading.features.vector for names, units and version.
     """
     matrix, ready = _whole(market, strategy, microprices).matrix(market)
     return matrix, NAMES, ready

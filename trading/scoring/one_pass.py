@@ -3,7 +3,7 @@
 Per symbol it keeps the book as last read and calls, where something changed, the modules that own a part of the state:
 `slots` when time has passed, `last_prints`, `toxicity` and `volume_profile` for a print, `order_flow` and `liquidity` for a book
 change, `bar_signals` when a bar closes. Each leaves its signals' strengths and ready bits in the state; here they are
-combined (`trading.scoring.ensemble`) and written out. `trading.feature_vector` reads the same state.
+combined (`trading.scoring.ensemble`) and written out. `trading.features.vector` reads the same state.
 
 Which record feeds what: a print (TRADE) feeds the windows of prints; every other record with a usable book is a book
 change. A print's own book is read only when none is known (it is the book before it); a mark price (MARK) has neither.
@@ -22,10 +22,13 @@ from typing import Final
 
 import numpy as np
 
-from trading import bars, last_prints, liquidity, microprice, order_flow, scores, slots, toxicity, volume_profile
-from trading.bar_signals import on_close
-from trading.bars import BOOK_MAX_AGE_NS, Rec
-from trading.feature_layout import DIRTY_ALL, DIRTY_BOOK, DIRTY_PRINTS, FEATURE_GLOBAL, FEATURE_PARAMS, FEATURE_STATE
+from trading.features import bars, last_prints, liquidity, microprice, order_flow, toxicity, volume_profile
+from trading.features import microstructure_score as scores
+from trading.features import time_slots as slots
+from trading.features.bar_signals import on_close
+from trading.features.bars import BOOK_MAX_AGE_NS, Rec
+from trading.features.layout import DIRTY_ALL, DIRTY_BOOK, DIRTY_PRINTS, FEATURE_GLOBAL, FEATURE_PARAMS, FEATURE_STATE
+from trading.features.signals import Signal
 from trading.jit import Recs, kernel
 from trading.models import online as online_model
 from trading.models import vote as model_vote
@@ -33,7 +36,6 @@ from trading.own_signals import call as user_call
 from trading.records import LEVELS, MAX_SIGNALS, Flag, Kind, Side
 from trading.scoring import ensemble, outages
 from trading.scoring.params import StrategyError, make_params
-from trading.signals import Signal
 
 __all__ = ["FEATURE_GLOBAL", "FEATURE_PARAMS", "FEATURE_STATE", "StrategyError", "init", "make_params", "on_market"]
 

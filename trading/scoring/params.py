@@ -9,15 +9,15 @@ import math
 
 import numpy as np
 
-from trading import bars
-from trading.feature_layout import FAST_SLOTS, FEATURE_PARAMS, MAX_REGIMES, PRESSURE_TICKS, TIMEFRAMES
+from trading.features import bars
+from trading.features.last_prints import RECENT_HALF_LIFE_TRADES
+from trading.features.layout import FAST_SLOTS, FEATURE_PARAMS, MAX_REGIMES, PRESSURE_TICKS, TIMEFRAMES
+from trading.features.model_layout import PENDING
+from trading.features.regime import Regime
+from trading.features.signals import N_SIGNALS, SIGNALS, Voice
+from trading.features.time_slots import MEAN_KEEP
 from trading.jit import Recs
-from trading.last_prints import RECENT_HALF_LIFE_TRADES
-from trading.model_layout import PENDING
-from trading.regime import Regime
 from trading.settings import Features, Ml, Strategy
-from trading.signals import N_SIGNALS, SIGNALS, Voice
-from trading.slots import MEAN_KEEP
 
 
 class StrategyError(ValueError):

@@ -5,19 +5,19 @@ they are relative to, so that no difference of large numbers is taken. Products 
 are cheap (10**16 lots a print); they are kept in two lanes, `high * 2**LANE_BITS + low`, put together as a float in the end.
 The on-balance volume itself may wrap: only differences within a window are used.
 
-What this module is not: it knows no time; windows by time are kept by `trading.slots`.
+What this module is not: it knows no time; windows by time are kept by `trading.features.time_slots`.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from trading import signals
-from trading.bars import Rec
-from trading.feature_layout import RING
+from trading.features import signals
+from trading.features.bars import Rec
+from trading.features.layout import RING
+from trading.features.signals import MICRO_TREND_CHANGES, Signal
 from trading.jit import kernel
 from trading.records import Flag
-from trading.signals import MICRO_TREND_CHANGES, Signal
 
 RECENT_HALF_LIFE_TRADES: Final = 20.0
 """Half-life of the aggressors' volume imbalance that the microstructure score reads, in prints."""

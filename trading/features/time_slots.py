@@ -16,12 +16,13 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from trading import order_flow, regime, scores, signals, toxicity, volume_profile
-from trading.bar_signals import close_timeframes
-from trading.bars import Rec
-from trading.feature_layout import DIRTY_ALL, FAST_SLOTS, MOMENTUM_LAGS, SECONDS
+from trading.features import microstructure_score as scores
+from trading.features import order_flow, regime, signals, toxicity, volume_profile
+from trading.features.bar_signals import close_timeframes
+from trading.features.bars import Rec
+from trading.features.layout import DIRTY_ALL, FAST_SLOTS, MOMENTUM_LAGS, SECONDS
+from trading.features.signals import Signal
 from trading.jit import kernel
-from trading.signals import Signal
 
 SECOND_NS: Final = 1_000_000_000
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-from trading import rolling_rank
-from trading.bars import Rec
-from trading.feature_layout import SECONDS
+from trading.features import rolling_rank
+from trading.features.bars import Rec
+from trading.features.layout import SECONDS
 from trading.jit import kernel
 
 

@@ -3,8 +3,8 @@
 Each block of fields belongs to the module named beside it, which alone writes it (and `outages`, which forgets).
 
 A cheap coin is traded in 10**16 lots and more at once, so a sum of lots over a window need not fit an int64. Windows of
-prints keep it in two lanes (trading.last_prints), so that what goes in comes out again exactly. Windows of time keep floats,
-exact up to 2**53 lots, and are added up anew from their slots when a slot ends: rounding does not gather.
+prints keep it in two lanes (trading.features.last_prints), so that what goes in comes out again exactly. Windows of time keep
+floats, exact up to 2**53 lots, and are added up anew from their slots when a slot ends: rounding does not gather.
 Averages are weighted means (`x_sum / x_weight`, or the shared weight named beside them) without a seed's bias.
 
 What this module is not: it has no kernel and decides nothing.
@@ -16,8 +16,8 @@ from typing import Final
 
 import numpy as np
 
-from trading import bars
-from trading.model_layout import MICRO_CELLS, MODEL_PARAM_FIELDS, MODEL_STATE_FIELDS
+from trading.features import bars
+from trading.features.model_layout import MICRO_CELLS, MODEL_PARAM_FIELDS, MODEL_STATE_FIELDS
 from trading.records import LEVELS, MAX_SIGNALS, VECTOR_LENGTH
 
 RING: Final = 64

@@ -20,12 +20,13 @@ from typing import Final
 
 import numpy as np
 
-from trading import last_prints, liquidity, microprice, scores, volume_profile
-from trading.bars import Rec
-from trading.feature_layout import DIRTY_BARS, DIRTY_BOOK, DIRTY_PRINTS, IMPACT_LAGS, RING, ROW, SECONDS
+from trading.features import last_prints, liquidity, microprice, volume_profile
+from trading.features import microstructure_score as scores
+from trading.features.bars import Rec
+from trading.features.layout import DIRTY_BARS, DIRTY_BOOK, DIRTY_PRINTS, IMPACT_LAGS, RING, ROW, SECONDS
+from trading.features.signals import MICRO_TREND_CHANGES, MIN_ATR_TICKS, Signal
 from trading.jit import Floats, Recs, kernel
 from trading.records import LEVELS, Flag, Kind
-from trading.signals import MICRO_TREND_CHANGES, MIN_ATR_TICKS, Signal
 
 VERSION: Final = 1
 
@@ -92,7 +93,7 @@ FEATURES: Final = _table(
     ("lee_ready_agreement", "0..1"),
     ("trend_agreement", "-1..1 over bar sizes"),
     ("microstructure_score", "0..100"),
-    ("regime", "trading.regime.Regime"),
+    ("regime", "trading.features.regime.Regime"),
 )
 """The columns in their order."""
 

@@ -1,10 +1,10 @@
 """The microstructure score, 0..100 (ours): how good the market is to trade in right now.
 
-A weighted sum of five parts, each a rolling quantile (trading.rolling_rank) of a figure in [0, 1]:
+A weighted sum of five parts, each a rolling quantile (trading.features.rolling_rank) of a figure in [0, 1]:
 liquidity (spread: `average/(average + spread)`, depth: `depth/(depth + average)`), agreement of the aggressors' recent
 volume imbalance with the book's (`(1 + flow imbalance)/2`), low toxicity (VPIN), and low impact decay (`phi/2`, see
-trading.toxicity). Every fast slot that ends with a usable book is a sample, those of a silence too, so the quantiles weigh
-time, not messages. Toxicity and impact are slow: their ranks are those of the last sample. A part that is not warm is left
+trading.features.toxicity). Every fast slot that ends with a usable book is a sample, those of a silence too, so the quantiles
+weigh time, not messages. Toxicity and impact are slow: their ranks are those of the last sample. A part that is not warm is left
 out, its weight too.
 
 What this module is not: it holds nothing back; the gate is in `trading.scoring.ensemble`.
@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from trading import rolling_rank
-from trading.bars import Rec
-from trading.feature_layout import BINS, N_RANKS
+from trading.features import rolling_rank
+from trading.features.bars import Rec
+from trading.features.layout import BINS, N_RANKS
 from trading.jit import kernel
 
 WARM_SAMPLES: Final = 100

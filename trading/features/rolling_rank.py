@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from trading.feature_layout import BINS
+from trading.features.layout import BINS
 from trading.jit import Floats, kernel
 
 MOST_GAIN: Final = 1e12

@@ -4,7 +4,7 @@ OFI (Cont, Kukanov, Stoikov, arXiv 1011.6402) of a level, lots:
 `e = 1[Pb>=Pb']qb - 1[Pb<=Pb']qb' - 1[Pa<=Pa']qa + 1[Pa>=Pa']qa'`, primes before, summed over a window of whole
 seconds. A side that has no such level counts as price 0 (bid) or beyond all prices (ask) with no lots.
 
-What this module is not: it knows no clock; `trading.slots` says when a second has passed.
+What this module is not: it knows no clock; `trading.features.time_slots` says when a second has passed.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from trading import signals
-from trading.bars import Rec
-from trading.feature_layout import FLOW_SLOTS
+from trading.features import signals
+from trading.features.bars import Rec
+from trading.features.layout import FLOW_SLOTS
+from trading.features.signals import Signal
 from trading.jit import kernel
 from trading.records import LEVELS
-from trading.signals import Signal
 
 MIN_CHANGE_NS: Final = 1_000_000
 """Two mid changes count as at least a millisecond apart: stamps are no finer in their meaning."""

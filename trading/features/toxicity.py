@@ -16,8 +16,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from trading.bars import Rec
-from trading.feature_layout import IMPACT_LAGS, RING
+from trading.features.bars import Rec
+from trading.features.layout import IMPACT_LAGS, RING
 from trading.jit import Floats, kernel
 
 VPIN_WARM_TRADES: Final = 50

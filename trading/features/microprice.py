@@ -16,8 +16,8 @@ from typing import Final
 
 import numpy as np
 
-from trading.bars import Rec
-from trading.feature_layout import MICRO_IMBALANCES, MICRO_SPREADS
+from trading.features.bars import Rec
+from trading.features.layout import MICRO_IMBALANCES, MICRO_SPREADS
 from trading.jit import Floats, Recs, kernel
 from trading.records import Flag, Kind
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
+from trading.features.patterns import names as pattern_names
 from trading.jit import Recs, kernel
-from trading.patterns import names as pattern_names
 from trading.records import MAX_SIGNALS
 from trading.settings import Features
 

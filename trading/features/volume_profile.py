@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from trading.bars import Rec
-from trading.feature_layout import PROFILE_BINS
+from trading.features.bars import Rec
+from trading.features.layout import PROFILE_BINS
+from trading.features.rolling_rank import MOST_GAIN
 from trading.jit import kernel
-from trading.rolling_rank import MOST_GAIN
 
 HALF: Final = PROFILE_BINS // 2
 _MASK: Final = PROFILE_BINS - 1

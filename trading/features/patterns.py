@@ -1,6 +1,6 @@
 """Price-action patterns on bars of mid: which ones the bar that closed last completes, and what they ask for.
 
-What this module is not: it keeps no bars; `trading.bar_signals` passes them in.
+What this module is not: it keeps no bars; `trading.features.bar_signals` passes them in.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ into the windows one by one, as many as a window remembers; averages take the re
 Averages and windows of closes go on across a bar that an unusable book dropped, but not across an outage
 (trading.scoring.outages); what needs the bar before it (returns, true ranges, RSI, patterns) waits for the next.
 
-What this module is not: `trading.bars` makes the bars; here they are read.
+What this module is not: `trading.features.bars` makes the bars; here they are read.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from trading import bars, patterns, signals
-from trading.bars import Rec
-from trading.feature_layout import RING, TIMEFRAMES
+from trading.features import bars, patterns, signals
+from trading.features.bars import Rec
+from trading.features.layout import RING, TIMEFRAMES
+from trading.features.signals import Signal
 from trading.jit import kernel
 from trading.records import MAX_SIGNALS
-from trading.signals import Signal
 
 MOST_FLAT: Final = 2 * RING
 """Flat bars after which every window holds nothing else: the longest band, and 64 widths of it."""

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 FEATURES: Final = 50
-"""Of trading.feature_vector (it asserts that it agrees)."""
+"""Of trading.features.vector (it asserts that it agrees)."""
 
 BIAS: Final = 50
 MODEL_ROW: Final = 52
@@ -27,7 +27,7 @@ MAX_IMAGES: Final = 64
 """Symbols of a pipeline at most (procs.config)."""
 
 MICRO_CELLS: Final = 40
-"""Of a microprice table (trading.feature_layout asserts that it agrees)."""
+"""Of a microprice table (trading.features.layout asserts that it agrees)."""
 
 NO_BATCH: Final = 0
 LINEAR: Final = 1

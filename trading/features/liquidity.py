@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from trading.bars import Rec
-from trading.feature_layout import PRESSURE_TICKS
+from trading.features.bars import Rec
+from trading.features.layout import PRESSURE_TICKS
 from trading.jit import kernel
 from trading.records import LEVELS
 
