@@ -29,9 +29,9 @@ from procs.stage import (
 from procs.warm import warm_stage
 from ringbuf.intrinsics import store_release
 from ringbuf.jit import Words, kernel
-from trading import quoting
 from trading.instruments import INSTRUMENT
-from trading.quoting import QUOTE_GLOBAL, QUOTE_PARAMS, QUOTE_STATE
+from trading.quoting import skewed as quoting
+from trading.quoting.skewed import QUOTE_GLOBAL, QUOTE_PARAMS, QUOTE_STATE
 from trading.records import MARKET_RECORD, QUOTE_RECORD, REPORT_RECORD, TS_END, Kind, words
 
 NAME: Final = "quoter"

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from reference_bars import Bars
 from reference_events import Events
 
-from trading import quoting
 from trading.features.bars import BOOK_MAX_AGE_NS
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Recs
+from trading.quoting import skewed as quoting
 from trading.records import MARKET_RECORD, QUOTE_RECORD, REPORT_RECORD, ExecType, Flag, Kind
 from trading.settings import Features, Quoting, Strategy
 

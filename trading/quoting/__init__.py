@@ -1,0 +1,1 @@
+"""Quoting rules: where to place bid and ask."""
