@@ -1,6 +1,6 @@
 """The router stage: the owner of order state at the venue, here towards the simulated exchange's wire.
 
-Later issues put real venues behind the same two rings; the decisions are in trading.routing.
+Later issues put real venues behind the same two rings; the decisions are in trading.orders.routing.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from procs.stage import (
 from procs.warm import warm_stage
 from ringbuf.intrinsics import store_release
 from ringbuf.jit import Words, kernel
-from trading import routing
 from trading.instruments import INSTRUMENT
+from trading.orders import routing
+from trading.orders.routing import ROUTE_GLOBAL, ROUTE_PARAMS
 from trading.records import ORDER_RECORD, REPORT_RECORD, TS_END, Kind, words
-from trading.routing import ROUTE_GLOBAL, ROUTE_PARAMS
 
 NAME: Final = "router"
 EXECUTIONS, ORDERS = 0, 1

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trading import orders
-from trading.orders import Event
+from trading.orders import table as orders
+from trading.orders.table import Event
 from trading.records import OrderStatus
 
 TABLE = np.dtype([*orders.TABLE_FIELDS], align=True)
@@ -130,7 +130,7 @@ def test_order_of_events_does_not_matter(words: list, parts: list[int], cancel: 
         slot = put(glob, 7)
         if cancel:
             play(glob, slot, [(S, 0)])
-        # fills are a set already (trading.fills); all else may be repeated
+        # fills are a set already (trading.orders.fills); all else may be repeated
         play(glob, slot, events + [e for e in events if e[0] != F and rng.random() < 0.5])
         row = glob[0]["orders"][slot]
         ends.add(tuple(int(row[name]) for name in ("status", "cum_lots", "seen")))

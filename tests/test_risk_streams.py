@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from risk_world import BID, LOT, MS, UNBOUNDED, RiskWorld, limits
 
-from trading import orders
+from trading.orders import table as orders
 from trading.records import ExecType, Kind, Side
 from trading.settings import Execution, Risk, Strategy
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from risk_world import ASK, BID, LOT, START_NS, S, limits, row
 
-from trading import orders, routing
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Recs
+from trading.orders import routing
+from trading.orders import table as orders
 from trading.records import (
     ORDER_RECORD,
     REPORT_RECORD,

@@ -19,7 +19,7 @@ from typing import Final
 
 from trading.instruments import notional_e8
 from trading.jit import Recs, kernel
-from trading.orders import MAX_LIVE
+from trading.orders.table import MAX_LIVE
 from trading.records import LEVELS, OrderType, Purpose, Refusal
 
 BOOK_FIELDS: Final = (

@@ -7,16 +7,16 @@ a part releases the same part of the cost, rounded down, so that at every moment
 
 and nothing is lost to rounding. `cash_e8` is that sum less fees. Equity of a symbol is cash plus the position at the mid.
 
-What this module is not: it knows no order, no limit, and takes each fill once (trading.fills tells repeats apart).
+What this module is not: it knows no order, no limit, and takes each fill once (trading.orders.fills tells repeats apart).
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from trading.fills import TRADE_WINDOW
 from trading.instruments import notional_e8
 from trading.jit import Recs, kernel
+from trading.orders.fills import TRADE_WINDOW
 
 POSITION_FIELDS: Final = (
     ("position_lots", "i8"),  # signed

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from trading import orders
 from trading.jit import Recs, kernel
+from trading.orders import table as orders
 from trading.records import OrderStatus, OrderType, Purpose, Refusal, Side
 from trading.risk_layout import NS_PER_MS
 from trading.submitting import cancel, submit

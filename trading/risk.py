@@ -23,8 +23,10 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from trading import exits, fills, limits, orders, positions, sizing
+from trading import exits, limits, positions, sizing
 from trading.jit import Recs, kernel
+from trading.orders import fills
+from trading.orders import table as orders
 from trading.quote_orders import quote_side, retry_quotes
 from trading.records import LEVELS, ExecType, Flag, Kind, OrderType, Purpose, Refusal, Side
 from trading.risk_layout import (

@@ -9,8 +9,9 @@ from typing import Final
 
 import numpy as np
 
-from trading import exits, limits, orders, positions, sizing
+from trading import exits, limits, positions, sizing
 from trading.jit import Recs
+from trading.orders import table as orders
 from trading.records import Refusal
 from trading.settings import Strategy
 

@@ -6,7 +6,7 @@ risk were wrong: approval, an id never used before, quantity, value, message rat
 at most one message out, so a cancel never waits behind a new order.
 
 `on_execution` takes one execution report, drops what was heard before, and passes on what is news with this router's own
-view of the order. Fills are a set keyed by symbol and trade id, statuses only move up (trading.orders), so any order and
+view of the order. Fills are a set keyed by symbol and trade id, statuses only move up (trading.orders.table), so any order and
 any repetition of the same executions ends in the same `outcome_words`; only the counters differ.
 A fill of an order that is not in the table is passed on as it came: the money has moved. An execution type that this
 code does not know counts as a fill if it carries a trade id and a quantity, else it is counted and dropped.
@@ -21,9 +21,11 @@ from typing import Final
 
 import numpy as np
 
-from trading import fills, limits, orders
+from trading import limits
 from trading.instruments import notional_e8
 from trading.jit import Recs, Words, kernel
+from trading.orders import fills
+from trading.orders import table as orders
 from trading.records import ExecType, Kind, OrderStatus, OrderType, Refusal
 from trading.settings import Strategy
 

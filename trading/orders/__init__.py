@@ -1,0 +1,1 @@
+"""Orders on their way: their table, their fills, their routing."""
