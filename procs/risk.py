@@ -29,7 +29,6 @@ from procs.stage import (
 from procs.warm import warm_stage
 from ringbuf.intrinsics import store_release
 from ringbuf.jit import Words, kernel
-from trading import risk
 from trading.instruments import INSTRUMENT
 from trading.records import (
     CONTROL_RECORD,
@@ -42,7 +41,8 @@ from trading.records import (
     Kind,
     words,
 )
-from trading.risk import RISK_GLOBAL, RISK_PARAMS, RISK_STATE
+from trading.risk import fold as risk
+from trading.risk.fold import RISK_GLOBAL, RISK_PARAMS, RISK_STATE
 
 NAME: Final = "risk"
 CONTROL, REPORTS, MARKET, SIGNALS, QUOTES = 0, 1, 2, 3, 4

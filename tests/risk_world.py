@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from trading import risk
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Recs
 from trading.records import (
@@ -23,6 +22,7 @@ from trading.records import (
     Refusal,
     Side,
 )
+from trading.risk import fold as risk
 from trading.settings import Execution, Risk, Strategy
 
 START_NS = 1_723_075_200_000_000_000  # 2024-08-08T00:00Z

@@ -15,12 +15,13 @@ from procs import board, topology
 from procs.gateway.answers import ROUTES
 from procs.gateway.decimals import Scale, decimal_text
 from procs.gateway.market_view import TIMEFRAMES
-from trading import limits, risk_layout, sizing
 from trading.features import signals
 from trading.features.patterns import Pattern
 from trading.features.vector import FEATURES, VERSION
 from trading.own_signals import guard as user_guard
 from trading.records import MAX_SIGNALS, Kind, Side
+from trading.risk import layout as risk_layout
+from trading.risk import limits, sizing
 from trading.scoring import ensemble
 from trading.settings import UserSignal
 
@@ -104,7 +105,7 @@ def test_timing_follows_the_urgency(world: GatewayWorld, urgency: float, side: S
 
 @pytest.mark.parametrize("side", [Side.BUY, Side.SELL])
 def test_the_size_is_the_sizing_kernels(world: GatewayWorld, side: Side) -> None:
-    """The quantity is what trading.sizing gives a flat account with the profile's equity."""
+    """The quantity is what trading.risk.sizing gives a flat account with the profile's equity."""
     world.signal(side=side)
     size = asked(world, "/signal/BTCUSDT")[1]["size"]
     instruments = world.answers.view.instruments

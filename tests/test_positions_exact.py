@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trading import positions
 from trading.instruments import Instrument, instrument_table
 from trading.orders import fills
+from trading.risk import positions
 
 STATE = np.dtype([*positions.POSITION_FIELDS], align=True)
 TABLE = instrument_table(

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from risk_world import ASK, BID, LOT, MS, UNBOUNDED, RiskWorld, S, limits
 
-from trading import positions, risk
 from trading.records import (
     ORDER_RECORD,
     ExecType,
@@ -17,6 +16,8 @@ from trading.records import (
     Side,
     TimeInForce,
 )
+from trading.risk import fold as risk
+from trading.risk import positions
 from trading.settings import Execution, Risk, Strategy
 
 Q = LOT // 100

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from risk_world import ASK, BID, LOT, UNBOUNDED, RiskWorld, S, limits
 
-from trading.limits import MAX_BOOK_AGE_NS
 from trading.orders import table as orders
 from trading.records import ExecType, Flag, Kind, OrderType, Refusal, Side
+from trading.risk.limits import MAX_BOOK_AGE_NS
 from trading.settings import Execution, Risk, Strategy
 
 MARKET, LIMIT = 90.0, 50.0

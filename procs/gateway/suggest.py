@@ -13,9 +13,10 @@ import numpy as np
 from procs.gateway.decimals import Scale
 from procs.gateway.explain import finite, side_name
 from procs.gateway.shapes import Size, Timing
-from trading import limits, risk_layout, sizing
 from trading.jit import Recs
 from trading.records import Flag, OrderType, Side
+from trading.risk import layout as risk_layout
+from trading.risk import limits, sizing
 from trading.settings import Strategy
 
 LEANING: Final = "no side is asked for: computed for the side that the score leans to, as if it were asked for"

@@ -21,12 +21,12 @@ from typing import Final
 
 import numpy as np
 
-from trading import limits
 from trading.instruments import notional_e8
 from trading.jit import Recs, Words, kernel
 from trading.orders import fills
 from trading.orders import table as orders
 from trading.records import ExecType, Kind, OrderStatus, OrderType, Refusal
+from trading.risk import limits
 from trading.settings import Strategy
 
 MAX_SYMBOLS: Final = 64

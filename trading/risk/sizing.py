@@ -4,7 +4,7 @@ Quantity = equity * base_risk_pct / 100 / stop distance, with stop distance = ma
 min_stop_bps of the mid) (FORMULAS, "Sizing and risk"); then no more than one order may be worth, no more than the position
 limit has room for at worst, and rounded down to the venue's step.
 
-What this module is not: it refuses nothing (trading.limits does) and places no stop (trading.exits does).
+What this module is not: it refuses nothing (trading.risk.limits does) and places no stop (trading.risk.exits does).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from trading.jit import Recs, kernel
-from trading.limits import value_ticks, worst_lots
+from trading.risk.limits import value_ticks, worst_lots
 
 SIZING_PARAMS: Final = (
     ("risk_share", "f8"),  # of equity, a trade

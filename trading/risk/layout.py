@@ -1,4 +1,4 @@
-"""The risk fold's state, settings and bounds: layout here, algorithm in trading.risk.
+"""The risk fold's state, settings and bounds: layout here, algorithm in trading.risk.fold.
 
 What this module is not: it has no kernel and decides nothing.
 """
@@ -9,10 +9,10 @@ from typing import Final
 
 import numpy as np
 
-from trading import exits, limits, positions, sizing
 from trading.jit import Recs
 from trading.orders import table as orders
 from trading.records import Refusal
+from trading.risk import exits, limits, positions, sizing
 from trading.settings import Strategy
 
 NS_PER_MS: Final = 1_000_000

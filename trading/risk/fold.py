@@ -9,7 +9,7 @@ Choices:
 - *Exits*: MARKET, sized to the part of the leg that the net position still holds (the rest of the leg is netted against quote
   inventory, with no order), cut to the largest order allowed; what is left under the venue's minimum stays as inventory. When
   an exit falls due, the symbol's other orders are cancelled and it is not quoted until the leg is closed.
-- *Quotes*: the record is a target; trading.quote_orders says how orders follow it.
+- *Quotes*: the record is a target; trading.risk.quote_orders says how orders follow it.
 - *Halt*: all live orders are cancelled at once, every new one refused, exits too: flattening is a command of its own.
   A breached loss limit trips it. RESUME lifts it; the breach goes on refusing entries and quotes until equity is back
   within the limit (or, for the day's loss, the day is over), unless the RESUME's reason names the breach
@@ -23,13 +23,12 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from trading import exits, limits, positions, sizing
 from trading.jit import Recs, kernel
 from trading.orders import fills
 from trading.orders import table as orders
-from trading.quote_orders import quote_side, retry_quotes
 from trading.records import LEVELS, ExecType, Flag, Kind, OrderType, Purpose, Refusal, Side
-from trading.risk_layout import (
+from trading.risk import exits, limits, positions, sizing
+from trading.risk.layout import (
     DAY_NS,
     MAX_ORDERS_OUT,
     MAX_REFUSALS_OUT,
@@ -40,7 +39,8 @@ from trading.risk_layout import (
     init,
     make_params,
 )
-from trading.submitting import cancel, cancel_all, heat_e8, mid_ticks, refuse, submit
+from trading.risk.quote_orders import quote_side, retry_quotes
+from trading.risk.submitting import cancel, cancel_all, heat_e8, mid_ticks, refuse, submit
 
 __all__ = [
     "MAX_ORDERS_OUT",

@@ -5,7 +5,7 @@ the worst case until the old one is known to be dead. A side refused only for an
 open orders) is tried again when an order of the symbol ends. An order is kept when its price is the target's and what is
 left of it is between half the target and the target: a partial fill is no reason to lose the queue.
 
-What this module is not: it decides no price (trading.quoting.skewed does) and passes no check by (trading.submitting does).
+What this module is not: it decides no price (trading.quoting.skewed does) and passes no check by (trading.risk.submitting does).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Final
 from trading.jit import Recs, kernel
 from trading.orders import table as orders
 from trading.records import OrderStatus, OrderType, Purpose, Refusal, Side
-from trading.risk_layout import NS_PER_MS
-from trading.submitting import cancel, submit
+from trading.risk.layout import NS_PER_MS
+from trading.risk.submitting import cancel, submit
 
 QUOTE_RETRY_NS: Final = 1_000 * NS_PER_MS
 """A target quote older than this is not tried again."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from trading import limits
 from trading.jit import Recs, kernel
 from trading.orders import table as orders
 from trading.records import Kind, OrderStatus, OrderType, Refusal, TimeInForce
-from trading.risk_layout import MAX_ORDERS_OUT, MAX_REFUSALS_OUT
+from trading.risk import limits
+from trading.risk.layout import MAX_ORDERS_OUT, MAX_REFUSALS_OUT
 
 _NEW: Final = int(Kind.NEW)
 _CANCEL: Final = int(Kind.CANCEL)

@@ -1,0 +1,1 @@
+"""What may be sent: positions, limits, sizes, exits, and the fold that asks them all."""
