@@ -34,12 +34,12 @@ from sim.report_model import (
 )
 from sim.settings import SimulatedExchange
 from sim.tearsheet import render_text
-from trading import kpis
 from trading.jit import Floats, Recs, Words
-from trading.kpis import Figure
-from trading.marks import Marks, equity_at, event_times, mids, observed_ns, sample_times
 from trading.records import ExecType, Kind, Purpose, Refusal
-from trading.round_trips import fills_of, match_fifo, values_e8
+from trading.results import kpis
+from trading.results.kpis import Figure
+from trading.results.marks import Marks, equity_at, event_times, mids, observed_ns, sample_times
+from trading.results.round_trips import fills_of, match_fifo, values_e8
 
 __all__ = [
     "BookStats",

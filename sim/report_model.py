@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypedDict
 
-from trading.kpis import Drawdown, Figure, Shortfall
+from trading.results.kpis import Drawdown, Figure, Shortfall
 
 
 class HopLatency(TypedDict):

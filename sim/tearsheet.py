@@ -15,7 +15,7 @@ from typing import Final
 
 from sim.report_model import BookStats, HopLatency, Kpis, Money, OrderCounts, Ran, Report, RingStats
 from sim.spans import span
-from trading.kpis import Figure
+from trading.results.kpis import Figure
 
 WIDTH: Final = 100
 _BARS: Final = "▁▂▃▄▅▆▇█"

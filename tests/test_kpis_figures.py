@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trading import kpis
 from trading.instruments import Instrument, Market, instrument_table, notional_e8
-from trading.marks import Marks, equity_at, event_times, mid_at, mids, observed_ns, sample_times
 from trading.records import MARKET_RECORD, ORDER_RECORD, REPORT_RECORD, ExecType, Flag, Kind, Purpose, Side
-from trading.round_trips import fills_of, match_fifo, values_e8
+from trading.results import kpis
+from trading.results.marks import Marks, equity_at, event_times, mid_at, mids, observed_ns, sample_times
+from trading.results.round_trips import fills_of, match_fifo, values_e8
 
 S = 10**9
 SPOT = Instrument("BTCUSDT")

@@ -17,7 +17,7 @@ import numpy as np
 
 from trading.jit import Floats, Recs, Words
 from trading.records import Flag, Kind
-from trading.round_trips import values_e8
+from trading.results.round_trips import values_e8
 
 STALE_NS: Final = 60 * 10**9
 """A market silent for longer than this was not observed: the night between two recordings is no trading time."""

@@ -20,9 +20,9 @@ from typing import Final
 import numpy as np
 
 from trading.jit import Floats, Recs, Words
-from trading.marks import Marks, mid_at
 from trading.records import ExecType, Kind, Purpose
-from trading.round_trips import values_e8
+from trading.results.marks import Marks, mid_at
+from trading.results.round_trips import values_e8
 
 DAY_NS: Final = 86_400 * 10**9
 YEAR_DAYS: Final = 365  # crypto markets do not close
