@@ -1,4 +1,4 @@
-"""The simulated exchange as a process of its own: the world behind the router's wire. The model is in sim.exchange."""
+"""The simulated exchange as a process of its own: the world behind the router's wire. The model is in sim.exchange.fold."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ from procs.warm import warm_stage
 from ringbuf.intrinsics import mono_ns, store_release
 from ringbuf.jit import Words, kernel
 from ringbuf.ring import I_SHIFT, note_full, room
-from sim import exchange
-from sim.exchange_state import EXCH_GLOBAL, EXCH_PARAMS, EXCH_STATE, OUT_ROWS
+from sim.exchange import fold as exchange
+from sim.exchange.state import EXCH_GLOBAL, EXCH_PARAMS, EXCH_STATE, OUT_ROWS
 from trading.instruments import INSTRUMENT
 from trading.records import DEPTH_RECORD, MARKET_RECORD, ORDER_RECORD, REPORT_RECORD, TS_END, Kind, words
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sim import exchange as ex
+from sim.exchange import fold as ex
 from sim.settings import Latency, SimulatedExchange
 from trading.instruments import Instrument, instrument_table
 from trading.records import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from exchange_world import BOOK, BUY, INSTRUMENTS, LOT, MS, SELL, T0, Venue, level, opened
 
-from sim import exchange as ex
+from sim.exchange import fold as ex
 from sim.settings import Latency, SimulatedExchange
 from trading.records import TS_END, ExecType, Kind, OrderStatus, OrderType, TimeInForce
 

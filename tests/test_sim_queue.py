@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.latency import arrival_ns
-from sim.queue_model import moved_ahead, on_level, on_print
+from sim.exchange.latency import arrival_ns
+from sim.exchange.queue_model import moved_ahead, on_level, on_print
 from sim.rng import below, exponential, mix, normal, uniform
 
 lots = st.integers(0, 10**12)

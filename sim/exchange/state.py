@@ -10,10 +10,10 @@ from typing import Final
 
 import numpy as np
 
-from sim.latency import bounds_ns
+from sim.exchange.latency import bounds_ns
+from sim.exchange.shown_book import VENUE_BOOK_FIELDS
 from sim.rng import stream
 from sim.settings import SimulatedExchange
-from sim.venue_book import VENUE_BOOK_FIELDS
 from trading.books.book import clear
 from trading.jit import Recs, kernel
 

@@ -4,16 +4,16 @@ Every report is made here, by `report`, in the order of events; it becomes visib
 before the one that was made before it. Conservation: for each order accepted, the lots filled plus the lots that
 CANCELED or EXPIRED ended are its quantity.
 
-What this is not: the clock of events. sim.exchange decides when each of these functions runs.
+What this is not: the clock of events. sim.exchange.fold decides when each of these functions runs.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from sim.exchange_state import MAX_ORDERS, MAX_PENDING, MAX_WALK, NONE, SCRATCH
-from sim.latency import arrival_ns
-from sim.venue_book import FIRST_KEY, available, displayed, next_available, next_displayed, remember_taken
+from sim.exchange.latency import arrival_ns
+from sim.exchange.shown_book import FIRST_KEY, available, displayed, next_available, next_displayed, remember_taken
+from sim.exchange.state import MAX_ORDERS, MAX_PENDING, MAX_WALK, NONE, SCRATCH
 from trading.books.book import ASK, BID, NO_KEY
 from trading.instruments import fee_e8, notional_e8
 from trading.jit import Recs, kernel

@@ -5,16 +5,16 @@ Assumptions, and what is unrealistic in them:
 1. The venue's book is the recorded one, at the time at which the feed saw it: the feed's latency is zero, or counted
    in the entry latency.
 2. We do not move the market: nobody reacts to our orders, and what we take is missing only until the level's next
-   change (sim.venue_book), so large or frequent orders fill too well.
+   change (sim.exchange.shown_book), so large or frequent orders fill too well.
 3. A taker gets what is shown (times `taker_depth_share`), level by level, at most MAX_WALK levels; no hidden orders,
    nobody is faster within the latency drawn; nothing beyond the edge up to which the book is known (trading.books.edge).
-4. A resting order fills when the queue model (sim.queue_model, hftbacktest's power-probability model) says that prints
+4. A resting order fills when the queue model (sim.exchange.queue_model, hftbacktest's power-probability model) says that prints
    have used up what was ahead; wholly when a print goes through its price; and by as much as the other side shows when
    that side's quotes come to stand at or through its price. All at its own price. Prints that our order would
    have absorbed still print.
 5. Our own orders never meet each other and do not stand in the book that others see; prints that reach several of
    ours at one price are shared in the order of arrival.
-6. Latency is uniform per message, in order, without loss (sim.latency). Cancels and new orders share one line.
+6. Latency is uniform per message, in order, without loss (sim.exchange.latency). Cancels and new orders share one line.
 7. While the book is stale every new order is refused; resting ones stay, prints fill them, cancels pass.
 8. Fees are the instrument's maker and taker rates on the notional of each fill; no discounts, no funding, no margin.
 
@@ -31,7 +31,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sim.exchange_state import (
+from sim.exchange.latency import arrival_ns
+from sim.exchange.matching import apply_next, expire_all, fill, load_scratch, met_by_touch, reject_unheard, unlink
+from sim.exchange.queue_model import RECENT_NS, on_level, on_print
+from sim.exchange.shown_book import displayed, forget_taken, set_touch, touch_rules
+from sim.exchange.state import (
     EXCH_GLOBAL,
     EXCH_PARAMS,
     EXCH_STATE,
@@ -47,10 +51,6 @@ from sim.exchange_state import (
     min_entry_ns,
     min_response_ns,
 )
-from sim.latency import arrival_ns
-from sim.matching import apply_next, expire_all, fill, load_scratch, met_by_touch, reject_unheard, unlink
-from sim.queue_model import RECENT_NS, on_level, on_print
-from sim.venue_book import displayed, forget_taken, set_touch, touch_rules
 from trading.books.book import ASK, BID, NO_KEY, clear, follow, set_level, widen
 from trading.jit import Recs, kernel
 from trading.records import TS_END, Flag, Kind
