@@ -7,8 +7,8 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from sim import market_generator as gen
 from sim.exchange import fold as ex
+from sim.market import generator as gen
 from sim.settings import Generator, Latency, SimulatedExchange
 from trading.books import fold as market
 from trading.instruments import Instrument, fee_e8, instrument_table, notional_e8

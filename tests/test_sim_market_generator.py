@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sim import market_generator as gen
+from sim.market import generator as gen
 from sim.settings import Generator
 from trading.instruments import Instrument, Market, instrument_table
 from trading.records import TS_END

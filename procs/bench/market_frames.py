@@ -15,8 +15,8 @@ from typing import Any, Final
 import numpy as np
 
 from procs.bench.pair import BenchError
-from sim import market_generator
-from sim.market_generator import GEN_GLOBAL, GEN_STATE, MAX_FRAME_BYTES
+from sim.market import generator as market_generator
+from sim.market.generator import GEN_GLOBAL, GEN_STATE, MAX_FRAME_BYTES
 from sim.recording import open_spool, stage
 from sim.settings import Generator
 from sim.spool import OUT_END, OUT_RECV_NS, OUT_START, OUT_WORDS, next_frame

@@ -29,7 +29,7 @@ Frame = tuple[int, int, dict[str, Any]]
 SURVEYED: Final = 4000
 """Lines of a recording that are looked at before it is used."""
 GENERATED_WIRE_NS: Final = 1_000_000
-"""sim.market_generator.WIRE_NS: from an event to the receipt of its frame; there is no wire inside the venue."""
+"""sim.market.generator.WIRE_NS: from an event to the receipt of its frame; there is no wire inside the venue."""
 STEP_SHARE: Final = 0.99
 SPOT_QTY_DECIMALS: Final = 8
 _QUOTES: Final = ("FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USD", "BTC", "ETH", "BNB", "EUR", "GBP", "TRY", "JPY", "BRL")
@@ -206,7 +206,7 @@ def _tick_decimals(price: float, market: MarketName) -> int:
 
 
 class GeneratedSource(Source):
-    """The embedded market (sim.market_generator): the same seed gives the same frames, for ten years."""
+    """The embedded market (sim.market.generator): the same seed gives the same frames, for ten years."""
 
     def __init__(self, names: Sequence[str], markets: Sequence[MarketName], settings: Any) -> None:
         from trading.instruments import Instrument
@@ -243,7 +243,7 @@ class GeneratedSource(Source):
                 printed = 8 if market == "spot" else tick_decimals
                 tick = text_of(10 ** (8 - tick_decimals), printed)
                 specs.append(SymbolSpec(name, market, tick, step, printed, qty_decimals, 100))
-                price /= 20.0  # as sim.market_generator's
+                price /= 20.0  # as sim.market.generator's
             self._tables.append((market, table))
         self.symbols = tuple(specs)
         try:
@@ -253,7 +253,7 @@ class GeneratedSource(Source):
             raise SourceError(str(error)) from error
 
     def _parameters(self, table: list[Any]) -> tuple[Any, Any]:
-        from sim.market_generator import make_params
+        from sim.market.generator import make_params
         from trading.instruments import instrument_table
 
         instruments = instrument_table(table)
@@ -262,7 +262,7 @@ class GeneratedSource(Source):
     def _stream(self, offset: int, table: list[Any]) -> Iterator[Frame]:
         import numpy as np
 
-        from sim.market_generator import GEN_GLOBAL, GEN_STATE, MAX_FRAME_BYTES, init, next_frame
+        from sim.market.generator import GEN_GLOBAL, GEN_STATE, MAX_FRAME_BYTES, init, next_frame
 
         params, instruments = self._parameters(table)
         state, glob = np.zeros(len(table), GEN_STATE), np.zeros(1, GEN_GLOBAL)

@@ -25,9 +25,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from sim import generated_book as gb
-from sim.generated_book import ASK, BID
-from sim.order_flow import (
+from sim.market import book as gb
+from sim.market.book import ASK, BID
+from sim.market.order_flow import (
     BRANCHING,
     DEPTH_NS,
     GEN_PARAMS,
@@ -44,9 +44,9 @@ from sim.order_flow import (
     schedule,
     take,
 )
+from sim.market.wire_frames import MAX_FRAME_BYTES, bbo_frame, depth_frame, snapshot_frame, trade_frame
 from sim.rng import stream
 from sim.settings import Generator
-from sim.wire_frames import MAX_FRAME_BYTES, bbo_frame, depth_frame, snapshot_frame, trade_frame
 from trading.jit import Bytes, Recs, kernel
 from trading.records import TS_END
 

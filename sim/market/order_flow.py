@@ -1,6 +1,6 @@
 """The order flow behind the embedded market: how its price, its intensity and its book move from event to event.
 
-The model is described in sim.market_generator, which turns the state that these kernels keep into frames.
+The model is described in sim.market.generator, which turns the state that these kernels keep into frames.
 
 What this is not: it knows no frame, no receive time, and only one symbol at a time.
 """
@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from sim import generated_book as gb
-from sim.generated_book import ASK, BID
+from sim.market import book as gb
+from sim.market.book import ASK, BID
 from sim.rng import below, exponential, normal, uniform
 from trading.jit import Recs, kernel
 from trading.records import TS_END

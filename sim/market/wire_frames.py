@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from sim.generated_book import ASK, BID, lots_at, price_of
+from sim.market.book import ASK, BID, lots_at, price_of
 from trading.instruments import Market as Venue
 from trading.jit import Bytes, Recs, kernel
 

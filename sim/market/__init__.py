@@ -1,0 +1,1 @@
+"""The embedded market: seeded random order flow as frames of the wire."""
