@@ -66,9 +66,9 @@ from ringbuf.intrinsics import bytes_at, load_acquire, mono_ns, store_release, w
 from ringbuf.jit import Words, kernel
 from ringbuf.layout import CAPACITY, WATERMARK
 from ringbuf.ring import I_HEAD, O_KNOWN, O_TAIL, note_full, ready, room
-from sim import spool
 from sim.market import generator as market_generator
 from sim.market.generator import GEN_GLOBAL, GEN_PARAMS, GEN_STATE
+from sim.recordings import spool
 from trading.books import fold as market
 from trading.books.fold import FEED_GLOBAL, FEED_PARAMS, FEED_STATE
 from trading.instruments import INSTRUMENT

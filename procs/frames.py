@@ -29,7 +29,7 @@ from procs.recordings.folding import Folded
 from procs.recordings.output import RecordingsError
 from procs.recordings.parquet import KINDS
 from procs.signal_files import load
-from sim.venue_staging import stage_any
+from sim.recordings.venue_staging import stage_any
 from trading.features.vector import FEATURES, NAMES
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Recs
@@ -116,7 +116,7 @@ def recording_columns(
 
     `say` hears, at the end, what went wrong in signals of the user's.
 
-    Raises sim.spool.RecordingError, trading.user_signals.SignalError, trading.scoring.params.StrategyError.
+    Raises sim.recordings.spool.RecordingError, trading.user_signals.SignalError, trading.scoring.params.StrategyError.
     """
     settled, user = _settled(strategy)
     found: list[str] = []

@@ -14,8 +14,8 @@ from procs.config import Profile
 from procs.fold import BLOCK, SPIN, YIELD
 from procs.stage import LoopSettings
 from procs.topology import stages
+from sim.recordings.spool import StagedRecording, open_spool
 from sim.settings import Generator, SimulatedExchange
-from sim.spool import StagedRecording, open_spool
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Recs
 from trading.settings import Strategy

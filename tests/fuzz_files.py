@@ -24,8 +24,8 @@ from procs.bench.market_frames import generated
 from procs.config import ConfigError, load_profile, profile_from_json, profile_json
 from procs.journal import HEADER_BYTES, JournalReader, JournalWriter
 from procs.journal_format import MAGIC, VERSION, JournalError
-from sim.recording import RecordingError, open_spool, stage
-from sim.spool import OUT_END, OUT_RECV_NS, OUT_START, OUT_WORDS, next_frame
+from sim.recordings.recording import RecordingError, open_spool, stage
+from sim.recordings.spool import OUT_END, OUT_RECV_NS, OUT_START, OUT_WORDS, next_frame
 from trading.records import CONTROL_RECORD, MARKET_RECORD
 
 

@@ -92,7 +92,7 @@ def yardstick(chosen: Source, folder: Path) -> tuple[dict[str, Any], int, float]
 
     from procs import backtest
     from procs.plan import plan_of
-    from sim.recording import stage
+    from sim.recordings.recording import stage
 
     staged = stage(list(chosen.files), folder / "spool") if chosen.files else None
     profile = load_profile(chosen.profile, {**chosen.overrides, "source.speed": "max"})

@@ -26,7 +26,7 @@ from procs.receiver.lines import Connect, Down, Up
 from procs.receiver.link import Socket, VenueLink
 from procs.receiver.say import Say
 from procs.recordings.folding import Folded
-from sim.venue_staging import stage_wire
+from sim.recordings.venue_staging import stage_wire
 from trading.books import fold as market
 from trading.instruments import Instrument, instrument_table
 from trading.records import DEPTH_RECORD, MARKET_RECORD, Kind

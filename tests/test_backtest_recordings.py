@@ -10,7 +10,7 @@ from fold_world import identities
 from procs import backtest, board, topology
 from procs.config import load_profile
 from procs.plan import plan_of
-from sim.recording import stage
+from sim.recordings.recording import stage
 from trading.records import ExecType, Kind
 
 CASES = {

@@ -10,7 +10,7 @@ import pytest
 
 from procs.bench import decode, decode_peers, market_frames
 from procs.bench.pair import BenchError
-from sim.recording import RecordingError
+from sim.recordings.recording import RecordingError
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from procs.frames import features_of, frame_of, market_microstructure_score, mar
 from procs.recordings.output import RecordingsError
 from procs.recordings.parquet import KINDS, ParquetWriter
 from procs.signal_files import load
-from sim.recording import RecordingError
+from sim.recordings.recording import RecordingError
 from trading.features.signals import N_SIGNALS, SIGNALS
 from trading.features.vector import NAMES
 from trading.instruments import instrument_table

@@ -19,7 +19,7 @@ from procs.frames import recording_columns
 from procs.plan import plan_of
 from procs.recorder import journalled
 from ringbuf.layout import GATING, READER_LINES
-from sim.recording import stage
+from sim.recordings.recording import stage
 from trading.features.signals import Signal
 from trading.features.vector import FEATURES, NAMES, VERSION
 from trading.instruments import Instrument

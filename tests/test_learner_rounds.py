@@ -297,7 +297,7 @@ def test_pipeline_and_batch_agree_with_a_table_in_force(tmp_path: Path, recordin
     from procs import backtest
     from procs.learning.datasets import histories
     from procs.plan import plan_of
-    from sim.recording import stage
+    from sim.recordings.recording import stage
 
     first, second = (recordings / "hftbacktest_binance" / f"spot_btcusdt_2024080{d}.gz" for d in (8, 9))
     model = training.train("micro", "microprice", histories([first]), Strategy())

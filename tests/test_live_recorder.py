@@ -32,7 +32,7 @@ from procs.recordings.folding import Folded
 from procs.recordings.instruments import noted
 from ringbuf import layout
 from shm.errors import SegmentError
-from sim.recording import stage
+from sim.recordings.recording import stage
 from sim.venue import generated
 from trading.records import MARKET_RECORD, Kind, identity_words
 

@@ -20,8 +20,8 @@ from procs.config import load_profile
 from procs.frame_log import Policy
 from procs.plan import plan_of
 from procs.recordings.files import chains
-from sim.venue_staging import VenueRecording, stage_any
-from sim.wire_files import WireKind, read_wire_file
+from sim.recordings.venue_staging import VenueRecording, stage_any
+from sim.recordings.wire_files import WireKind, read_wire_file
 from trading.instruments import Market
 from trading.records import MARKET_RECORD, Kind, identity_words
 from trading.venues.protocol import Streams, Venue, VenueSymbol

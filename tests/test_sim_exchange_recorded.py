@@ -9,9 +9,9 @@ import pytest
 
 from sim.exchange import fold as ex
 from sim.exchange.shown_book import FIRST_KEY, displayed, next_displayed
-from sim.recording import next_frame, open_spool, stage
+from sim.recordings.recording import next_frame, open_spool, stage
+from sim.recordings.spool import OUT_END, OUT_RECV_NS, OUT_START, OUT_SYMBOL, OUT_WORDS
 from sim.settings import SimulatedExchange
-from sim.spool import OUT_END, OUT_RECV_NS, OUT_START, OUT_SYMBOL, OUT_WORDS
 from trading.books import fold as market
 from trading.books.book import ASK, BID
 from trading.instruments import instrument_table

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sim.recording import RecordingError, infer_instrument, next_frame, open_spool, stage
-from sim.spool import DATA_OFFSET, OUT_END, OUT_RECV_NS, OUT_START, OUT_SYMBOL, OUT_WORDS
+from sim.recordings.recording import RecordingError, infer_instrument, next_frame, open_spool, stage
+from sim.recordings.spool import DATA_OFFSET, OUT_END, OUT_RECV_NS, OUT_START, OUT_SYMBOL, OUT_WORDS
 from trading.instruments import Market
 
 T0 = 1_723_161_253_937_085_768

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from venue_oracle import as_found
 
-from sim.venue_staging import VenueRecording, venue_of
+from sim.recordings.venue_staging import VenueRecording, venue_of
 from trading.instruments import Market
 from trading.venues.protocol import Closing, Ignored, Missed, Plain, Refused, Send, Streams, Subscribed, Unknown, VenueSymbol
 from trading.venues.registry import VENUES, make_venue

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.wire_files import WireKind, read_wire_file
+from sim.recordings.wire_files import WireKind, read_wire_file
 from trading.instruments import Instrument, Market, instrument_table
 from trading.venues.binance import rest_weight_limit
 from trading.venues.protocol import InstrumentRules, Streams, VenueError

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from venue_oracle import DecimalBook, Found, as_found, bybit, coinbase, deribit, kraken, okx, same
 
-from sim.venue_staging import Decoded, VenueRecording, decode_wire_files, venue_of
-from sim.wire_files import WireKind
+from sim.recordings.venue_staging import Decoded, VenueRecording, decode_wire_files, venue_of
+from sim.recordings.wire_files import WireKind
 from trading.instruments import Market
 from trading.venues.protocol import Plain, Unknown
 from trading.wire.binance_layout import FrameKind

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sim.recording import stage
-from sim.spool import OUT_END, OUT_RECV_NS, OUT_START, OUT_SYMBOL, OUT_WORDS, RecordingError, next_frame, open_spool
-from sim.venue_staging import decode_wire_files, stage_any, stage_wire, venue_of
-from sim.wire_files import WireKind, read_wire_file, read_wire_files
+from sim.recordings.recording import stage
+from sim.recordings.spool import OUT_END, OUT_RECV_NS, OUT_START, OUT_SYMBOL, OUT_WORDS, RecordingError, next_frame, open_spool
+from sim.recordings.venue_staging import decode_wire_files, stage_any, stage_wire, venue_of
+from sim.recordings.wire_files import WireKind, read_wire_file, read_wire_files
 from trading.instruments import Market, instrument_table
 from trading.records import DEPTH_RECORD
 from trading.wire import binance_frames
@@ -157,7 +157,7 @@ def test_binance_wire_files_feed_the_scanner(recordings: Path, tmp_path: Path, n
 
 
 def test_our_own_binance_files_take_the_short_way(tmp_path: Path) -> None:
-    """stage_any makes the same spool of them as sim.recording does; of another venue's it makes plain frames."""
+    """stage_any makes the same spool of them as sim.recordings.recording does; of another venue's it makes plain frames."""
     line = b'1723161256000000000 {"stream":"ab@trade","data":{"e":"trade","s":"ABUSDT","t":1,"p":"1","q":"2","T":1,"m":true}}\n'
     ours = written(tmp_path / "ab.gz", line * 3)
     assert stage_any([ours], tmp_path / "one").symbols == stage([ours], tmp_path / "two").symbols

@@ -26,7 +26,7 @@ from procs.bench.pair import BenchError
 from procs.cli.table import Column as C
 from procs.cli.table import count, table
 from procs.recordings.folding import Folded
-from sim.venue_staging import stage_any
+from sim.recordings.venue_staging import stage_any
 from trading.books.fold import FEED_GLOBAL, FEED_STATE, MAX_DEPTH_OUT, MAX_MARKET_OUT, init, make_params, on_frame
 from trading.features import bars, last_prints, liquidity, microprice, order_flow, toxicity, volume_profile
 from trading.features import microstructure_score as scores

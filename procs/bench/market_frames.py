@@ -17,9 +17,9 @@ import numpy as np
 from procs.bench.pair import BenchError
 from sim.market import generator as market_generator
 from sim.market.generator import GEN_GLOBAL, GEN_STATE, MAX_FRAME_BYTES
-from sim.recording import open_spool, stage
+from sim.recordings.recording import open_spool, stage
+from sim.recordings.spool import OUT_END, OUT_RECV_NS, OUT_START, OUT_WORDS, next_frame
 from sim.settings import Generator
-from sim.spool import OUT_END, OUT_RECV_NS, OUT_START, OUT_WORDS, next_frame
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Bytes, Recs, Words, kernel
 

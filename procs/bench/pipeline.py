@@ -146,7 +146,7 @@ class _Watch:
 def _in_one_process(profile: Profile) -> dict[str, Any]:
     from procs.plan import plan_of
     from procs.warm import warm_stage
-    from sim.recording import stage
+    from sim.recordings.recording import stage
 
     with tempfile.TemporaryDirectory(prefix="scalper-bench-") as folder:
         staged = None

@@ -27,7 +27,7 @@ class LastRun(msgspec.Struct, frozen=True, kw_only=True):
     instance: str
     profile: msgspec.Raw
     journal_dir: str
-    symbols: list[dict[str, Any]] = []  # of a recording, as staged: sim.spool.StagedSymbol's fields
+    symbols: list[dict[str, Any]] = []  # of a recording, as staged: sim.recordings.spool.StagedSymbol's fields
     frames: int = 0
     started: float = 0.0
     ended: float = 0.0

@@ -17,7 +17,7 @@ from procs.cli.outcome import ALREADY_RUNNING, FAILED, INTERRUPTED, NOT_RUNNING,
 ERRORS: Final[tuple[tuple[str, str, int], ...]] = (
     ("procs.strict_yaml", "ConfigError", USAGE),
     ("procs.plan", "PlanError", USAGE),
-    ("sim.spool", "RecordingError", USAGE),
+    ("sim.recordings.spool", "RecordingError", USAGE),
     ("sim.venue.source", "SourceError", USAGE),
     ("sim.venue.faults", "FaultError", USAGE),
     ("sim.venue.server", "VenueError", FAILED),

@@ -91,7 +91,7 @@ def book_stats(figures: Snapshot, names: tuple[str, ...]) -> dict[str, BookStats
 def plan_for(profile: Profile, spool: Path | None, symbols: list[dict[str, Any]]) -> Plan:
     """The run's plan again: instruments and settings. The spool may be gone; `symbols` says what it held."""
     from procs.plan import load_recording, plan_of
-    from sim.spool import StagedRecording, StagedSymbol
+    from sim.recordings.spool import StagedRecording, StagedSymbol
     from trading.instruments import Market
 
     if spool is not None and spool.exists():
@@ -205,7 +205,7 @@ def backtest(args: argparse.Namespace) -> int:
     import tempfile
 
     from procs.plan import plan_of
-    from sim.venue_staging import stage_any
+    from sim.recordings.venue_staging import stage_any
 
     with tempfile.TemporaryDirectory(prefix="scalper-backtest-") as folder:
         recording = None

@@ -32,7 +32,7 @@ def child_environment() -> dict[str, str]:
 
 
 def stage_apart(files: Sequence[str], spool: Path, tell: Callable[[int, int], None]) -> list[dict[str, Any]]:
-    """Stage `files` into `spool` in a child process; returns the symbols (sim.spool.StagedSymbol's fields).
+    """Stage `files` into `spool` in a child process; returns the symbols (sim.recordings.spool.StagedSymbol's fields).
 
     `tell(done, total)` gets bytes read. Raises CliError with the recording's own sentence.
     """
@@ -96,8 +96,8 @@ def main() -> int:
     """The child."""
     if sys.argv[1:] == ["--rules"]:
         return _rules()
-    from sim.spool import RecordingError
-    from sim.venue_staging import stage_any
+    from sim.recordings.spool import RecordingError
+    from sim.recordings.venue_staging import stage_any
 
     shown = -1
 

@@ -17,7 +17,7 @@ def of_profile(profile: Profile) -> list[Symbol]:
 
 def of_spool(path: Path) -> list[Symbol]:
     """The symbols of a staged recording (imports numba). Raises RecordingError."""
-    from sim.spool import open_spool
+    from sim.recordings.spool import open_spool
 
     found = [symbol.instrument() for symbol in open_spool(path)[1].symbols]
     return [_symbol(s.name, s.tick_size, s.lot_size) for s in found]

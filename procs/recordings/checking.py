@@ -17,13 +17,13 @@ import numpy as np
 from procs.recordings.files import WIRE, Found, title
 from procs.recordings.folding import Folded
 from procs.recordings.output import RecordingsError
-from sim.recording import stage
-from sim.spool import StagedRecording
+from sim.recordings.recording import stage
+from sim.recordings.spool import StagedRecording
 
 MOST_SAMPLES: Final = 4_000_000
 """Clock offsets kept for the median; of longer recordings every k-th."""
 
-WIRE_STAGING: Final = "sim.venue_staging"
+WIRE_STAGING: Final = "sim.recordings.venue_staging"
 """Where captures of venues with Python decoders become spools of plain frames."""
 
 NATIVE: Final = ("binance_spot", "binance_usdm")
@@ -91,7 +91,7 @@ class Verdict:
 def staged(chain: Sequence[Found], out: Path, progress: Progress | None = None) -> tuple[StagedRecording, int]:
     """The chain as a spool at `out`, and the frames in it that its venue's decoder did not know.
 
-    Raises sim.spool.RecordingError, RecordingsError.
+    Raises sim.recordings.spool.RecordingError, RecordingsError.
     """
     paths = [found.path for found in chain]
     if chain[0].form != WIRE and chain[0].venue in NATIVE:

@@ -49,7 +49,7 @@ class Wish:
 
 
 def convert(paths: Sequence[Path], wish: Wish, tell: Tell) -> dict[str, Any]:
-    """Do it; what was made. Raises RecordingsError, sim.spool.RecordingError, JournalError."""
+    """Do it; what was made. Raises RecordingsError, sim.recordings.spool.RecordingError, JournalError."""
     if not paths:
         raise RecordingsError("nothing to convert; name at least one file")
     sources = {_source_of(path) for path in paths}

@@ -15,8 +15,8 @@ from typing import Final
 
 import numpy as np
 
-from sim import spool
-from sim.spool import StagedRecording, next_frame
+from sim.recordings import spool
+from sim.recordings.spool import StagedRecording, next_frame
 from trading.books import fold as market
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Bytes, Recs, Words, kernel

@@ -22,7 +22,7 @@ from procs.recordings import files, instruments
 from procs.recordings.checking import staged
 from procs.recordings.folding import Folded
 from procs.recordings.output import RecordingsError
-from sim.spool import decimal_text
+from sim.recordings.spool import decimal_text
 from trading.instruments import Instrument, instrument_table
 from trading.records import LEVELS, Flag, Kind
 

@@ -28,7 +28,7 @@ import numpy as np
 from procs.recordings.folding import Folded
 from procs.recordings.output import RecordingsError
 from procs.recordings.wire_text import ASK, BID, FrameWriter, decimals_of, units_of_text
-from sim.spool import decimal_text
+from sim.recordings.spool import decimal_text
 from trading.records import Flag, Kind
 
 _KEY: Final = ("exchange", "symbol", "timestamp", "local_timestamp")

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from procs.recordings.output import RecordingsError
-from sim.spool import decimal_text
+from sim.recordings.spool import decimal_text
 from trading.wire.binance_layout import MAX_SNAPSHOT_LEVELS
 
 BID, ASK = 0, 1

@@ -1,8 +1,8 @@
 """Recordings of one venue, read as its receiver would have read them: its symbols first, then every line in the order of time.
 
-A survey tells what symbols and numbers there are (sim.venue_survey) and reads the instrument lists among the REST answers: from
-both come ticks and lots. Then each frame goes to the venue's own decoder, one a connection as when live; Binance's market frames
-and REST snapshots stay as they are, for the compiled scanner.
+A survey tells what symbols and numbers there are (sim.recordings.venue_survey) and reads the instrument lists among the REST
+answers: from both come ticks and lots. Then each frame goes to the venue's own decoder, one a connection as when live; Binance's
+market frames and REST snapshots stay as they are, for the compiled scanner.
 
 Our own files say what the symbol is, by which connection each frame came, and what befell its lines: they are decoded as the
 receiver decoded them, connection by connection through all files of a run, and lines and losses come out as notices.
@@ -22,12 +22,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from sim.spool import (
+from sim.recordings.spool import (
     MAX_SYMBOLS,
     RecordingError,
 )
-from sim.venue_survey import Printed, rows
-from sim.wire_files import Event, WireItem, WireKind, event_of, read_wire_file, read_wire_files
+from sim.recordings.venue_survey import Printed, rows
+from sim.recordings.wire_files import Event, WireItem, WireKind, event_of, read_wire_file, read_wire_files
 from trading.instruments import NAME_BYTES, Market
 from trading.records import Kind
 from trading.venues.protocol import (

@@ -1,6 +1,6 @@
 """Writing a spool: whole at its place, or not there at all and what was there before is as it was.
 
-What this module is not: the format, which is sim.spool's.
+What this module is not: the format, which is sim.recordings.spool's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from sim.spool import DATA_OFFSET, RecordingError, StagedRecording, header_bytes
+from sim.recordings.spool import DATA_OFFSET, RecordingError, StagedRecording, header_bytes
 
 
 @contextmanager

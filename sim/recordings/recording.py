@@ -18,8 +18,8 @@ from typing import Final
 
 import numpy as np
 
-from sim import recording_text as rt
-from sim.spool import (
+from sim.recordings import recording_text as rt
+from sim.recordings.spool import (
     FRAME_HEADER,
     MAX_SYMBOLS,
     RecordingError,
@@ -29,7 +29,7 @@ from sim.spool import (
     open_spool,
     pack,
 )
-from sim.spool_file import describe, spool_file
+from sim.recordings.spool_file import describe, spool_file
 from trading.instruments import Instrument, Market
 from trading.jit import Bytes, Words
 

@@ -28,7 +28,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from sim.spool import RecordingError
+from sim.recordings.spool import RecordingError
 from trading.venues.decimals import Inexact, seconds_ns
 
 LONGEST_LINE: Final = 1 << 26

@@ -7,7 +7,7 @@
 line (8 bits) above it.
 
 Everything is little-endian and 8-byte aligned, so a kernel walks it with no parsing and no copy. What the frames
-say is not looked at here; sim.recording writes spools from recordings.
+say is not looked at here; sim.recordings.recording writes spools from recordings.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Recordings of any venue become a spool: wire files, and our own one-symbol files where the venue is not Binance.
 
-sim.venue_recording decodes them; what it finds is kept as plain frames, Binance's own bytes, and notices of the lines.
+sim.recordings.venue_recording decodes them; what it finds is kept as plain frames, Binance's own bytes, and notices of the lines.
 
 What this is not: a decoder.
 """
@@ -15,9 +15,9 @@ from typing import Final
 
 import numpy as np
 
-from sim import recording
-from sim.recording import Progress
-from sim.spool import (
+from sim.recordings import recording
+from sim.recordings.recording import Progress
+from sim.recordings.spool import (
     FRAME_HEADER,
     RecordingError,
     StagedRecording,
@@ -25,9 +25,9 @@ from sim.spool import (
     notice_of,
     pack,
 )
-from sim.spool_file import describe, spool_file
-from sim.venue_recording import FoundFrame, VenueRecording, found_frame, venue_of
-from sim.wire_files import WireItem, WireKind, event_of, read_wire_file
+from sim.recordings.spool_file import describe, spool_file
+from sim.recordings.venue_recording import FoundFrame, VenueRecording, found_frame, venue_of
+from sim.recordings.wire_files import WireItem, WireKind, event_of, read_wire_file
 from trading.instruments import Market
 from trading.venues.decimals import Inexact, decimals_of, units
 from trading.venues.protocol import Ignored, Item, Missed, Plain, Unknown, VenueSymbol
@@ -146,7 +146,7 @@ def stage_any(
     allow_truncated: bool = False,
     progress: Progress | None = None,
 ) -> StagedRecording:
-    """`stage_wire`, but for our own recordings of Binance `sim.recording.stage`, which needs no second pass. Raises
+    """`stage_wire`, but for our own recordings of Binance `sim.recordings.recording.stage`, which needs no second pass. Raises
     RecordingError."""
     binance = (Market.BINANCE_SPOT, Market.BINANCE_USDM)
     if all(_may_be_ours(Path(path)) for path in paths):
