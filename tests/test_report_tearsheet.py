@@ -9,10 +9,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sim.report import BookStats, HopLatency, Report, RingStats, RunFacts, build_report, render_json, render_text, symbol_names
+from sim.report.build import (
+    BookStats,
+    HopLatency,
+    Report,
+    RingStats,
+    RunFacts,
+    build_report,
+    render_json,
+    render_text,
+    symbol_names,
+)
+from sim.report.tearsheet import WIDTH, sparkline
 from sim.settings import Latency, SimulatedExchange
 from sim.spans import span
-from sim.tearsheet import WIDTH, sparkline
 from trading.instruments import Instrument, Market, fee_e8, instrument_table, notional_e8
 from trading.jit import Recs
 from trading.records import (

@@ -178,6 +178,6 @@ class Demonstration:
 
 
 def _report_json(told: Any) -> str:
-    from sim.report import render_json
+    from sim.report.build import render_json
 
     return render_json(told)

@@ -1,4 +1,4 @@
-"""`report` and `backtest`: what a run did, computed again from its records by sim.report.
+"""`report` and `backtest`: what a run did, computed again from its records by sim.report.build.
 
 The records come from the run's journals, or from the one process of the backtest; the same report is made of both.
 """
@@ -25,8 +25,8 @@ from procs.config import Profile, profile_from_json
 
 if TYPE_CHECKING:
     from procs.plan import Plan
-    from sim.report import HopLatency, Report, RingStats, RunFacts
-    from sim.report_model import BookStats
+    from sim.report.build import HopLatency, Report, RingStats, RunFacts
+    from sim.report.model import BookStats
 
 JOURNALS: Final = ("market", "orders", "reports", "refusals")
 
@@ -52,7 +52,7 @@ def use_kernel_cache() -> None:
 
 
 def ring_stats(figures: Snapshot) -> dict[str, RingStats]:
-    """The rings as sim.report takes them; readers that do not gate are left out."""
+    """The rings as sim.report.build takes them; readers that do not gate are left out."""
     return {
         ring["name"]: {
             "capacity": ring["capacity"],
@@ -65,7 +65,7 @@ def ring_stats(figures: Snapshot) -> dict[str, RingStats]:
 
 
 def hop_latency(found: list[Hop]) -> dict[str, HopLatency]:
-    """The latencies as sim.report takes them: two rows a stage."""
+    """The latencies as sim.report.build takes them: two rows a stage."""
     rows: dict[str, HopLatency] = {}
     for hop in found:
         for name, spread in ((f"published to {hop['stage']}", hop["hop"]), (f"frame to {hop['stage']}", hop["origin"])):
@@ -107,7 +107,7 @@ def plan_for(profile: Profile, spool: Path | None, symbols: list[dict[str, Any]]
 def facts(profile: Profile, title: str, frames: int, wall_s: float, records: Mapping[str, Any]) -> RunFacts:
     """What the records do not say."""
     from procs.digest import digest_fills, digest_orders
-    from sim.report import RunFacts
+    from sim.report.build import RunFacts
 
     generated = profile.source.kind == "generated"
     return RunFacts(
@@ -128,7 +128,7 @@ def build(told: Told) -> Report:
     """The report of a run from its journals. Raises JournalError, CliError."""
     use_kernel_cache()
     from procs.journal import JournalReader, journal_path
-    from sim.report import build_report
+    from sim.report.build import build_report
 
     if not journal_path(told.journal_dir, "orders").exists():
         raise CliError(
@@ -182,7 +182,7 @@ def told_living(instance: str) -> Told:
 
 def show(report: Report, as_json: bool) -> None:
     """Print it for people or programs."""
-    from sim.report import render_json, render_text
+    from sim.report.build import render_json, render_text
 
     plain = "utf" not in (sys.stdout.encoding or "").lower()
     print(render_json(report) if as_json else render_text(report, ascii_only=plain), end="")
@@ -223,7 +223,7 @@ def run_backtest(profile: Profile, plan: Plan, note: _Note) -> tuple[Report, dic
     from procs import backtest as world
     from procs import board
     from procs.warm import warm_stage
-    from sim.report import build_report
+    from sim.report.build import build_report
     from trading.own_signals.guard import complaints, health_of
 
     def progress(frames: int, expected: int) -> None:

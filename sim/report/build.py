@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from sim.report_model import (
+from sim.report.model import (
     BookStats,
     HopLatency,
     Kpis,
@@ -32,8 +32,8 @@ from sim.report_model import (
     RingStats,
     SymbolRow,
 )
+from sim.report.tearsheet import render_text
 from sim.settings import SimulatedExchange
-from sim.tearsheet import render_text
 from trading.jit import Floats, Recs, Words
 from trading.records import ExecType, Kind, Purpose, Refusal
 from trading.results import kpis

@@ -1,6 +1,6 @@
 """What a run's report holds: plain values that any layout can show and JSON can carry.
 
-`sim.report` fills it from records, `sim.tearsheet` lays it out as text. Nothing here computes.
+`sim.report.build` fills it from records, `sim.report.tearsheet` lays it out as text. Nothing here computes.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class MarkoutRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All of it: plain values, as JSON in `sim.report.render_json`."""
+    """All of it: plain values, as JSON in `sim.report.build.render_json`."""
 
     ran: Ran
     orders: OrderCounts

@@ -1,6 +1,6 @@
 """A run's report as one page of plain text: at most 100 columns, no colours, no escape codes.
 
-`sim.report` computes the report from records; this module lays it out. A missing figure shows its reason, never a dash that
+`sim.report.build` computes the report from records; this module lays it out. A missing figure shows its reason, never a dash that
 could be read as zero, and every figure stands beside its sample.
 
 What this module is not: it computes nothing but sums and shares of what it is given, and it prints nothing.
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from sim.report_model import BookStats, HopLatency, Kpis, Money, OrderCounts, Ran, Report, RingStats
+from sim.report.model import BookStats, HopLatency, Kpis, Money, OrderCounts, Ran, Report, RingStats
 from sim.spans import span
 from trading.results.kpis import Figure
 

@@ -1,0 +1,1 @@
+"""The report on a run: computed, modelled, laid out as text."""
