@@ -5,7 +5,7 @@ book after every message. A schedule bends how those frames reach the fold. What
 through the receiver's FrameWriter and its ring, the fold's wants to its ResyncDesk, and the RestClient with its WeightBudget asks
 for snapshots, which a venue that counts the weight answers. Only the clock, the sleeping and the socket are ours.
 
-What this is not: the local venue (sim.venue), which speaks the real protocol over sockets.
+What this is not: the local venue (sim.local_venue), which speaks the real protocol over sockets.
 """
 
 from __future__ import annotations

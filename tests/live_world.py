@@ -31,9 +31,9 @@ from procs.receiver.line_table import read_table
 from procs.recordings.instruments import noted
 from procs.rundir import run_dir
 from shm import cleanup
-from sim.venue import Faults, Limits, LocalVenue, Market, Source
-from sim.venue.book import ASK, BID, units_of
-from sim.venue.connection import Connection
+from sim.local_venue import Faults, Limits, LocalVenue, Market, Source
+from sim.local_venue.book import ASK, BID, units_of
+from sim.local_venue.connection import Connection
 from trading.instruments import Instrument
 from trading.records import Flag, Kind
 

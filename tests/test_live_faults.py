@@ -9,7 +9,7 @@ import pytest
 
 from procs.recordings.checking import check
 from procs.recordings.files import chains, expand
-from sim.venue import Limits, generated
+from sim.local_venue import Limits, generated
 from trading.records import Kind
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]

@@ -8,7 +8,7 @@ import live_world as lw
 import pytest
 
 from procs import board
-from sim.venue import generated
+from sim.local_venue import generated
 from trading.records import Kind
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]

@@ -8,7 +8,7 @@ import time
 import live_world as lw
 import pytest
 
-from sim.venue import generated
+from sim.local_venue import generated
 from trading.records import Kind
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]

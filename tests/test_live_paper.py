@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from procs.recordings.files import chains, expand
-from sim.venue import Source, generated, recorded
+from sim.local_venue import Source, generated, recorded
 from trading.records import MARKET_RECORD, ExecType, Kind, identity_words
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]

@@ -32,8 +32,8 @@ from procs.recordings.folding import Folded
 from procs.recordings.instruments import noted
 from ringbuf import layout
 from shm.errors import SegmentError
+from sim.local_venue import generated
 from sim.recordings.recording import stage
-from sim.venue import generated
 from trading.records import MARKET_RECORD, Kind, identity_words
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]

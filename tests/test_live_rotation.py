@@ -5,7 +5,7 @@ from __future__ import annotations
 import live_world as lw
 import pytest
 
-from sim.venue import Limits, generated
+from sim.local_venue import Limits, generated
 from trading.records import Kind
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]

@@ -16,8 +16,8 @@ from venue_speakers import KrakenSpeaker, OkxSpeaker, Run, Speaker, compile_fold
 from procs.receiver import link as link_module
 from procs.receiver.lines import LineState
 from procs.receiver.rest import Outcome
-from sim.venue import LocalVenue, generated
-from sim.venue import Market as LocalMarket
+from sim.local_venue import LocalVenue, generated
+from sim.local_venue import Market as LocalMarket
 from trading.books.fold import Want
 from trading.instruments import Instrument, Market
 from trading.records import Kind

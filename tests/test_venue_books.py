@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from venue_client import BookClient, GapError, get, run, small_market, wire
 
-from sim.venue import LocalVenue, Market, SourceError, recorded
-from sim.venue.book import ASK, BID, VenueBook, text_of, units_of
-from sim.venue.symbol_market import SymbolMarket
+from sim.local_venue import LocalVenue, Market, SourceError, recorded
+from sim.local_venue.book import ASK, BID, VenueBook, text_of, units_of
+from sim.local_venue.symbol_market import SymbolMarket
 
 RECORDED = {
     "spot": ("spot_btcusdt_20240808.gz", "BTCUSDT", 5000),

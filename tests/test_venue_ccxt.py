@@ -21,8 +21,8 @@ import pytest
 from market_feed import SPOT_BTC, USDM_BTC, Feed
 from venue_client import run, small_market
 
-from sim.venue import LocalVenue, Market, recorded
-from sim.venue.book import ASK, BID
+from sim.local_venue import LocalVenue, Market, recorded
+from sim.local_venue.book import ASK, BID
 from trading.books import book as depth_book
 from trading.books import fold
 

@@ -12,9 +12,9 @@ import aiohttp
 import pytest
 from venue_client import BookClient, GapError, Wire, get, run, small_market, wire
 
-from sim.venue import FaultError, Faults, LocalVenue, load_faults, parse_fault
-from sim.venue.book import ASK, BID
-from sim.venue.faults import KEYS, corrupted
+from sim.local_venue import FaultError, Faults, LocalVenue, load_faults, parse_fault
+from sim.local_venue.book import ASK, BID
+from sim.local_venue.faults import KEYS, corrupted
 
 S = 1_000_000_000
 

@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 from venue_client import get, run, small_market, wire
 
-from sim.venue import Limits, LocalVenue, generated
-from sim.venue.market import Market
-from sim.venue.stream_names import parse_stream
+from sim.local_venue import Limits, LocalVenue, generated
+from sim.local_venue.market import Market
+from sim.local_venue.stream_names import parse_stream
 
 
 def venue(**wishes: Any) -> LocalVenue:

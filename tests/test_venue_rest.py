@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from venue_client import get, run, small_market, wire
 
-from sim.venue import Limits, LocalVenue
-from sim.venue.rest import ENDPOINTS, endpoint_of
+from sim.local_venue import Limits, LocalVenue
+from sim.local_venue.rest import ENDPOINTS, endpoint_of
 
 
 def venue(**wishes: Any) -> LocalVenue:

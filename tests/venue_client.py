@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from sim.venue import LocalVenue, Market, generated
+from sim.local_venue import LocalVenue, Market, generated
 
 ONE = ("BTCUSDT",)
 

@@ -1,6 +1,6 @@
-"""`venue`: serves sim.venue on loopback until it is told to stop, with a line that shows what it does.
+"""`venue`: serves sim.local_venue on loopback until it is told to stop, with a line that shows what it does.
 
-What this is not: the venue. All that speaks the protocol is in sim.venue.
+What this is not: the venue. All that speaks the protocol is in sim.local_venue.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from procs.cli.outcome import OK, USAGE, CliError
 from procs.cli.report import use_kernel_cache
 
 if TYPE_CHECKING:
-    from sim.venue import Faults, LocalVenue, Market
+    from sim.local_venue import Faults, LocalVenue, Market
 
 INTERVAL_S: Final = 1.0
 _BOTH: Final = ("spot", "usdm")
@@ -39,7 +39,7 @@ def venue(args: argparse.Namespace) -> int:
 
 
 def _faults(args: argparse.Namespace) -> Faults:
-    from sim.venue.faults import Faults, load_faults, parse_fault
+    from sim.local_venue.faults import Faults, load_faults, parse_fault
 
     schedule = [parse_fault(text) for text in args.fault or ()]
     seed = args.seed
@@ -51,7 +51,7 @@ def _faults(args: argparse.Namespace) -> Faults:
 
 
 def _market(args: argparse.Namespace) -> Market:
-    from sim.venue import Market, generated, recorded
+    from sim.local_venue import Market, generated, recorded
 
     if args.recording:
         source = recorded(*args.recording)
@@ -104,7 +104,7 @@ def _heading(told: dict[str, Any]) -> str:
 
 
 async def _serve(args: argparse.Namespace, market: Market, faults: Faults) -> int:
-    from sim.venue import LocalVenue
+    from sim.local_venue import LocalVenue
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

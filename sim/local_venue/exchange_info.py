@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sim.venue.book import text_of
-from sim.venue.limits import Limits
-from sim.venue.source import SymbolSpec
+from sim.local_venue.book import text_of
+from sim.local_venue.limits import Limits
+from sim.local_venue.source import SymbolSpec
 
 MAX_PRICE: Final = 10**6
 MAX_QTY: Final = 9000

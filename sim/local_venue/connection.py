@@ -1,6 +1,6 @@
 """One stream connection: its subscriptions, the control messages of its client, and the queue in front of its socket.
 
-What this is not: a market. Events come from sim.venue.server, already chosen for this connection.
+What this is not: a market. Events come from sim.local_venue.server, already chosen for this connection.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from aiohttp import WSMsgType, web
 
-from sim.venue.limits import MessageRate
-from sim.venue.messages import Message
-from sim.venue.stream_names import MarketName
+from sim.local_venue.limits import MessageRate
+from sim.local_venue.messages import Message
+from sim.local_venue.stream_names import MarketName
 
 if TYPE_CHECKING:
-    from sim.venue.server import LocalVenue
+    from sim.local_venue.server import LocalVenue
 
 METHODS: Final = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
 SECOND: Final = 1_000_000_000

@@ -27,13 +27,13 @@ from typing import Any, Final, cast
 import msgspec
 from aiohttp import web
 
-from sim.venue import rest
-from sim.venue.connection import Connection
-from sim.venue.faults import Fault, Faults
-from sim.venue.limits import Budget, Limits, Verdict
-from sim.venue.market import Market
-from sim.venue.rest import Ask, Endpoint, RestError
-from sim.venue.stream_names import MARKETS, MarketName, parse_stream
+from sim.local_venue import rest
+from sim.local_venue.connection import Connection
+from sim.local_venue.faults import Fault, Faults
+from sim.local_venue.limits import Budget, Limits, Verdict
+from sim.local_venue.market import Market
+from sim.local_venue.rest import Ask, Endpoint, RestError
+from sim.local_venue.stream_names import MARKETS, MarketName, parse_stream
 
 LOOPBACK: Final = "127.0.0.1"
 MS: Final = 1_000_000
@@ -152,7 +152,7 @@ class LocalVenue:
 
     async def start(self) -> None:
         """Listen, and let the clock run. Raises VenueError when the port cannot be had."""
-        quiet = logging.getLogger("sim.venue.http")
+        quiet = logging.getLogger("sim.local_venue.http")
         self._runner = web.ServerRunner(web.Server(self._serve, access_log=None, logger=quiet), shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.host, self.port, backlog=512, reuse_address=True)

@@ -3,7 +3,7 @@
 A source is read as often as wanted, always from its beginning; the same source gives the same frames. Recordings are read in
 plain Python (gunzip and msgspec): no kernel has to be compiled or loaded. The generator's kernels are imported when one is made.
 
-What this is not: a judge of sequences. That is sim.venue.market's.
+What this is not: a judge of sequences. That is sim.local_venue.market's.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any, Final
 
 import msgspec
 
-from sim.venue.book import text_of, units_of
-from sim.venue.stream_names import MARKETS, MarketName
+from sim.local_venue.book import text_of, units_of
+from sim.local_venue.stream_names import MARKETS, MarketName
 
 Frame = tuple[int, int, dict[str, Any]]
 """Receive time in ns, index of the symbol, the event (or REST snapshot) as the venue sent it, without its stream's wrapper."""

@@ -3,7 +3,7 @@
 Signed endpoints are in the table too, as what they are without an account: refused with the documented error. Order entry
 takes their place there when it comes.
 
-What this is not: HTTP. sim.venue.server reads requests, spends weight and sends the answers.
+What this is not: HTTP. sim.local_venue.server reads requests, spends weight and sends the answers.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sim.venue import exchange_info, messages
-from sim.venue.bars import INTERVALS, bucket
-from sim.venue.book import ASK, BID, VenueBook
-from sim.venue.stream_names import MarketName
-from sim.venue.symbol_market import SymbolMarket, Trade
+from sim.local_venue import exchange_info, messages
+from sim.local_venue.bars import INTERVALS, bucket
+from sim.local_venue.book import ASK, BID, VenueBook
+from sim.local_venue.stream_names import MarketName
+from sim.local_venue.symbol_market import SymbolMarket, Trade
 
 if TYPE_CHECKING:
-    from sim.venue.limits import Limits
-    from sim.venue.market import Market
+    from sim.local_venue.limits import Limits
+    from sim.local_venue.market import Market
 
 _NAME: Final = re.compile(r"[A-Z0-9-_.]{1,20}")
 USDM_DEPTHS: Final = (5, 10, 20, 50, 100, 500, 1000)
@@ -144,7 +144,7 @@ def _depth(ask: Ask) -> Any:
 
 
 def _quote(trade: Trade, symbol: SymbolMarket) -> str:
-    from sim.venue.book import units_of
+    from sim.local_venue.book import units_of
 
     return messages.quote_text(symbol, units_of(trade.price) * units_of(trade.qty))
 

@@ -1,6 +1,6 @@
 """What the venue says: bodies of stream events as Binance documents them, each encoded once for all who hear it.
 
-What this is not: a store. Bodies are made from the state that sim.venue.market hands in.
+What this is not: a store. Bodies are made from the state that sim.local_venue.market hands in.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sim.venue.bars import DAY, Bar, following
-from sim.venue.book import ASK, BID, text_of
-from sim.venue.stream_names import WINDOWS, MarketName, Stream
+from sim.local_venue.bars import DAY, Bar, following
+from sim.local_venue.book import ASK, BID, text_of
+from sim.local_venue.stream_names import WINDOWS, MarketName, Stream
 
 if TYPE_CHECKING:
-    from sim.venue.symbol_market import SymbolMarket
+    from sim.local_venue.symbol_market import SymbolMarket
 
 encode: Final = msgspec.json.Encoder().encode
 Body = dict[str, Any]

@@ -3,11 +3,11 @@
 What it is not: an exchange. It takes no orders, its market does not react to its clients, and only loopback should reach it.
 """
 
-from sim.venue.faults import Fault, FaultError, Faults, load_faults, parse_fault
-from sim.venue.limits import Limits
-from sim.venue.market import Market
-from sim.venue.server import LocalVenue, VenueError
-from sim.venue.source import Source, SourceError, generated, recorded
+from sim.local_venue.faults import Fault, FaultError, Faults, load_faults, parse_fault
+from sim.local_venue.limits import Limits
+from sim.local_venue.market import Market
+from sim.local_venue.server import LocalVenue, VenueError
+from sim.local_venue.source import Source, SourceError, generated, recorded
 
 __all__ = [
     "Fault",

@@ -4,7 +4,7 @@ The clock is the caller's: a test steps it, a server lets it follow the real one
 Diffs are gathered to each stream's interval (a stream no coarser than the source's own diffs passes them on as they are), with
 `U`, `u` and `pu` continuous within each stream, so that a client by the venue's rules gets the exact book.
 
-What this is not: it knows no connection and no fault; sim.venue.server and sim.venue.faults do.
+What this is not: it knows no connection and no fault; sim.local_venue.server and sim.local_venue.faults do.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import heapq
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from sim.venue import messages
-from sim.venue.bars import GRACE_MS, bucket, following
-from sim.venue.messages import Body, Message
-from sim.venue.source import Frame, Source, SourceError
-from sim.venue.stream_names import MARKETS, MarketName, Stream, parse_stream
-from sim.venue.symbol_market import AGG_MS, FUNDING_MS, AggTrade, Diff, SymbolMarket, Trade
+from sim.local_venue import messages
+from sim.local_venue.bars import GRACE_MS, bucket, following
+from sim.local_venue.messages import Body, Message
+from sim.local_venue.source import Frame, Source, SourceError
+from sim.local_venue.stream_names import MARKETS, MarketName, Stream, parse_stream
+from sim.local_venue.symbol_market import AGG_MS, FUNDING_MS, AggTrade, Diff, SymbolMarket, Trade
 
 MS: Final = 1_000_000
 LOOP_PAUSE_NS: Final = 100 * MS

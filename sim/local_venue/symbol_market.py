@@ -10,9 +10,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from sim.venue.bars import GRACE_MS, HOUR, MINUTE, SECOND, Bars
-from sim.venue.book import ASK, BID, VenueBook, text_of, units_of
-from sim.venue.source import SymbolSpec
+from sim.local_venue.bars import GRACE_MS, HOUR, MINUTE, SECOND, Bars
+from sim.local_venue.book import ASK, BID, VenueBook, text_of, units_of
+from sim.local_venue.source import SymbolSpec
 
 TRADES_KEPT: Final = 50_000
 FUNDING_MS: Final = 8 * HOUR

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from sim.venue.bars import INTERVALS
+from sim.local_venue.bars import INTERVALS
 
 MarketName = Literal["spot", "usdm"]
 MARKETS: Final[tuple[MarketName, MarketName]] = ("spot", "usdm")

@@ -1,6 +1,6 @@
 """The venue's limits, and who has used how much of them: request weight, bans, connection attempts, client messages.
 
-What this is not: the weights of requests; those stand beside the endpoints in sim.venue.rest.
+What this is not: the weights of requests; those stand beside the endpoints in sim.local_venue.rest.
 """
 
 from __future__ import annotations
