@@ -23,10 +23,10 @@ from procs.block import (
     page,
     registers,
 )
-from procs.config import Profile
 from procs.fold import conclude, end_input, ended, finished, settle, taken
 from procs.merge import flush_outputs, next_run
 from procs.plan import Plan
+from procs.profiles.config import Profile
 from procs.stage import (
     Bound,
     LoopSettings,

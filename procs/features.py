@@ -10,11 +10,11 @@ from procs import board, signal_files, topology
 from procs.apart import apart
 from procs.block import OWN, R_DONE, R_LOW, R_NOW, out_loc, page, registers
 from procs.checkpoint import save
-from procs.config import Profile
 from procs.fold import conclude, end_input, finished, settle, taken
 from procs.learning import channel, install
 from procs.merge import flush_outputs, next_run
 from procs.plan import Plan
+from procs.profiles.config import Profile
 from procs.stage import (
     Bound,
     LoopSettings,

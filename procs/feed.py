@@ -35,10 +35,10 @@ from procs.block import (
     page,
     registers,
 )
-from procs.config import Profile
 from procs.fold import conclude, finished, settle
 from procs.merge import flush_outputs
 from procs.plan import Plan
+from procs.profiles.config import Profile
 from procs.stage import (
     END_HIGH,
     FRAME,

@@ -30,7 +30,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from procs.config import RecordSettings
 from procs.frame_log_format import (
     CONNECTION,
     SUFFIX,
@@ -44,6 +43,7 @@ from procs.frame_log_format import (
     members,
     sound_members,
 )
+from procs.profiles.config import RecordSettings
 from trading.records import Kind
 
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

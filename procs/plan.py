@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from procs.config import Profile
 from procs.fold import BLOCK, SPIN, YIELD
+from procs.profiles.config import Profile
 from procs.stage import LoopSettings
 from procs.topology import stages
 from sim.recordings.spool import StagedRecording, open_spool

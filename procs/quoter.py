@@ -7,10 +7,10 @@ from typing import Final
 from procs import board, topology
 from procs.apart import apart
 from procs.block import R_DONE, R_LOW, R_NOW, page, registers
-from procs.config import Profile
 from procs.fold import conclude, end_input, ended, finished, settle, taken
 from procs.merge import flush_outputs, next_run
 from procs.plan import Plan
+from procs.profiles.config import Profile
 from procs.stage import (
     Bound,
     LoopSettings,

@@ -27,7 +27,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from procs import board, pipeline, rundir, topology
-from procs.config import Profile
 from procs.fold import IDLE_NS
 from procs.frame_log import FrameLog, FrameLogError, FrameLogFull, FrameSource, Policy
 from procs.frame_log_format import Taken, head_of
@@ -41,6 +40,7 @@ from procs.journal import (
     journal_path,
 )
 from procs.plan import load_recording
+from procs.profiles.config import Profile
 from procs.recordings.instruments import note
 from procs.topology import Ring
 from ringbuf.intrinsics import futex_wait, load_acquire, store_release

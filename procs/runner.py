@@ -21,8 +21,8 @@ from typing import Any, Final
 
 from procs import board, pipeline, topology
 from procs.checkpoint import checkpoint_words, restore
-from procs.config import Profile
 from procs.plan import load_recording, loop_settings, plan_of
+from procs.profiles.config import Profile
 from procs.scheduling import go_first
 from procs.stage import Bound, StateSpec, World, arena_words, fold_layout, spec_of
 from ringbuf.intrinsics import MEMBARRIER_REGISTER_GLOBAL_EXPEDITED, membarrier

@@ -26,11 +26,11 @@ from typing import Any, Final
 import msgspec
 
 from procs import control, rundir, supervision
-from procs.config import Profile, profile_json
 from procs.halting import Halting
 from procs.logs import last_line, supervisor_log
 from procs.notify import Notifier
 from procs.nursery import ZYGOTE, Nursery
+from procs.profiles.config import Profile, profile_json
 from procs.supervised import Pipeline
 from procs.supervision import MS, Actual, Policy, State, Wanted
 from procs.zygote import Begin, Compiled, Failed, FromZygote, Ready, Waiting, Warmed

@@ -11,8 +11,8 @@ from typing import Any
 
 from procs import board, topology
 from procs.checkpoint import restore
-from procs.config import Profile, SymbolSettings
 from procs.plan import Plan, plan_of
+from procs.profiles.config import Profile, SymbolSettings
 from procs.stage import LoopSettings, World, heap_world, spec_of
 
 

@@ -70,7 +70,7 @@ SINGLE_THREADED: Final = {
 
 
 class Begin(msgspec.Struct, frozen=True, tag="begin"):
-    """What to load. `profile` is procs.config.profile_json's text, `stages` maps names to modules in start order."""
+    """What to load. `profile` is procs.profiles.config.profile_json's text, `stages` maps names to modules in start order."""
 
     profile: msgspec.Raw
     stages: dict[str, str]
@@ -342,7 +342,7 @@ def serve(channel: socket.socket, supervisor: int, again: bytes = b"") -> int:
         return 0
     what = "loading the stages"
     try:
-        from procs.config import profile_from_json
+        from procs.profiles.config import profile_from_json
 
         begin = decoder.decode(raw)
         assert isinstance(begin, Begin), "the first packet says what to load"

@@ -25,8 +25,8 @@ from procs.cli.outcome import INTERRUPTED, OK, UNHEALTHY, USAGE, CliError
 from procs.cli.signal_view import Shown
 from procs.cli.starting import Launch, Note, refuse_if_running
 from procs.cli.symbols import of_profile
-from procs.config import Profile, load_profile, parse_override
 from procs.pipeline import Memory, attach
+from procs.profiles.config import Profile, load_profile, parse_override
 
 INSTANCE = "scalping-bot"
 REASONS_SHOWN = 3

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from market_feed import Feed
 
-from procs.config import LiveSettings
+from procs.profiles.config import LiveSettings
 from procs.receiver.arena import PAD
 from procs.receiver.budget import WeightBudget
 from procs.receiver.frames import NOWHERE, FrameWriter

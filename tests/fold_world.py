@@ -16,10 +16,10 @@ import numpy as np
 from procs import backtest, board, topology
 from procs.block import R_DONE, R_SINCE, out_loc
 from procs.checkpoint import diverged, restore, save
-from procs.config import load_profile
 from procs.digest import digest
 from procs.merge import LOG_COUNT, LOG_RING, flush_outputs
 from procs.plan import Plan, plan_of
+from procs.profiles.config import load_profile
 from procs.stage import Bound, LoopSettings, heap_world
 from ringbuf.layout import CAPACITY, CONTROL_WORDS, CURSOR, GATING, PROMISE, PROMISE_GIVEN, TAIL, WATERMARK, reader_line, views
 from ringbuf.ring import O_KNOWN, O_TAIL

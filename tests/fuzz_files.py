@@ -21,9 +21,9 @@ import numpy as np
 from fuzz_target import ROOT, SCRATCH, Features, Target, claim, mutate_bytes, mutate_text, recordings
 
 from procs.bench.market_frames import generated
-from procs.config import ConfigError, load_profile, profile_from_json, profile_json
 from procs.journal import HEADER_BYTES, JournalReader, JournalWriter
 from procs.journal_format import MAGIC, VERSION, JournalError
+from procs.profiles.config import ConfigError, load_profile, profile_from_json, profile_json
 from sim.recordings.recording import RecordingError, open_spool, stage
 from sim.recordings.spool import OUT_END, OUT_RECV_NS, OUT_START, OUT_WORDS, next_frame
 from trading.records import CONTROL_RECORD, MARKET_RECORD
@@ -52,7 +52,7 @@ class Profiles(FileTarget):
 
     name = "profiles"
     meaning = "YAML profiles through the strict loader"
-    instrument = ("procs.strict_yaml", "procs.config")
+    instrument = ("procs.profiles.strict_yaml", "procs.profiles.config")
     suffix = ".yaml"
 
     def seeds(self) -> list[bytes]:

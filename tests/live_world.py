@@ -25,8 +25,8 @@ import kill_run
 from procs import board, topology
 from procs.cli import last_run
 from procs.cli.starting import Launch
-from procs.config import load_profile
 from procs.journal import JournalReader, journal_path
+from procs.profiles.config import load_profile
 from procs.receiver.line_table import read_table
 from procs.recordings.instruments import noted
 from procs.rundir import run_dir

@@ -18,7 +18,7 @@ import numpy as np
 from aiohttp import WSMsgType, web
 
 from procs import topology
-from procs.config import LiveSettings
+from procs.profiles.config import LiveSettings
 from procs.receiver.arena import PAD
 from procs.receiver.frames import FrameWriter
 from procs.receiver.link import VenueLink

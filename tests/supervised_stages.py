@@ -140,8 +140,8 @@ def run_stage(name: str, runtime: Mapping[str, Any]) -> int:
 
 def main() -> int:
     """Runs a supervisor over the fake stages and says what it left behind."""
-    from procs.config import load_profile
     from procs.logs import supervisor_log
+    from procs.profiles.config import load_profile
     from procs.supervisor import Supervisor
 
     instance, board, overrides = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])

@@ -346,7 +346,7 @@ def test_every_bad_input_is_one_clear_sentence_and_leaves_nothing(
 def test_what_a_dead_owner_left_with_another_layout_is_swept_by_the_next_start(places: Places) -> None:
     """A leftover of another version does not stand in the way: creating the pipeline removes it."""
     from procs.cli.launch import Instance
-    from procs.config import load_profile
+    from procs.profiles.config import load_profile
 
     subprocess.run([sys.executable, "-c", FOREIGN + "os._exit(0)"], cwd=ROOT, check=True)
     assert [segment.state for segment in cleanup.list_segments(NAME)] == [cleanup.State.DEAD]

@@ -27,8 +27,8 @@ from procs.cli.launch import Instance, place_stages
 from procs.cli.main import main
 from procs.cli.outcome import ALREADY_RUNNING, FAILED, NOT_RUNNING, OK, UNHEALTHY, USAGE, CliError
 from procs.cli.starting import step_of
-from procs.config import load_profile, profile_json
 from procs.pipeline import Placement
+from procs.profiles.config import load_profile, profile_json
 from ringbuf import layout
 from trading.own_signals import guard as user_guard
 from trading.records import CONTROL_RECORD, Kind

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procs import config
-from procs.config import ConfigError, Profile, load_profile, parse_override, profile_from_json, profile_json
-from procs.strict_yaml import MAX_ALIASES, MAX_BYTES, MAX_DEPTH
+from procs.profiles import config
+from procs.profiles.config import ConfigError, Profile, load_profile, parse_override, profile_from_json, profile_json
+from procs.profiles.strict_yaml import MAX_ALIASES, MAX_BYTES, MAX_DEPTH
 from trading.settings import Weights
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -353,7 +353,7 @@ def test_profile_is_immutable() -> None:
 
 def test_loading_imports_neither_numpy_nor_numba() -> None:
     """The supervisor and the command line stay small: a profile is loaded without the heavy libraries."""
-    code = "import sys; from procs.config import load_profile; load_profile('paper'); import procs.supervisor as s"
+    code = "import sys; from procs.profiles.config import load_profile; load_profile('paper'); import procs.supervisor as s"
     code += "; print([m for m in ('numpy', 'numba', 'llvmlite') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert out.stdout.strip() == "[]"

@@ -14,9 +14,9 @@ from test_features_properties import OPEN
 from test_learning_kernels import grown
 
 from procs import backtest, pipeline, topology
-from procs.config import Profile, load_profile
 from procs.frames import recording_columns
 from procs.plan import plan_of
+from procs.profiles.config import Profile, load_profile
 from procs.recorder import journalled
 from ringbuf.layout import GATING, READER_LINES
 from sim.recordings.recording import stage

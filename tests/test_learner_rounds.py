@@ -14,7 +14,6 @@ import pytest
 from features_markets import random_walk
 
 from procs.cli.starting import refuse_without_packages
-from procs.config import Profile, load_profile
 from procs.frames import recording_columns
 from procs.journal import JournalWriter, journal_path
 from procs.learning import channel, fitting, install, learner, packages, publishing, registry, synthetic, training
@@ -22,7 +21,8 @@ from procs.learning.datasets import CHUNK, History, data_set, mids
 from procs.learning.extras import LearningError
 from procs.learning.figures import Figure, Verdict
 from procs.learning.model_file import Garch, Model, Span, TreeData
-from procs.strict_yaml import ConfigError
+from procs.profiles.config import Profile, load_profile
+from procs.profiles.strict_yaml import ConfigError
 from trading.features import vector as feature_vector
 from trading.features.layout import FEATURE_STATE, MICRO_IMBALANCES, MICRO_SPREADS
 from trading.features.model_layout import MODEL_IMAGE, TREES

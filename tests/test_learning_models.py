@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from procs.cli.main import main
 from procs.cli.outcome import FAILED, OK, USAGE
-from procs.config import load_profile
 from procs.learning import channel, registry, synthetic
 from procs.learning.evaluation import auc, blocks_of, bootstrap, psi, reliability, spread_of
 from procs.learning.extras import LearningError
@@ -23,7 +22,8 @@ from procs.learning.install import check, named, put
 from procs.learning.model_file import Model, Span, TreeData, decode, encode
 from procs.learning.promotion import judge
 from procs.learning.splits import walk_forward
-from procs.strict_yaml import ConfigError
+from procs.profiles.config import load_profile
+from procs.profiles.strict_yaml import ConfigError
 from trading.features import vector as feature_vector
 from trading.features.model_layout import MODEL_IMAGE, TREES
 from trading.scoring import one_pass as features

@@ -16,7 +16,7 @@ import pytest
 from receiver_world import TinyServer, until
 
 from procs import board, pipeline, rundir, topology
-from procs.config import EndpointSettings, LiveSettings, Profile, SourceSettings, SymbolSettings
+from procs.profiles.config import EndpointSettings, LiveSettings, Profile, SourceSettings, SymbolSettings
 from procs.receiver import markets, stage
 from procs.receiver.arena import ARENA, arena_bytes, arena_view, create_arena
 from procs.receiver.line_table import read_table

@@ -11,7 +11,7 @@ import pytest
 from procs.cli import record
 from procs.cli.arguments import parser
 from procs.cli.outcome import CliError
-from procs.config import ConfigError
+from procs.profiles.config import ConfigError
 
 
 def asked(*words: str) -> argparse.Namespace:

@@ -17,10 +17,10 @@ import pytest
 
 from procs import board, pipeline, recorder, topology
 from procs.cli.launch import Instance
-from procs.config import Profile, load_profile
 from procs.frame_log import FrameLogError, segments
 from procs.frame_log_format import Taken
 from procs.journal import JournalReader, journal_path
+from procs.profiles.config import Profile, load_profile
 from procs.recorder import RingFrames
 from ringbuf import layout
 from ringbuf.plain_writer import PlainWriter
@@ -261,7 +261,7 @@ def test_who_gates_the_frames_ring() -> None:
 
 def test_a_live_profile_needs_symbols(tmp_path: Path) -> None:
     """Live data without a symbol is refused by name; a folder is made absolute."""
-    from procs.config import ConfigError
+    from procs.profiles.config import ConfigError
 
     with pytest.raises(ConfigError, match="live market data needs symbols"):
         load_profile("paper", {"source.kind": "live", "symbols": []})

@@ -13,9 +13,9 @@ from fold_world import STAGES, Session, small_market
 from procs import board, recorder, topology
 from procs.block import FEEDBACK, R_ARMED, R_BLOCKED, R_WAIT_NS
 from procs.checkpoint import save
-from procs.config import load_profile
 from procs.fold import BLOCK, settle
 from procs.journal import JournalFull, JournalReader, JournalWriter, journal_path
+from procs.profiles.config import load_profile
 from procs.stage import LoopSettings, World, heap_world
 from ringbuf.layout import ARMED_WRITER, PROMISE, PROMISE_GIVEN, WATERMARK
 from ringbuf.plain_writer import PlainWriter

@@ -78,7 +78,7 @@ def parent(folder: str, instance: str, stages: list[str], then: str) -> None:
     """Plays the supervisor: starts a zygote, asks for stages, prints what it hears and how they end."""
     import msgspec
 
-    from procs.config import load_profile, profile_json
+    from procs.profiles.config import load_profile, profile_json
     from procs.zygote import PR_SET_CHILD_SUBREAPER, Begin, Failed, Ready, Spawn, Spawned, prctl
     from procs.zygote_client import ZygoteClient
 

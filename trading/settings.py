@@ -1,6 +1,6 @@
 """The settings that decide: what a YAML profile may say of signals, gates, risk, execution and quoting.
 
-Plain data with defaults (FORMULAS of the house); the loader in procs.config checks types, ranges and unknown keys
+Plain data with defaults (FORMULAS of the house); the loader in procs.profiles.config checks types, ranges and unknown keys
 against these classes and names file, line and remedy. `Annotated[..., msgspec.Meta(ge=, le=)]` gives a range.
 """
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from procs.config import LiveSettings
+from procs.profiles.config import LiveSettings
 from procs.receiver.arena import PAD
 from procs.receiver.frames import FrameWriter
 from procs.receiver.link import VenueLink

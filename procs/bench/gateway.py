@@ -32,9 +32,9 @@ from procs.cli.staging import child_environment
 from procs.cli.starting import Launch
 from procs.cli.symbols import symbols_of
 from procs.cli.table import Column, clean_text, count, span, table
-from procs.config import load_profile
 from procs.gateway.packages import missing
 from procs.pipeline import Memory, attach
+from procs.profiles.config import load_profile
 
 INSTANCE: Final = "bench-gateway"
 RATE: Final = 1000.0

@@ -33,9 +33,9 @@ from procs.cli.outcome import FAILED, CliError
 from procs.cli.starting import Launch
 from procs.cli.table import Column as C
 from procs.cli.table import count, span, table
-from procs.config import Profile, load_profile
 from procs.merge import flush_outputs
 from procs.pipeline import Memory, attach
+from procs.profiles.config import Profile, load_profile
 from ringbuf.jit import kernel
 from shm.errors import SegmentError
 

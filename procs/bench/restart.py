@@ -20,8 +20,8 @@ from procs.cli.figures import complaints, snapshot
 from procs.cli.outcome import FAILED, CliError
 from procs.cli.starting import Launch
 from procs.cli.table import Column, count, span, table
-from procs.config import load_profile
 from procs.pipeline import Memory, attach
+from procs.profiles.config import load_profile
 
 INSTANCE: Final = "bench-restart"
 SPEED: Final = 10

@@ -17,8 +17,8 @@ import numpy as np
 
 from procs import board, pipeline, topology
 from procs.board import Words
-from procs.config import MAX_SYMBOLS, Profile
 from procs.pipeline import Memory, Placement
+from procs.profiles.config import MAX_SYMBOLS, Profile
 from procs.receiver.arena import arena_bytes
 from procs.topology import Stage
 from ringbuf.plain_writer import PlainWriter, ring_bell

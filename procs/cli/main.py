@@ -15,7 +15,7 @@ from procs.cli.arguments import COMMANDS, PROGRAM, parser
 from procs.cli.outcome import ALREADY_RUNNING, FAILED, INTERRUPTED, NOT_RUNNING, USAGE, CliError
 
 ERRORS: Final[tuple[tuple[str, str, int], ...]] = (
-    ("procs.strict_yaml", "ConfigError", USAGE),
+    ("procs.profiles.strict_yaml", "ConfigError", USAGE),
     ("procs.plan", "PlanError", USAGE),
     ("sim.recordings.spool", "RecordingError", USAGE),
     ("sim.local_venue.source", "SourceError", USAGE),

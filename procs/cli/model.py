@@ -16,9 +16,9 @@ from procs.cli.model_text import drift_lines, model_lines, study_lines, syntheti
 from procs.cli.outcome import NOT_RUNNING, OK, UNHEALTHY, USAGE, CliError
 from procs.cli.report import use_kernel_cache
 from procs.cli.table import Column, clean_text, paint_for, table
-from procs.config import Profile
 from procs.learning import registry
 from procs.learning.model_file import VOTING
+from procs.profiles.config import Profile
 
 
 def tools(args: argparse.Namespace) -> int:

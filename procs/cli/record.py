@@ -29,10 +29,10 @@ from procs.cli.staging import child_environment
 from procs.cli.starting import Launch, Note, refuse_if_running
 from procs.cli.symbols import of_profile
 from procs.cli.table import clean_text, count, paint_for, rate, span
-from procs.config import Profile, load_profile, parse_override
 from procs.frame_log import WITHOUT_FRAMES, segments
 from procs.frame_log_format import CONNECTION, SUFFIX
 from procs.pipeline import Memory, attach
+from procs.profiles.config import Profile, load_profile, parse_override
 from shm.errors import SegmentError
 
 INSTANCE: Final = "record"

@@ -21,7 +21,7 @@ from procs.cli.last_run import LastRun, wanted
 from procs.cli.latencies import Hop, hops
 from procs.cli.outcome import FAILED, OK, CliError
 from procs.cli.signal_check import with_signals
-from procs.config import Profile, profile_from_json
+from procs.profiles.config import Profile, profile_from_json
 
 if TYPE_CHECKING:
     from procs.plan import Plan

@@ -16,8 +16,8 @@ import msgspec
 
 from procs import control, pipeline, rundir
 from procs.cli.outcome import NOT_RUNNING, USAGE, CliError
-from procs.config import Profile, load_profile, parse_override, profile_from_json
 from procs.pipeline import Memory
+from procs.profiles.config import Profile, load_profile, parse_override, profile_from_json
 from shm.errors import SegmentError, SegmentMissing
 
 PROFILE_NAME = "profile.json"

@@ -20,7 +20,7 @@ import msgspec
 from procs import rundir
 from procs.cli.outcome import FAILED, USAGE, CliError
 from procs.cli.staging import child_environment
-from procs.config import Profile
+from procs.profiles.config import Profile
 from trading.settings import Strategy, UserSignal
 
 LOAD_LIMIT_S: Final = 120.0

@@ -19,7 +19,7 @@ from typing import Any
 
 from procs import rundir
 from procs.cli.outcome import FAILED, USAGE, CliError
-from procs.config import Profile, profile_from_json, profile_json
+from procs.profiles.config import Profile, profile_from_json, profile_json
 
 ROOT = Path(__file__).resolve().parents[2]
 

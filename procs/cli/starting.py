@@ -26,10 +26,10 @@ from procs.cli.outcome import ALREADY_RUNNING, FAILED, INTERRUPTED, OK, UNHEALTH
 from procs.cli.signal_check import with_signals
 from procs.cli.staging import child_environment, rules_apart, stage_apart
 from procs.cli.table import clean_text, paint_for, span
-from procs.config import Profile, profile_json
 from procs.gateway.packages import missing
 from procs.learning.packages import missing as learner_missing
 from procs.pipeline import Memory
+from procs.profiles.config import Profile, profile_json
 
 LOG: Final = "supervisor.log"
 MARKETS: Final = {

@@ -17,7 +17,6 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from procs.config import Profile
 from procs.journal import JournalReader
 from procs.journal_format import JournalError, journal_path
 from procs.learning import publishing, registry, training
@@ -25,6 +24,7 @@ from procs.learning.datasets import History, data_set, split
 from procs.learning.extras import LearningError
 from procs.learning.model_file import FITTED, Model
 from procs.learning.registry import Attempt
+from procs.profiles.config import Profile
 from shm.errors import SegmentError
 from trading.records import MARKET_RECORD, Kind
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Final
 
-from procs.config import Profile
+from procs.profiles.config import Profile
 
 NEEDED: Final = {"trees": ("lightgbm",), "linear": ("sklearn",), "garch": ("arch",), "microprice": ()}
 CALLED: Final = {"sklearn": "scikit-learn"}

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from procs.board import Words
-from procs.config import Profile
 from procs.learning import channel, install, registry
 from procs.learning.extras import LearningError
 from procs.learning.model_file import FITTED, Model
+from procs.profiles.config import Profile
 from shm.errors import SegmentMissing
 from trading.features.layout import FEATURE_STATE
 from trading.features.model_layout import MODEL_IMAGE

@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from procs import board, pipeline, topology
-from procs.config import Profile
 from procs.learning.packages import missing
+from procs.profiles.config import Profile
 from procs.scheduling import step_back
 from shm.errors import SegmentError
 

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from procs.config import ARENA_SHARE, Profile
+from procs.profiles.config import ARENA_SHARE, Profile
 from shm.layout import SegmentKind
 from shm.segment import Segment
 

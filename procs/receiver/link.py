@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from procs.config import LiveSettings
 from procs.frame_log_format import Came, raw_flags
+from procs.profiles.config import LiveSettings
 from procs.receiver import transport
 from procs.receiver.arena import LARGEST_SHARE
 from procs.receiver.budget import SECOND, ConnectBudget

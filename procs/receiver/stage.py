@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from procs import board, pipeline, topology
-from procs.config import Profile
+from procs.profiles.config import Profile
 from ringbuf.jit import Words, kernel
 from ringbuf.layout import CAPACITY, CURSOR, reader_line
 from ringbuf.ring import I_HEAD, I_RELEASED, LOC_WORDS, input_, ready, release

@@ -1,7 +1,7 @@
 """Profiles: one YAML file says everything that an instance of the pipeline is told; this module loads and checks it.
 
 `load_profile("paper")` finds a shipped (or the user's own) profile by name, `load_profile("./mine.yaml")` a file.
-Types, ranges and unknown keys are refused by procs.strict_yaml with file, line, column, key and remedy; what only
+Types, ranges and unknown keys are refused by procs.profiles.strict_yaml with file, line, column, key and remedy; what only
 holds between keys (short below long, files that exist) is checked here. Neither numpy nor numba is imported: the
 supervisor and the command line stay small and start at once.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from procs.strict_yaml import MAX_BYTES, ConfigError, Reader, compose, overlay, value_node
+from procs.profiles.strict_yaml import MAX_BYTES, ConfigError, Reader, compose, overlay, value_node
 from sim.settings import Generator, SimulatedExchange
 from trading.settings import Section, Strategy
 
@@ -30,7 +30,7 @@ __all__ = [
     "find_profile", "load_profile", "parse_override", "profile_from_json", "profile_json", "profile_names",
 ]  # fmt: skip
 
-SHIPPED: Final = Path(__file__).resolve().parent.parent / "config"
+SHIPPED: Final = Path(__file__).resolve().parent.parent.parent / "config"
 """Beside procs/ both in a checkout and in site-packages (the wheel installs config/*.yaml as package data)."""
 
 NAME_PATTERN: Final = r"^[a-z0-9_-]{1,24}\Z"

@@ -1,0 +1,1 @@
+"""Profiles: strict YAML, and every setting."""
