@@ -13,10 +13,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from procs import board, topology
+from procs import topology
 from procs.block import R_DONE, R_INTERNAL_DUE, R_LOW, R_PROMISE, R_SINCE, registers
 from procs.checkpoint import save, show_cursors
 from procs.cut_off import Stuck, watched
+from procs.memory import board
 from procs.merge import flush_outputs
 from procs.plan import Plan
 from procs.stage import Bound, LoopSettings, World, heap_world, spec_of

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from procs import board
 from procs.block import (
     ARENA,
     ARENA_WORDS,
@@ -40,6 +39,7 @@ from procs.block import (
     page,
     registers,
 )
+from procs.memory import board
 from ringbuf.intrinsics import copy_words, load_acquire, store_release, words_at
 from ringbuf.jit import Words, kernel
 from ringbuf.layout import CAPACITY, CURSOR, READER_LINES

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from procs import board, topology
+from procs import topology
 from procs.apart import apart
 from procs.block import (
     A_LEAD,
@@ -24,6 +24,7 @@ from procs.block import (
     registers,
 )
 from procs.fold import conclude, end_input, ended, finished, settle, taken
+from procs.memory import board
 from procs.merge import flush_outputs, next_run
 from procs.plan import Plan
 from procs.profiles.config import Profile

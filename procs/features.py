@@ -6,12 +6,14 @@ from typing import Final
 
 import numpy as np
 
-from procs import board, signal_files, topology
+from procs import signal_files, topology
 from procs.apart import apart
 from procs.block import OWN, R_DONE, R_LOW, R_NOW, out_loc, page, registers
 from procs.checkpoint import save
 from procs.fold import conclude, end_input, finished, settle, taken
-from procs.learning import channel, install
+from procs.learning import install
+from procs.memory import board
+from procs.memory import model_channel as channel
 from procs.merge import flush_outputs, next_run
 from procs.plan import Plan
 from procs.profiles.config import Profile
@@ -149,7 +151,7 @@ def _take_model(b: Words) -> None:
         g.model = number = wanted
         _load(b, number)
         _fit(b)
-        save(b)  # from here on all is computed with it; what came before, never again (procs.learning.channel)
+        save(b)  # from here on all is computed with it; what came before, never again (procs.memory.model_channel)
     if loaded[0] != number:
         _load(b, number)
     if models[IN_FORCE] != number:

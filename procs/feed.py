@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from procs import board, topology
+from procs import topology
 from procs.apart import INT, apart
 from procs.block import (
     A_BURST,
@@ -36,6 +36,7 @@ from procs.block import (
     registers,
 )
 from procs.fold import conclude, finished, settle
+from procs.memory import board
 from procs.merge import flush_outputs
 from procs.plan import Plan
 from procs.profiles.config import Profile

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from procs import board
 from procs.block import (
     CHECKPOINT_EVERY,
     DOORBELL,
@@ -32,6 +31,7 @@ from procs.block import (
     registers,
 )
 from procs.checkpoint import save
+from procs.memory import board
 from procs.merge import flush_outputs
 from ringbuf.intrinsics import (
     MEMBARRIER_GLOBAL_EXPEDITED,

@@ -26,7 +26,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from procs import board, pipeline, rundir, topology
+from procs import rundir, topology
 from procs.fold import IDLE_NS
 from procs.frame_log import FrameLog, FrameLogError, FrameLogFull, FrameSource, Policy
 from procs.frame_log_format import Taken, head_of
@@ -39,6 +39,8 @@ from procs.journal import (
     JournalWriter,
     journal_path,
 )
+from procs.memory import board
+from procs.memory import segments as pipeline
 from procs.plan import load_recording
 from procs.profiles.config import Profile
 from procs.recordings.instruments import note

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from procs import board, topology
+from procs import topology
 from procs.apart import apart
 from procs.block import R_DONE, R_LOW, R_NOW, R_UNTIMED, page, registers
 from procs.fold import conclude, end_input, ended, finished, settle, taken
+from procs.memory import board
 from procs.merge import flush_outputs, next_run
 from procs.plan import Plan
 from procs.profiles.config import Profile

@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from procs import board, pipeline, topology
+from procs import topology
 from procs.checkpoint import checkpoint_words, restore
+from procs.memory import board
+from procs.memory import segments as pipeline
 from procs.plan import load_recording, loop_settings, plan_of
 from procs.profiles.config import Profile
 from procs.scheduling import go_first

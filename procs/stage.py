@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from procs import apart, block, board, topology
+from procs import apart, block, topology
 from procs.block import (
     A_SLOTS,
     IN,
@@ -31,7 +31,8 @@ from procs.block import (
 )
 from procs.checkpoint import checkpoint_words
 from procs.fold import IDLE_NS, SPIN
-from procs.pipeline import format_ring
+from procs.memory import board
+from procs.memory.segments import format_ring
 from ringbuf import layout
 from ringbuf.intrinsics import recs_at, words2_at, words_at
 from ringbuf.jit import Recs, Words, kernel
@@ -92,7 +93,7 @@ class World:
     board: Words
     checkpoints: Mapping[str, Words]
     arena: npt.NDArray[np.uint8] | None = None  # bytes of the frames off the wire
-    models: Words | None = None  # procs.learning.channel; None: no model can be published
+    models: Words | None = None  # procs.memory.model_channel; None: no model can be published
 
 
 @dataclass(slots=True)

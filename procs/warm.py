@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from procs import board, topology
+from procs import topology
 from procs.checkpoint import restore
+from procs.memory import board
 from procs.plan import Plan, plan_of
 from procs.profiles.config import Profile, SymbolSettings
 from procs.stage import LoopSettings, World, heap_world, spec_of

@@ -25,7 +25,7 @@ from procs.cli.outcome import INTERRUPTED, OK, UNHEALTHY, USAGE, CliError
 from procs.cli.signal_view import Shown
 from procs.cli.starting import Launch, Note, refuse_if_running
 from procs.cli.symbols import of_profile
-from procs.pipeline import Memory, attach
+from procs.memory.segments import Memory, attach
 from procs.profiles.config import Profile, load_profile, parse_override
 
 INSTANCE = "scalping-bot"

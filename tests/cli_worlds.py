@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from procs import board, pipeline, topology
-from procs.board import Words
+from procs import topology
+from procs.memory import board
+from procs.memory import segments as pipeline
+from procs.memory.board import Words
 from ringbuf import layout
 
 
 @dataclass
 class HeapMemory:
-    """What procs.pipeline.Memory offers to readers, on the heap."""
+    """What procs.memory.segments.Memory offers to readers, on the heap."""
 
     instance: str = "synthetic"
     board_words: Words = field(default_factory=lambda: np.zeros(board.BOARD_WORDS, np.int64))

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from market_feed import Feed
 
+from procs.memory.arena import PAD
 from procs.profiles.config import LiveSettings
-from procs.receiver.arena import PAD
 from procs.receiver.budget import WeightBudget
 from procs.receiver.frames import NOWHERE, FrameWriter
 from procs.receiver.link import OF_NO_USE

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from procs import backtest, board, topology
+from procs import backtest, topology
 from procs.block import R_DONE, R_SINCE, out_loc
 from procs.checkpoint import diverged, restore, save
 from procs.digest import digest
+from procs.memory import board
 from procs.merge import LOG_COUNT, LOG_RING, flush_outputs
 from procs.plan import Plan, plan_of
 from procs.profiles.config import load_profile

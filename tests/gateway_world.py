@@ -12,9 +12,10 @@ import msgspec
 import numpy as np
 from cli_worlds import HeapMemory
 
-from procs import board, topology
+from procs import topology
 from procs.gateway.answers import Answers
 from procs.gateway.stage import answers_of
+from procs.memory import board
 from procs.plan import plan_of
 from procs.profiles.config import Profile, SymbolSettings, load_profile
 from trading.features.vector import VERSION

@@ -28,11 +28,13 @@ ROOT = Path(__file__).resolve().parents[1]
 for folder in (ROOT, ROOT / "tests"):
     sys.path.insert(0, str(folder))
 
-from procs import board, pipeline, rundir, topology  # noqa: E402
+from procs import rundir, topology  # noqa: E402
 from procs.cli import last_run, running  # noqa: E402
 from procs.cli.figures import complaints  # noqa: E402
 from procs.cli.starting import Launch  # noqa: E402
 from procs.journal import JournalReader, journal_path  # noqa: E402
+from procs.memory import board  # noqa: E402
+from procs.memory import segments as pipeline  # noqa: E402
 from procs.profiles.config import load_profile  # noqa: E402
 from shm import cleanup  # noqa: E402
 from shm.errors import SegmentError  # noqa: E402

@@ -18,8 +18,8 @@ import numpy as np
 from aiohttp import WSMsgType, web
 
 from procs import topology
+from procs.memory.arena import PAD
 from procs.profiles.config import LiveSettings
-from procs.receiver.arena import PAD
 from procs.receiver.frames import FrameWriter
 from procs.receiver.link import VenueLink
 from procs.receiver.say import Say

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from fold_world import identities
 
-from procs import backtest, board, topology
+from procs import backtest, topology
+from procs.memory import board
 from procs.plan import plan_of
 from procs.profiles.config import load_profile
 from sim.recordings.recording import stage

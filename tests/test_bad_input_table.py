@@ -18,10 +18,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from procs import killswitch, pipeline, rundir, topology
+from procs import killswitch, rundir, topology
 from procs.cli.main import main
 from procs.cli.outcome import ALREADY_RUNNING, FAILED, NOT_RUNNING, OK, USAGE
 from procs.cli.starting import MARKETS
+from procs.memory import segments as pipeline
 from shm import cleanup
 from shm.segment import Segment
 from trading.instruments import Market
@@ -243,7 +244,7 @@ def no_memory_folder(places: Places) -> tuple[str, ...]:
 
 
 FOREIGN = (
-    "import os, sys; from shm.segment import Segment; from procs import pipeline; "
+    "import os, sys; from shm.segment import Segment; from procs.memory import segments as pipeline; "
     f"name = pipeline.segment_name({NAME!r}, 'ring.market'); "
     "Segment.create(name, 8192, layout_hash=12345, kind=pipeline.KIND_RING, segment_id=0); "
 )

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from cli_worlds import status_reply
 
-from procs import board, control, pipeline, rundir, topology
+from procs import control, rundir, topology
 from procs.cli import main as cli
 from procs.cli.arguments import COMMANDS
 from procs.cli.last_run import LastRun, load, save
@@ -27,7 +27,9 @@ from procs.cli.launch import Instance, place_stages
 from procs.cli.main import main
 from procs.cli.outcome import ALREADY_RUNNING, FAILED, NOT_RUNNING, OK, UNHEALTHY, USAGE, CliError
 from procs.cli.starting import step_of
-from procs.pipeline import Placement
+from procs.memory import board
+from procs.memory import segments as pipeline
+from procs.memory.segments import Placement
 from procs.profiles.config import load_profile, profile_json
 from ringbuf import layout
 from trading.own_signals import guard as user_guard
@@ -445,7 +447,7 @@ def test_a_model_for_a_pipeline_without_models(
 
 def test_what_a_dead_run_left_does_not_hinder_the_next(own_places: Path) -> None:
     """Segments of a process that is gone are removed by the next start of that name."""
-    program = f"from procs import pipeline; pipeline.create({NAME!r}, pipeline.Placement()); import os; os._exit(0)"
+    program = f"from procs.memory import segments as pipeline; pipeline.create({NAME!r}, pipeline.Placement()); import os; os._exit(0)"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
     assert list((own_places / "shm").iterdir())
     it = Instance(load_profile("paper", {"instance": NAME}), "", None)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cli_worlds import HeapMemory, status_reply
 
-from procs import board, topology
+from procs import topology
 from procs.cli import doctor, status, view
 from procs.cli.completion import bash, fish, zsh
 from procs.cli.figures import snapshot
@@ -18,6 +18,7 @@ from procs.cli.starting import problem_of, step_of
 from procs.cli.stats import lay_out_hops, lay_out_stats
 from procs.cli.table import Column, bar, clean_text, clip, coloured, count, plain, rate, span, table, visible
 from procs.cli.view import View, compact, frame
+from procs.memory import board
 
 
 def _view(**more: Any) -> View:

@@ -13,8 +13,9 @@ from market_feed import RECORDINGS
 from test_features_properties import OPEN
 from test_learning_kernels import grown
 
-from procs import backtest, pipeline, topology
+from procs import backtest, topology
 from procs.frames import recording_columns
+from procs.memory import segments as pipeline
 from procs.plan import plan_of
 from procs.profiles.config import Profile, load_profile
 from procs.recorder import journalled

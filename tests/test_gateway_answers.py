@@ -11,10 +11,11 @@ import pytest
 from gateway_world import ASK, BID, LOT, NAMES, START_NS, GatewayWorld, S
 from reference_bars import ema_of
 
-from procs import board, topology
+from procs import topology
 from procs.gateway.answers import ROUTES
 from procs.gateway.decimals import Scale, decimal_text
 from procs.gateway.market_view import TIMEFRAMES
+from procs.memory import board
 from trading.features import signals
 from trading.features.patterns import Pattern
 from trading.features.vector import FEATURES, VERSION

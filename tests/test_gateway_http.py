@@ -17,13 +17,15 @@ import numpy as np
 import pytest
 from gateway_world import GatewayWorld, Loopback
 
-from procs import board, pipeline, topology
+from procs import topology
 from procs.cli.outcome import USAGE, CliError
 from procs.cli.starting import refuse_without_packages
 from procs.gateway import packages, stage
 from procs.gateway.answers import ROUTES
 from procs.gateway.front import Front, host_of, known_hosts, origin_host
 from procs.gateway.shapes import ErrorAnswer
+from procs.memory import board
+from procs.memory import segments as pipeline
 from procs.profiles.config import ConfigError, load_profile
 
 HOSTS = known_hosts("127.0.0.1", ())

@@ -16,11 +16,12 @@ from features_markets import random_walk
 from procs.cli.starting import refuse_without_packages
 from procs.frames import recording_columns
 from procs.journal import JournalWriter, journal_path
-from procs.learning import channel, fitting, install, learner, packages, publishing, registry, synthetic, training
+from procs.learning import fitting, install, learner, packages, publishing, registry, synthetic, training
 from procs.learning.datasets import CHUNK, History, data_set, mids
 from procs.learning.extras import LearningError
 from procs.learning.figures import Figure, Verdict
 from procs.learning.model_file import Garch, Model, Span, TreeData
+from procs.memory import model_channel as channel
 from procs.profiles.config import Profile, load_profile
 from procs.profiles.strict_yaml import ConfigError
 from trading.features import vector as feature_vector

@@ -10,9 +10,10 @@ from collections.abc import Callable
 import kill_run
 import pytest
 
-from procs import board
 from procs.cli import status
-from procs.learning import channel, registry
+from procs.learning import registry
+from procs.memory import board
+from procs.memory import model_channel as channel
 
 pytestmark = pytest.mark.timeout(900)  # the first start after an edit compiles the kernels
 LIMIT_S = 180.0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from procs.cli.main import main
 from procs.cli.outcome import FAILED, OK, USAGE
-from procs.learning import channel, registry, synthetic
+from procs.learning import registry, synthetic
 from procs.learning.evaluation import auc, blocks_of, bootstrap, psi, reliability, spread_of
 from procs.learning.extras import LearningError
 from procs.learning.figures import Figure, Verdict
@@ -22,6 +22,7 @@ from procs.learning.install import check, named, put
 from procs.learning.model_file import Model, Span, TreeData, decode, encode
 from procs.learning.promotion import judge
 from procs.learning.splits import walk_forward
+from procs.memory import model_channel as channel
 from procs.profiles.config import load_profile
 from procs.profiles.strict_yaml import ConfigError
 from trading.features import vector as feature_vector

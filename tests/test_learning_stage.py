@@ -13,10 +13,11 @@ from fold_world import STAGES, Session, small_market
 
 from procs import backtest
 from procs.checkpoint import diverged, restore, save
-from procs.learning import channel, registry
+from procs.learning import registry
 from procs.learning.figures import Figure, Verdict
 from procs.learning.install import put
 from procs.learning.model_file import Model, Span, TreeData
+from procs.memory import model_channel as channel
 from procs.merge import flush_outputs
 from procs.plan import plan_of
 from procs.profiles.config import load_profile

@@ -7,7 +7,7 @@ import random
 import live_world as lw
 import pytest
 
-from procs import board
+from procs.memory import board
 from sim.local_venue import generated
 from trading.records import Kind
 

@@ -22,11 +22,13 @@ import live_world as lw
 import numpy as np
 import pytest
 
-from procs import board, pipeline, topology
+from procs import topology
 from procs.cli import last_run
 from procs.cli.staging import child_environment
 from procs.frame_log import segments
 from procs.frame_log_format import CONNECTION, members
+from procs.memory import board
+from procs.memory import segments as pipeline
 from procs.recorder import FAULT_DISK_FULL
 from procs.recordings.folding import Folded
 from procs.recordings.instruments import noted

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from receiver_world import RingWorld
 
-from procs.receiver.arena import PAD, frame_view
+from procs.memory.arena import PAD, frame_view
 from procs.receiver.frames import NOWHERE, FrameWriter
 from ringbuf import layout
 from ringbuf.layout import CURSOR, TAIL, WATERMARK, reader_line

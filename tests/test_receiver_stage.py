@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from receiver_world import TinyServer, until
 
-from procs import board, pipeline, rundir, topology
+from procs import rundir, topology
+from procs.memory import board
+from procs.memory import segments as pipeline
+from procs.memory.arena import ARENA, arena_bytes, arena_view, create_arena
 from procs.profiles.config import EndpointSettings, LiveSettings, Profile, SourceSettings, SymbolSettings
 from procs.receiver import markets, stage
-from procs.receiver.arena import ARENA, arena_bytes, arena_view, create_arena
 from procs.receiver.line_table import read_table
 from ringbuf import layout
 from ringbuf.layout import CURSOR, WATERMARK, reader_line

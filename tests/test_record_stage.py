@@ -15,11 +15,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from procs import board, pipeline, recorder, topology
+from procs import recorder, topology
 from procs.cli.launch import Instance
 from procs.frame_log import FrameLogError, segments
 from procs.frame_log_format import Taken
 from procs.journal import JournalReader, journal_path
+from procs.memory import board
+from procs.memory import segments as pipeline
 from procs.profiles.config import Profile, load_profile
 from procs.recorder import RingFrames
 from ringbuf import layout

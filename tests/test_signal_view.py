@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from gateway_world import GatewayWorld
 
-from procs import board
 from procs.cli import signal_view
 from procs.cli.observe import Symbol
 from procs.cli.outcome import OK, USAGE, CliError
 from procs.cli.table import plain, visible
+from procs.memory import board
 from trading.features import signals
 from trading.own_signals import guard as user_guard
 from trading.records import MAX_SIGNALS, Side

@@ -19,8 +19,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from procs.memory.arena import PAD
 from procs.profiles.config import LiveSettings
-from procs.receiver.arena import PAD
 from procs.receiver.frames import FrameWriter
 from procs.receiver.link import VenueLink
 from procs.receiver.say import Say

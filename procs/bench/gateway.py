@@ -22,8 +22,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from procs import board, control, topology
-from procs.board import Words
+from procs import control, topology
 from procs.cli import running
 from procs.cli.doctor import AUTOGROUP
 from procs.cli.latencies import W_MAX, histograms, since, spread
@@ -33,7 +32,9 @@ from procs.cli.starting import Launch
 from procs.cli.symbols import symbols_of
 from procs.cli.table import Column, clean_text, count, span, table
 from procs.gateway.packages import missing
-from procs.pipeline import Memory, attach
+from procs.memory import board
+from procs.memory.board import Words
+from procs.memory.segments import Memory, attach
 from procs.profiles.config import load_profile
 
 INSTANCE: Final = "bench-gateway"

@@ -34,7 +34,7 @@ from procs.cli.staging import child_environment
 from procs.cli.starting import Launch
 from procs.cli.table import Column as C
 from procs.cli.table import count, span, table
-from procs.pipeline import ring_segment, segment_name
+from procs.memory.segments import ring_segment, segment_name
 from procs.profiles.config import load_profile
 from ringbuf.endpoint import Observer, open_observer
 from trading.jit import Words

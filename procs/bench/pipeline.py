@@ -22,9 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from procs import board, topology
+from procs import topology
 from procs.block import R_SINCE, registers
-from procs.board import Words
 from procs.checkpoint import show_cursors
 from procs.cli import last_run
 from procs.cli.figures import complaints, snapshot
@@ -33,8 +32,10 @@ from procs.cli.outcome import FAILED, CliError
 from procs.cli.starting import Launch
 from procs.cli.table import Column as C
 from procs.cli.table import count, span, table
+from procs.memory import board
+from procs.memory.board import Words
+from procs.memory.segments import Memory, attach
 from procs.merge import flush_outputs
-from procs.pipeline import Memory, attach
 from procs.profiles.config import Profile, load_profile
 from ringbuf.jit import kernel
 from shm.errors import SegmentError

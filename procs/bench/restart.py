@@ -14,13 +14,14 @@ import tempfile
 import time
 from typing import Any, Final
 
-from procs import board, control, topology
+from procs import control, topology
 from procs.cli import last_run, running
 from procs.cli.figures import complaints, snapshot
 from procs.cli.outcome import FAILED, CliError
 from procs.cli.starting import Launch
 from procs.cli.table import Column, count, span, table
-from procs.pipeline import Memory, attach
+from procs.memory import board
+from procs.memory.segments import Memory, attach
 from procs.profiles.config import load_profile
 
 INSTANCE: Final = "bench-restart"

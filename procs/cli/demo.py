@@ -22,7 +22,7 @@ from procs.cli.symbols import symbols_of
 from procs.cli.table import coloured, paint_for, plain, span
 from procs.cli.top import CLEAR_BELOW, CLEAR_LINE, HOME, Watcher, screen
 from procs.cli.view import View, compact, frame
-from procs.pipeline import Memory, attach
+from procs.memory.segments import Memory, attach
 from procs.profiles.config import Profile
 from shm.errors import SegmentError
 

@@ -24,7 +24,7 @@ from procs import rundir, topology
 from procs.cli.drawing import versions
 from procs.cli.outcome import OK, UNHEALTHY
 from procs.cli.table import Paint, clean_text, paint_for, span
-from procs.pipeline import ring_segment
+from procs.memory.segments import ring_segment
 from ringbuf.layout import payload_bytes
 
 OK_, WARN, FAIL = "ok", "warn", "fail"
@@ -285,7 +285,7 @@ def left_behind() -> Finding:
 
 def pipeline_bytes() -> int:
     """Shared memory of one pipeline: rings, board, and about as much again for checkpoints."""
-    from procs.board import BOARD_WORDS
+    from procs.memory.board import BOARD_WORDS
 
     rings = sum(payload_bytes(entry.capacity, entry.record) + 4096 for entry in topology.RINGS)
     assert all(ring_segment(entry.name) for entry in topology.RINGS)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Final, NotRequired, TypedDict
 
-from procs import board, topology
-from procs.board import FEED_COUNTERS, LOOP_COUNTERS, Words
-from procs.pipeline import Memory
+from procs import topology
+from procs.memory import board
+from procs.memory.board import FEED_COUNTERS, LOOP_COUNTERS, Words
+from procs.memory.segments import Memory
 from procs.topology import Ring
 from ringbuf.layout import CAPACITY, CURSOR, FULL_STALLS, GATING, OVERRUNS, TAIL, reader_line
 

@@ -11,8 +11,9 @@ from typing import Final, TypedDict
 
 import numpy as np
 
-from procs import board, topology
-from procs.board import HISTOGRAM_WORDS, Words
+from procs import topology
+from procs.memory import board
+from procs.memory.board import HISTOGRAM_WORDS, Words
 
 W_SUM: Final = 0
 W_MAX: Final = 1

@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from procs import board, pipeline, topology
-from procs.board import Words
-from procs.pipeline import Memory, Placement
+from procs import topology
+from procs.memory import board
+from procs.memory import segments as pipeline
+from procs.memory.arena import arena_bytes
+from procs.memory.board import Words
+from procs.memory.segments import Memory, Placement
 from procs.profiles.config import MAX_SYMBOLS, Profile
-from procs.receiver.arena import arena_bytes
 from procs.topology import Stage
 from ringbuf.plain_writer import PlainWriter, ring_bell
 from shm import cleanup

@@ -31,7 +31,7 @@ from procs.cli.symbols import of_profile
 from procs.cli.table import clean_text, count, paint_for, rate, span
 from procs.frame_log import WITHOUT_FRAMES, segments
 from procs.frame_log_format import CONNECTION, SUFFIX
-from procs.pipeline import Memory, attach
+from procs.memory.segments import Memory, attach
 from procs.profiles.config import Profile, load_profile, parse_override
 from shm.errors import SegmentError
 

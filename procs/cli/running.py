@@ -14,9 +14,10 @@ from typing import Any
 
 import msgspec
 
-from procs import control, pipeline, rundir
+from procs import control, rundir
 from procs.cli.outcome import NOT_RUNNING, USAGE, CliError
-from procs.pipeline import Memory
+from procs.memory import segments as pipeline
+from procs.memory.segments import Memory
 from procs.profiles.config import Profile, load_profile, parse_override, profile_from_json
 from shm.errors import SegmentError, SegmentMissing
 

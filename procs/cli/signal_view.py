@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from procs import board, rundir, topology
+from procs import rundir, topology
 from procs.cli import running
 from procs.cli.observe import Symbol, latest
 from procs.cli.outcome import NOT_RUNNING, OK, USAGE, CliError
@@ -25,7 +25,8 @@ from procs.cli.symbols import symbols_of
 from procs.cli.table import Cell, Column, Paint, clip, paint_for, span, table
 from procs.gateway.explain import decision_of, finite, health_by_name, patterns_of, warm
 from procs.gateway.shapes import Decision
-from procs.pipeline import Memory
+from procs.memory import board
+from procs.memory.segments import Memory
 from trading.own_signals.guard import Health
 from trading.records import Kind
 from trading.settings import Strategy

@@ -28,7 +28,7 @@ from procs.cli.staging import child_environment, rules_apart, stage_apart
 from procs.cli.table import clean_text, paint_for, span
 from procs.gateway.packages import missing
 from procs.learning.packages import missing as learner_missing
-from procs.pipeline import Memory
+from procs.memory.segments import Memory
 from procs.profiles.config import Profile, profile_json
 
 LOG: Final = "supervisor.log"

@@ -16,7 +16,7 @@ from procs.cli.last_run import LastRun
 from procs.cli.latencies import Hop, hops
 from procs.cli.outcome import OK, UNHEALTHY
 from procs.cli.table import Cell, Column, Paint, clip, count, paint_for, rate, share, span, table
-from procs.pipeline import Memory
+from procs.memory.segments import Memory
 
 RING_COLUMNS: Final = (
     Column("RING", right=False),

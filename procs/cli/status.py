@@ -13,11 +13,13 @@ from typing import Any, Final
 
 from msgspec import convert, to_builtins
 
-from procs import board, pipeline, topology
+from procs import topology
 from procs.cli import processes, running
 from procs.cli.outcome import OK, UNHEALTHY
 from procs.cli.table import Cell, Column, Paint, clean_text, clip, count, megabytes, paint_for, span, table
 from procs.learning import registry
+from procs.memory import board
+from procs.memory import segments as pipeline
 from shm.errors import SegmentError
 from trading.own_signals.guard import Health, health_of
 

@@ -29,7 +29,7 @@ from procs.cli.outcome import OK
 from procs.cli.symbols import symbols_of
 from procs.cli.table import Paint, coloured, paint_for
 from procs.cli.view import View, frame
-from procs.pipeline import Memory
+from procs.memory.segments import Memory
 
 ENTER = "\x1b[?1049h\x1b[?25l"
 LEAVE = "\x1b[?25h\x1b[?1049l"

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import msgspec
 
-from procs.board import Words
 from procs.gateway.explain import decision_of, finite, health_by_name, patterns_of, warm
 from procs.gateway.market_view import TIMEFRAMES, MarketView
 from procs.gateway.pulse import Pulse
@@ -37,6 +36,7 @@ from procs.gateway.shapes import (
     Timeframe,
 )
 from procs.gateway.suggest import Suggestions
+from procs.memory.board import Words
 from trading.features.bars import minute_pct
 from trading.features.patterns import names as pattern_names
 from trading.features.vector import FEATURES

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from procs.board import Words
 from procs.gateway.decimals import Scale
 from procs.gateway.follow import Follower
 from procs.gateway.shapes import Candle, CandlePair
 from procs.gateway.timeframes import TimeframeFigures, Timeframes
+from procs.memory.board import Words
 from trading import candles as candle_kernels
 from trading.candles import DEFAULT_SIZES_NS, GAPLESS_IDS, CandleFlag, closed_candles, make_candles, open_candle, size_name
 from trading.instruments import Market

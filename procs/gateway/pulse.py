@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from procs import board, topology
-from procs.board import Words
+from procs import topology
 from procs.gateway.shapes import StageRow
+from procs.memory import board
+from procs.memory.board import Words
 
 SOURCES: Final = ("feed", "features")
 """The stages without which nothing new comes."""

@@ -19,13 +19,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from procs import board, pipeline, topology
-from procs.board import Words
+from procs import topology
 from procs.gateway.answers import Answers
 from procs.gateway.front import Application, Front, known_hosts
 from procs.gateway.market_view import MarketView
 from procs.gateway.packages import missing
 from procs.gateway.pulse import Pulse
+from procs.memory import board
+from procs.memory import segments as pipeline
+from procs.memory.board import Words
 from procs.plan import Plan, load_recording, plan_of
 from procs.profiles.config import GatewaySettings, Profile
 from procs.scheduling import step_back

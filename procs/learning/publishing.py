@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from procs.board import Words
-from procs.learning import channel, install, registry
+from procs.learning import install, registry
 from procs.learning.extras import LearningError
 from procs.learning.model_file import FITTED, Model
+from procs.memory import model_channel as channel
+from procs.memory.board import Words
 from procs.profiles.config import Profile
 from shm.errors import SegmentMissing
 from trading.features.layout import FEATURE_STATE

@@ -20,8 +20,10 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, Final
 
-from procs import board, pipeline, topology
+from procs import topology
 from procs.learning.packages import missing
+from procs.memory import board
+from procs.memory import segments as pipeline
 from procs.profiles.config import Profile
 from procs.scheduling import step_back
 from shm.errors import SegmentError

@@ -357,7 +357,7 @@ def _check_relations(profile: Profile, reader: Reader) -> None:
 
 DEPTH_INTERVALS_MS: Final = (0, 100, 250, 500, 1000)
 ARENA_SHARE: Final = 4
-"""A frame may take one part in so many of the arena (procs.receiver.arena)."""
+"""A frame may take one part in so many of the arena (procs.memory.arena)."""
 SNAPSHOT_LEVEL_BYTES: Final = 48
 """A snapshot's bytes for each level and side, at most: ["123456.12345678","123456789.12345678"], is 41."""
 

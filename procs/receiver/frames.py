@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from procs.receiver.arena import ALIGN, LARGEST_SHARE, PAD
+from procs.memory.arena import ALIGN, LARGEST_SHARE, PAD
 from ringbuf import layout
 from ringbuf.batch import wake_all
 from ringbuf.intrinsics import fence_release, load_acquire, store_release, words_at

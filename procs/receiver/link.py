@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from procs.frame_log_format import Came, raw_flags
+from procs.memory.arena import LARGEST_SHARE
 from procs.profiles.config import LiveSettings
 from procs.receiver import transport
-from procs.receiver.arena import LARGEST_SHARE
 from procs.receiver.budget import SECOND, ConnectBudget
 from procs.receiver.clock import ClockEstimate
 from procs.receiver.frames import NOWHERE, FrameWriter

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from procs import board, pipeline, topology
+from procs import topology
+from procs.memory import board
+from procs.memory import segments as pipeline
 from procs.profiles.config import Profile
 from ringbuf.jit import Words, kernel
 from ringbuf.layout import CAPACITY, CURSOR, reader_line
@@ -211,7 +213,7 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
     """One incarnation of the receiver; returns the exit code. `runtime`: instance, incarnation, cores."""
     import asyncio
 
-    from procs.receiver.arena import arena_view, attach_arena
+    from procs.memory.arena import arena_view, attach_arena
     from procs.receiver.frames import FrameWriter
     from procs.receiver.say import Say
     from procs.runner import prepare_thread

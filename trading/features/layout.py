@@ -255,7 +255,7 @@ FEATURE_STATE: Final = np.dtype(
 
 FEATURE_GLOBAL: Final = np.dtype([("records", "i8"), ("gates", "i8", MAX_GATES), ("sides", "i8"), ("model", "i8")], align=True)
 """Counts over all symbols: records, how often each Gate decided, how often a side was asked for; the number of the published
-model in force (procs.learning.channel; 0: the one of the start)."""
+model in force (procs.memory.model_channel; 0: the one of the start)."""
 
 FEATURE_PARAMS: Final = np.dtype(
     [

@@ -4,7 +4,7 @@
     /scalper.<instance>.ring.<ring>      one a ring of the topology
     /scalper.<instance>.fold.<stage>     checkpoints of one stage
     /scalper.<instance>.frames           bytes of the frames that came off the wire; only where sockets are the source
-    /scalper.<instance>.model            the models published last; only where there can be any (procs.learning.channel)
+    /scalper.<instance>.model            the models published last; only where there can be any (procs.memory.model_channel)
 
 Nothing here needs numba: the supervisor and the command line stay small. A ring's pages lie on the NUMA node of the
 process that reads it most: its first reader's core decides.
@@ -20,10 +20,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from procs import board, topology
-from procs.board import Words
-from procs.learning import channel
-from procs.receiver.arena import ARENA, arena_view, attach_arena, create_arena
+from procs import topology
+from procs.memory import board
+from procs.memory import model_channel as channel
+from procs.memory.arena import ARENA, arena_view, attach_arena, create_arena
+from procs.memory.board import Words
 from procs.topology import Ring
 from ringbuf import layout
 from shm import numa
@@ -92,7 +93,7 @@ class Memory:
 
     @property
     def models(self) -> Words | None:
-        """The models' channel (procs.learning.channel); None where the pipeline runs without models."""
+        """The models' channel (procs.memory.model_channel); None where the pipeline runs without models."""
         segment = self.segments.get(channel.CHANNEL)
         return None if segment is None else segment.words
 

@@ -25,7 +25,7 @@ Bytes = npt.NDArray[np.uint8]
 PAD: Final = 64
 ALIGN: Final = 8
 ARENA: Final = "frames"
-"""The `what` of the segment's name and its key in procs.pipeline.Memory.segments."""
+"""The `what` of the segment's name and its key in procs.memory.segments.Memory.segments."""
 LAYOUT: Final = 0x61_72_65_6E_61_01  # "arena", version 1
 MIN_BYTES: Final = 4096
 LARGEST_SHARE: Final = ARENA_SHARE

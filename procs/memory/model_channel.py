@@ -20,8 +20,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from procs.board import Words
 from procs.learning.extras import LearningError
+from procs.memory.board import Words
 from shm.layout import SegmentKind
 from shm.segment import Segment
 from trading.features.model_layout import MODEL_IMAGE, MODEL_IMAGE_FIELDS

@@ -1,0 +1,1 @@
+"""What the processes share: the board, the segments of a pipeline, arenas."""
