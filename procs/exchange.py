@@ -7,28 +7,7 @@ from typing import Final
 import numpy as np
 
 from procs import topology
-from procs.apart import apart
-from procs.block import (
-    A_LEAD,
-    OUT,
-    OUT_STRIDE,
-    R_BLOCKED,
-    R_DONE,
-    R_INTERNAL_DUE,
-    R_LOW,
-    R_NOW,
-    in_loc,
-    out_ctl,
-    out_loc,
-    page,
-    registers,
-)
-from procs.fold import conclude, end_input, ended, finished, settle, taken
-from procs.memory import board
-from procs.merge import flush_outputs, next_run
-from procs.plan import Plan
-from procs.profiles.config import Profile
-from procs.stage import (
+from procs.fold.assembly import (
     Bound,
     LoopSettings,
     StateSpec,
@@ -43,7 +22,28 @@ from procs.stage import (
     own_words,
     scratch,
 )
-from procs.warm import warm_stage
+from procs.fold.block import (
+    A_LEAD,
+    OUT,
+    OUT_STRIDE,
+    R_BLOCKED,
+    R_DONE,
+    R_INTERNAL_DUE,
+    R_LOW,
+    R_NOW,
+    in_loc,
+    out_ctl,
+    out_loc,
+    page,
+    registers,
+)
+from procs.fold.far_calls import apart
+from procs.fold.loop import conclude, end_input, ended, finished, settle, taken
+from procs.fold.merge import flush_outputs, next_run
+from procs.fold.plan import Plan
+from procs.fold.warm import warm_stage
+from procs.memory import board
+from procs.profiles.config import Profile
 from ringbuf.intrinsics import mono_ns, store_release
 from ringbuf.jit import Words, kernel
 from ringbuf.ring import I_SHIFT, note_full, room

@@ -7,17 +7,7 @@ from typing import Final
 import numpy as np
 
 from procs import signal_files, topology
-from procs.apart import apart
-from procs.block import OWN, R_DONE, R_LOW, R_NOW, out_loc, page, registers
-from procs.checkpoint import save
-from procs.fold import conclude, end_input, finished, settle, taken
-from procs.learning import install
-from procs.memory import board
-from procs.memory import model_channel as channel
-from procs.merge import flush_outputs, next_run
-from procs.plan import Plan
-from procs.profiles.config import Profile
-from procs.stage import (
+from procs.fold.assembly import (
     Bound,
     LoopSettings,
     StateSpec,
@@ -32,7 +22,17 @@ from procs.stage import (
     own_words,
     scratch,
 )
-from procs.warm import warm_stage
+from procs.fold.block import OWN, R_DONE, R_LOW, R_NOW, out_loc, page, registers
+from procs.fold.checkpoint import save
+from procs.fold.far_calls import apart
+from procs.fold.loop import conclude, end_input, finished, settle, taken
+from procs.fold.merge import flush_outputs, next_run
+from procs.fold.plan import Plan
+from procs.fold.warm import warm_stage
+from procs.learning import install
+from procs.memory import board
+from procs.memory import model_channel as channel
+from procs.profiles.config import Profile
 from ringbuf.intrinsics import load_acquire, store_release, words_at
 from ringbuf.jit import Words, kernel
 from ringbuf.ring import O_KNOWN, O_TAIL

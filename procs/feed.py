@@ -13,34 +13,7 @@ from typing import Final
 import numpy as np
 
 from procs import topology
-from procs.apart import INT, apart
-from procs.block import (
-    A_BURST,
-    IDLE_NS,
-    OUT,
-    OUT_STRIDE,
-    OUTPUTS,
-    OWN,
-    R_BLOCKED,
-    R_DONE,
-    R_LOW,
-    R_SINCE,
-    R_WAIT_NS,
-    in_ctl,
-    in_loc,
-    in_slots,
-    out_ctl,
-    out_loc,
-    out_slots,
-    page,
-    registers,
-)
-from procs.fold import conclude, finished, settle
-from procs.memory import board
-from procs.merge import flush_outputs
-from procs.plan import Plan
-from procs.profiles.config import Profile
-from procs.stage import (
+from procs.fold.assembly import (
     END_HIGH,
     FRAME,
     HIGH_HALF,
@@ -62,7 +35,34 @@ from procs.stage import (
     own_words,
     scratch,
 )
-from procs.warm import warm_stage
+from procs.fold.block import (
+    A_BURST,
+    IDLE_NS,
+    OUT,
+    OUT_STRIDE,
+    OUTPUTS,
+    OWN,
+    R_BLOCKED,
+    R_DONE,
+    R_LOW,
+    R_SINCE,
+    R_WAIT_NS,
+    in_ctl,
+    in_loc,
+    in_slots,
+    out_ctl,
+    out_loc,
+    out_slots,
+    page,
+    registers,
+)
+from procs.fold.far_calls import INT, apart
+from procs.fold.loop import conclude, finished, settle
+from procs.fold.merge import flush_outputs
+from procs.fold.plan import Plan
+from procs.fold.warm import warm_stage
+from procs.memory import board
+from procs.profiles.config import Profile
 from ringbuf.intrinsics import bytes_at, load_acquire, mono_ns, store_release, words_at
 from ringbuf.jit import Words, kernel
 from ringbuf.layout import CAPACITY, WATERMARK

@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from procs import rundir, topology
-from procs.fold import IDLE_NS
+from procs.fold.loop import IDLE_NS
+from procs.fold.plan import load_recording
 from procs.frame_log import FrameLog, FrameLogError, FrameLogFull, FrameSource, Policy
 from procs.frame_log_format import Taken, head_of
 from procs.journal import (
@@ -41,7 +42,6 @@ from procs.journal import (
 )
 from procs.memory import board
 from procs.memory import segments as pipeline
-from procs.plan import load_recording
 from procs.profiles.config import Profile
 from procs.recordings.instruments import note
 from procs.topology import Ring
@@ -384,7 +384,7 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
 
 def warm(profile: Profile) -> None:
     """Compile or load the few kernels that the recorder calls."""
-    from procs.stage import aligned_words
+    from procs.fold.assembly import aligned_words
     from ringbuf import layout
 
     entry = topology.RING["control"]

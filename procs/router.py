@@ -8,14 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from procs import topology
-from procs.apart import apart
-from procs.block import R_DONE, R_LOW, R_NOW, page, registers
-from procs.fold import conclude, end_input, ended, finished, settle, taken
-from procs.memory import board
-from procs.merge import flush_outputs, next_run
-from procs.plan import Plan
-from procs.profiles.config import Profile
-from procs.stage import (
+from procs.fold.assembly import (
     Bound,
     LoopSettings,
     StateSpec,
@@ -30,7 +23,14 @@ from procs.stage import (
     own_words,
     scratch,
 )
-from procs.warm import warm_stage
+from procs.fold.block import R_DONE, R_LOW, R_NOW, page, registers
+from procs.fold.far_calls import apart
+from procs.fold.loop import conclude, end_input, ended, finished, settle, taken
+from procs.fold.merge import flush_outputs, next_run
+from procs.fold.plan import Plan
+from procs.fold.warm import warm_stage
+from procs.memory import board
+from procs.profiles.config import Profile
 from ringbuf.intrinsics import store_release
 from ringbuf.jit import Words, kernel
 from trading.instruments import INSTRUMENT

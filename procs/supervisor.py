@@ -63,7 +63,7 @@ class Supervisor:
         profile: Profile,
         pipeline: Pipeline,
         *,
-        runner: str = "procs.runner:run_stage",
+        runner: str = "procs.fold.runner:run_stage",
         log: Any = None,
         notifier: Notifier | None = None,
     ) -> None:

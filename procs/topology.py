@@ -263,7 +263,7 @@ def _check() -> None:
     for stage in STAGES:
         for name in stage.inputs:
             assert stage.name in RING[name].readers, f"{stage.name} reads {name}, the ring does not say so"
-        # procs.merge believes a promise only on the last input, when it knows what the others may make the stage write
+        # procs.fold.merge believes a promise only on the last input, when it knows what the others may make the stage write
         promising = [name for name in stage.inputs if RING[name].writer in ("quoter", "risk", "router") and name not in _FEEDBACK]
         assert promising in ([], list(stage.inputs[-1:])), f"{stage.name}: {promising} carry promises, only the last input may"
         assert len(stage.inputs) < 2 or intake(stage.name) is not None, f"{stage.name}: several inputs need an intake log"

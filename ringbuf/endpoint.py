@@ -12,7 +12,7 @@ A call costs about a microsecond (from Python into a compiled function: 330 ns),
 What a crash leaves, and what the next owner does. Writer: the slot that it had opened is unreadable and is opened again;
 numbering goes on after the last published record. Reader: it starts again at its released cursor. `poll` releases
 what it returns before its caller has used it (a crash loses that batch for this reader); `view` and `release` let the
-caller release when done (a crash repeats that batch). Exactly-once is the business of procs.fold.
+caller release when done (a crash repeats that batch). Exactly-once is the business of procs.fold.loop.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Waiting for a record, or for room. A stage's loop has its own version (procs.fold), which checkpoints before it sleeps.
+"""Waiting for a record, or for room. A stage's loop has its own version (procs.fold.loop), which checkpoints before it sleeps.
 
 Which strategy when:
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from market_feed import Feed
 
+from procs.fold.assembly import aligned_words
 from procs.memory.arena import PAD
 from procs.profiles.config import LiveSettings
 from procs.receiver.budget import WeightBudget
@@ -28,7 +29,6 @@ from procs.receiver.frames import NOWHERE, FrameWriter
 from procs.receiver.link import OF_NO_USE
 from procs.receiver.rest import Answered, RestClient
 from procs.receiver.resync import ResyncDesk
-from procs.stage import aligned_words
 from ringbuf import layout
 from trading.books import book
 from trading.books import fold as market

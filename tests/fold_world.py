@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from procs import backtest, topology
-from procs.block import R_DONE, R_SINCE, out_loc
-from procs.checkpoint import diverged, restore, save
 from procs.digest import digest
+from procs.fold.assembly import Bound, LoopSettings, heap_world
+from procs.fold.block import R_DONE, R_SINCE, out_loc
+from procs.fold.checkpoint import diverged, restore, save
+from procs.fold.merge import LOG_COUNT, LOG_RING, flush_outputs
+from procs.fold.plan import Plan, plan_of
 from procs.memory import board
-from procs.merge import LOG_COUNT, LOG_RING, flush_outputs
-from procs.plan import Plan, plan_of
 from procs.profiles.config import load_profile
-from procs.stage import Bound, LoopSettings, heap_world
 from ringbuf.layout import CAPACITY, CONTROL_WORDS, CURSOR, GATING, PROMISE, PROMISE_GIVEN, TAIL, WATERMARK, reader_line, views
 from ringbuf.ring import O_KNOWN, O_TAIL
 from trading.jit import Recs, Words
@@ -81,7 +81,7 @@ class Session:
         return int(self.modules[name].poll(self.stages[name].block))
 
     def settle(self, name: str, work: int) -> None:
-        """The checkpoint that procs.fold.settle would make now."""
+        """The checkpoint that procs.fold.loop.settle would make now."""
         bound = self.stages[name]
         flush_outputs(bound.block)
         if bound.registers[R_SINCE] >= self.loop.checkpoint_every or (work == 0 and bound.registers[R_SINCE] > 0):

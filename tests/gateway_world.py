@@ -13,10 +13,10 @@ import numpy as np
 from cli_worlds import HeapMemory
 
 from procs import topology
+from procs.fold.plan import plan_of
 from procs.gateway.answers import Answers
 from procs.gateway.stage import answers_of
 from procs.memory import board
-from procs.plan import plan_of
 from procs.profiles.config import Profile, SymbolSettings, load_profile
 from trading.features.vector import VERSION
 from trading.records import MARKET_RECORD, SIGNAL_RECORD, VECTOR_RECORD, Flag, Kind, Side

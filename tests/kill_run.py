@@ -93,7 +93,7 @@ def yardstick(chosen: Source, folder: Path) -> tuple[dict[str, Any], int, float]
     from fold_world import identities
 
     from procs import backtest
-    from procs.plan import plan_of
+    from procs.fold.plan import plan_of
     from sim.recordings.recording import stage
 
     staged = stage(list(chosen.files), folder / "spool") if chosen.files else None

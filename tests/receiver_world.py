@@ -18,12 +18,12 @@ import numpy as np
 from aiohttp import WSMsgType, web
 
 from procs import topology
+from procs.fold.assembly import aligned_words
 from procs.memory.arena import PAD
 from procs.profiles.config import LiveSettings
 from procs.receiver.frames import FrameWriter
 from procs.receiver.link import VenueLink
 from procs.receiver.say import Say
-from procs.stage import aligned_words
 from ringbuf import layout
 from ringbuf.layout import CURSOR, reader_line
 from trading.instruments import Market

@@ -63,7 +63,7 @@ def pop(end: Input, words: np.ndarray, release: bool = True) -> bool:
 
 
 def reopen(words: np.ndarray, record: np.dtype) -> Output:
-    """A new writer over what a dead one left: what procs.checkpoint.restore and endpoint.Writer do."""
+    """A new writer over what a dead one left: what procs.fold.checkpoint.restore and endpoint.Writer do."""
     out, _ = ends(words, record, 0)
     out.loc[O_TAIL] = out.loc[O_KNOWN] = ring.published_tail(out.ctl, out.words, 0)
     out.loc[O_GATE] = min(ring.smallest_cursor(out.ctl), out.loc[O_TAIL])

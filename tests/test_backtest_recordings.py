@@ -8,8 +8,8 @@ import pytest
 from fold_world import identities
 
 from procs import backtest, topology
+from procs.fold.plan import plan_of
 from procs.memory import board
-from procs.plan import plan_of
 from procs.profiles.config import load_profile
 from sim.recordings.recording import stage
 from trading.records import ExecType, Kind

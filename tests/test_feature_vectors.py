@@ -14,9 +14,9 @@ from test_features_properties import OPEN
 from test_learning_kernels import grown
 
 from procs import backtest, topology
+from procs.fold.plan import plan_of
 from procs.frames import recording_columns
 from procs.memory import segments as pipeline
-from procs.plan import plan_of
 from procs.profiles.config import Profile, load_profile
 from procs.recorder import journalled
 from ringbuf.layout import GATING, READER_LINES

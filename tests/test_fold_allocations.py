@@ -13,7 +13,7 @@ from numba import njit
 from numba.core.runtime import _nrt_python, rtsys
 
 from procs import topology
-from procs.checkpoint import save
+from procs.fold.checkpoint import save
 
 ALLOCATES = ("NRT_Allocate", "NRT_MemInfo_alloc", "NRT_MemInfo_new", "NRT_MemInfo_varsize", "PyObject_", "PyList_", "PyTuple_")
 

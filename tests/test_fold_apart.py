@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from procs import apart
-from procs.block import BLOCK_WORDS, CALLS, MAX_CALLS
+from procs.fold import far_calls as apart
+from procs.fold.block import BLOCK_WORDS, CALLS, MAX_CALLS
 from ringbuf.jit import Words, kernel
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,9 +7,9 @@ import pytest
 from fold_world import LOGS, STAGES, Session, identities, intake_order, small_market, undisturbed
 
 from procs import topology
-from procs.checkpoint import ACTIVE, HEAD_WORDS, restore, save
-from procs.plan import Plan
-from procs.stage import LoopSettings
+from procs.fold.assembly import LoopSettings
+from procs.fold.checkpoint import ACTIVE, HEAD_WORDS, restore, save
+from procs.fold.plan import Plan
 from trading.records import Kind
 
 MARKET_SECONDS = 40.0

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from fold_world import LOGS, STAGES, Session, intake_order, small_market
 
-from procs import block, topology
-from procs.checkpoint import save
-from procs.fold import taken
-from procs.merge import flush_outputs, next_run
-from procs.stage import Bound, LoopSettings, assemble, heap_world
+from procs import topology
+from procs.fold import block
+from procs.fold.assembly import Bound, LoopSettings, assemble, heap_world
+from procs.fold.checkpoint import save
+from procs.fold.loop import taken
+from procs.fold.merge import flush_outputs, next_run
 from ringbuf.layout import CAPACITY, PROMISE, PROMISE_GIVEN, TAIL, WATERMARK, views
 from trading.records import TS_END, Kind
 

@@ -296,8 +296,8 @@ def test_a_garch_is_promoted_where_it_predicts() -> None:
 def test_pipeline_and_batch_agree_with_a_table_in_force(tmp_path: Path, recordings: Path) -> None:
     """A table fitted to a day, in force on two (the second has no snapshot): `features` gives the stage's signals."""
     from procs import backtest
+    from procs.fold.plan import plan_of
     from procs.learning.datasets import histories
-    from procs.plan import plan_of
     from sim.recordings.recording import stage
 
     first, second = (recordings / "hftbacktest_binance" / f"spot_btcusdt_2024080{d}.gz" for d in (8, 9))

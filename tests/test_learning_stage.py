@@ -12,16 +12,16 @@ from features_markets import random_walk
 from fold_world import STAGES, Session, small_market
 
 from procs import backtest
-from procs.checkpoint import diverged, restore, save
+from procs.fold.assembly import LoopSettings, heap_world
+from procs.fold.checkpoint import diverged, restore, save
+from procs.fold.merge import flush_outputs
+from procs.fold.plan import plan_of
 from procs.learning import registry
 from procs.learning.figures import Figure, Verdict
 from procs.learning.install import put
 from procs.learning.model_file import Model, Span, TreeData
 from procs.memory import model_channel as channel
-from procs.merge import flush_outputs
-from procs.plan import plan_of
 from procs.profiles.config import load_profile
-from procs.stage import LoopSettings, heap_world
 from ringbuf.layout import TAIL, views
 from trading.features import vector as feature_vector
 from trading.features.layout import FEATURE_STATE

@@ -16,8 +16,8 @@ from venue_wires import LOT, NAMES, TICK, Wires
 from procs import backtest
 from procs.cli.main import main
 from procs.cli.outcome import OK, UNHEALTHY
+from procs.fold.plan import plan_of
 from procs.frame_log import Policy
-from procs.plan import plan_of
 from procs.profiles.config import load_profile
 from procs.recordings.files import chains
 from sim.recordings.venue_staging import VenueRecording, stage_any

@@ -11,13 +11,13 @@ import pytest
 from fold_world import STAGES, Session, small_market
 
 from procs import recorder, topology
-from procs.block import FEEDBACK, R_ARMED, R_BLOCKED, R_WAIT_NS
-from procs.checkpoint import save
-from procs.fold import BLOCK, settle
+from procs.fold.assembly import LoopSettings, World, heap_world
+from procs.fold.block import FEEDBACK, R_ARMED, R_BLOCKED, R_WAIT_NS
+from procs.fold.checkpoint import save
+from procs.fold.loop import BLOCK, settle
 from procs.journal import JournalFull, JournalReader, JournalWriter, journal_path
 from procs.memory import board
 from procs.profiles.config import load_profile
-from procs.stage import LoopSettings, World, heap_world
 from ringbuf.layout import ARMED_WRITER, PROMISE, PROMISE_GIVEN, WATERMARK
 from ringbuf.plain_writer import PlainWriter
 from ringbuf.ring import I_HEAD

@@ -9,10 +9,10 @@ import pytest
 from fold_world import LOGS, STAGES, Session, identities, small_market
 
 from procs import topology
-from procs.block import R_SINCE
-from procs.checkpoint import save
-from procs.plan import Plan
-from procs.stage import LoopSettings
+from procs.fold.assembly import LoopSettings
+from procs.fold.block import R_SINCE
+from procs.fold.checkpoint import save
+from procs.fold.plan import Plan
 from ringbuf.layout import PROMISE, WATERMARK, views
 
 SPARSE = {

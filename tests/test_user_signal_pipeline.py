@@ -14,8 +14,8 @@ from user_signal_files import LATE, NAN, documented, strategy_of
 
 from procs import backtest
 from procs.cli.signal_check import with_signals
+from procs.fold.plan import plan_of
 from procs.frames import recording_columns, signal_values
-from procs.plan import plan_of
 from procs.profiles.config import load_profile
 from procs.signal_files import load
 from trading.features.signals import N_SIGNALS

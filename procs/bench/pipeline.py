@@ -23,8 +23,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from procs import topology
-from procs.block import R_SINCE, registers
-from procs.checkpoint import show_cursors
 from procs.cli import last_run
 from procs.cli.figures import complaints, snapshot
 from procs.cli.latencies import hops
@@ -32,10 +30,12 @@ from procs.cli.outcome import FAILED, CliError
 from procs.cli.starting import Launch
 from procs.cli.table import Column as C
 from procs.cli.table import count, span, table
+from procs.fold.block import R_SINCE, registers
+from procs.fold.checkpoint import show_cursors
+from procs.fold.merge import flush_outputs
 from procs.memory import board
 from procs.memory.board import Words
 from procs.memory.segments import Memory, attach
-from procs.merge import flush_outputs
 from procs.profiles.config import Profile, load_profile
 from ringbuf.jit import kernel
 from shm.errors import SegmentError
@@ -145,8 +145,8 @@ class _Watch:
 
 
 def _in_one_process(profile: Profile) -> dict[str, Any]:
-    from procs.plan import plan_of
-    from procs.warm import warm_stage
+    from procs.fold.plan import plan_of
+    from procs.fold.warm import warm_stage
     from sim.recordings.recording import stage
 
     with tempfile.TemporaryDirectory(prefix="scalper-bench-") as folder:
@@ -184,9 +184,9 @@ def _order() -> tuple[str, ...]:
 
 def _polled(plan: Any) -> tuple[dict[str, dict[str, Any]], dict[str, float], int, float]:
     """Run the plan as the backtest does, with a clock around each poll; and the cost of one checkpoint of each stage."""
-    from procs.block import R_DONE, R_LOW
-    from procs.checkpoint import save
-    from procs.stage import LoopSettings, heap_world
+    from procs.fold.assembly import LoopSettings, heap_world
+    from procs.fold.block import R_DONE, R_LOW
+    from procs.fold.checkpoint import save
     from ringbuf.layout import GATING, reader_line
 
     modules: dict[str, Any] = {name: importlib.import_module(topology.STAGE[name].module) for name in _order()}

@@ -16,7 +16,7 @@ from procs.cli.outcome import ALREADY_RUNNING, FAILED, INTERRUPTED, NOT_RUNNING,
 
 ERRORS: Final[tuple[tuple[str, str, int], ...]] = (
     ("procs.profiles.strict_yaml", "ConfigError", USAGE),
-    ("procs.plan", "PlanError", USAGE),
+    ("procs.fold.plan", "PlanError", USAGE),
     ("sim.recordings.spool", "RecordingError", USAGE),
     ("sim.local_venue.source", "SourceError", USAGE),
     ("sim.local_venue.faults", "FaultError", USAGE),

@@ -24,7 +24,7 @@ from procs.cli.signal_check import with_signals
 from procs.profiles.config import Profile, profile_from_json
 
 if TYPE_CHECKING:
-    from procs.plan import Plan
+    from procs.fold.plan import Plan
     from sim.report.build import HopLatency, Report, RingStats, RunFacts
     from sim.report.model import BookStats
 
@@ -90,7 +90,7 @@ def book_stats(figures: Snapshot, names: tuple[str, ...]) -> dict[str, BookStats
 
 def plan_for(profile: Profile, spool: Path | None, symbols: list[dict[str, Any]]) -> Plan:
     """The run's plan again: instruments and settings. The spool may be gone; `symbols` says what it held."""
-    from procs.plan import load_recording, plan_of
+    from procs.fold.plan import load_recording, plan_of
     from sim.recordings.spool import StagedRecording, StagedSymbol
     from trading.instruments import Market
 
@@ -204,7 +204,7 @@ def backtest(args: argparse.Namespace) -> int:
     note = _Note(sys.stderr.isatty())
     import tempfile
 
-    from procs.plan import plan_of
+    from procs.fold.plan import plan_of
     from sim.recordings.venue_staging import stage_any
 
     with tempfile.TemporaryDirectory(prefix="scalper-backtest-") as folder:
@@ -221,8 +221,8 @@ def backtest(args: argparse.Namespace) -> int:
 def run_backtest(profile: Profile, plan: Plan, note: _Note) -> tuple[Report, dict[str, Any]]:
     """Run a plan in this process; (its report, the records of the rings that a report is made of)."""
     from procs import backtest as world
+    from procs.fold.warm import warm_stage
     from procs.memory import board
-    from procs.warm import warm_stage
     from sim.report.build import build_report
     from trading.own_signals.guard import complaints, health_of
 

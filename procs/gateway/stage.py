@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from procs import topology
+from procs.fold.plan import Plan, load_recording, plan_of
 from procs.gateway.answers import Answers
 from procs.gateway.front import Application, Front, known_hosts
 from procs.gateway.market_view import MarketView
@@ -28,7 +29,6 @@ from procs.gateway.pulse import Pulse
 from procs.memory import board
 from procs.memory import segments as pipeline
 from procs.memory.board import Words
-from procs.plan import Plan, load_recording, plan_of
 from procs.profiles.config import GatewaySettings, Profile
 from procs.scheduling import step_back
 from ringbuf import layout
@@ -166,8 +166,8 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
 
 def warm(profile: Profile) -> None:
     """Compile or load what the gateway calls: one signal asked for over rings on the heap."""
-    from procs.stage import aligned_words
-    from procs.warm import warm_plan
+    from procs.fold.assembly import aligned_words
+    from procs.fold.warm import warm_plan
 
     plan, now = warm_plan(profile), time.monotonic_ns()
     rings = {}

@@ -25,7 +25,7 @@ LOOK_S = 0.001
 
 def names_of(profile: Profile, spool: str | None) -> tuple[str, ...]:
     """The pipeline's symbols in their order."""
-    from procs.plan import load_recording, plan_of
+    from procs.fold.plan import load_recording, plan_of
 
     return plan_of(profile, load_recording(Path(spool) if spool else None)).names
 

@@ -213,10 +213,10 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
     """One incarnation of the receiver; returns the exit code. `runtime`: instance, incarnation, cores."""
     import asyncio
 
+    from procs.fold.runner import prepare_thread
     from procs.memory.arena import arena_view, attach_arena
     from procs.receiver.frames import FrameWriter
     from procs.receiver.say import Say
-    from procs.runner import prepare_thread
     from shm.errors import SegmentError
     from shm.owner import claim
 
@@ -246,8 +246,8 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
 
 def warm(profile: Profile) -> None:
     """Compile or load the few kernels that the receiver calls."""
+    from procs.fold.assembly import aligned_words
     from procs.receiver import frames
-    from procs.stage import aligned_words
     from ringbuf import layout
 
     entry = topology.RING["frames"]

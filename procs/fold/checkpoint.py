@@ -3,7 +3,7 @@
 A stage's private state is one int64 array, the *arena*: registers, the endpoints' rows (heads and tails), then whatever
 the stage keeps. A checkpoint is a copy of the arena into one of two buffers of a shared segment, made valid by one
 atomic store. After a crash the next incarnation copies the last checkpoint back, learns from the slots how far its
-predecessor had published, follows the intake log (procs.merge), computes again, and what had been published is
+predecessor had published, follows the intake log (procs.fold.merge), computes again, and what had been published is
 compared instead of published twice (ringbuf.ring).
 
                 arena                                       checkpoint segment
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from procs.block import (
+from procs.fold.block import (
     ARENA,
     ARENA_WORDS,
     CHECKPOINT,

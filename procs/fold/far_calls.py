@@ -8,7 +8,7 @@ cannot be inlined, so this is for what runs once a record, not for what runs onc
 
 The addresses are this process's: `link` writes them into the block whenever a stage is bound, they stand in no checkpoint, and
 a child forked later has the same code at the same place. Called with a block that nobody linked, the process dies of a jump
-to address zero; procs.stage.assemble links every block.
+to address zero; procs.fold.assembly.assemble links every block.
 
 Arguments are the block and int64s, which a caller's narrower integers and bools are widened to. Only compiled code can call.
 """
@@ -25,7 +25,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from procs.block import CALLS, MAX_CALLS
+from procs.fold.block import CALLS, MAX_CALLS
 from ringbuf.jit import Words, kernel
 
 _BLOCK: Final = types.Array(types.int64, 1, "C")

@@ -20,7 +20,7 @@ which is why it is written in both cases, before a batch is processed: after a c
 
 from __future__ import annotations
 
-from procs.block import (
+from procs.fold.block import (
     A_BURST,
     A_LEAD,
     BATCH,
@@ -51,7 +51,7 @@ from procs.block import (
     out_slots,
     registers,
 )
-from procs.checkpoint import save
+from procs.fold.checkpoint import save
 from ringbuf.intrinsics import load_acquire, load_acquire2, mono_ns, store_release
 from ringbuf.jit import Words, kernel
 from ringbuf.layout import CAPACITY, PROMISE, PROMISE_GIVEN, RECORD_WORDS, WATERMARK

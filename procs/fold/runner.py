@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from procs import topology
-from procs.checkpoint import checkpoint_words, restore
+from procs.fold.assembly import Bound, StateSpec, World, arena_words, fold_layout, spec_of
+from procs.fold.checkpoint import checkpoint_words, restore
+from procs.fold.plan import load_recording, loop_settings, plan_of
 from procs.memory import board
 from procs.memory import segments as pipeline
-from procs.plan import load_recording, loop_settings, plan_of
 from procs.profiles.config import Profile
 from procs.scheduling import go_first
-from procs.stage import Bound, StateSpec, World, arena_words, fold_layout, spec_of
 from ringbuf.intrinsics import MEMBARRIER_REGISTER_GLOBAL_EXPEDITED, membarrier
 from ringbuf.jit import Words, kernel
 from shm import cleanup

@@ -14,8 +14,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from procs import apart, block, topology
-from procs.block import (
+from procs import topology
+from procs.fold import block
+from procs.fold import far_calls as apart
+from procs.fold.block import (
     A_SLOTS,
     IN,
     IN_STRIDE,
@@ -29,8 +31,8 @@ from procs.block import (
     out_loc,
     out_slots,
 )
-from procs.checkpoint import checkpoint_words
-from procs.fold import IDLE_NS, SPIN
+from procs.fold.checkpoint import checkpoint_words
+from procs.fold.loop import IDLE_NS, SPIN
 from procs.memory import board
 from procs.memory.segments import format_ring
 from ringbuf import layout
@@ -121,7 +123,7 @@ class Bound:
 
     @property
     def registers(self) -> Words:
-        """The arena's registers (procs.block)."""
+        """The arena's registers (procs.fold.block)."""
         return self.arena[: block.REGISTERS]
 
     def give(self, *arrays: npt.NDArray[Any]) -> None:
@@ -189,7 +191,8 @@ def assemble(
     """Lay out a stage's arena and fill its block with the addresses of its ends of the rings.
 
     `shifts` puts an input's records later in the merge (ns), `lead_ns` is how far the outputs' watermarks lead the inputs'.
-    `feedback` names the input on which reports come back, `reference` what promises about it are compared with (procs.merge).
+    `feedback` names the input on which reports come back, `reference` what promises about it are compared with
+    (procs.fold.merge).
     """
     inputs, log = topology.inputs(name), topology.intake(name)
     outputs = [entry for entry in topology.outputs(name) if entry is not log]

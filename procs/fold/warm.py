@@ -10,11 +10,11 @@ import importlib
 from typing import Any
 
 from procs import topology
-from procs.checkpoint import restore
+from procs.fold.assembly import LoopSettings, World, heap_world, spec_of
+from procs.fold.checkpoint import restore
+from procs.fold.plan import Plan, plan_of
 from procs.memory import board
-from procs.plan import Plan, plan_of
 from procs.profiles.config import Profile, SymbolSettings
-from procs.stage import LoopSettings, World, heap_world, spec_of
 
 
 def warm_plan(profile: Profile) -> Plan:

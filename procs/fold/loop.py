@@ -1,6 +1,6 @@
 """The loop around a stage's poll: heartbeat, checkpoints, waiting, ending. All compiled, all over the stage's block.
 
-A stage is `poll(b) -> work`: it takes what procs.merge lets it take and never waits. `settle` does what comes after a
+A stage is `poll(b) -> work`: it takes what procs.fold.merge lets it take and never waits. `settle` does what comes after a
 poll; `conclude` leaves everything as readers and a next incarnation want to find it.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from procs.block import (
+from procs.fold.block import (
     CHECKPOINT_EVERY,
     DOORBELL,
     INPUTS,
@@ -30,9 +30,9 @@ from procs.block import (
     page,
     registers,
 )
-from procs.checkpoint import save
+from procs.fold.checkpoint import save
+from procs.fold.merge import flush_outputs
 from procs.memory import board
-from procs.merge import flush_outputs
 from ringbuf.intrinsics import (
     MEMBARRIER_GLOBAL_EXPEDITED,
     exchange,

@@ -10,9 +10,9 @@ so that what all stages share is compiled once.
       32  inputs,  4 words each: control words, slots, row of the arena, record words
       64  outputs, 8 words each: control words, slots, row, record words, burst, lead, identity words, how many
      128  the stage's own arrays: addresses and counts, in pairs
-     224  addresses of functions compiled apart (procs.apart)
+     224  addresses of functions compiled apart (procs.fold.far_calls)
 
-Whoever fills a block keeps the memory alive (procs.stage.Bound does).
+Whoever fills a block keeps the memory alive (procs.fold.assembly.Bound does).
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from procs.fold import BLOCK, SPIN, YIELD
+from procs.fold.assembly import LoopSettings
+from procs.fold.loop import BLOCK, SPIN, YIELD
 from procs.profiles.config import Profile
-from procs.stage import LoopSettings
 from procs.topology import stages
 from sim.recordings.spool import StagedRecording, open_spool
 from sim.settings import Generator, SimulatedExchange
