@@ -57,22 +57,22 @@ class Stage:
 
 
 STAGES: Final = (
-    Stage(1, "feed", "procs.feed", ("frames",), "raw frames to integer records and a right book"),
-    Stage(2, "features", "procs.features", ("market",), "features, signals and their score for every market record"),
-    Stage(3, "quoter", "procs.quoter", ("reports", "market"), "two-sided target quotes"),
+    Stage(1, "feed", "procs.stages.feed", ("frames",), "raw frames to integer records and a right book"),
+    Stage(2, "features", "procs.stages.features", ("market",), "features, signals and their score for every market record"),
+    Stage(3, "quoter", "procs.stages.quoter", ("reports", "market"), "two-sided target quotes"),
     Stage(
         4,
         "risk",
-        "procs.risk",
+        "procs.stages.risk",
         ("control", "reports", "market", "signals", "quotes"),
         "positions, limits, exits, kill switch: the only way to the router",
     ),
-    Stage(5, "router", "procs.router", ("executions", "orders"), "order state at the venue"),
-    Stage(6, "exchange", "procs.exchange", ("depth", "market", "wire"), "the simulated exchange"),
+    Stage(5, "router", "procs.stages.router", ("executions", "orders"), "order state at the venue"),
+    Stage(6, "exchange", "procs.stages.exchange", ("depth", "market", "wire"), "the simulated exchange"),
     Stage(
         7,
         "recorder",
-        "procs.recorder",
+        "procs.stages.recorder",
         (),
         "journals every ring to disk",
         hot=False,

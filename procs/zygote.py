@@ -12,7 +12,7 @@ packet each:
                            Spawned(stage, incarnation, pid)
                            Failed(what, error)                          import or compile error: the zygote ends
 
-A stage module (`procs.feed`) may have `warm(profile)`, which loads or compiles every kernel that the stage calls. The
+A stage module (`procs.stages.feed`) may have `warm(profile)`, which loads or compiles every kernel that the stage calls. The
 runner is `module:function`, called in the child as `run_stage(name, runtime) -> exit code`; its module may have
 `prepare(runtime)`, called here once before the first fork.
 

@@ -18,7 +18,7 @@ from procs.fold.plan import plan_of
 from procs.frames import recording_columns
 from procs.memory import segments as pipeline
 from procs.profiles.config import Profile, load_profile
-from procs.recorder import journalled
+from procs.stages.recorder import journalled
 from ringbuf.layout import GATING, READER_LINES
 from sim.recordings.recording import stage
 from trading.features.signals import Signal

@@ -112,7 +112,7 @@ def test_a_model_comes_into_force_once_whatever_crashes(crash_every: int) -> Non
 
 def test_what_was_fitted_is_part_of_the_state_and_of_one_symbol() -> None:
     """GARCH and microprice published for the second symbol: in force once, alone there, and after a crash as before it."""
-    module: Any = importlib.import_module("procs.features")
+    module: Any = importlib.import_module("procs.stages.features")
     plan = plan_of(load_profile("paper", {**ON, "symbols": [{"name": "BTCUSDT"}, {"name": "ETHUSDT"}]}))
     world = heap_world({"features": module.state_spec(2)})
     words = world.models = np.zeros(channel.words_for(2), np.int64)

@@ -29,9 +29,9 @@ from procs.frame_log import segments
 from procs.frame_log_format import CONNECTION, members
 from procs.memory import board
 from procs.memory import segments as pipeline
-from procs.recorder import FAULT_DISK_FULL
 from procs.recordings.folding import Folded
 from procs.recordings.instruments import noted
+from procs.stages.recorder import FAULT_DISK_FULL
 from ringbuf import layout
 from shm.errors import SegmentError
 from sim.local_venue import generated

@@ -29,7 +29,7 @@ from procs.frame_log_format import (
     parse_member,
     raw_flags,
 )
-from procs.recorder import FramesTrack
+from procs.stages.recorder import FramesTrack
 from trading.records import Kind
 from trading.wire.binance_layout import FrameKind
 from trading.wire.plain_frame import plain_frame

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from procs import recorder, topology
+from procs import topology
 from procs.cli.launch import Instance
 from procs.frame_log import FrameLogError, segments
 from procs.frame_log_format import Taken
@@ -23,7 +23,8 @@ from procs.journal import JournalReader, journal_path
 from procs.memory import board
 from procs.memory import segments as pipeline
 from procs.profiles.config import Profile, load_profile
-from procs.recorder import RingFrames
+from procs.stages import recorder
+from procs.stages.recorder import RingFrames
 from ringbuf import layout
 from ringbuf.plain_writer import PlainWriter
 from trading.records import FRAME_RECORD, Kind

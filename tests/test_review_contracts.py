@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fold_world import STAGES, Session, small_market
 
-from procs import recorder, topology
+from procs import topology
 from procs.fold.assembly import LoopSettings, World, heap_world
 from procs.fold.block import FEEDBACK, R_ARMED, R_BLOCKED, R_WAIT_NS
 from procs.fold.checkpoint import save
@@ -18,6 +18,7 @@ from procs.fold.loop import BLOCK, settle
 from procs.journal import JournalFull, JournalReader, JournalWriter, journal_path
 from procs.memory import board
 from procs.profiles.config import load_profile
+from procs.stages import recorder
 from ringbuf.layout import ARMED_WRITER, PROMISE, PROMISE_GIVEN, WATERMARK
 from ringbuf.plain_writer import PlainWriter
 from ringbuf.ring import I_HEAD

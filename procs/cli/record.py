@@ -125,7 +125,7 @@ def profile_of(args: argparse.Namespace, words: dict[str, str]) -> Profile:
 
 
 def folder_of(profile: Profile) -> Path:
-    """Where the files go: as procs.recorder has it, without loading a kernel."""
+    """Where the files go: as procs.stages.recorder has it, without loading a kernel."""
     return Path(profile.record.folder) if profile.record.folder else rundir.state_dir(profile.instance) / "recordings"
 
 
