@@ -15,7 +15,7 @@ from supervised_stages import (
     new_board,
 )  # fmt: skip
 
-from procs import control
+from procs.supervision import control
 
 LIMIT_S = 40.0
 HERE = Path(__file__).resolve().parent

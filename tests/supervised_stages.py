@@ -61,45 +61,45 @@ class FakePipeline:
         self._path, self._board = path, Board(path)
 
     def create(self) -> None:
-        """As procs.supervised.Pipeline says."""
+        """As procs.supervision.contract.Pipeline says."""
         Path(self._path + ".segments").touch()
 
     def destroy(self) -> None:
-        """As procs.supervised.Pipeline says."""
+        """As procs.supervision.contract.Pipeline says."""
         Path(self._path + ".segments").unlink(missing_ok=True)
 
     def prepare(self, stage: str, incarnation: int) -> None:
-        """As procs.supervised.Pipeline says."""
+        """As procs.supervision.contract.Pipeline says."""
         self._board[stage, READY] = 0
         self._board[stage, INCARNATION] = incarnation
 
     def heartbeat(self, stage: str) -> int:
-        """As procs.supervised.Pipeline says."""
+        """As procs.supervision.contract.Pipeline says."""
         return self._board[stage, HEARTBEAT]
 
     def ready(self, stage: str) -> bool:
-        """As procs.supervised.Pipeline says."""
+        """As procs.supervision.contract.Pipeline says."""
         return bool(self._board[stage, READY])
 
     def finished(self, stage: str) -> bool:
-        """As procs.supervised.Pipeline says."""
+        """As procs.supervision.contract.Pipeline says."""
         return bool(self._board[stage, FINISHED])
 
     def progress(self) -> int:
-        """As procs.supervised.Pipeline says."""
+        """As procs.supervision.contract.Pipeline says."""
         return sum(self._board[s, HEARTBEAT] for s in STAGES)
 
     def request_stop(self) -> None:
-        """As procs.supervised.Pipeline says."""
+        """As procs.supervision.contract.Pipeline says."""
         self._board[STAGES[-1], STOP] = 1
 
     def halt(self, reason: str) -> None:
-        """As procs.supervised.Pipeline says."""
+        """As procs.supervision.contract.Pipeline says."""
         self._board["middle", HALTED] = 1
         self._board["middle", HALTS] += 1
 
     def resume(self, reason: str) -> None:
-        """As procs.supervised.Pipeline says."""
+        """As procs.supervision.contract.Pipeline says."""
         self._board["middle", HALTED] = 0
 
 
@@ -142,7 +142,7 @@ def main() -> int:
     """Runs a supervisor over the fake stages and says what it left behind."""
     from procs.logs import supervisor_log
     from procs.profiles.config import load_profile
-    from procs.supervisor import Supervisor
+    from procs.supervision.supervisor import Supervisor
 
     instance, board, overrides = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     module, aside = overrides.pop("module", "supervised_stages"), overrides.pop("aside", False)

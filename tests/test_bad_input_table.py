@@ -18,11 +18,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from procs import killswitch, rundir, topology
+from procs import rundir, topology
 from procs.cli.main import main
 from procs.cli.outcome import ALREADY_RUNNING, FAILED, NOT_RUNNING, OK, USAGE
 from procs.cli.starting import MARKETS
 from procs.memory import segments as pipeline
+from procs.supervision import killswitch
 from shm import cleanup
 from shm.segment import Segment
 from trading.instruments import Market
@@ -346,8 +347,8 @@ def test_every_bad_input_is_one_clear_sentence_and_leaves_nothing(
 
 def test_what_a_dead_owner_left_with_another_layout_is_swept_by_the_next_start(places: Places) -> None:
     """A leftover of another version does not stand in the way: creating the pipeline removes it."""
-    from procs.cli.launch import Instance
     from procs.profiles.config import load_profile
+    from procs.supervision.instance import Instance
 
     subprocess.run([sys.executable, "-c", FOREIGN + "os._exit(0)"], cwd=ROOT, check=True)
     assert [segment.state for segment in cleanup.list_segments(NAME)] == [cleanup.State.DEAD]

@@ -19,11 +19,10 @@ import numpy as np
 import pytest
 from cli_worlds import status_reply
 
-from procs import control, rundir, topology
+from procs import rundir, topology
 from procs.cli import main as cli
 from procs.cli.arguments import COMMANDS
 from procs.cli.last_run import LastRun, load, save
-from procs.cli.launch import Instance, place_stages
 from procs.cli.main import main
 from procs.cli.outcome import ALREADY_RUNNING, FAILED, NOT_RUNNING, OK, UNHEALTHY, USAGE, CliError
 from procs.cli.starting import step_of
@@ -31,6 +30,8 @@ from procs.memory import board
 from procs.memory import segments as pipeline
 from procs.memory.segments import Placement
 from procs.profiles.config import load_profile, profile_json
+from procs.supervision import control
+from procs.supervision.instance import Instance, place_stages
 from ringbuf import layout
 from trading.own_signals import guard as user_guard
 from trading.records import CONTROL_RECORD, Kind

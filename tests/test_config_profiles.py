@@ -353,7 +353,7 @@ def test_profile_is_immutable() -> None:
 
 def test_loading_imports_neither_numpy_nor_numba() -> None:
     """The supervisor and the command line stay small: a profile is loaded without the heavy libraries."""
-    code = "import sys; from procs.profiles.config import load_profile; load_profile('paper'); import procs.supervisor as s"
+    code = "import sys; from procs.profiles.config import load_profile; load_profile('paper'); import procs.supervision.supervisor as s"
     code += "; print([m for m in ('numpy', 'numba', 'llvmlite') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert out.stdout.strip() == "[]"

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procs import control, rundir
-from procs.control import ControlError, ControlServer, NotRunningError, answer, decode
+from procs import rundir
+from procs.supervision import control
+from procs.supervision.control import ControlError, ControlServer, NotRunningError, answer, decode
 
 LIMIT_S = 20.0
 

@@ -275,4 +275,4 @@ def test_the_sources_name_no_writing_end() -> None:
     folder = Path(stage.__file__).parent
     for path in folder.glob("*.py"):
         text = path.read_text(encoding="utf-8")
-        assert not any(word in text for word in ("PlainWriter", "open_writer", "procs.control", "Writer("))
+        assert not any(word in text for word in ("PlainWriter", "open_writer", "procs.supervision.control", "Writer("))

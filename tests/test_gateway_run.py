@@ -13,9 +13,9 @@ from typing import Any
 import kill_run
 import pytest
 
-from procs import control
 from procs.gateway import packages
 from procs.memory import board
+from procs.supervision import control
 
 pytestmark = [
     pytest.mark.timeout(900),  # the first start after an edit compiles the kernels

@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from procs import killswitch, rundir
-from procs.killswitch import KillSwitchError, halted, reset, status, trip
+from procs import rundir
+from procs.supervision import killswitch
+from procs.supervision.killswitch import KillSwitchError, halted, reset, status, trip
 
 
 @pytest.fixture

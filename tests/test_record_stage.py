@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from procs import topology
-from procs.cli.launch import Instance
 from procs.frame_log import FrameLogError, segments
 from procs.frame_log_format import Taken
 from procs.journal import JournalReader, journal_path
@@ -25,6 +24,7 @@ from procs.memory import segments as pipeline
 from procs.profiles.config import Profile, load_profile
 from procs.stages import recorder
 from procs.stages.recorder import RingFrames
+from procs.supervision.instance import Instance
 from ringbuf import layout
 from ringbuf.plain_writer import PlainWriter
 from trading.records import FRAME_RECORD, Kind

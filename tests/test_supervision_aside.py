@@ -8,7 +8,7 @@ import pytest
 from supervised_stages import ASIDE, CRASH_AT_START, HALTED, HANG, NEVER_READY, OBEY, STAGES, STOP
 from test_supervision_processes import folder, start  # noqa: F401
 
-from procs import control, killswitch
+from procs.supervision import control, killswitch
 
 
 @pytest.mark.parametrize("command", [CRASH_AT_START, NEVER_READY, OBEY, HANG])

@@ -26,7 +26,8 @@ from supervised_stages import (
     STAGES,
 )  # fmt: skip
 
-from procs import control, killswitch, rundir
+from procs import rundir
+from procs.supervision import control, killswitch
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from procs.supervision import (
+from procs.supervision.table import (
     FREE_RESTARTS,
     MS,
     Abandon,

@@ -79,8 +79,8 @@ def parent(folder: str, instance: str, stages: list[str], then: str) -> None:
     import msgspec
 
     from procs.profiles.config import load_profile, profile_json
-    from procs.zygote import PR_SET_CHILD_SUBREAPER, Begin, Failed, Ready, Spawn, Spawned, prctl
-    from procs.zygote_client import ZygoteClient
+    from procs.supervision.zygote import PR_SET_CHILD_SUBREAPER, Begin, Failed, Ready, Spawn, Spawned, prctl
+    from procs.supervision.zygote_client import ZygoteClient
 
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     profile = load_profile("paper", {"instance": instance})
@@ -198,14 +198,14 @@ def test_failures_are_told(tmp_path: Path, instance: str, words: str) -> None:
 
 
 def test_by_hand_it_says_what_to_use() -> None:
-    """`python -m procs.zygote` by a person is refused with the right command."""
-    done = subprocess.run([sys.executable, "-m", "procs.zygote"], cwd=HERE.parent, capture_output=True, text=True, timeout=40)
+    """`python -m procs.supervision.zygote` by a person is refused with the right command."""
+    done = subprocess.run([sys.executable, "-m", "procs.supervision.zygote"], cwd=HERE.parent, capture_output=True, text=True, timeout=40)
     assert done.returncode == 2 and "scalperctl start" in done.stderr
 
 
 def test_log_rotation(tmp_path: Path) -> None:
     """A log that has grown past its limit is put aside at the next spawn; a link in its place is refused."""
-    from procs import zygote
+    from procs.supervision import zygote
 
     (tmp_path / "risk.log").write_bytes(b"x" * (zygote.LOG_ROTATE_BYTES + 1))
     os.close(zygote._open_log(str(tmp_path), "risk"))
@@ -218,7 +218,7 @@ def test_log_rotation(tmp_path: Path) -> None:
 
 def test_a_hang_up_before_begin(tmp_path: Path) -> None:
     """A supervisor that hangs up before it said anything: the zygote ends quietly."""
-    from procs import zygote
+    from procs.supervision import zygote
 
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.close()

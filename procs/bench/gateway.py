@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from procs import control, topology
+from procs import topology
 from procs.cli import running
 from procs.cli.doctor import AUTOGROUP
 from procs.cli.latencies import W_MAX, histograms, since, spread
@@ -36,6 +36,7 @@ from procs.memory import board
 from procs.memory.board import Words
 from procs.memory.segments import Memory, attach
 from procs.profiles.config import load_profile
+from procs.supervision import control
 
 INSTANCE: Final = "bench-gateway"
 RATE: Final = 1000.0

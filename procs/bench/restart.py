@@ -14,7 +14,7 @@ import tempfile
 import time
 from typing import Any, Final
 
-from procs import control, topology
+from procs import topology
 from procs.cli import last_run, running
 from procs.cli.figures import complaints, snapshot
 from procs.cli.outcome import FAILED, CliError
@@ -23,6 +23,7 @@ from procs.cli.table import Column, count, span, table
 from procs.memory import board
 from procs.memory.segments import Memory, attach
 from procs.profiles.config import load_profile
+from procs.supervision import control
 
 INSTANCE: Final = "bench-restart"
 SPEED: Final = 10

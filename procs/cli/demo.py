@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any, Final, cast
 
-from procs import control, rundir
+from procs import rundir
 from procs.cli import last_run, pipeline_end, report, running
 from procs.cli.figures import Snapshot, complaints
 from procs.cli.outcome import FAILED, INTERRUPTED, OK, UNHEALTHY, CliError
@@ -24,6 +24,7 @@ from procs.cli.top import CLEAR_BELOW, CLEAR_LINE, HOME, Watcher, screen
 from procs.cli.view import View, compact, frame
 from procs.memory.segments import Memory, attach
 from procs.profiles.config import Profile
+from procs.supervision import control
 from shm.errors import SegmentError
 
 INSTANCE: Final = "demo"

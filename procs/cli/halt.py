@@ -6,10 +6,11 @@ import argparse
 import getpass
 import json
 
-from procs import control, killswitch, rundir
+from procs import rundir
 from procs.cli import running
 from procs.cli.outcome import OK, UNHEALTHY, USAGE, CliError
 from procs.cli.table import clean_text
+from procs.supervision import control, killswitch
 
 
 def halt(args: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from procs import control, rundir
+from procs import rundir
 from procs.cli import last_run, running
 from procs.cli.figures import Snapshot, complaints, snapshot
 from procs.cli.observe import Markets, Symbol
@@ -33,6 +33,7 @@ from procs.frame_log import WITHOUT_FRAMES, segments
 from procs.frame_log_format import CONNECTION, SUFFIX
 from procs.memory.segments import Memory, attach
 from procs.profiles.config import Profile, load_profile, parse_override
+from procs.supervision import control
 from shm.errors import SegmentError
 
 INSTANCE: Final = "record"

@@ -14,11 +14,12 @@ from typing import Any
 
 import msgspec
 
-from procs import control, rundir
+from procs import rundir
 from procs.cli.outcome import NOT_RUNNING, USAGE, CliError
 from procs.memory import segments as pipeline
 from procs.memory.segments import Memory
 from procs.profiles.config import Profile, load_profile, parse_override, profile_from_json
+from procs.supervision import control
 from shm.errors import SegmentError, SegmentMissing
 
 PROFILE_NAME = "profile.json"

@@ -21,7 +21,6 @@ import msgspec
 
 from procs import rundir
 from procs.cli import figures, last_run, latencies, running
-from procs.cli.launch import Instance
 from procs.cli.outcome import ALREADY_RUNNING, FAILED, INTERRUPTED, OK, UNHEALTHY, USAGE, CliError
 from procs.cli.signal_check import with_signals
 from procs.cli.staging import child_environment, rules_apart, stage_apart
@@ -30,6 +29,7 @@ from procs.gateway.packages import missing
 from procs.learning.packages import missing as learner_missing
 from procs.memory.segments import Memory
 from procs.profiles.config import Profile, profile_json
+from procs.supervision.instance import Instance
 
 LOG: Final = "supervisor.log"
 MARKETS: Final = {
@@ -127,7 +127,7 @@ def journal_folder_for(profile: Profile, now: float) -> Path:
 def foreground(profile: Profile) -> int:
     """Run the supervisor here until the pipeline ends; returns a CLI exit code."""
     from procs.logs import supervisor_log
-    from procs.supervisor import EXIT_BUSY, EXIT_CRASH_LOOP, EXIT_FAILED, EXIT_OK, EXIT_UNCLEAN, Supervisor
+    from procs.supervision.supervisor import EXIT_BUSY, EXIT_CRASH_LOOP, EXIT_FAILED, EXIT_OK, EXIT_UNCLEAN, Supervisor
 
     log = supervisor_log(profile.instance)
     started = time.time()

@@ -7,10 +7,11 @@ import json
 import time
 from typing import Any
 
-from procs import control, rundir
+from procs import rundir
 from procs.cli import running
 from procs.cli.outcome import FAILED, OK, UNHEALTHY, USAGE, CliError
 from procs.cli.table import clean_text, span
+from procs.supervision import control
 from shm import cleanup
 
 POLL_S = 0.02

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from procs import control, rundir
+from procs import rundir
 from procs.cli import processes, running
 from procs.cli import status as status_of
 from procs.cli.figures import Snapshot, snapshot, with_rates
@@ -30,6 +30,7 @@ from procs.cli.symbols import symbols_of
 from procs.cli.table import Paint, coloured, paint_for
 from procs.cli.view import View, frame
 from procs.memory.segments import Memory
+from procs.supervision import control
 
 ENTER = "\x1b[?1049h\x1b[?25l"
 LEAVE = "\x1b[?25h\x1b[?1049l"

@@ -1,4 +1,4 @@
-"""The pipeline as the supervisor sees it (procs.supervised.Pipeline), over shared memory; and where one run keeps what.
+"""The pipeline as the supervisor sees it (procs.supervision.contract.Pipeline), over shared memory; and where one run keeps what.
 
 Nothing here needs numba: the supervisor stays small. The control ring's one writer is this process.
 

@@ -1,7 +1,7 @@
 """The supervisor's decisions as a pure table: (state, event, now) -> (state, actions).
 
-No processes, clocks or files here: procs.supervisor turns the world into events and actions into system calls, so that
-every history (crash loops, a hang while stopping, a supervisor that was itself paused) is a line in a test.
+No processes, clocks or files here: procs.supervision.supervisor turns the world into events and actions into system calls, so
+that every history (crash loops, a hang while stopping, a supervisor that was itself paused) is a line in a test.
 
 What is *wanted* (UP, DOWN) and what is (*actual*) are kept apart; `ready` is a third thing, said by the process itself:
 

@@ -2,7 +2,7 @@
 
 Anyone may trip it (operator, risk, supervisor, watchdog); `reset` wants a name and a reason. The first trip's words
 stay, later ones go to the history. Whatever cannot be read counts as halted: a latch fails closed. This module knows
-nothing of orders: procs.supervisor tells the pipeline, risk cancels.
+nothing of orders: procs.supervision.supervisor tells the pipeline, risk cancels.
 
     <state>/<instance>/halt.json      the latch      {"who", "reason", "time", "pid"}
     <state>/<instance>/halts.log      the history    one JSON line a trip and a reset, appended

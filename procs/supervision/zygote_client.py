@@ -1,4 +1,4 @@
-"""The supervisor's end of the zygote: exec, requests, messages. Decides nothing (procs.supervision does)."""
+"""The supervisor's end of the zygote: exec, requests, messages. Decides nothing (procs.supervision.table does)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from procs.zygote import MAX_PACKET, SINGLE_THREADED, Begin, FromZygote, Spawn
+from procs.supervision.zygote import MAX_PACKET, SINGLE_THREADED, Begin, FromZygote, Spawn
 
 _decoder: Final = msgspec.json.Decoder(FromZygote)
 _UNSHARED: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID")
@@ -24,7 +24,7 @@ class ZygoteClient:
 
     def __init__(self, begin: Begin, log: Path) -> None:
         """Execs the zygote and tells it what to load. Raises OSError."""
-        root = str(Path(__file__).resolve().parent.parent)
+        root = str(Path(__file__).resolve().parent.parent.parent)
         path = os.pathsep.join(dict.fromkeys(p for p in (root, *os.environ.get("PYTHONPATH", "").split(os.pathsep)) if p))
         environment = {k: v for k, v in os.environ.items() if k not in _UNSHARED}
         environment |= SINGLE_THREADED | {"NUMBA_CACHE_DIR": begin.cache_dir, "PYTHONPATH": path}
@@ -34,7 +34,7 @@ class ZygoteClient:
             # A session of its own: the terminal's ^C and ^Z are for the supervisor, which ends the stages in order.
             self.pid = os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-P", "-m", "procs.zygote", str(CHILD_FD), str(os.getpid())],
+                [sys.executable, "-P", "-m", "procs.supervision.zygote", str(CHILD_FD), str(os.getpid())],
                 environment,
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),

@@ -1,9 +1,10 @@
-"""The supervisor: turns the world into events and procs.supervision's actions into calls, and knows the run's phases.
+"""The supervisor: turns the world into events and procs.supervision.table's actions into calls, and knows the run's phases.
 
 One thread, one selector, nothing polled faster than it must be: deaths come by pidfd and SIGCHLD, requests by the control
 socket, the zygote's word by its channel; the board (heartbeats, readiness) is looked at five times a second, and every
-millisecond only while a stage starts. Restarts are procs.supervision's decision, children procs.nursery's care, the kill
-switch procs.halting's; what is supervised is a procs.supervised.Pipeline. This module knows nothing of trading.
+millisecond only while a stage starts. Restarts are procs.supervision.table's decision, children procs.supervision.nursery's care,
+the kill switch procs.supervision.halting's; what is supervised is a procs.supervision.contract.Pipeline. This module knows
+nothing of trading.
 
     warming --kernels loaded--> starting --all ready--> running --stop--> draining --END came through--> done
        |                           |                       |                 |                             ^
@@ -25,15 +26,17 @@ from typing import Any, Final
 
 import msgspec
 
-from procs import control, rundir, supervision
-from procs.halting import Halting
+from procs import rundir
 from procs.logs import last_line, supervisor_log
-from procs.notify import Notifier
-from procs.nursery import ZYGOTE, Nursery
 from procs.profiles.config import Profile, profile_json
-from procs.supervised import Pipeline
-from procs.supervision import MS, Actual, Policy, State, Wanted
-from procs.zygote import Begin, Compiled, Failed, FromZygote, Ready, Waiting, Warmed
+from procs.supervision import control
+from procs.supervision import table as supervision
+from procs.supervision.contract import Pipeline
+from procs.supervision.halting import Halting
+from procs.supervision.notify import Notifier
+from procs.supervision.nursery import ZYGOTE, Nursery
+from procs.supervision.table import MS, Actual, Policy, State, Wanted
+from procs.supervision.zygote import Begin, Compiled, Failed, FromZygote, Ready, Waiting, Warmed
 from shm.errors import SegmentError
 
 EXIT_OK: Final = 0  # stopped as asked, or every stage finished its work

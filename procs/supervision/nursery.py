@@ -1,6 +1,6 @@
 """The supervisor's children: signals, pidfds, reaping, and spawning through the zygote. Decides nothing.
 
-Deaths and births become events for procs.supervision; its actions come back as `spawn`, `kill` and `abandon`. Every child
+Deaths and births become events for procs.supervision.table; its actions come back as `spawn`, `kill` and `abandon`. Every child
 is reaped here, known or not (we are the subreaper of all); a pid is never signalled after it was reaped, because signals
 go through pidfds.
 """
@@ -18,10 +18,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from procs import supervision
-from procs.supervision import Actual, State
-from procs.zygote import PR_SET_CHILD_SUBREAPER, Begin, FromZygote, Ready, Spawn, Spawned, prctl
-from procs.zygote_client import ZygoteClient
+from procs.supervision import table as supervision
+from procs.supervision.table import Actual, State
+from procs.supervision.zygote import PR_SET_CHILD_SUBREAPER, Begin, FromZygote, Ready, Spawn, Spawned, prctl
+from procs.supervision.zygote_client import ZygoteClient
 
 ZYGOTE: Final = "zygote"
 LAST_WAIT_S: Final = 5.0

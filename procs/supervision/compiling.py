@@ -7,7 +7,7 @@ whole. A specialisation that is lost by that is one that only a caller's code co
     queue pipe     stage names, 32 bytes each: whoever is free reads the next one
     result pipe    a JSON line a stage
 
-Not here: loading (procs.zygote), which finds almost everything in the cache afterwards.
+Not here: loading (procs.supervision.zygote), which finds almost everything in the cache afterwards.
 """
 
 from __future__ import annotations

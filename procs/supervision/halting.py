@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from procs import killswitch
-from procs.supervised import Pipeline
+from procs.supervision import killswitch
+from procs.supervision.contract import Pipeline
 
 
 class Halting:

@@ -1,7 +1,7 @@
 """The zygote: a small single-threaded process that has every kernel loaded and forks stages in milliseconds.
 
-The supervisor execs it (`python -m procs.zygote FD PARENT_PID`) with one end of a SOCK_SEQPACKET pair and says, one JSON
-packet each:
+The supervisor execs it (`python -m procs.supervision.zygote FD PARENT_PID`) with one end of a SOCK_SEQPACKET pair and says, one
+JSON packet each:
 
     supervisor -> zygote   Begin(profile, stages, runner, runtime)      once, first
                            Spawn(stage, incarnation, requested_ns)      any time after Ready
@@ -49,7 +49,7 @@ from typing import Any, Final
 
 import msgspec
 
-from procs import compiling
+from procs.supervision import compiling
 
 MAX_PACKET: Final = 131_072
 LOG_ROTATE_BYTES: Final = 4_194_304
@@ -241,7 +241,7 @@ def _start_over(channel: socket.socket, supervisor: int, raw: bytes) -> None:
     os.lseek(memory, 0, os.SEEK_SET)
     os.set_inheritable(channel.fileno(), True)
     arguments = [str(channel.fileno()), str(supervisor), str(memory)]
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "procs.zygote", *arguments])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "procs.supervision.zygote", *arguments])
 
 
 def _open_log(folder: str, stage: str) -> int:
@@ -374,9 +374,9 @@ def serve(channel: socket.socket, supervisor: int, again: bytes = b"") -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m procs.zygote FD PARENT_PID [BEGIN_FD]`; for the supervisor only."""
+    """`python -m procs.supervision.zygote FD PARENT_PID [BEGIN_FD]`; for the supervisor only."""
     if len(arguments) not in (2, 3) or not all(a.isdigit() for a in arguments):
-        print("procs.zygote is started by the supervisor: use `scalperctl start`", file=sys.stderr)
+        print("procs.supervision.zygote is started by the supervisor: use `scalperctl start`", file=sys.stderr)
         return 2
     descriptor, supervisor = int(arguments[0]), int(arguments[1])
     die_with(supervisor)

@@ -1,7 +1,8 @@
-"""What the supervisor asks of the pipeline that it supervises, as Protocols. No code: procs.supervisor calls these.
+"""What the supervisor asks of the pipeline that it supervises, as Protocols. No code: procs.supervision.supervisor calls these.
 
 To supervise something: give `Supervisor(profile, pipeline)` an object with these members; the stages themselves run in
-children of the zygote through the runner, `run_stage(name, runtime) -> exit code` (procs.zygote says what `runtime` holds).
+children of the zygote through the runner, `run_stage(name, runtime) -> exit code` (procs.supervision.zygote says what `runtime`
+holds).
 """
 
 from __future__ import annotations

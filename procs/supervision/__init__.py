@@ -1,0 +1,1 @@
+"""Who starts, watches, restarts and stops the stages."""
