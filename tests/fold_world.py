@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from procs import backtest, topology
-from procs.digest import digest
 from procs.fold.assembly import Bound, LoopSettings, heap_world
 from procs.fold.block import R_DONE, R_SINCE, out_loc
 from procs.fold.checkpoint import diverged, restore, save
 from procs.fold.merge import LOG_COUNT, LOG_RING, flush_outputs
 from procs.fold.plan import Plan, plan_of
+from procs.journal.digest import digest
 from procs.memory import board
 from procs.profiles.config import load_profile
 from ringbuf.layout import CAPACITY, CONTROL_WORDS, CURSOR, GATING, PROMISE, PROMISE_GIVEN, TAIL, WATERMARK, reader_line, views

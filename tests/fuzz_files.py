@@ -21,8 +21,8 @@ import numpy as np
 from fuzz_target import ROOT, SCRATCH, Features, Target, claim, mutate_bytes, mutate_text, recordings
 
 from procs.bench.market_frames import generated
-from procs.journal import HEADER_BYTES, JournalReader, JournalWriter
-from procs.journal_format import MAGIC, VERSION, JournalError
+from procs.journal.file import HEADER_BYTES, JournalReader, JournalWriter
+from procs.journal.format import MAGIC, VERSION, JournalError
 from procs.profiles.config import ConfigError, load_profile, profile_from_json, profile_json
 from sim.recordings.recording import RecordingError, open_spool, stage
 from sim.recordings.spool import OUT_END, OUT_RECV_NS, OUT_START, OUT_WORDS, next_frame
@@ -79,7 +79,7 @@ class Journals(FileTarget):
 
     name = "journals"
     meaning = "journal headers and slots"
-    instrument = ("procs.journal", "procs.journal_format")
+    instrument = ("procs.journal.file", "procs.journal.format")
     suffix = ".journal"
 
     def seeds(self) -> list[bytes]:

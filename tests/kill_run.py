@@ -32,7 +32,7 @@ from procs import rundir, topology  # noqa: E402
 from procs.cli import last_run, running  # noqa: E402
 from procs.cli.figures import complaints  # noqa: E402
 from procs.cli.starting import Launch  # noqa: E402
-from procs.journal import JournalReader, journal_path  # noqa: E402
+from procs.journal.file import JournalReader, journal_path  # noqa: E402
 from procs.memory import board  # noqa: E402
 from procs.memory import segments as pipeline  # noqa: E402
 from procs.profiles.config import load_profile  # noqa: E402

@@ -25,7 +25,7 @@ import kill_run
 from procs import topology
 from procs.cli import last_run
 from procs.cli.starting import Launch
-from procs.journal import JournalReader, journal_path
+from procs.journal.file import JournalReader, journal_path
 from procs.memory import board
 from procs.profiles.config import load_profile
 from procs.receiver.line_table import read_table

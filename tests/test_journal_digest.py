@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from procs.digest import digest, digest_fills, digest_orders
+from procs.journal.digest import digest, digest_fills, digest_orders
 from trading.records import MARKET_RECORD, ORDER_RECORD, REPORT_RECORD, SIGNAL_RECORD, ExecType, Kind
 
 

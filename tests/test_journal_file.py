@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from procs.journal import (
+from procs.journal.file import (
     HEADER_BYTES,
     JournalBusy,
     JournalDamaged,
@@ -30,7 +30,7 @@ from procs.journal import (
     JournalWriter,
     journal_path,
 )
-from procs.journal_format import describe_dtype, dtype_of
+from procs.journal.format import describe_dtype, dtype_of
 from trading import records
 
 ALL_RECORDS = [value for name, value in vars(records).items() if name.endswith("_RECORD")]

@@ -15,7 +15,7 @@ from features_markets import random_walk
 
 from procs.cli.starting import refuse_without_packages
 from procs.frames import recording_columns
-from procs.journal import JournalWriter, journal_path
+from procs.journal.file import JournalWriter, journal_path
 from procs.learning import fitting, install, learner, packages, publishing, registry, synthetic, training
 from procs.learning.datasets import CHUNK, History, data_set, mids
 from procs.learning.extras import LearningError

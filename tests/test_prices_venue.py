@@ -19,7 +19,7 @@ from prices_venue import MINUTE_MS, T0_MS, Clock, SmallVenue
 
 from procs.cli import main as cli
 from procs.cli import prices as command
-from procs.journal import JournalReader, JournalWriter, journal_path
+from procs.journal.file import JournalReader, JournalWriter, journal_path
 from procs.prices.answer import AllSourcesFailed, BadAnswer, BudgetSpent, SourceFailed, UnknownSymbol, UnknownTimeframe
 from procs.prices.budget import Budgets
 from procs.prices.endpoints import CcxtEndpoint, endpoints_of

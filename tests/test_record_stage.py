@@ -18,7 +18,7 @@ import pytest
 from procs import topology
 from procs.frame_log import FrameLogError, segments
 from procs.frame_log_format import Taken
-from procs.journal import JournalReader, journal_path
+from procs.journal.file import JournalReader, journal_path
 from procs.memory import board
 from procs.memory import segments as pipeline
 from procs.profiles.config import Profile, load_profile

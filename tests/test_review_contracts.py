@@ -15,7 +15,7 @@ from procs.fold.assembly import LoopSettings, World, heap_world
 from procs.fold.block import FEEDBACK, R_ARMED, R_BLOCKED, R_WAIT_NS
 from procs.fold.checkpoint import save
 from procs.fold.loop import BLOCK, settle
-from procs.journal import JournalFull, JournalReader, JournalWriter, journal_path
+from procs.journal.file import JournalFull, JournalReader, JournalWriter, journal_path
 from procs.memory import board
 from procs.profiles.config import load_profile
 from procs.stages import recorder

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from procs.journal import JournalError, JournalWriter, journal_path
-from procs.order_trace import OrderNotFound, TraceError, format_trace, trace_order
+from procs.journal.file import JournalError, JournalWriter, journal_path
+from procs.journal.order_trace import OrderNotFound, TraceError, format_trace, trace_order
 from procs.topology import RING, RINGS
 from trading.instruments import Instrument, instrument_table
 from trading.records import ExecType, Flag, Kind, OrderStatus, OrderType, Purpose, Refusal, Side

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from procs import topology
-from procs.journal_format import HEADER_BYTES, JournalError, journal_path, open_regular, parse_header
+from procs.journal.format import HEADER_BYTES, JournalError, journal_path, open_regular, parse_header
 from procs.memory.board import Words
 from ringbuf.layout import TAIL, views
 from trading.records import REPORT_RECORD, ExecType, Flag, Kind, layout_hash

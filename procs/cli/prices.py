@@ -141,8 +141,8 @@ def market_records(instance: str) -> Any:
     """What a living pipeline's market journal holds, or, without a journal, its ring. Raises SourceFailed."""
     from procs import topology
     from procs.cli.observe import latest
-    from procs.journal import JournalReader
-    from procs.journal_format import JournalError, journal_path
+    from procs.journal.file import JournalReader
+    from procs.journal.format import JournalError, journal_path
     from procs.prices.answer import SourceFailed
 
     entry = topology.RING["market"]

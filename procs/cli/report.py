@@ -106,7 +106,7 @@ def plan_for(profile: Profile, spool: Path | None, symbols: list[dict[str, Any]]
 
 def facts(profile: Profile, title: str, frames: int, wall_s: float, records: Mapping[str, Any]) -> RunFacts:
     """What the records do not say."""
-    from procs.digest import digest_fills, digest_orders
+    from procs.journal.digest import digest_fills, digest_orders
     from sim.report.build import RunFacts
 
     generated = profile.source.kind == "generated"
@@ -127,7 +127,7 @@ def facts(profile: Profile, title: str, frames: int, wall_s: float, records: Map
 def build(told: Told) -> Report:
     """The report of a run from its journals. Raises JournalError, CliError."""
     use_kernel_cache()
-    from procs.journal import JournalReader, journal_path
+    from procs.journal.file import JournalReader, journal_path
     from sim.report.build import build_report
 
     if not journal_path(told.journal_dir, "orders").exists():

@@ -20,7 +20,7 @@ RINGS = {ring.ring_id: (ring.name, ring.record) for ring in topology.RINGS}
 def trace(args: argparse.Namespace) -> int:
     """The command."""
     use_kernel_cache()
-    from procs.order_trace import format_trace, trace_order
+    from procs.journal.order_trace import format_trace, trace_order
 
     folder, instruments = _where(args)
     found = trace_order(folder, args.order, RINGS, instruments=instruments)

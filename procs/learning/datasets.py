@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from procs.journal import JournalReader
+from procs.journal.file import JournalReader
 from procs.learning import install
 from procs.learning.extras import LearningError
 from procs.learning.labels import barrier_labels, horizon_labels

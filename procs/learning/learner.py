@@ -17,8 +17,8 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from procs.journal import JournalReader
-from procs.journal_format import JournalError, journal_path
+from procs.journal.file import JournalReader
+from procs.journal.format import JournalError, journal_path
 from procs.learning import publishing, registry, training
 from procs.learning.datasets import History, data_set, split
 from procs.learning.extras import LearningError

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from procs.frame_log_format import CONNECTION, members
-from procs.journal_format import SUFFIX as JOURNAL
+from procs.journal.format import SUFFIX as JOURNAL
 from procs.recordings.output import RecordingsError
 
 PAUSE_NS: Final = 60 * 10**9
@@ -101,7 +101,7 @@ def look(path: Path) -> Found | None:
 
 
 def _journal(path: Path, size: int) -> Found | None:
-    from procs.journal import JournalError, JournalReader
+    from procs.journal.file import JournalError, JournalReader
 
     try:
         reader = JournalReader(path)

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from procs.journal import JournalReader
-from procs.journal_format import SUFFIX as JOURNAL
+from procs.journal.file import JournalReader
+from procs.journal.format import SUFFIX as JOURNAL
 from procs.recordings import files, instruments
 from procs.recordings.checking import staged
 from procs.recordings.folding import Folded

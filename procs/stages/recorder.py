@@ -31,7 +31,7 @@ from procs.fold.loop import IDLE_NS
 from procs.fold.plan import load_recording
 from procs.frame_log import FrameLog, FrameLogError, FrameLogFull, FrameSource, Policy
 from procs.frame_log_format import Taken, head_of
-from procs.journal import (
+from procs.journal.file import (
     JournalDamaged,
     JournalError,
     JournalFormatError,

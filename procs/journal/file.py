@@ -34,7 +34,7 @@ from typing import Final
 
 import numpy as np
 
-from procs.journal_format import (
+from procs.journal.format import (
     HEADER_BYTES,
     MAGIC,
     VERSION,

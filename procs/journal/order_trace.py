@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from procs.journal import JournalReader, journal_path
+from procs.journal.file import JournalReader, journal_path
 from trading.jit import Recs, Words
 from trading.records import ExecType, Flag, Kind, OrderStatus, OrderType, Purpose, Refusal, Side
 

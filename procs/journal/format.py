@@ -9,7 +9,7 @@ nothing of this project reads a journal with
     dtype = np.dtype({"names": d["names"], "formats": formats, "offsets": d["offsets"], "itemsize": d["itemsize"]})
     records = np.memmap(path, dtype, "r", offset=said["header_bytes"])  # a length of whole slots
 
-What this module is not: it writes no file; `procs.journal` does.
+What this module is not: it writes no file; `procs.journal.file` does.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Journals on disk, and what is read out of them."""
