@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from receiver_world import LIVE, RingWorld
 
-from procs.frame_log import FrameLog, Policy, segments
-from procs.frame_log_format import Taken, head_of
 from procs.receiver import line_socket
 from procs.receiver import link as link_module
 from procs.receiver.lines import Connect, Down, Up
 from procs.receiver.link import Socket, VenueLink
 from procs.receiver.say import Say
 from procs.recordings.folding import Folded
+from procs.recordings.frame_log import FrameLog, Policy, segments
+from procs.recordings.frame_log_format import Taken, head_of
 from sim.recordings.venue_staging import stage_wire
 from trading.books import fold as market
 from trading.instruments import Instrument, instrument_table

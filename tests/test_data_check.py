@@ -15,10 +15,10 @@ import pytest
 
 from procs.cli.main import main
 from procs.cli.outcome import OK, UNHEALTHY, USAGE
-from procs.frame_log import FrameLog, Policy
-from procs.frame_log_format import Taken, members
 from procs.journal.file import JournalWriter, journal_path
 from procs.recordings import checking, files, instruments
+from procs.recordings.frame_log import FrameLog, Policy
+from procs.recordings.frame_log_format import Taken, members
 from procs.recordings.output import RecordingsError, new_file, new_folder
 from procs.recordings.reading import time_ns, time_text
 from trading.instruments import Instrument

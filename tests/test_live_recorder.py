@@ -25,11 +25,11 @@ import pytest
 from procs import topology
 from procs.cli import last_run
 from procs.cli.staging import child_environment
-from procs.frame_log import segments
-from procs.frame_log_format import CONNECTION, members
 from procs.memory import board
 from procs.memory import segments as pipeline
 from procs.recordings.folding import Folded
+from procs.recordings.frame_log import segments
+from procs.recordings.frame_log_format import CONNECTION, members
 from procs.recordings.instruments import noted
 from procs.stages.recorder import FAULT_DISK_FULL
 from ringbuf import layout

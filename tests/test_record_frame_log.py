@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from procs.frame_log import FrameLog, FrameLogBusy, FrameLogError, FrameLogFull, Policy, segments, stamp_of
-from procs.frame_log_format import (
+from procs.recordings.frame_log import FrameLog, FrameLogBusy, FrameLogError, FrameLogFull, Policy, segments, stamp_of
+from procs.recordings.frame_log_format import (
     HEADER_BYTES,
     Came,
     Member,
@@ -92,13 +92,13 @@ class Wire:
         self.all, self.head, self.released = taken, 0, 0
 
     def take(self, most: int) -> list[Taken]:
-        """As procs.frame_log.FrameSource."""
+        """As procs.recordings.frame_log.FrameSource."""
         found = self.all[self.head : self.head + most]
         self.head += len(found)
         return found
 
     def release(self, seq: int) -> None:
-        """As procs.frame_log.FrameSource."""
+        """As procs.recordings.frame_log.FrameSource."""
         assert self.released <= seq <= self.head
         self.released = seq
 

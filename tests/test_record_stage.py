@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from procs import topology
-from procs.frame_log import FrameLogError, segments
-from procs.frame_log_format import Taken
 from procs.journal.file import JournalReader, journal_path
 from procs.memory import board
 from procs.memory import segments as pipeline
 from procs.profiles.config import Profile, load_profile
+from procs.recordings.frame_log import FrameLogError, segments
+from procs.recordings.frame_log_format import Taken
 from procs.stages import recorder
 from procs.stages.recorder import RingFrames
 from procs.supervision.instance import Instance

@@ -17,9 +17,9 @@ from procs import backtest
 from procs.cli.main import main
 from procs.cli.outcome import OK, UNHEALTHY
 from procs.fold.plan import plan_of
-from procs.frame_log import Policy
 from procs.profiles.config import load_profile
 from procs.recordings.files import chains
+from procs.recordings.frame_log import Policy
 from sim.recordings.venue_staging import VenueRecording, stage_any
 from sim.recordings.wire_files import WireKind, read_wire_file
 from trading.instruments import Market

@@ -3,7 +3,7 @@
 It runs an instance of its own, `record`: receiver, feed and recorder, nothing that trades. The feed is there to watch the
 books: gaps and resyncs are seen while they happen.
 
-What this module is not: it writes no frame (`procs.frame_log` does) and converts nothing itself.
+What this module is not: it writes no frame (`procs.recordings.frame_log` does) and converts nothing itself.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from procs.cli.staging import child_environment
 from procs.cli.starting import Launch, Note, refuse_if_running
 from procs.cli.symbols import of_profile
 from procs.cli.table import clean_text, count, paint_for, rate, span
-from procs.frame_log import WITHOUT_FRAMES, segments
-from procs.frame_log_format import CONNECTION, SUFFIX
 from procs.memory.segments import Memory, attach
 from procs.profiles.config import Profile, load_profile, parse_override
+from procs.recordings.frame_log import WITHOUT_FRAMES, segments
+from procs.recordings.frame_log_format import CONNECTION, SUFFIX
 from procs.supervision import control
 from shm.errors import SegmentError
 

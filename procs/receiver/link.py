@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from procs.frame_log_format import Came, raw_flags
 from procs.memory.arena import LARGEST_SHARE
 from procs.profiles.config import LiveSettings
 from procs.receiver import transport
@@ -29,6 +28,7 @@ from procs.receiver.resync import ANSWER_NS, ResyncDesk
 from procs.receiver.say import Say
 from procs.receiver.venue_lines import VenueLines
 from procs.receiver.weight import weight_budget
+from procs.recordings.frame_log_format import Came, raw_flags
 from trading.books.state import Want
 from trading.records import Kind
 from trading.venues.protocol import (

@@ -1,7 +1,7 @@
 """Which recordings there are, and which files belong together: files of one symbol of one market are one chain.
 
-A file is looked into no further than needed: its first lines say venue, symbol and form; where `procs.frame_log` wrote it, the
-members' headers say frames and span without inflating anything.
+A file is looked into no further than needed: its first lines say venue, symbol and form; where `procs.recordings.frame_log` wrote
+it, the members' headers say frames and span without inflating anything.
 
 What this module is not: it judges no content (`checking`).
 """
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from procs.frame_log_format import CONNECTION, members
 from procs.journal.format import SUFFIX as JOURNAL
+from procs.recordings.frame_log_format import CONNECTION, members
 from procs.recordings.output import RecordingsError
 
 PAUSE_NS: Final = 60 * 10**9

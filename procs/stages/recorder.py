@@ -1,7 +1,7 @@
 """The recorder: journals every ring to disk, whole slots as they are, and gates the rings until it has them.
 
 The ring `frames` has no journal: its slots only say where bytes lie. Where raw recordings are wanted its frames become
-the text files of `procs.frame_log`. The ring `vectors` has one where `pipeline.journal_vectors` asks for it: all in it
+the text files of `procs.recordings.frame_log`. The ring `vectors` has one where `pipeline.journal_vectors` asks for it: all in it
 follows from `market`.
 
 It is no fold: its state is its files. After a crash it goes on behind the last whole slot that a journal holds, so nothing
@@ -29,8 +29,6 @@ from numpy.typing import NDArray
 from procs import rundir, topology
 from procs.fold.loop import IDLE_NS
 from procs.fold.plan import load_recording
-from procs.frame_log import FrameLog, FrameLogError, FrameLogFull, FrameSource, Policy
-from procs.frame_log_format import Taken, head_of
 from procs.journal.file import (
     JournalDamaged,
     JournalError,
@@ -43,6 +41,8 @@ from procs.journal.file import (
 from procs.memory import board
 from procs.memory import segments as pipeline
 from procs.profiles.config import Profile
+from procs.recordings.frame_log import FrameLog, FrameLogError, FrameLogFull, FrameSource, Policy
+from procs.recordings.frame_log_format import Taken, head_of
 from procs.recordings.instruments import note
 from procs.topology import Ring
 from ringbuf.intrinsics import futex_wait, load_acquire, store_release

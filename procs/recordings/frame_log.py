@@ -4,7 +4,7 @@
     <folder>/_connection/_connection_<...>.gz                       frames about no symbol
 
 A batch of frames becomes one member in each file that it concerns, and only then may the ring's cursor move. A member says
-which ring sequences it covers (`procs.frame_log_format`), so after `kill -9` the next incarnation cuts off what stands
+which ring sequences it covers (`procs.recordings.frame_log_format`), so after `kill -9` the next incarnation cuts off what stands
 behind the last whole member and passes over the frames that a file already holds: nothing doubled, nothing lost,
 although the files of one batch were written one after another.
 
@@ -30,7 +30,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from procs.frame_log_format import (
+from procs.profiles.config import RecordSettings
+from procs.recordings.frame_log_format import (
     CONNECTION,
     SUFFIX,
     Member,
@@ -43,7 +44,6 @@ from procs.frame_log_format import (
     members,
     sound_members,
 )
-from procs.profiles.config import RecordSettings
 from trading.records import Kind
 
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
