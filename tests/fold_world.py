@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from procs import backtest, topology
+from procs import topology
 from procs.fold.assembly import Bound, LoopSettings, heap_world
 from procs.fold.block import R_DONE, R_SINCE, out_loc
 from procs.fold.checkpoint import diverged, restore, save
@@ -22,6 +22,7 @@ from procs.fold.plan import Plan, plan_of
 from procs.journal.digest import digest
 from procs.memory import board
 from procs.profiles.config import load_profile
+from procs.research import backtest
 from ringbuf.layout import CAPACITY, CONTROL_WORDS, CURSOR, GATING, PROMISE, PROMISE_GIVEN, TAIL, WATERMARK, reader_line, views
 from ringbuf.ring import O_KNOWN, O_TAIL
 from trading.jit import Recs, Words

@@ -92,8 +92,8 @@ def yardstick(chosen: Source, folder: Path) -> tuple[dict[str, Any], int, float]
     """The backtest's identities, how many frames there are, and their span in virtual seconds."""
     from fold_world import identities
 
-    from procs import backtest
     from procs.fold.plan import plan_of
+    from procs.research import backtest
     from sim.recordings.recording import stage
 
     staged = stage(list(chosen.files), folder / "spool") if chosen.files else None

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from fold_world import identities
 
-from procs import backtest, topology
+from procs import topology
 from procs.fold.plan import plan_of
 from procs.memory import board
 from procs.profiles.config import load_profile
+from procs.research import backtest
 from sim.recordings.recording import stage
 from trading.records import ExecType, Kind
 

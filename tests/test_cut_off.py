@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from procs import cut_off
-from procs.cut_off import Stuck, watched
+from procs.research import watched as cut_off
+from procs.research.watched import Stuck, watched
 from trading.own_signals.guard import GUARD_WORDS, RECORD, RUNNING
 
 

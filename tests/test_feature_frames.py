@@ -14,10 +14,10 @@ from user_signal_files import LATE, documented, strategy_of
 
 from procs.cli.main import main
 from procs.cli.outcome import UNHEALTHY
-from procs.frames import features_of, frame_of, market_microstructure_score, market_of, signal_values
 from procs.recordings.output import RecordingsError
 from procs.recordings.parquet import KINDS, ParquetWriter
-from procs.signal_files import load
+from procs.research.columns import features_of, frame_of, market_microstructure_score, market_of, signal_values
+from procs.research.signal_files import load
 from sim.recordings.recording import RecordingError
 from trading.features.signals import N_SIGNALS, SIGNALS
 from trading.features.vector import NAMES

@@ -13,11 +13,12 @@ from market_feed import RECORDINGS
 from test_features_properties import OPEN
 from test_learning_kernels import grown
 
-from procs import backtest, topology
+from procs import topology
 from procs.fold.plan import plan_of
-from procs.frames import recording_columns
 from procs.memory import segments as pipeline
 from procs.profiles.config import Profile, load_profile
+from procs.research import backtest
+from procs.research.columns import recording_columns
 from procs.stages.recorder import journalled
 from ringbuf.layout import GATING, READER_LINES
 from sim.recordings.recording import stage

@@ -11,7 +11,7 @@ from features_markets import random_walk
 from test_features_properties import OPEN, run
 from user_signal_files import HEAD, strategy_of
 
-from procs.signal_files import load
+from procs.research.signal_files import load
 from trading.features.signals import N_SIGNALS, Signal
 from trading.instruments import Instrument
 from trading.jit import Recs

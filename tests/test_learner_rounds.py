@@ -14,7 +14,6 @@ import pytest
 from features_markets import random_walk
 
 from procs.cli.starting import refuse_without_packages
-from procs.frames import recording_columns
 from procs.journal.file import JournalWriter, journal_path
 from procs.learning import fitting, install, learner, packages, publishing, registry, synthetic, training
 from procs.learning.datasets import CHUNK, History, data_set, mids
@@ -24,6 +23,7 @@ from procs.learning.model_file import Garch, Model, Span, TreeData
 from procs.memory import model_channel as channel
 from procs.profiles.config import Profile, load_profile
 from procs.profiles.strict_yaml import ConfigError
+from procs.research.columns import recording_columns
 from trading.features import vector as feature_vector
 from trading.features.layout import FEATURE_STATE, MICRO_IMBALANCES, MICRO_SPREADS
 from trading.features.model_layout import MODEL_IMAGE, TREES
@@ -295,9 +295,9 @@ def test_a_garch_is_promoted_where_it_predicts() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
 def test_pipeline_and_batch_agree_with_a_table_in_force(tmp_path: Path, recordings: Path) -> None:
     """A table fitted to a day, in force on two (the second has no snapshot): `features` gives the stage's signals."""
-    from procs import backtest
     from procs.fold.plan import plan_of
     from procs.learning.datasets import histories
+    from procs.research import backtest
     from sim.recordings.recording import stage
 
     first, second = (recordings / "hftbacktest_binance" / f"spot_btcusdt_2024080{d}.gz" for d in (8, 9))

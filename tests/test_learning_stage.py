@@ -11,7 +11,6 @@ import pytest
 from features_markets import random_walk
 from fold_world import STAGES, Session, small_market
 
-from procs import backtest
 from procs.fold.assembly import LoopSettings, heap_world
 from procs.fold.checkpoint import diverged, restore, save
 from procs.fold.merge import flush_outputs
@@ -22,6 +21,7 @@ from procs.learning.install import put
 from procs.learning.model_file import Model, Span, TreeData
 from procs.memory import model_channel as channel
 from procs.profiles.config import load_profile
+from procs.research import backtest
 from ringbuf.layout import TAIL, views
 from trading.features import vector as feature_vector
 from trading.features.layout import FEATURE_STATE

@@ -13,13 +13,13 @@ import pytest
 from recorded_live import Session, session
 from venue_wires import LOT, NAMES, TICK, Wires
 
-from procs import backtest
 from procs.cli.main import main
 from procs.cli.outcome import OK, UNHEALTHY
 from procs.fold.plan import plan_of
 from procs.profiles.config import load_profile
 from procs.recordings.files import chains
 from procs.recordings.frame_log import Policy
+from procs.research import backtest
 from sim.recordings.venue_staging import VenueRecording, stage_any
 from sim.recordings.wire_files import WireKind, read_wire_file
 from trading.instruments import Market

@@ -12,12 +12,12 @@ import pytest
 from features_markets import BTC
 from user_signal_files import LATE, NAN, documented, strategy_of
 
-from procs import backtest
 from procs.cli.signal_check import with_signals
 from procs.fold.plan import plan_of
-from procs.frames import recording_columns, signal_values
 from procs.profiles.config import load_profile
-from procs.signal_files import load
+from procs.research import backtest
+from procs.research.columns import recording_columns, signal_values
+from procs.research.signal_files import load
 from trading.features.signals import N_SIGNALS
 from trading.own_signals.guard import health_of
 from trading.records import Kind

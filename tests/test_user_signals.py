@@ -14,8 +14,8 @@ from user_signal_files import LATE, NAN, WRONG, documented, strategy_of
 from procs.cli.outcome import CliError
 from procs.cli.signal_check import with_signals
 from procs.profiles.config import Profile
-from procs.signal_files import load
-from procs.signal_trial import trial_market, try_signal
+from procs.research.signal_files import load
+from procs.research.signal_trial import trial_market, try_signal
 from trading.features.signals import N_SIGNALS, SIGNALS, reasons
 from trading.own_signals.call import USER_EVENT
 from trading.own_signals.guard import WHY_FAULT, WHY_STOPPED

@@ -134,7 +134,7 @@ class UserSignal(Section, frozen=True):
     name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}\Z")]
     weight: NonNegative = 0.5
     params: dict[str, float] = {}  # over the defaults that it declares
-    # what the file declares, filled in at the start (procs.signal_files): who shows signals never runs a user's code
+    # what the file declares, filled in at the start (procs.research.signal_files): who shows signals never runs a user's code
     voice: Literal["", "standing", "occasional", "confirming"] = ""
     sentence: str = ""
     code: str = ""  # hash of the file; given in a profile, the file must be this one

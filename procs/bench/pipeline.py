@@ -5,8 +5,8 @@ Two measurements of the same market (a recording, or the embedded one):
 1. The pipeline as it is: an instance of its own with all processes, as fast as it goes, no journal. Frames a second from the
    feed's first frame to the moment when the last stage has finished (both seen from outside, to about 2 ms); hop latencies
    from the board (at full speed rings are full, so these are mostly time spent queueing; at 1x they are the pipeline's own).
-2. The same stages in one process (as procs.backtest runs them): time in each stage's poll, per record that it takes. This is
-   what a stage costs without waiting, and its share says where the time goes.
+2. The same stages in one process (as procs.research.backtest runs them): time in each stage's poll, per record that it takes.
+   This is what a stage costs without waiting, and its share says where the time goes.
 
 What this module is not: no benchmark of decisions; a market with more trades per message costs risk and exchange more.
 """
@@ -177,7 +177,7 @@ def _give_back(b: Words) -> None:
 
 
 def _order() -> tuple[str, ...]:
-    from procs.backtest import ORDER
+    from procs.research.backtest import ORDER
 
     return ORDER
 

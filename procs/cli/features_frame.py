@@ -27,9 +27,9 @@ def features(args: argparse.Namespace) -> int:
     profile = running.profile_for(argparse.Namespace(config=args.config or "replay", set=args.set, recording=args.files))
     use_kernel_cache()
     profile = with_signals(profile, lambda text: print(text, file=sys.stderr))
-    from procs.frames import recording_columns
     from procs.recordings.output import new_file
     from procs.recordings.parquet import arrow
+    from procs.research.columns import recording_columns
 
     arrow()
     note = Note(sys.stderr)
@@ -53,7 +53,7 @@ def features(args: argparse.Namespace) -> int:
 
 
 def _write(path: Path, suffix: str, pieces: Iterable[dict[str, Any]]) -> dict[str, int]:
-    from procs.frames import units
+    from procs.research.columns import units
 
     pa: Any = importlib.import_module("pyarrow")
     writer: Any = None

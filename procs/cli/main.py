@@ -40,7 +40,7 @@ ERRORS: Final[tuple[tuple[str, str, int], ...]] = (
     ("ringbuf.layout", "RingLayoutError", FAILED),
     ("procs.journal.format", "JournalError", FAILED),
     ("procs.journal.order_trace", "TraceError", FAILED),
-    ("procs.backtest", "BacktestStalled", FAILED),
+    ("procs.research.backtest", "BacktestStalled", FAILED),
     ("procs.learning.extras", "LearningError", FAILED),
     ("procs.bench.pair", "BenchError", FAILED),
 )

@@ -220,9 +220,9 @@ def backtest(args: argparse.Namespace) -> int:
 
 def run_backtest(profile: Profile, plan: Plan, note: _Note) -> tuple[Report, dict[str, Any]]:
     """Run a plan in this process; (its report, the records of the rings that a report is made of)."""
-    from procs import backtest as world
     from procs.fold.warm import warm_stage
     from procs.memory import board
+    from procs.research import backtest as world
     from sim.report.build import build_report
     from trading.own_signals.guard import complaints, health_of
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from procs import signal_files, topology
+from procs import topology
 from procs.fold.assembly import (
     Bound,
     LoopSettings,
@@ -33,6 +33,7 @@ from procs.learning import install
 from procs.memory import board
 from procs.memory import model_channel as channel
 from procs.profiles.config import Profile
+from procs.research import signal_files
 from ringbuf.intrinsics import load_acquire, store_release, words_at
 from ringbuf.jit import Words, kernel
 from ringbuf.ring import O_KNOWN, O_TAIL

@@ -1,4 +1,5 @@
-"""Tries a user's signals out over a synthetic market, in a process of its own that may be killed: `python -m procs.signal_trial`.
+"""Tries a user's signals out over a synthetic market, in a process of its own that may be killed: `python -m
+procs.research.signal_trial`.
 
 A strategy (JSON) comes on stdin. Each line on stdout is a JSON object: {"step": ...} before something that may take long,
 {"signal": name, "not_finite": n} after each trial, then {"signals": [...]} with what the files declare, or {"problem": ...}.
@@ -19,7 +20,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from procs.signal_files import load
+from procs.research.signal_files import load
 from trading.features.signals import N_SIGNALS
 from trading.jit import Recs, kernel
 from trading.own_signals.call import USER_ANSWER, USER_EVENT, call_signal

@@ -23,12 +23,12 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from procs.cut_off import WatchedPass
 from procs.learning import install
 from procs.recordings.folding import Folded
 from procs.recordings.output import RecordingsError
 from procs.recordings.parquet import KINDS
-from procs.signal_files import load
+from procs.research.signal_files import load
+from procs.research.watched import WatchedPass
 from sim.recordings.venue_staging import stage_any
 from trading.features.vector import FEATURES, NAMES
 from trading.instruments import Instrument, instrument_table

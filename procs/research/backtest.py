@@ -14,13 +14,13 @@ from typing import Any, Final
 import numpy as np
 
 from procs import topology
-from procs.cut_off import Stuck, watched
 from procs.fold.assembly import Bound, LoopSettings, World, heap_world, spec_of
 from procs.fold.block import R_DONE, R_INTERNAL_DUE, R_LOW, R_PROMISE, R_SINCE, registers
 from procs.fold.checkpoint import save, show_cursors
 from procs.fold.merge import flush_outputs
 from procs.fold.plan import Plan
 from procs.memory import board
+from procs.research.watched import Stuck, watched
 from ringbuf.jit import Recs, Words, kernel
 from ringbuf.layout import CAPACITY, CURSOR, GATING, reader_line
 from trading.own_signals.guard import GUARD_WORDS, STOP_FROM

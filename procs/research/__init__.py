@@ -1,0 +1,1 @@
+"""For research: columns, trials of signals, backtests."""
