@@ -67,7 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
     chosen = [Path(arg.split("::")[0]).resolve() for arg in config.args]
     starts = [path for path in chosen if path.is_file()]
     if len(starts) != len(chosen) or not chosen:
-        starts = sorted(ROOT.glob("tests/*.py"))
+        starts = sorted(ROOT.glob("tests/**/*.py"))
     key = hashlib.sha256(platform.python_version().encode())  # numba itself looks at its version and the CPU
     for path in imported_sources(starts):
         source = path.read_bytes()

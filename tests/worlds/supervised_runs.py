@@ -30,7 +30,7 @@ class Run:
         self.board = new_board(self.board_path)
         for stage, command in commands.items():
             self.board[stage, 3] = command
-        env = dict(os.environ) | {"PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
+        env = dict(os.environ) | {"PYTHONPATH": f"{HERE.parents[1]}{os.pathsep}{HERE}"}
         arguments = [sys.executable, str(HERE / "supervised_stages.py"), self.instance, str(self.board_path)]
         self.process = subprocess.Popen([*arguments, json.dumps(overrides)], stderr=subprocess.PIPE, env=env)
         assert self.process.stderr is not None

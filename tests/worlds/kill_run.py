@@ -1,6 +1,6 @@
 """A pipeline of processes run to its end, undisturbed or under a seeded killer, and everything that must be true afterwards.
 
-    python tests/kill_run.py [--kills N] [--seed S] [--usdm] [--seconds T]
+    python tests/worlds/kill_run.py [--kills N] [--seed S] [--usdm] [--seconds T]
 
 The yardstick is the backtest: the same stages in one process, which nobody kills. The source is paced so that the run lasts
 about T seconds; kills are spread over its frames, so all of them happen before the end, however fast stages come back.
@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-for folder in (ROOT, ROOT / "tests"):
+ROOT = Path(__file__).resolve().parents[2]
+for folder in (ROOT, ROOT / "tests" / "worlds"):
     sys.path.insert(0, str(folder))
 
 from procs import rundir, topology  # noqa: E402

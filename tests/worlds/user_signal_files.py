@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trading.settings import SignalFiles, Strategy, UserSignal
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "user-signals.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "user-signals.md"
 
 HEAD = "from trading.user_signals import signal\n\n"
 
