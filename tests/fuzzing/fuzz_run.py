@@ -22,8 +22,8 @@ from typing import Any
 
 from fuzz_target import SCRATCH
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "worlds")]
 COUNTERS = 4096
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 """Where inputs become files: the fuzzer ends its process without a clean-up, so who starts it removes the folder."""

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCRATCH = "SCALPER_FUZZ_SCRATCH"
 """The folder where inputs become files, by this variable."""
 Features = tuple[int, ...]
