@@ -36,6 +36,14 @@ def go_first() -> None:
         libc.syscall(ctypes.c_long(number), 0, ctypes.c_char_p(attr), 0)
 
 
+def prepare_thread(core: int | None) -> None:
+    """Pin the calling thread and let it go first."""
+    if core is not None:
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, {core})
+    go_first()
+
+
 def step_back() -> None:
     """The calling process: whatever else wants the core goes first, at once; timers come together."""
     with contextlib.suppress(OSError):

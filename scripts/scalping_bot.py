@@ -26,7 +26,8 @@ from procs.cli.signal_view import Shown
 from procs.cli.starting import Launch, Note, refuse_if_running
 from procs.cli.symbols import of_profile
 from procs.memory.segments import Memory, attach
-from procs.profiles.config import Profile, load_profile, parse_override
+from procs.profiles.config import load_profile, parse_override
+from procs.profiles.schema import Profile
 
 INSTANCE = "scalping-bot"
 REASONS_SHOWN = 3

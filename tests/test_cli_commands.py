@@ -448,7 +448,7 @@ def test_a_model_for_a_pipeline_without_models(
 
 def test_what_a_dead_run_left_does_not_hinder_the_next(own_places: Path) -> None:
     """Segments of a process that is gone are removed by the next start of that name."""
-    program = f"from procs.memory import segments as pipeline; pipeline.create({NAME!r}, pipeline.Placement()); import os; os._exit(0)"
+    program = f"from procs.memory import segments as s; s.create({NAME!r}, s.Placement()); import os; os._exit(0)"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
     assert list((own_places / "shm").iterdir())
     it = Instance(load_profile("paper", {"instance": NAME}), "", None)

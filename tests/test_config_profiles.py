@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procs.profiles import config
-from procs.profiles.config import ConfigError, Profile, load_profile, parse_override, profile_from_json, profile_json
+from procs.profiles import relations, schema
+from procs.profiles.config import ConfigError, load_profile, parse_override, profile_from_json, profile_json
+from procs.profiles.schema import Profile
 from procs.profiles.strict_yaml import MAX_ALIASES, MAX_BYTES, MAX_DEPTH
 from trading.settings import Weights
 
@@ -231,8 +232,8 @@ def test_paper_shows_the_defaults() -> None:
 
 def test_defaults_satisfy_the_relations() -> None:
     """The relations between limits hold for the defaults themselves."""
-    for low, relation, high in config._BELOW:
-        a, b = config._value(Profile(), low), config._value(Profile(), high)
+    for low, relation, high in relations._BELOW:
+        a, b = relations._value(Profile(), low), relations._value(Profile(), high)
         assert a < b if relation == "<" else a <= b, (low, high)
 
 
@@ -240,14 +241,14 @@ def test_symbols_are_instruments() -> None:
     """SymbolSettings has Instrument's fields, order and defaults, and converts."""
     from trading.instruments import Instrument, Market, instrument_table
 
-    ours = {f.name: f.default for f in msgspec.structs.fields(config.SymbolSettings) if f.name != "venue_name"}
+    ours = {f.name: f.default for f in msgspec.structs.fields(schema.SymbolSettings) if f.name != "venue_name"}
     theirs = {f.name: f.default for f in dataclasses.fields(Instrument)}
     assert list(ours) == list(theirs)
     assert {k: v for k, v in ours.items() if k not in ("name", "market")} == {
         k: v for k, v in theirs.items() if k not in ("name", "market")
     }
-    assert config.SymbolSettings(name="A").instrument() == Instrument("A")
-    assert config.SymbolSettings(name="A", market="binance_usdm").instrument().market is Market.BINANCE_USDM
+    assert schema.SymbolSettings(name="A").instrument() == Instrument("A")
+    assert schema.SymbolSettings(name="A", market="binance_usdm").instrument().market is Market.BINANCE_USDM
     assert len(instrument_table(load_profile("paper").instruments())) == 1
 
 
@@ -353,8 +354,8 @@ def test_profile_is_immutable() -> None:
 
 def test_loading_imports_neither_numpy_nor_numba() -> None:
     """The supervisor and the command line stay small: a profile is loaded without the heavy libraries."""
-    code = "import sys; from procs.profiles.config import load_profile; load_profile('paper'); import procs.supervision.supervisor as s"
-    code += "; print([m for m in ('numpy', 'numba', 'llvmlite') if m in sys.modules])"
+    code = "import sys; from procs.profiles.config import load_profile; load_profile('paper')"
+    code += "; import procs.supervision.supervisor; print([m for m in ('numpy', 'numba', 'llvmlite') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert out.stdout.strip() == "[]"
 

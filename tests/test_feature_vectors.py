@@ -16,7 +16,8 @@ from test_learning_kernels import grown
 from procs import topology
 from procs.fold.plan import plan_of
 from procs.memory import segments as pipeline
-from procs.profiles.config import Profile, load_profile
+from procs.profiles.config import load_profile
+from procs.profiles.schema import Profile
 from procs.research import backtest
 from procs.research.columns import recording_columns
 from procs.stages.recorder import journalled

@@ -12,18 +12,64 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
 
+RINGS = "shm ringbuf "
+STAGES_NEED = RINGS + "trading* sim* procs procs/profiles procs/memory "
 MAY_IMPORT = {
-    "shm": {"shm"},
-    "ringbuf": {"ringbuf", "shm"},
-    "trading": {"trading"},
-    "sim": {"sim", "trading"},
-    "procs": {"procs", "sim", "trading", "ringbuf", "shm"},
+    room: set(others.split())
+    for room, others in {
+        "shm": "",
+        "ringbuf": "shm",
+        "trading": "",
+        "trading/wire": "trading",
+        "trading/books": "trading trading/wire",
+        "trading/features": "trading",
+        "trading/models": "trading trading/features",
+        "trading/own_signals": "trading trading/features",
+        "trading/scoring": "trading trading/features trading/models trading/own_signals",
+        "trading/quoting": "trading trading/features",
+        "trading/orders": "trading",
+        "trading/risk": "trading trading/orders",
+        "trading/results": "trading",
+        "trading/venues": "trading trading/wire",
+        "sim": "trading*",
+        "sim/market": "sim trading*",
+        "sim/report": "sim trading*",
+        "sim/recordings": "sim trading*",
+        "sim/exchange": "sim trading*",
+        "sim/local_venue": "sim sim/market trading*",
+        "procs": RINGS + "trading*",
+        "procs/profiles": "sim trading*",
+        "procs/journal": RINGS + "trading* procs",
+        "procs/memory": RINGS + "trading* procs procs/profiles",
+        "procs/fold": STAGES_NEED,
+        "procs/supervision": STAGES_NEED,
+        "procs/recordings": "procs procs/profiles procs/journal sim* trading*",
+        "procs/learning": STAGES_NEED + "procs/fold procs/journal procs/recordings",
+        "procs/research": STAGES_NEED + "procs/fold procs/journal procs/recordings procs/learning",
+        "procs/stages": STAGES_NEED + "procs/fold procs/journal procs/recordings procs/learning procs/research",
+        "procs/gateway": STAGES_NEED + "procs/fold",
+        "procs/receiver": STAGES_NEED + "procs/recordings",
+        "procs/prices": "trading* procs procs/profiles procs/receiver",
+        "procs/cli": RINGS + "trading* sim* procs*",
+        "procs/bench": RINGS + "trading* sim* procs*",
+    }.items()
 }
-"""The project's packages that each package may import."""
+"""What the modules of each room may import besides those of their own room; `sim*`: every room of sim. A folder without a line
+of its own is no room: give it one, with what it may know."""
+
+DOORS = {("trading/user_signals.py", "trading/features"), ("trading/user_signals.py", "trading/own_signals")}
+"""One module at the top of trading is the door for users' files, and leads into the rooms behind it."""
+
+NOT_FROM_CLI_OR_BENCH = {("procs/cli", "procs/stages"), ("procs/cli", "procs/bench")}
+"""The command line starts stages, it does not know them; what it measures with stays behind its own command."""
+
+MAX_MODULES = 20
+MANY_COMMANDS = {"procs/cli"}
+"""The command line has one file a command, so that --help and completion load no other's; it may have more than 20."""
+
+PACKAGES = ("shm", "ringbuf", "trading", "sim", "procs")
 
 NO_CLOCK_NO_IO = {
     "time", "datetime", "random", "socket", "asyncio", "subprocess", "multiprocessing", "threading", "mmap", "posix_ipc",
@@ -63,7 +109,37 @@ def python_in(*folders: str) -> tuple[Path, ...]:
 
 def modules() -> tuple[Path, ...]:
     """The Python modules of the packages."""
-    return python_in(*MAY_IMPORT)
+    return python_in(*PACKAGES)
+
+
+def room_of(path: Path) -> str:
+    """The folder of a module."""
+    return str(path.relative_to(ROOT).parent)
+
+
+def room_named(name: str) -> str:
+    """The room in which a dotted name of ours lives: its longest part that is a folder with a module in it; "" for others'."""
+    parts = name.split(".")
+    if parts[0] not in PACKAGES:
+        return ""
+    for n in range(len(parts), 0, -1):
+        if (ROOT / Path(*parts[:n])).with_suffix(".py").is_file():
+            return "/".join(parts[: n - 1])
+        if (ROOT / Path(*parts[:n]) / "__init__.py").is_file():
+            return "/".join(parts[:n])
+    return parts[0]
+
+
+@cache
+def edges() -> tuple[tuple[str, str, str], ...]:
+    """(place, room, room that it imports) of every import that leaves its room, imports within functions included."""
+    found = []
+    for path in modules():
+        for line, name in imports(path):
+            other = room_named(name)
+            if other and other != room_of(path):
+                found.append((place(path, line), room_of(path), other))
+    return tuple(found)
 
 
 @cache
@@ -119,15 +195,42 @@ def calls(path: Path) -> list[tuple[int, str]]:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute)]  # fmt: skip
 
 
-@pytest.mark.parametrize("package", MAY_IMPORT)
-def test_imports_run_one_way(package: str) -> None:
-    """shm <- ringbuf <- procs and trading <- sim <- procs; nothing imports tests."""
-    forbidden = (set(MAY_IMPORT) | {"tests", "config"}) - MAY_IMPORT[package]
-    wrong = [
+def test_imports_run_one_way() -> None:
+    """Each room imports its own modules and those of the rooms that its line names; nothing imports tests or config."""
+    wrong = [f"{place(path)}: {room_of(path)} has no line in MAY_IMPORT" for path in modules() if room_of(path) not in MAY_IMPORT]
+    for where, room, other in edges():
+        allowed = MAY_IMPORT.get(room, set())
+        if other not in allowed and f"{other.split('/')[0]}*" not in allowed and (where.split(":")[0], other) not in DOORS:
+            wrong.append(f"{where}: {room} imports {other}")
+    wrong += [
         f"{place(path, line)} imports {name}"
-        for path in python_in(package)
-        for line, name in imports(path) if name.split(".")[0] in forbidden
+        for path in modules() for line, name in imports(path) if name.split(".")[0] in ("tests", "config")
     ]  # fmt: skip
+    wrong += [f"{where}: {room} imports {other}" for where, room, other in edges() if (room, other) in NOT_FROM_CLI_OR_BENCH]
+    none(wrong)
+
+
+def test_no_two_rooms_import_each_other() -> None:
+    """Whoever reads one room needs no other that needs it: the rooms can be put in a row, each importing only earlier ones."""
+    wants: dict[str, set[str]] = {room_of(path): set() for path in modules()}
+    for where, room, other in edges():
+        if (where.split(":")[0], other) not in DOORS:
+            wants[room].add(other)
+    while free := [room for room, others in wants.items() if not others & set(wants)]:
+        for room in free:
+            del wants[room]
+    none([f"{room} imports {' '.join(sorted(others & set(wants)))}" for room, others in sorted(wants.items())])
+
+
+def test_rooms_can_be_looked_over() -> None:
+    """Two levels of folders, and at most 20 modules in one (the command line excepted)."""
+    inside: dict[str, list[str]] = {}
+    for path in modules():
+        if path.name != "__init__.py":
+            inside.setdefault(room_of(path), []).append(path.stem)
+    sizes = {room: len(found) for room, found in inside.items() if room not in MANY_COMMANDS}
+    wrong = [f"{room}: {count} modules" for room, count in sizes.items() if count > MAX_MODULES]
+    wrong += [f"{room}: a third level of folders" for room in inside if room.count("/") > 1]
     none(wrong)
 
 
@@ -157,7 +260,7 @@ def test_names_say_what_is_inside() -> None:
             if part in sys.stdlib_module_names and not part.startswith("__"):
                 wrong.add(f"{place(path)}: {part} is a module of the standard library")
     wrong |= {f"{place(path)}: no packages in tests/" for path in python_in("tests") if path.name == "__init__.py"}
-    wrong |= {f"tests/{name}/: called like a package" for name in MAY_IMPORT if (ROOT / "tests" / name).exists()}
+    wrong |= {f"tests/{name}/: called like a package" for name in PACKAGES if (ROOT / "tests" / name).exists()}
     none(sorted(wrong))
 
 
@@ -226,6 +329,17 @@ def test_no_pickle_at_run_time() -> None:
              if set(name.split(".")) & PICKLES]  # fmt: skip
     wrong += [f"{place(path, line)} calls {name}" for path in modules() for line, name in calls(path)
               if name in ("yaml.load", "yaml.unsafe_load", "yaml.full_load", "eval", "exec", "os.system")]  # fmt: skip
+    none(wrong)
+
+
+def test_children_look_for_modules_in_no_working_directory() -> None:
+    """Each Python child is started with -P: else a `procs.py` in the user's folder would run in place of ours."""
+    wrong = []
+    for path in (*modules(), *python_in("scripts")):
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.List) and node.elts and ast.unparse(node.elts[0]) == "sys.executable":
+                if len(node.elts) < 2 or ast.unparse(node.elts[1]) != "'-P'":
+                    wrong.append(place(path, node.lineno))
     none(wrong)
 
 

@@ -21,7 +21,8 @@ from procs.learning.extras import LearningError
 from procs.learning.figures import Figure, Verdict
 from procs.learning.model_file import Garch, Model, Span, TreeData
 from procs.memory import model_channel as channel
-from procs.profiles.config import Profile, load_profile
+from procs.profiles.config import load_profile
+from procs.profiles.schema import Profile
 from procs.profiles.strict_yaml import ConfigError
 from procs.research.columns import recording_columns
 from trading.features import vector as feature_vector
@@ -52,7 +53,7 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def profile(**over: Any) -> Profile:
     """Paper, with the learner on."""
-    return load_profile("paper", {**LEARNER, **over})
+    return load_profile("paper", {**LEARNER, **over}, pin=registry.all_pinned)
 
 
 def journal(folder: Path, recs: Recs) -> str:
@@ -195,7 +196,7 @@ def test_a_fitted_microprice_and_garch_are_in_force_everywhere(tmp_path: Path) -
     ):
         registry.save(model)
         registry.promote(model.name)
-    told = load_profile("paper", {"features.microprice": "micro", "features.garch": "vol"})
+    told = load_profile("paper", {"features.microprice": "micro", "features.garch": "vol"}, pin=registry.all_pinned)
     assert (told.features.microprice, told.features.garch) == ("micro@1", "vol@1")
     recs = random_walk(3, CHUNK + 500)
     pair = [Instrument("BTCUSDT"), Instrument("ETHUSDT")]
@@ -306,7 +307,7 @@ def test_pipeline_and_batch_agree_with_a_table_in_force(tmp_path: Path, recordin
     registry.promote("micro")
     days = [first, second]
     source = {"source.kind": "recording", "source.files": [str(day) for day in days], "source.speed": "max"}
-    told = load_profile("replay", {"features.microprice": "micro", **source})
+    told = load_profile("replay", {"features.microprice": "micro", **source}, pin=registry.all_pinned)
     kept = backtest.run(plan_of(told, stage(days, tmp_path / "spool")), keep=("signals",)).kept["signals"]
     kept = kept[kept["symbol"] >= 0]
     columns = list(recording_columns(days, told))

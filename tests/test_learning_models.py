@@ -187,10 +187,10 @@ def test_a_profile_pins_its_model() -> None:
     """`ml.model: edge` becomes the version promoted last; an unknown one is refused with its key; ml off asks for none."""
     registry.save(made())
     with pytest.raises(ConfigError, match=r"ml\.model.*no promoted version"):
-        load_profile("paper", {"ml.enabled": True, "ml.model": "edge"})
-    assert load_profile("paper", {"ml.model": "edge"}).ml.model == "edge"
+        load_profile("paper", {"ml.enabled": True, "ml.model": "edge"}, pin=registry.all_pinned)
+    assert load_profile("paper", {"ml.model": "edge"}, pin=registry.all_pinned).ml.model == "edge"
     registry.promote("edge")
-    assert load_profile("paper", {"ml.enabled": True, "ml.model": "edge"}).ml.model == "edge@1"
+    assert load_profile("paper", {"ml.enabled": True, "ml.model": "edge"}, pin=registry.all_pinned).ml.model == "edge@1"
 
 
 def test_a_publisher_waits_until_the_last_model_is_in_force() -> None:
@@ -200,7 +200,7 @@ def test_a_publisher_waits_until_the_last_model_is_in_force() -> None:
     for number in (1, 2, 3):
         image = np.full(channel.IMAGE_WORDS, number, np.int64)
         assert channel.publish(words, image) == number
-        with pytest.raises(LearningError, match="not in force yet"):
+        with pytest.raises(channel.ChannelBusy, match="not in force yet"):
             channel.publish(words, image)
         words[channel.IN_FORCE] = number
     start = [channel.IMAGES, channel.IMAGES + channel.IMAGE_WORDS]

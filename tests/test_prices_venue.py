@@ -314,7 +314,7 @@ def test_the_command_refuses_with_a_sentence(words: list[str], code: int, senten
 def test_only_a_pipeline_on_the_same_real_venue_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """A generated market's prices are nobody's, a recording's are old, another venue's are others': none of them is a source.
     One whose venue is at another address, perhaps simulated, has to be named."""
-    from procs.profiles.config import EndpointSettings, LiveSettings, Profile, SourceSettings, SymbolSettings
+    from procs.profiles.schema import EndpointSettings, LiveSettings, Profile, SourceSettings, SymbolSettings
 
     def sources(kind: Any, venue: str, endpoints: tuple[EndpointSettings, ...] = (), words: tuple[str, ...] = ()) -> list[str]:
         live = LiveSettings(venue=venue, endpoints=endpoints)

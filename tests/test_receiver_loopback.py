@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from receiver_world import LIVE, LinkWorld, RingWorld, Tiny, TinyServer, until
 
-from procs.profiles.config import LiveSettings
+from procs.profiles.schema import LiveSettings
 from procs.receiver import transport
 from procs.receiver.line_table import read_table, venue_row, write_table
 from trading.books.state import Want

@@ -13,7 +13,7 @@ import pytest
 from receiver_world import Tiny, TinyServer
 
 from procs import rundir
-from procs.profiles.config import EndpointSettings, LiveSettings, Profile, SourceSettings, SymbolSettings
+from procs.profiles.schema import EndpointSettings, LiveSettings, Profile, SourceSettings, SymbolSettings
 from procs.receiver import markets, rules
 from procs.receiver.budget import SECOND, WeightBudget
 from procs.receiver.rest import Answered, Denied, Outcome, RestClient, Unreached, retry_after_s

@@ -19,7 +19,7 @@ from procs import rundir, topology
 from procs.memory import board
 from procs.memory import segments as pipeline
 from procs.memory.arena import ARENA, arena_bytes, arena_view, create_arena
-from procs.profiles.config import EndpointSettings, LiveSettings, Profile, SourceSettings, SymbolSettings
+from procs.profiles.schema import EndpointSettings, LiveSettings, Profile, SourceSettings, SymbolSettings
 from procs.receiver import markets, stage
 from procs.receiver.line_table import read_table
 from ringbuf import layout

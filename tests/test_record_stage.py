@@ -19,7 +19,8 @@ from procs import topology
 from procs.journal.file import JournalReader, journal_path
 from procs.memory import board
 from procs.memory import segments as pipeline
-from procs.profiles.config import Profile, load_profile
+from procs.profiles.config import load_profile
+from procs.profiles.schema import Profile
 from procs.recordings.frame_log import FrameLogError, segments
 from procs.recordings.frame_log_format import Taken
 from procs.stages import recorder

@@ -13,7 +13,7 @@ from user_signal_files import LATE, NAN, WRONG, documented, strategy_of
 
 from procs.cli.outcome import CliError
 from procs.cli.signal_check import with_signals
-from procs.profiles.config import Profile
+from procs.profiles.schema import Profile
 from procs.research.signal_files import load
 from procs.research.signal_trial import trial_market, try_signal
 from trading.features.signals import N_SIGNALS, SIGNALS, reasons

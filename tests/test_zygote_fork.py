@@ -199,7 +199,8 @@ def test_failures_are_told(tmp_path: Path, instance: str, words: str) -> None:
 
 def test_by_hand_it_says_what_to_use() -> None:
     """`python -m procs.supervision.zygote` by a person is refused with the right command."""
-    done = subprocess.run([sys.executable, "-m", "procs.supervision.zygote"], cwd=HERE.parent, capture_output=True, text=True, timeout=40)
+    command = [sys.executable, "-m", "procs.supervision.zygote"]
+    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, timeout=40)
     assert done.returncode == 2 and "scalperctl start" in done.stderr
 
 

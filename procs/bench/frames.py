@@ -19,9 +19,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from procs.fold.assembly import aligned_words
 from procs.memory.arena import PAD
-from procs.profiles.config import LiveSettings
+from procs.memory.segments import aligned_words
+from procs.profiles.schema import LiveSettings
 from procs.receiver.frames import FrameWriter
 from procs.receiver.link import VenueLink
 from procs.receiver.say import Say

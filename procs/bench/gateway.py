@@ -175,7 +175,7 @@ def _still_runs(memory: Memory, seconds: float) -> None:
 def _loaded(port: int, path: str, seconds: float) -> dict[str, Any]:
     arguments = [str(port), path, str(RATE), str(seconds), str(CONNECTIONS)]
     said = subprocess.run(
-        [sys.executable, "-m", "procs.bench.gateway_load", *arguments],
+        [sys.executable, "-P", "-m", "procs.bench.gateway_load", *arguments],
         capture_output=True, text=True, env=child_environment(), start_new_session=True,
     )  # fmt: skip
     if said.returncode:

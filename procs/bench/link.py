@@ -103,7 +103,7 @@ class Feeder:
         self.kinds, self.ids = _identities(frames.all())
         self.next = 1  # the first one is the REST snapshot
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "procs.bench.link_sender", str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-P", "-m", "procs.bench.link_sender", str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, env=child_environment(), bufsize=0,
         )  # fmt: skip
         self._rest = b""
@@ -230,7 +230,7 @@ class Counter:
         self._first = self._offset = 0
         url = f"ws://127.0.0.1:{feeder.port}/stream?streams=btcusdt@depth@100ms/btcusdt@trade/btcusdt@bookTicker"
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "procs.bench.link_counter", way, url, str(feeder.folder)],
+            [sys.executable, "-P", "-m", "procs.bench.link_counter", way, url, str(feeder.folder)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=child_environment(),
         )  # fmt: skip
         feeder.answer("subscribed", PATIENCE_S)

@@ -36,7 +36,8 @@ from procs.fold.merge import flush_outputs
 from procs.memory import board
 from procs.memory.board import Words
 from procs.memory.segments import Memory, attach
-from procs.profiles.config import Profile, load_profile
+from procs.profiles.config import load_profile
+from procs.profiles.schema import Profile
 from ringbuf.jit import kernel
 from shm.errors import SegmentError
 

@@ -23,7 +23,7 @@ from procs.cli.table import coloured, paint_for, plain, span
 from procs.cli.top import CLEAR_BELOW, CLEAR_LINE, HOME, Watcher, screen
 from procs.cli.view import View, compact, frame
 from procs.memory.segments import Memory, attach
-from procs.profiles.config import Profile
+from procs.profiles.schema import Profile
 from procs.supervision import control
 from shm.errors import SegmentError
 

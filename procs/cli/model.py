@@ -18,7 +18,7 @@ from procs.cli.report import use_kernel_cache
 from procs.cli.table import Column, clean_text, paint_for, table
 from procs.learning import registry
 from procs.learning.model_file import VOTING
-from procs.profiles.config import Profile
+from procs.profiles.schema import Profile
 
 
 def tools(args: argparse.Namespace) -> int:

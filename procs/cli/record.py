@@ -30,7 +30,8 @@ from procs.cli.starting import Launch, Note, refuse_if_running
 from procs.cli.symbols import of_profile
 from procs.cli.table import clean_text, count, paint_for, rate, span
 from procs.memory.segments import Memory, attach
-from procs.profiles.config import Profile, load_profile, parse_override
+from procs.profiles.config import load_profile, parse_override
+from procs.profiles.schema import Profile
 from procs.recordings.frame_log import WITHOUT_FRAMES, segments
 from procs.recordings.frame_log_format import CONNECTION, SUFFIX
 from procs.supervision import control
@@ -172,7 +173,7 @@ class Converter:
     def _begin(self, path: Path, after: Sequence[Path]) -> None:
         self._taken.add(path)
         self._path = path
-        command = [sys.executable, "-m", "procs.cli.main", "data", "convert", str(path), "--to", "parquet"]
+        command = [sys.executable, "-P", "-m", "procs.cli.main", "data", "convert", str(path), "--to", "parquet"]
         command += ["--out", str(self.folder / "parquet"), *(["--after", *map(str, after)] if after else [])]
         self._child = subprocess.Popen(
             command,

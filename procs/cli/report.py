@@ -21,7 +21,8 @@ from procs.cli.last_run import LastRun, wanted
 from procs.cli.latencies import Hop, hops
 from procs.cli.outcome import FAILED, OK, CliError
 from procs.cli.signal_check import with_signals
-from procs.profiles.config import Profile, profile_from_json
+from procs.profiles.config import profile_from_json
+from procs.profiles.schema import Profile
 
 if TYPE_CHECKING:
     from procs.fold.plan import Plan

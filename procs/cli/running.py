@@ -18,7 +18,8 @@ from procs import rundir
 from procs.cli.outcome import NOT_RUNNING, USAGE, CliError
 from procs.memory import segments as pipeline
 from procs.memory.segments import Memory
-from procs.profiles.config import Profile, load_profile, parse_override, profile_from_json
+from procs.profiles.config import load_profile, parse_override, profile_from_json
+from procs.profiles.schema import Profile
 from procs.supervision import control
 from shm.errors import SegmentError, SegmentMissing
 
@@ -54,7 +55,13 @@ def profile_for(args: argparse.Namespace, *, last: dict[str, Any] | None = None)
     """The profile of --config with the command line's overrides, `last` over these; `replay` where only recordings are given."""
     named = getattr(args, "config", None)
     name = named or ("replay" if getattr(args, "recording", None) else "paper")
-    return load_profile(name, {**overrides_of(args), **(last or {})})
+    return load_profile(name, {**overrides_of(args), **(last or {})}, pin=_pin)
+
+
+def _pin(models: str) -> str:
+    from procs.learning.registry import all_pinned  # read only where a profile names a model
+
+    return all_pinned(models)
 
 
 def living() -> list[str]:

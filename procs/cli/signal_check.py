@@ -20,7 +20,7 @@ import msgspec
 from procs import rundir
 from procs.cli.outcome import FAILED, USAGE, CliError
 from procs.cli.staging import child_environment
-from procs.profiles.config import Profile
+from procs.profiles.schema import Profile
 from trading.settings import Strategy, UserSignal
 
 LOAD_LIMIT_S: Final = 120.0
@@ -47,7 +47,7 @@ def _asked(profile: Profile, say: Callable[[str], None], trial_limit_s: float) -
     environment = {**child_environment(), "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR") or str(rundir.numba_cache_dir())}
     strategy = {name: getattr(profile, name) for name in Strategy.__struct_fields__}
     child = subprocess.Popen(
-        [sys.executable, "-m", "procs.research.signal_trial"], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-P", "-m", "procs.research.signal_trial"], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )  # fmt: skip
     with child:

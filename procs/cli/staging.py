@@ -19,7 +19,8 @@ from typing import Any
 
 from procs import rundir
 from procs.cli.outcome import FAILED, USAGE, CliError
-from procs.profiles.config import Profile, profile_from_json, profile_json
+from procs.profiles.config import profile_from_json, profile_json
+from procs.profiles.schema import Profile
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,7 +38,7 @@ def stage_apart(files: Sequence[str], spool: Path, tell: Callable[[int, int], No
     `tell(done, total)` gets bytes read. Raises CliError with the recording's own sentence.
     """
     environment = {**child_environment(), "NUMBA_CACHE_DIR": str(rundir.numba_cache_dir())}
-    command = [sys.executable, "-m", "procs.cli.staging", str(spool), *files]
+    command = [sys.executable, "-P", "-m", "procs.cli.staging", str(spool), *files]
     result: list[dict[str, Any]] | None = None
     problem = ""
     with subprocess.Popen(
@@ -65,7 +66,7 @@ def rules_apart(profile: Profile) -> Profile:
     Raises CliError with the receiver's own sentence (an unknown symbol, a host that cannot be reached).
     """
     environment = {**child_environment(), "NUMBA_CACHE_DIR": str(rundir.numba_cache_dir())}
-    command = [sys.executable, "-m", "procs.cli.staging", "--rules"]
+    command = [sys.executable, "-P", "-m", "procs.cli.staging", "--rules"]
     child = subprocess.run(command, input=profile_json(profile), capture_output=True, env=environment)
     lines = child.stdout.decode("utf-8", "replace").splitlines()
     said = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}

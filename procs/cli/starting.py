@@ -28,7 +28,8 @@ from procs.cli.table import clean_text, paint_for, span
 from procs.gateway.packages import missing
 from procs.learning.packages import missing as learner_missing
 from procs.memory.segments import Memory
-from procs.profiles.config import Profile, profile_json
+from procs.profiles.config import profile_json
+from procs.profiles.schema import Profile
 from procs.supervision.instance import Instance
 
 LOG: Final = "supervisor.log"
@@ -253,7 +254,7 @@ class Launch:
         fd = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "procs.cli.main", "start", "--foreground", *words],
+                [sys.executable, "-P", "-m", "procs.cli.main", "start", "--foreground", *words],
                 stdin=subprocess.DEVNULL, stdout=fd, stderr=fd, start_new_session=True, env=child_environment(),
             )  # fmt: skip
         finally:

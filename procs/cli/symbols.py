@@ -7,7 +7,7 @@ from pathlib import Path
 
 from procs.cli import running
 from procs.cli.observe import Symbol
-from procs.profiles.config import Profile
+from procs.profiles.schema import Profile
 
 
 def of_profile(profile: Profile) -> list[Symbol]:

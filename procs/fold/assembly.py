@@ -34,7 +34,7 @@ from procs.fold.block import (
 from procs.fold.checkpoint import checkpoint_words
 from procs.fold.loop import IDLE_NS, SPIN
 from procs.memory import board
-from procs.memory.segments import format_ring
+from procs.memory.segments import aligned_words, format_ring
 from ringbuf import layout
 from ringbuf.intrinsics import recs_at, words2_at, words_at
 from ringbuf.jit import Recs, Words, kernel
@@ -157,13 +157,6 @@ def fold_layout(spec: StateSpec) -> int:
     """Layout hash of a stage's checkpoints: from another state layout nobody resumes."""
     text = ";".join(f"{key}:{layout_hash(dtype)}:{count}" for key, dtype, count in spec)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 2
-
-
-def aligned_words(count: int) -> Words:
-    """Zeroed int64 words that begin on a page."""
-    raw = np.zeros(count + 512, np.int64)
-    start = (-raw.ctypes.data % 4096) // 8
-    return raw[start : start + count]
 
 
 def heap_world(specs: Mapping[str, StateSpec]) -> World:

@@ -12,7 +12,7 @@ from typing import Final
 
 from procs.fold.assembly import LoopSettings
 from procs.fold.loop import BLOCK, SPIN, YIELD
-from procs.profiles.config import Profile
+from procs.profiles.schema import Profile
 from procs.topology import stages
 from sim.recordings.spool import StagedRecording, open_spool
 from sim.settings import Generator, SimulatedExchange

@@ -6,7 +6,6 @@ hot loop has a thread of its own and is told to stop by a word on the board.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import select
@@ -25,8 +24,8 @@ from procs.fold.checkpoint import checkpoint_words, restore
 from procs.fold.plan import load_recording, loop_settings, plan_of
 from procs.memory import board
 from procs.memory import segments as pipeline
-from procs.profiles.config import Profile
-from procs.scheduling import go_first
+from procs.profiles.schema import Profile
+from procs.scheduling import prepare_thread
 from ringbuf.intrinsics import MEMBARRIER_REGISTER_GLOBAL_EXPEDITED, membarrier
 from ringbuf.jit import Words, kernel
 from shm import cleanup
@@ -44,14 +43,6 @@ OWNER_ROLE: Final = 0
 def _register_membarrier(command: int) -> int:
     result: int = membarrier(command)
     return result
-
-
-def prepare_thread(core: int | None) -> None:
-    """Pin the calling thread and let it go first."""
-    if core is not None:
-        with contextlib.suppress(OSError):
-            os.sched_setaffinity(0, {core})
-    go_first()
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from procs.fold.assembly import LoopSettings, World, heap_world, spec_of
 from procs.fold.checkpoint import restore
 from procs.fold.plan import Plan, plan_of
 from procs.memory import board
-from procs.profiles.config import Profile, SymbolSettings
+from procs.profiles.schema import Profile, SymbolSettings
 
 
 def warm_plan(profile: Profile) -> Plan:

@@ -29,7 +29,7 @@ from procs.gateway.pulse import Pulse
 from procs.memory import board
 from procs.memory import segments as pipeline
 from procs.memory.board import Words
-from procs.profiles.config import GatewaySettings, Profile
+from procs.profiles.schema import GatewaySettings, Profile
 from procs.scheduling import step_back
 from ringbuf import layout
 from shm.errors import SegmentError
@@ -166,8 +166,8 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
 
 def warm(profile: Profile) -> None:
     """Compile or load what the gateway calls: one signal asked for over rings on the heap."""
-    from procs.fold.assembly import aligned_words
     from procs.fold.warm import warm_plan
+    from procs.memory.segments import aligned_words
 
     plan, now = warm_plan(profile), time.monotonic_ns()
     rings = {}

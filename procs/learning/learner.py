@@ -24,7 +24,7 @@ from procs.learning.datasets import History, data_set, split
 from procs.learning.extras import LearningError
 from procs.learning.model_file import FITTED, Model
 from procs.learning.registry import Attempt
-from procs.profiles.config import Profile
+from procs.profiles.schema import Profile
 from shm.errors import SegmentError
 from trading.records import MARKET_RECORD, Kind
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Final
 
-from procs.profiles.config import Profile
+from procs.profiles.schema import Profile
 
 NEEDED: Final = {"trees": ("lightgbm",), "linear": ("sklearn",), "garch": ("arch",), "microprice": ()}
 CALLED: Final = {"sklearn": "scikit-learn"}

@@ -15,7 +15,7 @@ from procs.learning.extras import LearningError
 from procs.learning.model_file import FITTED, Model
 from procs.memory import model_channel as channel
 from procs.memory.board import Words
-from procs.profiles.config import Profile
+from procs.profiles.schema import Profile
 from shm.errors import SegmentMissing
 from trading.features.layout import FEATURE_STATE
 from trading.features.model_layout import MODEL_IMAGE
@@ -81,7 +81,10 @@ def publish(profile: Profile, names: tuple[str, ...], model: Model, timeout_s: f
                 "features.microprice"
             ) from None
         try:
-            number = channel.publish(segment.words, images_with(segment.words, profile, names, model))
+            try:
+                number = channel.publish(segment.words, images_with(segment.words, profile, names, model))
+            except channel.ChannelBusy as error:
+                raise LearningError(str(error)) from None
             while int(segment.words[channel.IN_FORCE]) != number:
                 if time.monotonic() - began > timeout_s:
                     raise LearningError(

@@ -24,7 +24,7 @@ from procs import topology
 from procs.learning.packages import missing
 from procs.memory import board
 from procs.memory import segments as pipeline
-from procs.profiles.config import Profile
+from procs.profiles.schema import Profile
 from procs.scheduling import step_back
 from shm.errors import SegmentError
 

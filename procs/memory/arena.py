@@ -16,7 +16,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from procs.profiles.config import ARENA_SHARE, Profile
+from procs.profiles.relations import ARENA_SHARE
+from procs.profiles.schema import Profile
 from shm.layout import SegmentKind
 from shm.segment import Segment
 

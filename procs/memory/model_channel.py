@@ -20,11 +20,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from procs.learning.extras import LearningError
 from procs.memory.board import Words
 from shm.layout import SegmentKind
 from shm.segment import Segment
 from trading.features.model_layout import MODEL_IMAGE, MODEL_IMAGE_FIELDS
+
+
+class ChannelBusy(RuntimeError):
+    """A model change is under way; the message says which, and what to do."""
+
 
 CHANNEL: Final = "model"
 WANTED: Final = 0
@@ -69,12 +73,12 @@ def place(words: Words, number: int) -> int:
 def publish(words: Words, images: Words) -> int:
     """Ask the features stage to take these images, one a symbol; returns their number.
 
-    One publisher at a time: the caller holds registry.publishing. Raises LearningError if another change is under way.
+    One publisher at a time: the caller holds registry.publishing. Raises ChannelBusy if another change is under way.
     """
     assert len(images) % IMAGE_WORDS == 0 and len(images) <= int(words[SYMBOLS]) * IMAGE_WORDS
     wanted = int(words[WANTED])
     if wanted != int(words[IN_FORCE]):
-        raise LearningError(f"model change {wanted} is not in force yet: is the pipeline running? Try again when it is")
+        raise ChannelBusy(f"model change {wanted} is not in force yet: is the pipeline running? Try again when it is")
     number = wanted + 1
     start = place(words, number)
     words[start : start + len(images)] = images

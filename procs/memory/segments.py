@@ -41,6 +41,13 @@ BOARD_LAYOUT: Final = board.BOARD_WORDS * 1000 + board.PAGE_WORDS
 """The board's layout in one number: it changes when a page grows."""
 
 
+def aligned_words(count: int) -> Words:
+    """Zeroed int64 words that begin on a page."""
+    raw = np.zeros(count + 512, np.int64)
+    start = (-raw.ctypes.data % 4096) // 8
+    return raw[start : start + count]
+
+
 def segment_name(instance: str, what: str) -> str:
     """Name of one of an instance's segments."""
     return f"/scalper.{instance}.{what}"

@@ -4,7 +4,7 @@ The schema directs the reading: text is composed into nodes (never constructed b
 the type that the msgspec class wants there. So `0.010` stays the text "0.010" where a decimal string is wanted,
 `yes` is no boolean, and every error knows line and column. Tags, merge keys and repeated keys are refused;
 aliases, depth and size are limited (a small file must not cost much memory). This module knows nothing of what
-the settings mean: names, files and relations are procs.profiles.config's.
+the settings mean: names are procs.profiles.config's, files and relations procs.profiles.relations'.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from procs.memory.arena import LARGEST_SHARE
-from procs.profiles.config import LiveSettings
+from procs.profiles.schema import LiveSettings
 from procs.receiver import transport
 from procs.receiver.budget import SECOND, ConnectBudget
 from procs.receiver.clock import ClockEstimate

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Final
 
-from procs.profiles.config import LiveSettings, Profile
+from procs.profiles.schema import LiveSettings, Profile
 from trading.venues.protocol import Streams, Venue, VenueSymbol
 
 CLASSES: Final = {

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from procs import rundir
-from procs.profiles.config import Profile, SymbolSettings
+from procs.profiles.schema import Profile, SymbolSettings
 from procs.receiver.markets import CCXT, addresses_of, by_market, streams_of, venue_of
 from procs.receiver.rest import Answered, Denied, RestClient
 from procs.receiver.weight import weight_budget

@@ -23,7 +23,8 @@ import numpy as np
 from procs import topology
 from procs.memory import board
 from procs.memory import segments as pipeline
-from procs.profiles.config import Profile
+from procs.profiles.schema import Profile
+from procs.scheduling import prepare_thread
 from ringbuf.jit import Words, kernel
 from ringbuf.layout import CAPACITY, CURSOR, reader_line
 from ringbuf.ring import I_HEAD, I_RELEASED, LOC_WORDS, input_, ready, release
@@ -213,7 +214,6 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
     """One incarnation of the receiver; returns the exit code. `runtime`: instance, incarnation, cores."""
     import asyncio
 
-    from procs.fold.runner import prepare_thread
     from procs.memory.arena import arena_view, attach_arena
     from procs.receiver.frames import FrameWriter
     from procs.receiver.say import Say
@@ -246,7 +246,7 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
 
 def warm(profile: Profile) -> None:
     """Compile or load the few kernels that the receiver calls."""
-    from procs.fold.assembly import aligned_words
+    from procs.memory.segments import aligned_words
     from procs.receiver import frames
     from ringbuf import layout
 

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from procs.profiles.config import RecordSettings
+from procs.profiles.schema import RecordSettings
 from procs.recordings.frame_log_format import (
     CONNECTION,
     SUFFIX,

@@ -43,7 +43,7 @@ from procs.fold.merge import flush_outputs, next_run
 from procs.fold.plan import Plan
 from procs.fold.warm import warm_stage
 from procs.memory import board
-from procs.profiles.config import Profile
+from procs.profiles.schema import Profile
 from ringbuf.intrinsics import mono_ns, store_release
 from ringbuf.jit import Words, kernel
 from ringbuf.ring import I_SHIFT, note_full, room

@@ -32,7 +32,7 @@ from procs.fold.warm import warm_stage
 from procs.learning import install
 from procs.memory import board
 from procs.memory import model_channel as channel
-from procs.profiles.config import Profile
+from procs.profiles.schema import Profile
 from procs.research import signal_files
 from ringbuf.intrinsics import load_acquire, store_release, words_at
 from ringbuf.jit import Words, kernel

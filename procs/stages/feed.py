@@ -23,7 +23,6 @@ from procs.fold.assembly import (
     LoopSettings,
     StateSpec,
     World,
-    aligned_words,
     assemble,
     emit,
     emit_bare,
@@ -62,7 +61,8 @@ from procs.fold.merge import flush_outputs
 from procs.fold.plan import Plan
 from procs.fold.warm import warm_stage
 from procs.memory import board
-from procs.profiles.config import Profile
+from procs.memory.segments import aligned_words
+from procs.profiles.schema import Profile
 from ringbuf.intrinsics import bytes_at, load_acquire, mono_ns, store_release, words_at
 from ringbuf.jit import Words, kernel
 from ringbuf.layout import CAPACITY, WATERMARK

@@ -27,7 +27,7 @@ from procs.fold.merge import flush_outputs, next_run
 from procs.fold.plan import Plan
 from procs.fold.warm import warm_stage
 from procs.memory import board
-from procs.profiles.config import Profile
+from procs.profiles.schema import Profile
 from ringbuf.intrinsics import store_release
 from ringbuf.jit import Words, kernel
 from trading.instruments import INSTRUMENT

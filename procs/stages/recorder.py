@@ -40,7 +40,7 @@ from procs.journal.file import (
 )
 from procs.memory import board
 from procs.memory import segments as pipeline
-from procs.profiles.config import Profile
+from procs.profiles.schema import Profile
 from procs.recordings.frame_log import FrameLog, FrameLogError, FrameLogFull, FrameSource, Policy
 from procs.recordings.frame_log_format import Taken, head_of
 from procs.recordings.instruments import note
@@ -384,7 +384,7 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
 
 def warm(profile: Profile) -> None:
     """Compile or load the few kernels that the recorder calls."""
-    from procs.fold.assembly import aligned_words
+    from procs.memory.segments import aligned_words
     from ringbuf import layout
 
     entry = topology.RING["control"]

@@ -21,7 +21,7 @@ from procs.memory import segments as pipeline
 from procs.memory.arena import arena_bytes
 from procs.memory.board import Words
 from procs.memory.segments import Memory, Placement
-from procs.profiles.config import MAX_SYMBOLS, Profile
+from procs.profiles.schema import MAX_SYMBOLS, Profile
 from procs.topology import Stage
 from ringbuf.plain_writer import PlainWriter, ring_bell
 from shm import cleanup

@@ -28,7 +28,8 @@ import msgspec
 
 from procs import rundir
 from procs.logs import last_line, supervisor_log
-from procs.profiles.config import Profile, profile_json
+from procs.profiles.config import profile_json
+from procs.profiles.schema import Profile
 from procs.supervision import control
 from procs.supervision import table as supervision
 from procs.supervision.contract import Pipeline

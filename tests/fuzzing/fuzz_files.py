@@ -52,7 +52,7 @@ class Profiles(FileTarget):
 
     name = "profiles"
     meaning = "YAML profiles through the strict loader"
-    instrument = ("procs.profiles.strict_yaml", "procs.profiles.config")
+    instrument = ("procs.profiles.strict_yaml", "procs.profiles.config", "procs.profiles.relations")
     suffix = ".yaml"
 
     def seeds(self) -> list[bytes]:

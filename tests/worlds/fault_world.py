@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from market_feed import Feed
 
-from procs.fold.assembly import aligned_words
 from procs.memory.arena import PAD
-from procs.profiles.config import LiveSettings
+from procs.memory.segments import aligned_words
+from procs.profiles.schema import LiveSettings
 from procs.receiver.budget import WeightBudget
 from procs.receiver.frames import NOWHERE, FrameWriter
 from procs.receiver.link import OF_NO_USE

@@ -17,7 +17,8 @@ from procs.fold.plan import plan_of
 from procs.gateway.answers import Answers
 from procs.gateway.stage import answers_of
 from procs.memory import board
-from procs.profiles.config import Profile, SymbolSettings, load_profile
+from procs.profiles.config import load_profile
+from procs.profiles.schema import Profile, SymbolSettings
 from trading.features.vector import VERSION
 from trading.records import MARKET_RECORD, SIGNAL_RECORD, VECTOR_RECORD, Flag, Kind, Side
 from trading.settings import SignalFiles, UserSignal

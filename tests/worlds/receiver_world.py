@@ -18,9 +18,9 @@ import numpy as np
 from aiohttp import WSMsgType, web
 
 from procs import topology
-from procs.fold.assembly import aligned_words
 from procs.memory.arena import PAD
-from procs.profiles.config import LiveSettings
+from procs.memory.segments import aligned_words
+from procs.profiles.schema import LiveSettings
 from procs.receiver.frames import FrameWriter
 from procs.receiver.link import VenueLink
 from procs.receiver.say import Say

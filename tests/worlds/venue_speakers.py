@@ -21,7 +21,7 @@ from aiohttp import WSMsgType, web
 from market_feed import Feed
 from receiver_world import LIVE, RingWorld
 
-from procs.profiles.config import LiveSettings
+from procs.profiles.schema import LiveSettings
 from procs.receiver.link import VenueLink
 from procs.receiver.say import Say
 from trading.books import fold as market

@@ -24,7 +24,7 @@ MAX_TREES: Final = 128
 MAX_NODES: Final = 2048
 MAX_LEAVES: Final = MAX_NODES + MAX_TREES
 MAX_IMAGES: Final = 64
-"""Symbols of a pipeline at most (procs.profiles.config)."""
+"""Symbols of a pipeline at most (procs.profiles.schema)."""
 
 MICRO_CELLS: Final = 40
 """Of a microprice table (trading.features.layout asserts that it agrees)."""

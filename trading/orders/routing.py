@@ -23,10 +23,9 @@ import numpy as np
 
 from trading.instruments import notional_e8
 from trading.jit import Recs, Words, kernel
-from trading.orders import fills
+from trading.orders import budget, fills
 from trading.orders import table as orders
 from trading.records import ExecType, Kind, OrderStatus, OrderType, Refusal
-from trading.risk import limits
 from trading.settings import Strategy
 
 MAX_SYMBOLS: Final = 64
@@ -70,14 +69,14 @@ def make_params(strategy: Strategy, instruments: Recs) -> Recs:
         raise ValueError(f"{len(instruments)} instruments: one router serves at most {MAX_SYMBOLS}; split them over instances")
     params = np.zeros(1, ROUTE_PARAMS)
     params[0]["max_order_e8"] = round(strategy.risk.max_order_notional * 1e8)
-    params[0]["message_cost_ns"] = limits.BUDGET_NS // strategy.risk.max_orders_per_s
+    params[0]["message_cost_ns"] = budget.BUDGET_NS // strategy.risk.max_orders_per_s
     return params
 
 
 def init(glob: Recs, params: Recs, instruments: Recs) -> None:
     """Put zeroed glob (1,) into its start state: nothing in flight, full message budget."""
     assert len(instruments) <= MAX_SYMBOLS
-    glob[0]["budget_ns"] = limits.BUDGET_NS
+    glob[0]["budget_ns"] = budget.BUDGET_NS
 
 
 def outcome_words(glob: Recs) -> Words:
@@ -126,7 +125,7 @@ def _check(rec_price: int, rec_qty: int, order_type: int, decision: float, s: in
         return _STEP_MULTIPLE
     if rec_qty > it.max_qty_lots:
         return _MAX_QTY
-    if limits.too_large(price, rec_qty) or notional_e8(instruments, s, price, rec_qty) > params[0].max_order_e8:
+    if budget.too_large(price, rec_qty) or notional_e8(instruments, s, price, rec_qty) > params[0].max_order_e8:
         return _MAX_NOTIONAL
     return 0
 
@@ -171,7 +170,7 @@ def _on_cancel(recs: Recs, i: int, glob: Recs, params: Recs, wire_out: Recs, rep
         orders.step(glob, slot, _CANCEL_SENT, 0, 0)
         g.orders[slot].seen &= ~(1 << _CANCEL_REJECT)  # its answer will be news
     # an order that the table does not know goes to the venue too: only the venue can say that it is not there
-    limits.spend(glob, params, rec.ts_ns)
+    budget.spend(glob, params, rec.ts_ns)
     _put(recs, i, wire_out)
     g.cancel_count += 1
     return 1
@@ -203,7 +202,7 @@ def on_order(recs: Recs, i: int, glob: Recs, params: Recs, instruments: Recs, wi
         refusal = _NOT_POSITIVE
     else:
         refusal = _check(rec.price_ticks, rec.qty_lots, rec.order_type, rec.decision_ticks, s, params, instruments)
-    if refusal == 0 and not limits.has_budget(glob, params, rec.ts_ns):
+    if refusal == 0 and not budget.has_budget(glob, params, rec.ts_ns):
         refusal = _MESSAGE_RATE
     if refusal == 0:
         slot = orders.insert(
@@ -225,7 +224,7 @@ def on_order(recs: Recs, i: int, glob: Recs, params: Recs, instruments: Recs, wi
         _answer(recs, i, reports_out, rec.order_id, _REJECT, _REJECTED, 0, refusal)
         g.n_reports = 1
         return 0
-    limits.spend(glob, params, rec.ts_ns)
+    budget.spend(glob, params, rec.ts_ns)
     _put(recs, i, wire_out)
     g.new_count += 1
     return 1

@@ -7,7 +7,7 @@ code with and without any: without, a record costs one comparison that always go
                    rows (a record a symbol)               its fields: kept, checkpointed
                    status (USER_STATUS, one a signal)     counts, and since when it is off: kept, checkpointed
                    event, answer                          scratch of the call
-                   guard (trading.own_signals.guard)             which call is running; what went wrong; what somebody switched off
+                   guard (trading.own_signals.guard)      which call is running; what went wrong; what somebody switched off
 
 An answer that is not finite is counted and the signal silent for that record. A call that fails (an index out of bounds, an
 exception) switches the signal off for the rest of the run, at that record, for all symbols. A call that never comes back is the

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from trading.jit import Recs
+from trading.orders import budget
 from trading.orders import table as orders
 from trading.records import Refusal
 from trading.risk import exits, limits, positions, sizing
@@ -105,7 +106,7 @@ def make_params(strategy: Strategy, instruments: Recs) -> Recs:
     p["max_position_e8"] = round(risk.max_position_notional * 1e8)
     p["max_open_orders"] = risk.max_open_orders
     p["max_heat"] = risk.max_portfolio_heat
-    p["message_cost_ns"] = limits.BUDGET_NS // risk.max_orders_per_s
+    p["message_cost_ns"] = budget.BUDGET_NS // risk.max_orders_per_s
     p["risk_share"] = risk.base_risk_pct / 100.0
     p["atr_multiplier"] = execution.atr_stop_multiplier
     p["min_stop_share"] = execution.min_stop_bps / 1e4
@@ -119,7 +120,7 @@ def make_params(strategy: Strategy, instruments: Recs) -> Recs:
     p["max_age_ns"] = execution.order_max_age_ms * NS_PER_MS
     largest = max(int(p["max_position_e8"]), int(p["max_order_e8"]))
     for it in instruments:
-        if largest // int(it["notional_mul"]) * int(it["notional_div"]) > limits.OVERFLOW:
+        if largest // int(it["notional_mul"]) * int(it["notional_div"]) > budget.OVERFLOW:
             name = bytes(it["name"]).rstrip(b"\0").decode("ascii")
             raise ValueError(
                 f"{name}: risk.max_position_notional and risk.max_order_notional are too large for its tick and lot sizes;"
@@ -134,7 +135,7 @@ def init(state: Recs, glob: Recs, params: Recs, instruments: Recs) -> None:
     state["entry_ts_ns"] = state["exit_try_ns"] = state["leg_closed_ns"] = state["target_ts_ns"] = NEVER_NS
     g = glob[0]
     g["next_order_id"] = 1
-    g["budget_ns"] = limits.BUDGET_NS
+    g["budget_ns"] = budget.BUDGET_NS
     for name in ("portfolio_e8", "start_e8", "peak_e8", "day_start_e8"):
         g[name] = params[0]["equity_e8"]
     g["day"] = -1

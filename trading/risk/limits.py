@@ -19,6 +19,7 @@ from typing import Final
 
 from trading.instruments import notional_e8
 from trading.jit import Recs, kernel
+from trading.orders import budget
 from trading.orders.table import MAX_LIVE
 from trading.records import LEVELS, OrderType, Purpose, Refusal
 
@@ -55,12 +56,8 @@ LIMIT_PARAMS: Final = (
     ("message_cost_ns", "i8"),
 )
 
-BUDGET_NS: Final = 1_000_000_000
-"""Allowance that can be saved up: one second's worth of messages may leave at once."""
 MAX_BOOK_AGE_NS: Final = 10_000_000_000
 """A book that nothing was heard of for so long is stale, whatever its last flags said."""
-OVERFLOW: Final = 4.0e18
-"""ticks * lots beyond this does not fit an int64 with room to spare: over any limit."""
 
 _MARKET: Final = int(OrderType.MARKET)
 _POST_ONLY: Final = int(OrderType.POST_ONLY)
@@ -94,35 +91,6 @@ _WOULD_CROSS: Final = int(Refusal.WOULD_CROSS)
 def is_exit(purpose: int) -> bool:
     """Whether a purpose closes the signal-opened position."""
     return _EXIT_FIRST <= purpose <= _EXIT_LAST
-
-
-@kernel
-def refill(glob: Recs, ts_ns: int) -> None:
-    """Let the message budget grow with time, up to BUDGET_NS."""
-    g = glob[0]
-    if ts_ns > g.budget_ts_ns:
-        g.budget_ns = min(BUDGET_NS, g.budget_ns + min(ts_ns - g.budget_ts_ns, 2 * BUDGET_NS))
-        g.budget_ts_ns = ts_ns
-
-
-@kernel
-def has_budget(glob: Recs, params: Recs, ts_ns: int) -> bool:
-    """Whether one more new order may leave now."""
-    refill(glob, ts_ns)
-    return glob[0].budget_ns >= params[0].message_cost_ns
-
-
-@kernel
-def spend(glob: Recs, params: Recs, ts_ns: int) -> None:
-    """Book one message. Cancels are booked without asking, so the budget may go below zero, by a second's worth at most."""
-    refill(glob, ts_ns)
-    glob[0].budget_ns = max(glob[0].budget_ns - params[0].message_cost_ns, -BUDGET_NS)
-
-
-@kernel
-def too_large(price_ticks: int, lots: int) -> bool:
-    """Whether ticks * lots would not fit; asked before any notional of an unchecked quantity is computed."""
-    return float(price_ticks) * float(lots) > OVERFLOW
 
 
 @kernel
@@ -246,12 +214,12 @@ def check_order(
     if abs(float(reference) - mid) * 1e4 > p.collar_bps * mid:
         return _PRICE_COLLAR
     valued = mid_up if is_market else price_ticks
-    if too_large(valued, qty_lots) or notional_e8(instruments, s, valued, qty_lots) > p.max_order_e8:
+    if budget.too_large(valued, qty_lots) or notional_e8(instruments, s, valued, qty_lots) > p.max_order_e8:
         return _MAX_NOTIONAL
     if too_small(instruments, s, valued, qty_lots):
         return _MIN_NOTIONAL
     worst = (worst_lots(state, s, side) + side * qty_lots) * side
-    if worst > 0 and (too_large(mid_up, worst) or notional_e8(instruments, s, mid_up, worst) > p.max_position_e8):
+    if worst > 0 and (budget.too_large(mid_up, worst) or notional_e8(instruments, s, mid_up, worst) > p.max_position_e8):
         return _MAX_POSITION
     if order_type == _POST_ONLY and ((side > 0 and price_ticks >= ask) or (side < 0 and price_ticks <= bid)):
         return _WOULD_CROSS
@@ -270,6 +238,6 @@ def check_order(
             return _MAX_OPEN_ORDERS
     if g.n_live >= MAX_LIVE:
         return _ORDER_TABLE_FULL
-    if not has_budget(glob, params, ts_ns):
+    if not budget.has_budget(glob, params, ts_ns):
         return _MESSAGE_RATE
     return 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from trading.jit import Recs, kernel
+from trading.orders import budget
 from trading.orders import table as orders
 from trading.records import Kind, OrderStatus, OrderType, Refusal, TimeInForce
 from trading.risk import limits
@@ -112,7 +113,7 @@ def cancel(glob: Recs, params: Recs, slot: int, ts_ns: int, orders_out: Recs) ->
     )
     g.n_orders += 1
     g.cancel_count += 1
-    limits.spend(glob, params, ts_ns)
+    budget.spend(glob, params, ts_ns)
     orders.step(glob, slot, _CANCEL_SENT, 0, 0)
 
 
@@ -162,7 +163,7 @@ def submit(
     _write(orders_out, g.n_orders, _NEW, ts_ns, s, order_id, 0, side, order_type, purpose, price_ticks, qty_lots, mid, 0)
     g.n_orders += 1
     g.new_count += 1
-    limits.spend(glob, params, ts_ns)
+    budget.spend(glob, params, ts_ns)
     if side > 0:
         state[s].open_buy_lots += qty_lots
     else:

@@ -1,0 +1,222 @@
+"""What holds between the keys of a profile, and what the keys mean on this machine: files that exist, markets, pinned models.
+
+Every failure is told at its key, with file, line, column and remedy. Types and ranges are the schema's.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from procs.profiles.schema import MAX_SYMBOLS, Profile
+from procs.profiles.strict_yaml import Reader
+
+_BELOW: Final[tuple[tuple[str, str, str], ...]] = (
+    ("thresholds.short", "<", "thresholds.long"),
+    ("features.ema_fast", "<", "features.ema_slow"),
+    ("features.spread_compression", "<", "features.spread_expansion"),
+    ("execution.post_only_below", "<=", "execution.market_urgency_threshold"),
+    ("risk.max_order_notional", "<=", "risk.max_position_notional"),
+    ("quoting.order_notional", "<=", "quoting.max_inventory_notional"),
+    ("quoting.order_notional", "<=", "risk.max_order_notional"),
+    ("quoting.max_inventory_notional", "<=", "risk.max_position_notional"),
+    ("exchange.latency.entry_min_ms", "<=", "exchange.latency.entry_max_ms"),
+    ("exchange.latency.response_min_ms", "<=", "exchange.latency.response_max_ms"),
+    ("supervisor.backoff_min_ms", "<=", "supervisor.backoff_max_ms"),
+    ("live.backoff_min_ms", "<=", "live.backoff_max_ms"),
+)
+"""Relations between limits; each is asserted of the defaults by a test."""
+
+
+def _value(profile: Profile, key: str) -> Any:
+    value: Any = profile
+    for word in key.split("."):
+        value = getattr(value, word)
+    return value
+
+
+def check(profile: Profile, reader: Reader) -> None:
+    """Everything that must hold between keys. Raises ConfigError for the first that does not."""
+    _check_relations(profile, reader)
+    if profile.world == "record" and profile.source.kind != "live":
+        raise reader.fail("world", f"record, but source.kind is {profile.source.kind}", "write source.kind: live")
+    _check_symbols(profile, reader)
+    _check_learner(profile, reader)
+
+
+def _check_relations(profile: Profile, reader: Reader) -> None:
+    for low, relation, high in _BELOW:
+        a, b = _value(profile, low), _value(profile, high)
+        if not (a < b if relation == "<" else a <= b):
+            # blame the one that the user wrote; of two, the second
+            key = high if high in reader.places else low
+            word = "below" if relation == "<" else "at most"
+            raise reader.fail(key, f"{low} is {a} and {high} is {b}", f"{low} must be {word} {high}")
+    if not any(msgspec.structs.astuple(profile.weights)) and not any(one.weight for one in profile.signals.user):
+        raise reader.fail("weights", "every weight is 0", "give at least one signal a weight above 0")
+    if profile.source.kind == "generated":
+        if profile.source.files:
+            raise reader.fail("source.files", "files are named but source.kind is generated", "write kind: recording")
+        if not profile.symbols:
+            raise reader.fail("symbols", "a generated market needs symbols", "write at least one, e.g. - name: BTCUSDT")
+    elif profile.source.kind == "live":
+        _check_live(profile, reader)
+    elif not profile.source.files:
+        raise reader.fail("source.files", "a recording needs at least one file", "name it here, or with --recording FILE")
+    cores = profile.pipeline.cores
+    if not isinstance(cores, str):
+        if not cores:
+            raise reader.fail("pipeline.cores", "the list is empty", "write core numbers, or auto, or none")
+        here = os.sched_getaffinity(0)
+        for n, core in enumerate(cores):
+            if core not in here:
+                names = ", ".join(map(str, sorted(here)))
+                raise reader.fail(f"pipeline.cores[{n}]", f"core {core} cannot be used here", f"use of: {names}, or auto")
+
+
+DEPTH_INTERVALS_MS: Final = (0, 100, 250, 500, 1000)
+ARENA_SHARE: Final = 4
+"""A frame may take one part in so many of the arena (procs.memory.arena)."""
+SNAPSHOT_LEVEL_BYTES: Final = 48
+"""A snapshot's bytes for each level and side, at most: ["123456.12345678","123456789.12345678"], is 41."""
+
+
+def _check_live(profile: Profile, reader: Reader) -> None:
+    if profile.live.depth_interval_ms not in DEPTH_INTERVALS_MS:
+        raise reader.fail(
+            "live.depth_interval_ms",
+            f"{profile.live.depth_interval_ms} is no interval that venues offer",
+            "write 0, 100, 250, 500 or 1000",
+        )
+    need_mb = -(-2 * profile.live.snapshot_levels * SNAPSHOT_LEVEL_BYTES * ARENA_SHARE // (1 << 20))
+    if need_mb > profile.live.arena_mb:
+        problem = f"a snapshot of {profile.live.snapshot_levels} levels does not fit into {profile.live.arena_mb} MB"
+        raise reader.fail("live.arena_mb", problem, f"write arena_mb: {need_mb} or more, or fewer snapshot_levels")
+    if profile.source.files:
+        raise reader.fail("source.files", "files are named but source.kind is live", "write kind: recording")
+    if profile.world == "replay":
+        raise reader.fail("world", "replay has no live source", "write world: paper, or source.kind: recording")
+    if not profile.symbols:
+        raise reader.fail("symbols", "live market data needs symbols", "write at least one, e.g. - name: BTCUSDT")
+    if not profile.live.venue:
+        raise reader.fail("live.venue", "it is empty", "write e.g. binance_spot")
+    seen: set[str] = set()
+    for n, endpoint in enumerate(profile.live.endpoints):
+        if not endpoint.venue or endpoint.venue in seen:
+            problem = f"{endpoint.venue or 'nothing'} again or unnamed"
+            raise reader.fail(f"live.endpoints[{n}].venue", problem, "name each venue once")
+        seen.add(endpoint.venue)
+    names: dict[tuple[str, str], int] = {}
+    for n, s in enumerate(profile.symbols):
+        key = (s.market or profile.live.venue, s.venue_name or s.name)
+        if key in names:
+            raise reader.fail(f"symbols[{n}].venue_name", f"{key[1]} is already symbols[{names[key]}]", "name each symbol once")
+        names[key] = n
+
+
+def resolve_markets(profile: Profile) -> Profile:
+    """Every symbol with its market and its venue's name."""
+    default = profile.live.venue if profile.source.kind == "live" else "binance_spot"
+    symbols = tuple(
+        msgspec.structs.replace(s, market=s.market or default, venue_name=s.venue_name or s.name) for s in profile.symbols
+    )
+    return msgspec.structs.replace(profile, symbols=symbols)
+
+
+def pin_models(profile: Profile, reader: Reader, pin: Callable[[str], str]) -> Profile:
+    """Every model with its version, so that whatever is promoted later changes nothing for this start."""
+    texts = {"ml.model": profile.ml.model if profile.ml.enabled else ""}
+    texts |= {"features.garch": profile.features.garch, "features.microprice": profile.features.microprice}
+    for key, text in texts.items():
+        if not text:
+            continue
+        section, _, name = key.partition(".")
+        try:
+            told = msgspec.structs.replace(getattr(profile, section), **{name: pin(text)})
+        except ValueError as error:
+            raise reader.fail(key, str(error), "scalperctl model ls lists the models") from None
+        profile = msgspec.structs.replace(profile, **{section: told})
+    return profile
+
+
+def _check_learner(profile: Profile, reader: Reader) -> None:
+    if not profile.ml.learner.enabled:
+        return
+    key = "ml.learner.enabled"
+    if profile.world == "replay":
+        raise reader.fail(
+            key, "a replay runs in virtual time, where the moment at which a model comes would be chance",
+            "train with `scalperctl model train`, and name the model in ml.model",
+        )  # fmt: skip
+    if not profile.ml.enabled:
+        raise reader.fail(key, "the learner trains, but ml.enabled is false: nothing would use it", "write ml.enabled: true")
+    if not profile.pipeline.journal:
+        raise reader.fail(key, "the learner reads the journal, but pipeline.journal is false", "write pipeline.journal: true")
+
+
+def _check_symbols(profile: Profile, reader: Reader) -> None:
+    if len(profile.symbols) > MAX_SYMBOLS:
+        raise reader.fail("symbols", f"{len(profile.symbols)} symbols", f"write at most {MAX_SYMBOLS}")
+    seen: dict[str, int] = {}
+    for n, s in enumerate(profile.symbols):
+        key = f"symbols[{n}]"
+        if s.name in seen:
+            raise reader.fail(f"{key}.name", f"{s.name} is already symbols[{seen[s.name]}]", "name each symbol once")
+        seen[s.name] = n
+        sizes = {f: Decimal(getattr(s, f)) for f in ("tick_size", "lot_size", "step_size", "min_qty", "max_qty")}
+        for field, size in sizes.items():
+            if size <= 0:
+                raise reader.fail(f"{key}.{field}", f"{size} is not positive", "write the venue's figure, e.g. 0.01")
+        lot = sizes["lot_size"].normalize()
+        if lot.as_tuple().digits != (1,) or lot > 1:
+            raise reader.fail(f"{key}.lot_size", f"{s.lot_size} is no power of ten up to 1", "write e.g. 0.00000001")
+        for field in ("step_size", "min_qty", "max_qty"):
+            if sizes[field] % lot:
+                raise reader.fail(f"{key}.{field}", f"{sizes[field]} is no multiple of lot_size {s.lot_size}",
+                                  "write a multiple, or a smaller lot_size")  # fmt: skip
+        if sizes["min_qty"] > sizes["max_qty"]:
+            raise reader.fail(f"{key}.min_qty", f"{s.min_qty} is above max_qty {s.max_qty}", "swap the two")
+
+
+def resolve_files(profile: Profile, reader: Reader, path: Path) -> Profile:
+    """Recordings and the journal's folder as absolute paths; each recording must exist and be readable."""
+
+    def absolute(text: str, key: str) -> Path:
+        base = Path.cwd() if reader.from_override(key) else path.parent
+        return Path(os.path.abspath(base / os.path.expanduser(text)))
+
+    files = []
+    for n, text in enumerate(profile.source.files):
+        key = f"source.files[{n}]"
+        file = absolute(text, key)
+        try:
+            regular = stat.S_ISREG(file.stat().st_mode)
+        except OSError as e:
+            raise reader.fail(key, f"{file}: {e.strerror}", "check the path of the recording") from None
+        if not regular or not os.access(file, os.R_OK):
+            raise reader.fail(key, f"{file} is no readable file", "name a recording file, and check its permissions")
+        if str(file) in files:
+            raise reader.fail(key, f"{file} is named twice", "name each recording once")
+        files.append(str(file))
+    source = msgspec.structs.replace(profile.source, files=tuple(files))
+    pipeline = profile.pipeline
+    if pipeline.journal_dir is not None:
+        where = str(absolute(pipeline.journal_dir, "pipeline.journal_dir"))
+        pipeline = msgspec.structs.replace(pipeline, journal_dir=where)
+    record = profile.record
+    if record.folder is not None:
+        record = msgspec.structs.replace(record, folder=str(absolute(record.folder, "record.folder")))
+    user = []
+    for n, one in enumerate(profile.signals.user):
+        file = absolute(one.file, f"signals.user[{n}].file")
+        if not file.is_file() or not os.access(file, os.R_OK):
+            raise reader.fail(f"signals.user[{n}].file", f"{file} is no readable file", "name a file of @signal functions")
+        user.append(msgspec.structs.replace(one, file=str(file)))
+    signals = msgspec.structs.replace(profile.signals, user=tuple(user))
+    return msgspec.structs.replace(profile, source=source, pipeline=pipeline, record=record, signals=signals)
