@@ -47,8 +47,8 @@ def _asked(profile: Profile, say: Callable[[str], None], trial_limit_s: float) -
     environment = {**child_environment(), "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR") or str(rundir.numba_cache_dir())}
     strategy = {name: getattr(profile, name) for name in Strategy.__struct_fields__}
     child = subprocess.Popen(
-        [sys.executable, "-P", "-m", "procs.research.signal_trial"], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        [sys.executable, "-P", "-m", "procs.research.signal_trial"], env=environment,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     with child:
         assert child.stdin is not None and child.stdout is not None and child.stderr is not None
