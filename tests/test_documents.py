@@ -26,7 +26,7 @@ ROOMS = ("shm", "ringbuf", "trading", "sim", "procs", "config", "scripts", "syst
 PACKAGES = ("shm", "ringbuf", "trading", "sim", "procs")
 EXAMPLE = re.compile(r"`([^`]+)` \(the example\)")
 """A path that a document makes up says so."""
-MOVED = re.compile(r"`([\w.]+)` is now `")
+MOVED = re.compile(r"`([\w.]+)` is now\s+`")
 """A module's name of old stands in the changelog, before the new one."""
 
 
