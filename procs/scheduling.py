@@ -4,7 +4,7 @@ Since 6.12 Linux' fair class (EEVDF) takes a slice from each thread, and one tha
 slice. The hot stages compute for microseconds, so they ask for the shortest: without that they wait for the end of
 another's slice of milliseconds. Older kernels and other systems ignore or refuse the wish; nothing depends on it.
 
-What this module is not: pinning (procs.placement, shm.numa) or real-time classes, which could lock a machine up.
+Real-time classes are not used: they could lock a machine up. Where memory lies is shm.numa's.
 """
 
 from __future__ import annotations

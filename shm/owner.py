@@ -4,8 +4,8 @@ A pid alone says nothing: pids come round again. A process is its pid, its start
 seen from one pid namespace. Death is *proven* (by the process's pidfd, by another start time under its pid, by another
 boot); silence, a stale heartbeat or a permission error prove nothing, and whoever is not proven dead counts as alive.
 
-A role (writer, reader 3, ...) has at most one owner. Taking it from a dead one is the first step of every recovery.
-What this module does not do: it kills nobody and repairs nothing. That is its caller's part.
+A role (writer, reader 3, ...) has at most one owner. Taking it from a dead one is the first step of every recovery. Nobody
+is killed and nothing repaired here; that is the caller's part.
 """
 
 from __future__ import annotations

@@ -20,8 +20,7 @@ What is decided here, and why:
   without gaps), or the stream was interrupted (where it does not).
 - Sums that would leave int64 stop growing and mark the candle OVERFLOW; prices stay right.
 
-What this module is not: it drops no duplicates (the feed does) and makes no signal; `trading.features.bars` has the bars of the
-mid.
+What this module is not: it drops no duplicates (the feed does); `trading.features.bars` has the bars of the mid.
 """
 
 from __future__ import annotations

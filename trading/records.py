@@ -7,8 +7,6 @@ Prices and quantities are int64 ticks and lots; floats occur only in analytics.
 A field whose name ends in `_mono_ns` is a *stamp*: CLOCK_MONOTONIC of this machine, for latency figures
 only. Stamps are not part of a record's identity: two runs that agree in every other word are the same run.
 `identity_words` gives the words that count.
-
-What this module is not: it knows no ring, no venue, no process.
 """
 
 from __future__ import annotations

@@ -149,15 +149,15 @@ class SignalFiles(Section, frozen=True):
 class Risk(Section, frozen=True):
     """Limits. Money is in the quote currency.
 
-    `kelly_cap` and `max_correlated_exposure` are read and checked, but nothing uses them yet: size is a fixed fraction, and
-    each symbol is limited by itself. Do not count on them.
+    `kelly_cap` and `max_correlated_exposure` are read and checked, and have no effect: size is a fixed fraction, and each
+    symbol is limited by itself. Do not count on them.
     """
 
     equity: Positive = 100_000.0
     base_risk_pct: Pct = 0.8
-    kelly_cap: Share = 0.25  # not in force yet
+    kelly_cap: Share = 0.25  # has no effect
     max_portfolio_heat: Share = 0.15
-    max_correlated_exposure: Share = 0.25  # not in force yet
+    max_correlated_exposure: Share = 0.25  # has no effect
     max_position_notional: Positive = 25_000.0
     max_order_notional: Positive = 10_000.0
     max_open_orders: Annotated[int, Meta(ge=1, le=256)] = 16

@@ -9,7 +9,7 @@
 (trading.own_signals.call.USER_EVENT), `out` the answer: `strength` in [-1, 1], and `ready`, which is 1 unless the function says
 0. Functions that it calls are decorated with `checked_kernel`.
 
-What this module is not: it opens no file (procs.research.signal_files does) and runs nothing until it is compiled.
+What this module is not: it opens no file; procs.research.signal_files does.
 """
 
 from __future__ import annotations

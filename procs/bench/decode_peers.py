@@ -4,7 +4,7 @@ Each is written as its users write it, in its faster form where there is a choic
 depth book: the dict books do not even keep their best level. A peer takes the snapshot and the messages before the clock
 starts (`begin`), then every frame as bytes (`take`).
 
-What this module is not: complete feeds. Only ccxt.pro's checks a sequence; none keeps integers, top levels or records.
+None is a complete feed: only ccxt.pro's checks a sequence, and none keeps integers, top levels or records.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ one with the load and one without, the order turned round each time, so that wha
 How far the rounds without load lie apart is the noise; the verdict holds the difference against it. The load comes from another
 process (gateway_load), which takes CPU from the same cores: on a machine with few of them its share is in the figures too.
 
-What this module is not: no benchmark of HTTP; response times are printed because they are known.
+Response times are printed because they are known; they are not a benchmark of HTTP.
 """
 
 from __future__ import annotations

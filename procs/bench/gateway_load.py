@@ -2,8 +2,6 @@
 
 Requests are sent at fixed times on kept-open connections, in turn, and each response time counts from the time at which its
 request was due, so that a server that stalls cannot hide what waited behind the stall. Prints one JSON object.
-
-What this module is not: a client of anything but the bench; it runs in a process of its own, at low priority.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ process watches its market ring. A record is matched with its message by kind an
 Two figures. Latency at a steady rate, p50 and p99 over every message. And the highest rate that is kept up: the rate rises by
 half from step to step until the sender is held back, a message has no record, or the last record comes later than KEPT_UP_MS.
 
-What this module is not: a measurement of a network, or of a venue that batches its frames.
+A network, or a venue that batches its frames, is not measured.
 """
 
 from __future__ import annotations

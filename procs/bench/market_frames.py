@@ -1,7 +1,4 @@
-"""The frames that `bench decode` and `bench link` work on: one symbol's, recorded or generated, in one buffer.
-
-What this module is not: a replay; nothing here waits for a frame's time.
-"""
+"""The frames that `bench decode` and `bench link` work on: one symbol's, recorded or generated, in one buffer."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ Two measurements of the same market (a recording, or the embedded one):
 2. The same stages in one process (as procs.research.backtest runs them): time in each stage's poll, per record that it takes.
    This is what a stage costs without waiting, and its share says where the time goes.
 
-What this module is not: no benchmark of decisions; a market with more trades per message costs risk and exchange more.
+The figures hold for this market: one with more trades per message costs risk and exchange more.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The figures of a benchmark that are worth a line in a log, from its JSON: `python -m procs.bench.summary FILE`.
 
-Ratios to what a benchmark compares with, and the few absolute ones that have none. The CI's log keeps them, so that the effect of
-a change can be looked up later. What this module is not: it measures and judges nothing; a benchmark's exit code does that.
+Ratios to what a benchmark compares with, and the few absolute ones that have none. The CI's log keeps them, so that the effect
+of a change can be looked up later. Nothing is judged here: a benchmark's exit code does that.
 """
 
 from __future__ import annotations

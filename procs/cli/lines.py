@@ -1,6 +1,6 @@
 """`lines`: the venue's connections as the receiver last wrote them down, once a second. It is read, never asked.
 
-What this module is not: it measures nothing; `procs.receiver.line_table` says what each figure means.
+`procs.receiver.line_table` says what each figure means.
 """
 
 from __future__ import annotations

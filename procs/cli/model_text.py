@@ -1,7 +1,4 @@
-"""What `model` prints, as lines: verdicts with their intervals, the reliability curve, importance, drift, rates.
-
-What this module is not: it computes nothing.
-"""
+"""What `model` prints, as lines: verdicts with their intervals, the reliability curve, importance, drift, rates."""
 
 from __future__ import annotations
 

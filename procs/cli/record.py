@@ -3,7 +3,7 @@
 It runs an instance of its own, `record`: receiver, feed and recorder, nothing that trades. The feed is there to watch the
 books: gaps and resyncs are seen while they happen.
 
-What this module is not: it writes no frame (`procs.recordings.frame_log` does) and converts nothing itself.
+What this module is not: it writes no frame; `procs.recordings.frame_log` does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Before anything starts: a user's signals are loaded, compiled and tried in a child process, whose time is limited here.
 
-What this module is not: it needs no numba, and it runs nothing of the user's in this process.
+Nothing of the user's runs in this process, and numba is not needed here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One SIGNAL_RECORD in words: side, gate, regime, and each signal with its state and its reason.
 
-Records are read by field names and signals by the strategy's table, so that what is added there, a user's own signals among it,
-is shown here without a change. What this module is not: it reads no ring; the gateway and `scalperctl signals` do.
+Records are read by field names and signals by the strategy's table, so that what is added there, a user's own signals among
+it, is shown here without a change.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What an entry would look like now: order type and price by the profile's `execution`, quantity by the kernel that risk uses.
 
 Risk's own account is not read (it is no one else's business): the figures are those of a flat account with the profile's
-equity, and every answer says so. What this module is not: nothing is ordered here, and risk may still refuse.
+equity, and every answer says so.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A candle that may lack trades is no bar, as a bar that an unusable book interrupts is none; a bucket without trades is a flat one.
 It begins when the gateway does, so a size is warm after some 20 candles of it.
 
-What this module is not: no decision; that is the pipeline's, made at every market record, and it is the same for every size.
+The decision is the pipeline's, made at every market record; it is the same for every size.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Only the words that make a record's identity count (trading.records.identity_wor
 machine, not spare words, not the ring's slot sequence. Everything else does, the cause included, so equal digests mean:
 the same decisions, in the same order, for the same reasons.
 
-What this module is not: no protection against forgery, no comparison that says where two runs differ.
+A digest does not say where two runs differ.
 """
 
 from __future__ import annotations

@@ -17,8 +17,6 @@ Kill -9 can leave a cut slot at the end and nothing else; the next `JournalWrite
 which sequence to go on. A power failure can besides leave slots that were never written (sequence word 0): these are
 cut off as well. Any other broken sequence is damage: it is reported, never repaired silently. There is no checksum
 per record: after a power failure only what `sync` confirmed is vouched for.
-
-What this module is not: it knows no ring, no shared memory and no meaning of any field but the last word.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@ Every record names its cause (ring and sequence). Backwards, `trace_order` follo
 (`cause_ring` -1); forwards, it takes every journalled record that carries the order's id. Hops are listed in time, and within
 one instant in the order of cause and effect.
 
-What this module is not: it reads journals only, never a live segment, and it knows no ring by name: `rings` says which
-there are (procs.topology has the table).
+Journals are read, never a live segment. `rings` says which there are (procs.topology has the table).
 """
 
 from __future__ import annotations

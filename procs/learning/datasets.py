@@ -3,8 +3,6 @@
 Rows are taken from the very kernels that run in the pipeline (trading.scoring.batch), on a grid of time, so that a quiet minute
 weighs as much as a wild one, and only where at least model_vote.LEAST_READY features are ready. They are computed with the GARCH
 and the microprice table that the strategy names, as the pipeline does.
-
-What this module is not: it decodes nothing itself and trains nothing.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Neighbouring rows share most of their future and past, so that rows are no independent draws: the bootstrap draws whole
 blocks of time (Kunsch 1989), and an interval from it is as wide as the number of blocks allows, not the number of rows.
 
-What this module is not: it trains nothing and judges nothing; promotion does.
+What this module is not: a verdict; procs.learning.promotion gives that.
 """
 
 from __future__ import annotations

@@ -5,8 +5,6 @@ then fitted to all of it.
 
 - GARCH: QLIKE `ln s2 + r^2/s2` of the next bar's return (Patton 2011), against `features.garch_*`.
 - Microprice: squared error, in ticks, of the mid after its next change, against the weighted mid.
-
-What this module is not: it keeps nothing on disk.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """GARCH(1,1) fitted by the `arch` library, off the hot path; the features update its variance per bar on it.
 
-What this module is not: it changes no profile; it says what to write there.
+The fit does not change a profile; it says what to write there.
 """
 
 from __future__ import annotations

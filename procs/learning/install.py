@@ -3,7 +3,7 @@
 `ml.model` names what votes, `features.garch` and `features.microprice` what the features are computed with; each one name,
 or several with commas, one a symbol. A symbol that none was made for keeps the settings' figures and has no batch model.
 
-What this module is not: it publishes nothing into a running pipeline (procs.learning.publishing).
+What this module is not: it publishes nothing into a running pipeline; procs.learning.publishing does.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Both look at records after the row alone, and say nothing (NONE) where the future is not known: the records end before the
 horizon does, or the book was not usable on the way. `ended_ns` is when a label was known: what purges a training set.
-
-What this module is not: it knows no features.
 """
 
 from __future__ import annotations

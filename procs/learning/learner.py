@@ -4,7 +4,7 @@ Every step is whole or not there, so that a kill at any point leaves nothing hal
 promotion replaces its file, a publication is one store. What a killed learner had promoted but not published, the next one
 publishes (`resume`).
 
-What this module is not: it is no process (procs.learning.stage) and has no rule of its own; the rule is promotion's.
+The process is procs.learning.stage, the rule procs.learning.promotion.
 """
 
 from __future__ import annotations

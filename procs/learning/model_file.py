@@ -1,8 +1,6 @@
 """A model as a file: JSON with a schema, never code. What it is, what it was trained on, how it did out of sample.
 
 Each is one symbol's (`span.symbols`). The kinds `garch` and `microprice` do not vote: they change how features are computed.
-
-What this module is not: it neither trains, promotes nor installs.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ forward together (or, for the online model, on its predictions before their outc
 
 A fitted table (GARCH, microprice) has to beat what the features do without it, by the third and by one figure: `judge_gain`.
 
-What this module is not: it writes nothing; the registry does.
+What this module is not: it writes nothing; procs.learning.registry does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Gives a promoted model to a running pipeline, for its symbol alone; what the other symbols have stays in force.
-
-What this module is not: it trains and promotes nothing.
-"""
+"""Gives a promoted model to a running pipeline, for its symbol alone; what the other symbols have stays in force."""
 
 from __future__ import annotations
 

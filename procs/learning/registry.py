@@ -8,7 +8,7 @@ A profile's `ml.model: NAME` means the version promoted last, `NAME@3` that one;
 pipeline starts, so that a stage that comes again after a crash computes with the model that it had, whatever was
 promoted meanwhile.
 
-What this module is not: it needs neither numpy nor numba; the supervisor and the command line load it.
+It needs neither numpy nor numba, for the supervisor and the command line load it.
 """
 
 from __future__ import annotations

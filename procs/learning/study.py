@@ -1,7 +1,4 @@
-"""What recordings say: every kind of model on them, judged out of sample; and how far a model's world has moved.
-
-What this module is not: it saves and promotes nothing.
-"""
+"""What recordings say: every kind of model on them, judged out of sample; and how far a model's world has moved."""
 
 from __future__ import annotations
 

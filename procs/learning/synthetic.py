@@ -4,7 +4,7 @@ A hidden pressure (a first-order autoregression) tilts the book's quantities and
 ticks a step of STEP_NS times itself, beside a random walk. With `edge` 0 the book looks the same and the mid is a pure
 random walk: nothing can be known of it. The best that anybody can do, knowing the pressure itself, is told by `oracle_auc`.
 
-What this module is not: no market to trade in; sim.market.generator is.
+What this module is not: a market to trade in; sim.market.generator is that.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 Batch models walk forward: each fold is trained on what came before it (purged, embargoed) and predicts what came after; all those
 predictions together are judged (procs.learning.promotion). The model that is kept is then trained on all rows by the same recipe.
 Rows without a move beyond costs teach no direction and are left out, of training and of test.
-
-What this module is not: it keeps nothing on disk and promotes nothing.
 """
 
 from __future__ import annotations

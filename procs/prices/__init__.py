@@ -6,5 +6,5 @@
     trades     candles from trades that we have: a recording, or a running pipeline
     source     PriceSource: cache, one request for many callers, fallbacks in order
 
-What this package is not: no input of the pipeline. Decisions are made on the feed's own books and trades alone.
+What this package is not: an input of the pipeline. Decisions are made on the feed's own books and trades alone.
 """

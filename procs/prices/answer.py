@@ -1,8 +1,6 @@
 """What PriceSource answers, and the errors that come instead. Prices are decimals, exactly as the venue printed them.
 
 Every answer says where it comes from, how old it is, and what is wrong with it: stale, partial, and which sources failed before.
-
-What this module is not: it fetches nothing.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The last resort before "stale": a price somebody paid, at the time when he paid it. A bucket without trades stays absent, and a
 candle that may lack trades says so.
 
-What this module is not: no source of a generated market's prices. Who gives a RunTrades vouches that its market is a real one.
+Who gives a RunTrades vouches that its market is a real one: a generated market's prices are nobody's.
 """
 
 from __future__ import annotations

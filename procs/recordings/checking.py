@@ -1,7 +1,4 @@
-"""Whether a recording is right: sequences, checksums, crossed books, the venue's own best bid/offer, trade ids, clocks.
-
-What this module is not: it repairs nothing and prints nothing.
-"""
+"""Whether a recording is right: sequences, checksums, crossed books, the venue's own best bid/offer, trade ids, clocks."""
 
 from __future__ import annotations
 

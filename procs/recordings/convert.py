@@ -2,8 +2,6 @@
 
     recording, wire capture  ->  parquet | npz | csv          npz, csv  ->  recording
     journals                 ->  parquet
-
-What this module is not: no format of its own.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A file is looked into no further than needed: its first lines say venue, symbol and form; where `procs.recordings.frame_log` wrote
 it, the members' headers say frames and span without inflating anything.
 
-What this module is not: it judges no content (`checking`).
+What this module is not: it judges no content; `procs.recordings.checking` does.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """A recording through the feed's own compiled fold, chunk by chunk: the records that the pipeline would publish.
 
 Check, cat and convert all stand on this, so that what they say is what a replay does.
-
-What this module is not: no second decoder and no second book.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ sound members behind it, is set aside as `FILE.damaged-<offset>`, and a line in 
 Frames of venues with typed decoders mean what their connection says. Their files begin with an event that names the symbol as
 the venue writes it, with tick and lot, and an event stands wherever the connection is another than that of the frame before.
 
-What this module is not: it reads no ring (`procs.stages.recorder` does) and judges no frame.
+What this module is not: it reads no ring; `procs.stages.recorder` does.
 """
 
 from __future__ import annotations

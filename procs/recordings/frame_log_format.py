@@ -11,7 +11,7 @@ A line is `<recv_ns> {frame}`. A line whose frame begins `{"scalper":` is none o
 (`file`), by which connection the frames that follow came (`on`), that frames were lost or a line went up or down, or carries
 bytes that are no text.
 
-What this module is not: it opens no file for writing and knows no ring; `procs.recordings.frame_log` does.
+What this module is not: it opens no file for writing; `procs.recordings.frame_log` does.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ row stands twice, once for each. Local times are put later if some event arrives
 REST snapshots and spot's best bid/offer carry no exchange time: a snapshot gets that of the event before it. Best bid/offer
 messages are left out: the format keeps books and trades.
 
-What this module is not: it needs no hftbacktest, and knows no other format.
+hftbacktest itself is not needed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a tick and a lot were when journals were written: `instruments.json` beside them, since a slot holds integers alone.
-
-What this module is not: no profile and no venue's rules.
-"""
+"""What a tick and a lot were when journals were written: `instruments.json` beside them, since a slot holds integers alone."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Files that appear whole or not at all: written under a temporary name beside the place, synced, renamed; never over another.
 
-What this module is not: no format. It hands out a path or a folder to write to and puts it in place.
+It hands out a path or a folder to write to, and puts that in place.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@
 
 Prices and quantities stand as floats beside the integers that they are made of; tick and lot are in the file's metadata. Needs
 pyarrow, which comes with the extra `research`.
-
-What this module is not: it decodes nothing (`folding`) and reads nothing back.
 """
 
 from __future__ import annotations

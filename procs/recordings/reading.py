@@ -1,8 +1,6 @@
 """Records as lines for people, or as JSON objects: what a recording says through the fold, or what a journal holds.
 
 Recordings and journals may still be written to: what is whole is shown.
-
-What this module is not: it opens no terminal and judges nothing.
 """
 
 from __future__ import annotations

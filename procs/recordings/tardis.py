@@ -7,8 +7,6 @@
 The kind of a file is told by its columns. Book rows of one local time are one message; the first snapshot row after others begins
 the book anew. Files of one symbol are merged by local time; at the same time trades go before the book, which already
 has them in its quantities, and the book before quotes.
-
-What this module is not: no download, and no format of another vendor.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ gap in the source's data stays unseen here.
 Best bid/offer messages get ids that no diff has: they are never compared with the book, since no source says which
 update they belong to. Exchange times are kept to the microsecond.
 
-What this module is not: it parses no source (`hftbacktest`, `tardis`).
+What this module is not: it parses no source; `procs.recordings.hftbacktest` and `procs.recordings.tardis` do.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ on, as in the pipeline; that, and answers that were no finite number, are told b
     score = features_of(frame)                         a frame with one row a market record
     values = signal_values("day1.gz", "my.py", "mine") the test kit: what a signal of one's own says, with its state's fields
 
-What this module is not: it trains nothing and makes no label. polars, pandas and pyarrow are imported only when they are needed.
+polars, pandas and pyarrow are imported only when they are needed.
 """
 
 from __future__ import annotations

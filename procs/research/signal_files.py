@@ -3,7 +3,7 @@
 Compiled code is kept below the pipeline's cache of kernels, in a folder named by the hash of the user's file: an edited signal
 is compiled anew, and nothing else is. A file runs as Python when it is loaded: name only files that you would run.
 
-What this module is not: it does not try a signal out (procs.research.signal_trial does), and never runs one.
+What this module is not: it does not try a signal out; procs.research.signal_trial does.
 """
 
 from __future__ import annotations

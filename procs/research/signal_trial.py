@@ -6,8 +6,7 @@ A strategy (JSON) comes on stdin. Each line on stdout is a JSON object: {"step":
 Whoever started this process limits its time (procs.cli.signal_check): compiled code that never ends cannot be interrupted
 from inside.
 
-What this module is not: no proof. A signal that only a rare market breaks is cut off when that market comes
-(trading.own_signals.call).
+A trial is not a proof: a signal that only a rare market breaks is cut off when that market comes (trading.own_signals.call).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ to sleep for good, and the caller computes the same again, from a copy of the st
 record on: the same values as a pipeline gives, whose supervisor ends the process instead. Processor time, not time: a busy
 machine is no endless loop.
 
-What this module is not: it watches nothing where no signal of the user's is named, and costs nothing there.
+Where no signal of the user's is named, nothing is watched and nothing costs.
 """
 
 from __future__ import annotations

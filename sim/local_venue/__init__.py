@@ -1,6 +1,6 @@
 """A local server that speaks Binance's protocol, spot and USD-M, to test strategies against; docs/local-venue.md shows how.
 
-What it is not: an exchange. It takes no orders, its market does not react to its clients, and only loopback should reach it.
+It takes no orders, its market does not react to its clients, and only loopback should reach it.
 """
 
 from sim.local_venue.faults import Fault, FaultError, Faults, load_faults, parse_fault

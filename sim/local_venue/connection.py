@@ -1,6 +1,6 @@
 """One stream connection: its subscriptions, the control messages of its client, and the queue in front of its socket.
 
-What this is not: a market. Events come from sim.local_venue.server, already chosen for this connection.
+Events come from sim.local_venue.server, already chosen for this connection.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ Its aim: symbol=BTCUSDT, stream=depth (a kind of sim.local_venue.stream_names.KI
 connection that was opened). Times count from the venue's start. Each fault draws from a generator of its own for each
 connection, so the same seed and the same sequence of messages give the same faults, whatever other connections do.
 
-What this is not: a network. What a fault means for sockets is sim.local_venue.server's.
+What a fault means for sockets is sim.local_venue.server's.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the venue says: bodies of stream events as Binance documents them, each encoded once for all who hear it.
 
-What this is not: a store. Bodies are made from the state that sim.local_venue.market hands in.
+Bodies are made from the state that sim.local_venue.market hands in.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The REST endpoints: one table of paths, what each weighs, which parameters it takes, and what it answers.
 
-Signed endpoints are in the table too, as what they are without an account: refused with the documented error. Order entry
-takes their place there when it comes.
+Signed endpoints are in the table too, as what they are without an account: refused with the documented error.
 
 What this is not: HTTP. sim.local_venue.server reads requests, spends weight and sends the answers.
 """

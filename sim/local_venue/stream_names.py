@@ -1,6 +1,6 @@
 """What a stream's name means: `btcusdt@depth20@100ms` and its like, of both markets.
 
-What this is not: a list of symbols. A name of an unknown symbol is a good name; nothing ever comes of it, as on the venue.
+A name of an unknown symbol is a good name; nothing ever comes of it, as on the venue.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Both sides use one code: a level's *key* is its price for bids and the negated price for asks, kept in ascending
 order, so that the best level is the last one and changes at the touch move no memory. Side 0 is the bid, 1 the ask.
 
-What this is not: a general book. Only sim.market.generator writes it, and it is never crossed because that one asks.
+Only sim.market.generator writes it; it is never crossed because that one asks.
 """
 
 from __future__ import annotations

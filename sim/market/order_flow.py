@@ -1,8 +1,6 @@
 """The order flow behind the embedded market: how its price, its intensity and its book move from event to event.
 
 The model is described in sim.market.generator, which turns the state that these kernels keep into frames.
-
-What this is not: it knows no frame, no receive time, and only one symbol at a time.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Spot and USD-M differ in fields and decimals; each function writes what the instrument's market sends. The text is
 that of the combined streams (`{"stream":...,"data":...}`), the REST snapshot is a plain object.
-
-What this is not: an encoder for orders.
 """
 
 from __future__ import annotations

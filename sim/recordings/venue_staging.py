@@ -1,8 +1,6 @@
 """Recordings of any venue become a spool: wire files, and our own one-symbol files where the venue is not Binance.
 
 sim.recordings.venue_recording decodes them; what it finds is kept as plain frames, Binance's own bytes, and notices of the lines.
-
-What this is not: a decoder.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@
 `<recv_ns> {frame}`, are read to the same items (their connection is the file's path); a frame that begins `{"scalper":` is the
 recorder's own word, an `Event`, but for frames that were no text, which come out as they were.
 
-What this is not: a decoder; no frame is looked into.
+No frame is looked into.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 The same function serves the pipeline (records from its journals) and the backtest (records in memory), so their reports
 differ only where the runs do. `render_text` and `render_json` give it to people and to programs.
 
-What this module is not: it reads no files and no rings, and it trusts no sum that a running process kept: positions,
-money and counts are computed again here from fills and mids.
+No sum that a running process kept is trusted: positions, money and counts are computed again here from fills and mids.
 """
 
 from __future__ import annotations

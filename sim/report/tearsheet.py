@@ -2,8 +2,6 @@
 
 `sim.report.build` computes the report from records; this module lays it out. A missing figure shows its reason, never a dash that
 could be read as zero, and every figure stands beside its sample.
-
-What this module is not: it computes nothing but sums and shares of what it is given, and it prints nothing.
 """
 
 from __future__ import annotations

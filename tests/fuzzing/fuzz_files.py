@@ -3,7 +3,7 @@
 Each reader either takes the bytes or raises its own error with a sentence; nothing else may escape, and what it takes must be
 what an independent reading of the same bytes finds.
 
-What this module is not: a fuzzer of disks; short reads and full disks have tests of their own.
+Short reads and full disks have tests of their own.
 """
 
 from __future__ import annotations

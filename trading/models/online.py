@@ -11,8 +11,6 @@ forgets the samples that wait.
 
 It abstains until it has learned from `ml.warm_outcomes`, and while its running squared error (each prediction made before its
 outcome was known) is not below that of always saying the base rate.
-
-What this module is not: it makes no features and takes no side.
 """
 
 from __future__ import annotations

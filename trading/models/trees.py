@@ -3,7 +3,7 @@
 An inner node sends a row left when `row[feature] <= threshold`. A child that is not negative is a node, a negative one is leaf
 `~child`. Rows hold no NaN (trading.features.vector writes 0 where a feature is not ready), so there is no way for missing values.
 
-What this module is not: it trains nothing and knows no library; procs.learning turns a trained model into `Node`s.
+What this module is not: it trains nothing; procs.learning turns a trained model into `Node`s.
 """
 
 from __future__ import annotations

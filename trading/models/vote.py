@@ -6,7 +6,7 @@ models are asked again.
 
 A batch model is one symbol's: it lies in that symbol's image. A symbol whose image holds none hears the online model alone.
 
-What this module is not: it trains nothing; the gate is in trading.scoring.ensemble.
+What this module is not: the gate of the models, which is in trading.scoring.ensemble.
 """
 
 from __future__ import annotations

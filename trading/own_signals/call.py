@@ -14,7 +14,7 @@ exception) switches the signal off for the rest of the run, at that record, for 
 supervisor's to end: the guard says which one it was, and a stop written there takes effect at that record, also when it is
 computed again.
 
-What this module is not: it compiles nothing of a user's and reads no file.
+What this module is not: it compiles nothing of a user's; procs.research.signal_files does.
 """
 
 from __future__ import annotations

@@ -11,8 +11,6 @@
 The features process writes all but STOP_FROM (trading.own_signals.call), on the board in a pipeline, on the heap elsewhere;
 STOP_FROM is written by whoever watches that process. Records are numbered from 1, all market records of all symbols, as they
 come.
-
-What this module is not: it switches nothing off.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ When a target is told:
   `requote_ticks` (within the tolerance an order keeps its place in the queue), or if a fill happened since: then the same
   target is told again, for the filled side to be put back.
 
-What this module is not: it sends no orders and knows none; risk turns targets into orders, and limits stand there.
+What this module is not: it sends no orders. Risk turns targets into orders (trading.risk.quote_orders), and limits stand
+there.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ why. The thresholds below are ours: under them a figure is noise that somebody w
 Money is in the quote currency, ratios are fractions (0.1 is 10%), "bps" is 1e-4. Simulated fills are assumptions: nothing
 here knows whether a fill could have happened.
 
-What this module is not: no clock, no I/O, no layout (sim.report.tearsheet), no decision depends on it.
+What this module is not: the layout, which is sim.report.tearsheet's. No decision depends on it.
 """
 
 from __future__ import annotations

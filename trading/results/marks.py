@@ -3,8 +3,8 @@
 Times are Unix ns as in the records' `ts_ns`. Money is in the quote currency; with several quote currencies the sums mean
 nothing, and the caller must not mix them.
 
-What this module is not: no account keeping for decisions (risk does that as it goes); this is the second opinion,
-computed from the records alone.
+What this module is not: the account that decisions are made on (trading.risk.positions); this is the second opinion, computed
+from the records alone.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ ten. Values and fees of a fill are shared out among its pieces in exact integers
 
     sum of net_e8 over round trips + open lots' marked result - open lots' entry fees  =  change of equity
 
-What this module is not: it is no position keeping for decisions (risk does that), and it knows no prices but the fills'.
+What this module is not: the position that decisions are made on, which is trading.risk.positions'.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 What comes out at row i knows records 0..i alone: it is what the features process would have said then. A `Pass` goes on from
 one array to the next; the functions below it are for one array that is the whole history.
 
-What this module is not: it reads no recording and makes no data frame (procs.research.columns does); it takes and gives numpy
-arrays.
+What this module is not: it reads no recording and makes no data frame; procs.research.columns does.
 """
 
 from __future__ import annotations

@@ -10,8 +10,6 @@ support the share of the counted weight that votes for. Both never fall when any
 
 Urgency (ours): 60% how far the score is from neutral, 20% confidence, 20% volatility `v/(v + 0.1% a minute)`:
 in a market that moves, waiting in a queue costs more. It never falls when any of the three rises.
-
-What this module is not: it reads no market and keeps no state.
 """
 
 from __future__ import annotations

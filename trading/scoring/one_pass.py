@@ -12,8 +12,6 @@ does, is said in `trading.scoring.outages`.
 
 All exponential averages by event are weighted means, `sum a (1-a)^age x / sum a (1-a)^age`: without a seed's bias, and
 used from one half-life on. A value that is not warm is 0 in the record, its signal's ready bit is 0 and its vote not counted.
-
-What this module is not: it sends nothing, knows no position and no clock; time is the records' `ts_ns`.
 """
 
 from __future__ import annotations

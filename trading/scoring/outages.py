@@ -18,7 +18,7 @@ Rolling quantiles and the regime's averages age by the outage.
 What lives on: averages by event or by bar that say how large things are and not where they go (spread, depth, squares of
 accelerations, true range, volatility, GARCH, impact, Kyle's seconds), volume buckets, the volume profile, refills, Lee-Ready.
 
-What this module is not: it decides no warmth; each signal's owner does.
+Each signal's owner decides its warmth.
 """
 
 from __future__ import annotations

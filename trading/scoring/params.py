@@ -1,6 +1,6 @@
 """From the settings to what the features' kernels read: FEATURE_PARAMS, and the relations that settings must satisfy.
 
-What this module is not: it checks no range; the loader of profiles does.
+What this module is not: it checks no range; procs.profiles does.
 """
 
 from __future__ import annotations

@@ -7,8 +7,6 @@ neither: they count as unknown. A frame is malformed if it is no JSON object, sa
 kind needs or holds a number that the instrument cannot (more decimals than its tick or lot, or no multiple of the tick).
 
 Levels go straight into the caller's depth rows (price_ticks, qty_lots, flags: ASK or 0); everything else into FRAME_FIELDS.
-
-What this module is not: it keeps no book, no sequence, no memory from frame to frame.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@
 (`scan.pack`).
 
 Its constants are frozen into the compiled kernels: whoever caches machine code must count this file as kernel source.
-
-What this module is not: it runs nothing.
 """
 
 from __future__ import annotations

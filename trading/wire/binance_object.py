@@ -3,8 +3,6 @@
 Each member that is ours leaves its mark in `seen` and its value (integer, place of a string, levels) in the frame's fields;
 `trading.wire.binance_frames` judges afterwards what they make together. Places are kept as offsets from the frame's start: an
 address in the state would differ from run to run.
-
-What this module is not: it does not know which fields a kind of frame needs.
 """
 
 from __future__ import annotations

@@ -9,8 +9,6 @@ quantity's. The first level's shape is measured, and the run of levels that have
 Where the next level begins is so known before this one's digits are looked at: the processor works on several levels at
 once. All that a level must be (punctuation, digits, zeros past the instrument's decimals) is gathered into one word, which is
 0 for a sound one; whatever is not goes the long way, which decides.
-
-What this module is not: it knows no key and no frame.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@ on.
 
 The words come out of shared memory, so nothing in them is believed: kind, symbol, flags, ids, the number of levels against the
 frame's length, each price and quantity. What does not hold makes the frame MALFORMED, and no field of it is used.
-
-What this module is not: it judges no sequence and keeps no book.
 """
 
 from __future__ import annotations

@@ -16,8 +16,6 @@ lots (0 removes). Kinds:
   grows by the symbol; 0: the venue sends none that does.
 - BBO: the bid then the ask; an empty side is price 0, lots 0. `last_id` is of the same numbering as the depth's, else 0.
 - MARK: one level: mark price in 1e-8, times 2; funding rate in 1e-8, signed. `last_id`: the next funding time in Unix ns or 0.
-
-What this module is not: it judges no sequence and keeps no book.
 """
 
 from __future__ import annotations

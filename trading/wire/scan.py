@@ -11,8 +11,6 @@ exact integers of `10**-decimals`; a string that does not fit is refused, never 
 
 What is stepped over is held to JSON's grammar as well (a fuzzer compares with an independent parser): bytes that are no JSON
 say nothing, wherever in the frame they stand.
-
-What this module is not: it knows no venue, no key and no record.
 """
 
 from __future__ import annotations
