@@ -13,19 +13,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from receiver_world import TinyServer, until
+from receiver_world import TinyBinance, TinyServer, until
 
 from procs import rundir, topology
 from procs.memory import board
 from procs.memory import segments as pipeline
 from procs.memory.arena import ARENA, arena_bytes, arena_view, create_arena
 from procs.profiles.schema import EndpointSettings, LiveSettings, Profile, SourceSettings, SymbolSettings
-from procs.receiver import markets, stage
+from procs.receiver import stage
 from procs.receiver.line_table import read_table
 from ringbuf import layout
 from ringbuf.layout import CURSOR, WATERMARK, reader_line
 from ringbuf.plain_writer import PlainWriter
 from trading.records import FRAME_RECORD, RESYNC_RECORD, Kind
+from trading.venues import registry
 
 NAME = "t-receiver"
 
@@ -95,7 +96,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run and state directories of its own, the small venue, compiled kernels."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setitem(markets.CLASSES, "binance_spot", ("receiver_world", "TinyBinance"))
+    monkeypatch.setattr(registry, "venue_class", lambda market: TinyBinance)
     stage.warm(Profile())
     yield
 
