@@ -20,7 +20,7 @@ from procs.memory import board
 from procs.memory import segments as pipeline
 from procs.memory.arena import ARENA, arena_bytes, arena_view, create_arena
 from procs.profiles.schema import EndpointSettings, LiveSettings, Profile, SourceSettings, SymbolSettings
-from procs.receiver import stage
+from procs.receiver import markets, stage
 from procs.receiver.line_table import read_table
 from ringbuf import layout
 from ringbuf.layout import CURSOR, WATERMARK, reader_line

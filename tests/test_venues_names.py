@@ -1,4 +1,4 @@
-"""The table of venues: rows that agree with the classes they name, numbers that recordings rely on, and names known without numba."""
+"""The table of venues: rows agree with the classes they name, recordings rely on the numbers, names are known without numba."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def test_the_longest_mark_that_fits_tells_the_venue(text: str, marks: list[tuple
 
 def test_kernels_take_their_rules_from_the_rows() -> None:
     """Which sequence rule and which checksum a venue has; a number without a row has no checksum."""
-    assert [sync_rules.native_rule(int(it)) for it in Market] == [sync_rules.USDM if it is Market.BINANCE_USDM else sync_rules.SPOT
-                                                                  for it in Market]  # fmt: skip
+    of_usdm = [it for it in Market if sync_rules.native_rule(int(it)) == sync_rules.USDM]
+    assert of_usdm == [Market.BINANCE_USDM] and sync_rules.native_rule(int(Market.BINANCE_SPOT)) == sync_rules.SPOT
     table = instruments.instrument_table([instruments.Instrument("A", it) for it in Market])
     known = {it for it, row in zip(Market, table, strict=True) if checksum.has_rule(row)}
     assert known == {it for it in Market if it.facts.checksum is not Checksum.NONE} == {Market.KRAKEN, Market.OKX}
