@@ -53,12 +53,15 @@ class Facts(NamedTuple):
     taker_fee_bps: float = 10.0
 
 
+NO_MODULE: Final = Facts("")
+
+
 class Market(IntEnum):
     """The venues: which rules a symbol's frames follow. Profiles, folders and recordings name a venue by its `label`."""
 
     facts: Facts
 
-    def __new__(cls, number: int, facts: Facts) -> Market:
+    def __new__(cls, number: int, facts: Facts = NO_MODULE) -> Market:
         """A member is its number, with its row beside it."""
         found = int.__new__(cls, number)
         found._value_ = number
@@ -80,7 +83,7 @@ class Market(IntEnum):
     KRAKEN = 5, Facts("trading.venues.kraken:Kraken", checksum=Checksum.PRINTED, many_in_one=True, ccxt="kraken")
     COINBASE = 6, Facts("trading.venues.coinbase:Coinbase", many_in_one=True, ccxt="coinbase")
     DERIBIT = 7, Facts("trading.venues.deribit:Deribit", ccxt="deribit", kind=LINEAR)
-    CCXT = 8, Facts("")  # any venue that ccxt.pro speaks to, as ccxt:<id>
+    CCXT = 8, NO_MODULE  # any venue that ccxt.pro speaks to, as ccxt:<id>
 
     @property
     def label(self) -> str:

@@ -2,7 +2,7 @@
 
 A venue module turns symbols and wanted streams into connection plans (address, first messages), says what a frame is, how to ask
 for a snapshot, and what its limits are. Sockets, clocks and retries are the receiver's (procs.receiver). Adding a venue is one
-file here and one test; docs/add-a-venue.md walks through it.
+file here, one row in trading.venues.names and one test; docs/add-a-venue.md walks through it.
 """
 
 from __future__ import annotations
