@@ -16,7 +16,7 @@ import numpy as np
 
 from trading.jit import Recs, Words, kernel
 from trading.venues.names import DEFAULT, Facts
-from trading.venues.names import Market as Market  # the row's key is known here too
+from trading.venues.names import Market as Market  # by this name most modules know it
 
 
 class InstrumentError(ValueError):

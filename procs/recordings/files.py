@@ -129,7 +129,7 @@ def _recording(path: Path, size: int, text: bytes) -> Found:
 
 def _venue(path: Path, text: bytes) -> str:
     """By the frames where they tell, else by the folder that the recorder put it in."""
-    if b'"pu":' in text or b'"e":"bookTicker"' in text:
+    if Market.BINANCE_USDM.facts.sign in text or b'"e":"bookTicker"' in text:
         return Market.BINANCE_USDM.label
     if b'"e":"depthUpdate"' in text or b'"lastUpdateId"' in text or b"@bookTicker" in text:
         return Market.BINANCE_SPOT.label
