@@ -21,12 +21,10 @@ import pytest
 from procs import rundir, topology
 from procs.cli.main import main
 from procs.cli.outcome import ALREADY_RUNNING, FAILED, NOT_RUNNING, OK, USAGE
-from procs.cli.starting import MARKETS
 from procs.memory import segments as pipeline
 from procs.supervision import killswitch
 from shm import cleanup
 from shm.segment import Segment
-from trading.instruments import Market
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "bad-input"
@@ -368,8 +366,3 @@ def test_clean_takes_what_the_dead_left_and_only_that(places: Places, capsys: py
     out, err = capsys.readouterr()
     assert f"removed /scalper.{NAME}.ring.market" in out and "not ours to remove" in out and err == ""
     assert stranger.read_bytes() == b"hello" and stat.S_ISREG(stranger.stat().st_mode)
-
-
-def test_the_markets_are_numbered_as_the_instruments_are() -> None:
-    """The launcher knows the markets without loading numba: its numbers are the recording's."""
-    assert {name.upper(): number for name, number in MARKETS.items()} == {market.name: int(market) for market in Market}

@@ -238,15 +238,15 @@ def test_defaults_satisfy_the_relations() -> None:
 
 
 def test_symbols_are_instruments() -> None:
-    """SymbolSettings has Instrument's fields, order and defaults, and converts."""
+    """SymbolSettings has Instrument's fields, order and defaults (fees: the venue's), and converts."""
     from trading.instruments import Instrument, Market, instrument_table
 
     ours = {f.name: f.default for f in msgspec.structs.fields(schema.SymbolSettings) if f.name != "venue_name"}
     theirs = {f.name: f.default for f in dataclasses.fields(Instrument)}
     assert list(ours) == list(theirs)
-    assert {k: v for k, v in ours.items() if k not in ("name", "market")} == {
-        k: v for k, v in theirs.items() if k not in ("name", "market")
-    }
+    apart = ("name", "market", "maker_fee_bps", "taker_fee_bps")
+    assert {k: v for k, v in ours.items() if k not in apart} == {k: v for k, v in theirs.items() if k not in apart}
+    assert ours["maker_fee_bps"] is ours["taker_fee_bps"] is None
     assert schema.SymbolSettings(name="A").instrument() == Instrument("A")
     assert schema.SymbolSettings(name="A", market="binance_usdm").instrument().market is Market.BINANCE_USDM
     assert len(instrument_table(load_profile("paper").instruments())) == 1

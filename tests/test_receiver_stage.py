@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from receiver_world import TinyServer, until
+from receiver_world import TinyBinance, TinyServer, until
 
 from procs import rundir, topology
 from procs.memory import board
@@ -26,6 +26,7 @@ from ringbuf import layout
 from ringbuf.layout import CURSOR, WATERMARK, reader_line
 from ringbuf.plain_writer import PlainWriter
 from trading.records import FRAME_RECORD, RESYNC_RECORD, Kind
+from trading.venues import registry
 
 NAME = "t-receiver"
 
@@ -95,7 +96,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run and state directories of its own, the small venue, compiled kernels."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setitem(markets.CLASSES, "binance_spot", ("receiver_world", "TinyBinance"))
+    monkeypatch.setattr(registry, "venue_class", lambda market: TinyBinance)
     stage.warm(Profile())
     yield
 

@@ -13,8 +13,9 @@ from venue_oracle import as_found
 
 from sim.recordings.venue_staging import VenueRecording, venue_of
 from trading.instruments import Market
+from trading.venues.names import VENUES
 from trading.venues.protocol import Closing, Ignored, Missed, Plain, Refused, Send, Streams, Subscribed, Unknown, VenueSymbol
-from trading.venues.registry import VENUES, make_venue
+from trading.venues.registry import make_venue
 from trading.wire.plain_frame import read_plain_frame
 
 ITEMS = (Plain, Subscribed, Refused, Send, Missed, Closing, Ignored, Unknown)

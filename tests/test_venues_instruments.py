@@ -11,7 +11,7 @@ from sim.recordings.wire_files import WireKind, read_wire_file
 from trading.instruments import Instrument, Market, instrument_table
 from trading.venues.binance import rest_weight_limit
 from trading.venues.protocol import InstrumentRules, Streams, VenueError
-from trading.venues.registry import VENUES
+from trading.venues.registry import make_venue
 
 WANTED = {
     "BINANCE": (Market.BINANCE_SPOT, 1695, "NKNUSDT", "0.0001", "0.00000001", "1"),
@@ -29,7 +29,7 @@ WANTED = {
 def test_recorded_lists(recordings: Path, name: str) -> None:
     """Every recorded list parses; each rule makes an instrument, its step a multiple of its lot."""
     market, count, symbol, tick, lot, step = WANTED[name]
-    reader = VENUES[market]((), Streams())
+    reader = make_venue(market, (), Streams())
     found: dict[str, InstrumentRules] = {}
     for item in read_wire_file(recordings / "cryptofeed_wire" / f"{name}.0.gz"):
         assert item.kind is WireKind.ANSWER
@@ -58,7 +58,7 @@ def test_weight_limits_are_read(recordings: Path) -> None:
 
 def only(market: Market, raw: str) -> dict[str, InstrumentRules]:
     """The rules of a list."""
-    return dict(VENUES[market]((), Streams()).parse_instruments(raw.encode()))
+    return dict(make_venue(market, (), Streams()).parse_instruments(raw.encode()))
 
 
 def test_todays_forms() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from trading.instruments import Market
+from trading.venues.names import VENUES
 from trading.venues.protocol import (
     RESUBSCRIBE,
     Closing,
@@ -26,7 +27,7 @@ from trading.venues.protocol import (
     VenueError,
     VenueSymbol,
 )
-from trading.venues.registry import VENUES, make_venue
+from trading.venues.registry import make_venue
 from trading.wire.binance_layout import FrameKind
 from trading.wire.plain_frame import HAS_CHECKSUM, IN_BAND, read_plain_frame
 

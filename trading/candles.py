@@ -94,7 +94,7 @@ UNITS_NS: Final = {"s": SECOND_NS, "m": 60 * SECOND_NS, "h": 3600 * SECOND_NS, "
 _OPEN, _INCOMPLETE = int(CandleFlag.OPEN), int(CandleFlag.INCOMPLETE)
 _AMENDED, _OVERFLOW = int(CandleFlag.AMENDED), int(CandleFlag.OVERFLOW)
 _TRADE, _STALE, _AGGRESSOR_SELL = int(Kind.TRADE), int(Kind.STALE), int(Flag.AGGRESSOR_SELL)
-GAPLESS_IDS: Final = (Market.BINANCE_SPOT, Market.BINANCE_USDM)
+GAPLESS_IDS: Final = tuple(it for it in Market if it.facts.gapless_ids)
 """Markets that number a symbol's trades without gaps (every recording of theirs shows it)."""
 
 Rec = Any

@@ -7,35 +7,25 @@ Binance spot (prints and levels there are no multiples of the step size).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from enum import IntEnum
 from typing import Final
 
 import numpy as np
 
-from trading.jit import Recs, kernel
+from trading.jit import Recs, Words, kernel
+from trading.venues.names import DEFAULT, Facts
+from trading.venues.names import Market as Market  # by this name most modules know it
 
 
 class InstrumentError(ValueError):
     """An instrument's figures do not fit together; the message names symbol and field."""
 
 
-class Market(IntEnum):
-    """Which venue rules a symbol's frames follow."""
-
-    BINANCE_SPOT = 1
-    BINANCE_USDM = 2
-    BYBIT = 3
-    OKX = 4
-    KRAKEN = 5
-    COINBASE = 6
-    DERIBIT = 7
-    CCXT = 8  # any venue that ccxt.pro speaks to
-
-
 NAME_BYTES: Final = 24
+MOST_MARKETS: Final = 64
+"""Numbers that a venue may have are below."""
 
 INSTRUMENT: Final = np.dtype(
     [
@@ -67,17 +57,26 @@ class Instrument:
     """One symbol. Sizes are decimal strings as the venue prints them ("0.01")."""
 
     name: str
-    market: Market = Market.BINANCE_SPOT
+    market: Market = DEFAULT
     tick_size: str = "0.01"
     lot_size: str = "0.00000001"
     step_size: str = "0.00001"
     min_qty: str = "0.00001"
     max_qty: str = "9000"
     min_notional: str = "5"
-    maker_fee_bps: float = 10.0
-    taker_fee_bps: float = 10.0
+    maker_fee_bps: float = DEFAULT.facts.maker_fee_bps
+    taker_fee_bps: float = DEFAULT.facts.taker_fee_bps
     make_market: bool = True
     take_signals: bool = True
+
+
+def by_market(fact: Callable[[Facts], int], otherwise: int) -> Words:
+    """What the rows of trading.venues.names say, by the venue's number, for kernels: int64, shape (MOST_MARKETS,); `otherwise`
+    where there is no row."""
+    table = np.full(MOST_MARKETS, otherwise, np.int64)
+    for market in Market:
+        table[market] = fact(market.facts)
+    return table
 
 
 def _decimals(text: str, symbol: str, field: str) -> tuple[int, int]:

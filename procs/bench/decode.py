@@ -29,7 +29,7 @@ from procs.cli.table import Column as C
 from procs.cli.table import count, table
 from trading.books import book
 from trading.books import fold as market
-from trading.instruments import Market, instrument_table
+from trading.instruments import instrument_table
 from trading.jit import Bytes, Recs, Words, kernel
 from trading.records import DEPTH_RECORD, MARKET_RECORD
 
@@ -215,7 +215,7 @@ def _allocated(ours: _Ours, wanted: _Pass) -> dict[str, float]:
 def run(files: Sequence[str] = (), rounds: int = ROUNDS) -> dict[str, Any]:
     """Measure; figures as in `format`. BenchError, RecordingError."""
     frames = market_frames.load(files)
-    if frames.instrument.market not in (Market.BINANCE_SPOT, Market.BINANCE_USDM):
+    if not frames.instrument.market.facts.native:
         raise BenchError(f"{frames.market}: bench decode knows Binance's frames only")
     ours = _Ours(frames)
     snapshot = _book_at(frames, ours)

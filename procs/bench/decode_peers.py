@@ -19,7 +19,8 @@ from typing import Any, Final
 
 import msgspec
 
-from trading.instruments import Instrument, Market
+from trading.instruments import Instrument
+from trading.venues.names import SPOT
 
 Best = tuple[float, float, float, float]
 """Best bid and its quantity, best ask and its quantity."""
@@ -240,16 +241,14 @@ class CcxtPro(Peer):
     """ccxt.pro's own client and handlers, unmodified: from the frame's text on, as its socket would hand it over."""
 
     name = "ccxt.pro"
-    _URLS: Final = {
-        Market.BINANCE_SPOT: ("binance", "wss://offline.invalid/stream", "spot"),
-        Market.BINANCE_USDM: ("binanceusdm", "wss://offline.invalid/ws", "swap"),
-    }
 
     def __init__(self, instrument: Instrument) -> None:
         import ccxt.pro
         from ccxt.async_support.base.ws.client import Client
 
-        kind, url, market_type = self._URLS[instrument.market]
+        facts = instrument.market.facts
+        kind, spot = facts.ccxt, facts.kind == SPOT
+        url, market_type = ("wss://offline.invalid/stream", "spot") if spot else ("wss://offline.invalid/ws", "swap")
         base, quote = instrument.name[:-4], instrument.name[-4:]
         self._symbol = f"{base}/{quote}" + ("" if market_type == "spot" else f":{quote}")
         self._loop = asyncio.new_event_loop()

@@ -57,7 +57,6 @@ class OneStream(Venue):
     """A native venue of one symbol whose frames begin with its stream's name, as Binance's do."""
 
     market = Market.BINANCE_SPOT
-    native = True
     stream_url = "ws://127.0.0.1:1"
     rest_url = "http://127.0.0.1:1"
     limits = Limits()

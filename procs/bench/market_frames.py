@@ -76,7 +76,7 @@ def load(files: Sequence[str | Path] = ()) -> Frames:
         spool, _ = open_spool(Path(folder, "spool"))
         buf = np.array(spool)
     if len(staged.symbols) != 1:
-        names = ", ".join(f"{symbol.name} ({symbol.market.name.lower()})" for symbol in staged.symbols)
+        names = ", ".join(f"{symbol.name} ({symbol.market.label})" for symbol in staged.symbols)
         raise BenchError(f"the recordings hold {names}: name recordings of one symbol on one market")
     spans, recv = np.zeros((staged.n_frames, 2), np.int64), np.zeros(staged.n_frames, np.int64)
     n = _walk(buf, spans, recv, np.zeros(OUT_WORDS, np.int64))

@@ -11,6 +11,7 @@ from typing import Final, NoReturn
 
 from procs.cli.outcome import USAGE, CliError
 from procs.topology import STAGES
+from trading.venues.names import CCXT, DEFAULT, NATIVE
 
 PROGRAM: Final = "scalperctl"
 BENCHES: Final = ("ring", "wake", "decode", "frames", "link", "features", "pipeline", "restart", "gateway")
@@ -266,7 +267,7 @@ def data(p: argparse.ArgumentParser) -> None:
     convert.add_argument("--out", metavar="PATH", required=True, help="a file (npz, recording) or a folder (parquet, csv)")
     convert.add_argument("--force", action="store_true", help="write over what is there")
     convert.add_argument("--symbol", metavar="S", default="", help="of this symbol alone; an npz does not say its own")
-    convert.add_argument("--market", choices=("binance_spot", "binance_usdm"), default="", help="whose frames a recording gets")
+    convert.add_argument("--market", choices=NATIVE, default="", help="whose frames a recording gets")
     convert.add_argument("--tick", metavar="SIZE", default="", help="price step, where the numbers do not tell it")
     convert.add_argument("--lot", metavar="SIZE", default="", help="quantity step, the same")
     convert.add_argument("--base-latency-ns", metavar="N", type=whole, default=0, help="npz: added where clocks are put right")
@@ -341,7 +342,7 @@ def prices(p: argparse.ArgumentParser) -> None:
     p.add_argument("symbols", metavar="SYMBOL", nargs="+", help="as the venue or ccxt writes it: BTCUSDT, BTC/USDT")
     p.add_argument("--timeframe", metavar="SIZE", help="candles of this size (1s, 1m, 5m, 1h ...) instead of last prices")
     p.add_argument("--limit", metavar="N", type=whole, default=20, help="candles, at most 1000 (default 20)")
-    p.add_argument("--venue", metavar="NAME", default="binance_spot", help="binance_spot (default), okx, ... or ccxt:<id>")
+    p.add_argument("--venue", metavar="NAME", default=DEFAULT.label, help=f"{DEFAULT.label} (default), okx, ... or {CCXT}<id>")
     p.add_argument(
         "--endpoint",
         metavar="WHERE",

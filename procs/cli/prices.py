@@ -27,6 +27,7 @@ from procs.cli.outcome import FAILED, OK, UNHEALTHY, USAGE, CliError
 from procs.cli.report import use_kernel_cache
 from procs.cli.table import Cell, Column, Paint, clip, paint_for, span, table
 from procs.prices.answer import Answer, Candle, Ohlcv, Price, PriceError
+from trading.venues.names import CCXT, VENUES
 
 if TYPE_CHECKING:
     from procs.prices.trades import TradeCandles, TradeSource
@@ -49,7 +50,7 @@ CANDLE_COLUMNS: Final = (
     Column("VOLUME"),
     Column("", right=False),
 )
-GAPLESS: Final = ("binance_spot", "binance_usdm")
+GAPLESS: Final = tuple(it.label for it in VENUES if it.facts.gapless_ids)
 Asked = dict[str, Any]
 """By symbol: a Price, an Ohlcv, or the PriceError that came instead."""
 
@@ -79,7 +80,7 @@ def addresses_of(words: Sequence[str]) -> list[str]:
     found = []
     for word in words:
         address = word.removeprefix("rest=")
-        if not (word.startswith("ccxt:") or (word != address and address.startswith(("http://", "https://")))):
+        if not (word.startswith(CCXT) or (word != address and address.startswith(("http://", "https://")))):
             raise CliError(f"--endpoint {word!r} is no endpoint: write rest=http://host:port or ccxt:<id>", USAGE)
         found.append(address)
     return found

@@ -36,6 +36,7 @@ from procs.recordings.frame_log import WITHOUT_FRAMES, segments
 from procs.recordings.frame_log_format import CONNECTION, SUFFIX
 from procs.supervision import control
 from shm.errors import SegmentError
+from trading.venues.names import DEFAULT
 
 INSTANCE: Final = "record"
 STOP_TIMEOUT_S: Final = 60.0
@@ -96,7 +97,7 @@ def words_of(args: argparse.Namespace) -> dict[str, str]:
     if args.out:
         found["record.folder"] = json.dumps(os.path.abspath(args.out))
     if args.endpoint:
-        found["live.endpoints"] = json.dumps([{"venue": args.venue or "binance_spot", **_addresses(args.endpoint)}])
+        found["live.endpoints"] = json.dumps([{"venue": args.venue or DEFAULT.label, **_addresses(args.endpoint)}])
     for text in args.set or []:
         key, _, value = text.partition("=")
         found[key.strip()] = value

@@ -31,12 +31,9 @@ from procs.memory.segments import Memory
 from procs.profiles.config import profile_json
 from procs.profiles.schema import Profile
 from procs.supervision.instance import Instance
+from trading.venues.names import Market
 
 LOG: Final = "supervisor.log"
-MARKETS: Final = {
-    "binance_spot": 1, "binance_usdm": 2, "bybit": 3, "okx": 4, "kraken": 5, "coinbase": 6, "deribit": 7, "ccxt": 8,
-}  # fmt: skip
-"""trading.instruments.Market, which needs numba."""
 POLL_S: Final = 0.05
 
 
@@ -89,7 +86,7 @@ def refuse_other_market(profile: Profile, symbols: Sequence[Mapping[str, Any]]) 
     known = {symbol.name: symbol.market for symbol in profile.symbols}
     for entry in symbols:
         market = known.get(entry["name"])
-        if market is not None and MARKETS[market.partition(":")[0]] != entry["market"]:
+        if market is not None and Market.of(market) != entry["market"]:
             raise CliError(
                 f"{entry['name']}: the profile says {market}, the recording's frames are of the other market: "
                 "correct `market:` or remove the symbol from the profile",

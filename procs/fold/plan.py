@@ -83,7 +83,7 @@ def _merged(found: Instrument, given: Instrument | None) -> Instrument:
         return found
     if given.market != found.market:
         raise PlanError(
-            f"{given.name}: the profile says {given.market.name.lower()}, the frames are {found.market.name.lower()}: "
+            f"{given.name}: the profile says {given.market.label}, the frames are {found.market.label}: "
             "correct `market:` or remove the symbol from the profile"
         )
     # what the frames print decides ticks and lots, unless the profile's are finer and the frames' are multiples of them

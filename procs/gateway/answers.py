@@ -294,7 +294,7 @@ class Answers:
             rows.append(
                 SymbolRow(
                     name=name,
-                    market=Market(int(row["market"])).name.lower(),
+                    market=Market(int(row["market"])).label,
                     tick_size=scale.price(1),
                     lot_size=scale.qty(1),
                     min_notional=scale.money(scale.min_notional_e8),

@@ -20,12 +20,11 @@ from typing import Any, Final, Protocol, TypeVar
 from procs.prices.answer import BadAnswer, Candle, SourceFailed, UnknownSymbol, UnknownTimeframe, checked_candles
 from procs.prices.budget import Budgets
 from procs.prices.shared import SharedUnits, shared_units
-from trading.venues.ccxt_market import MARKET_KINDS, SPOT, ccxt_id, exact, find_market, replaced_addresses
+from trading.venues.ccxt_market import ccxt_id, exact, find_market, replaced_addresses
+from trading.venues.names import Market
 from trading.venues.protocol import VenueError
 
 MS_NS: Final = 1_000_000
-OTHER_ADDRESSES: Final[Mapping[str, tuple[str, ...]]] = {"binance_spot": ("https://data-api.binance.vision",)}
-"""Addresses that a venue itself offers beside its first, for market data alone."""
 T = TypeVar("T")
 
 
@@ -72,6 +71,8 @@ class CcxtEndpoint:
     ) -> None:
         self.venue: Final = venue
         self.venue_id: Final = ccxt_id(venue)
+        facts = Market.of(venue).facts
+        self._kind, self._kinds = facts.kind, facts.ccxt_lists
         self._rest, self._budgets, self._timeout_s, self._now_ns = rest, budgets or Budgets(), timeout_s, now_ns
         self._exchange = exchange
         self._venues_dir = venues_dir
@@ -101,8 +102,8 @@ class CcxtEndpoint:
             raise SourceFailed(f"ccxt knows no venue {self.venue_id!r}: correct its id")
         exchange = getattr(module, self.venue_id)({"enableRateLimit": True, "timeout": int(self._timeout_s * 1000)})
         exchange.urls["api"] = replaced_addresses(exchange.urls["api"], self._rest)
-        if self.venue == "binance_spot":
-            exchange.options["fetchMarkets"] = {"types": ["spot"]}  # else it asks two futures hosts too
+        if self._kinds:
+            exchange.options["fetchMarkets"] = {"types": list(self._kinds)}  # else it asks two futures hosts too
         budget = self._budgets.of(self.venue_id, float(exchange.rateLimit))
 
         self._shared = shared = shared_units(self.venue, self._rest, float(exchange.rateLimit), self._venues_dir)
@@ -118,7 +119,7 @@ class CcxtEndpoint:
 
     def _market(self, exchange: Any, symbol: str) -> Mapping[str, Any]:
         try:
-            return find_market(exchange.markets, symbol, MARKET_KINDS.get(self.venue, SPOT))
+            return find_market(exchange.markets, symbol, self._kind)
         except VenueError as error:
             raise UnknownSymbol(f"{self.name}: {error}") from None
 
@@ -206,7 +207,8 @@ def endpoints_of(
     Raises VenueError for a venue that is none."""
     shared = budgets or Budgets()
     if not addresses:
-        wanted = [(venue, rest) for rest in ("", *OTHER_ADDRESSES.get(venue, ()))]
+        ccxt_id(venue)
+        wanted = [(venue, rest) for rest in ("", *Market.of(venue).facts.other_rest)]
     else:
         wanted = [(venue, text) if text.startswith(("http://", "https://")) else (text, "") for text in addresses]
     return [CcxtEndpoint(name, rest, budgets=shared, timeout_s=timeout_s, venues_dir=venues_dir) for name, rest in wanted]

@@ -15,8 +15,9 @@ from typing import Final
 from procs.prices.answer import BudgetSpent
 from procs.prices.budget import Clock, Sleep
 from procs.receiver.budget import WeightBudget
-from procs.receiver.markets import CLASSES, venue_of
+from procs.receiver.markets import venue_of
 from procs.receiver.weight import weight_budget
+from trading.venues.names import NAMES
 from trading.venues.protocol import Streams
 
 SHARE: Final = 0.5
@@ -55,7 +56,7 @@ def shared_units(venue: str, rest: str, rate_limit_ms: float, folder: Path | Non
 
     `rate_limit_ms`: ccxt's, ms for each unit; ccxt's whole rate is the venue's whole weight.
     """
-    if folder is None or venue not in CLASSES:
+    if folder is None or venue not in NAMES:
         return None
     known = venue_of(venue, (), Streams())
     limit = known.limits.rest_weight_per_minute

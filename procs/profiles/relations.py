@@ -16,6 +16,7 @@ import msgspec
 
 from procs.profiles.schema import MAX_SYMBOLS, Profile
 from procs.profiles.strict_yaml import Reader
+from trading.venues.names import DEFAULT
 
 _BELOW: Final[tuple[tuple[str, str, str], ...]] = (
     ("thresholds.short", "<", "thresholds.long"),
@@ -105,7 +106,7 @@ def _check_live(profile: Profile, reader: Reader) -> None:
     if not profile.symbols:
         raise reader.fail("symbols", "live market data needs symbols", "write at least one, e.g. - name: BTCUSDT")
     if not profile.live.venue:
-        raise reader.fail("live.venue", "it is empty", "write e.g. binance_spot")
+        raise reader.fail("live.venue", "it is empty", f"write e.g. {DEFAULT.label}")
     seen: set[str] = set()
     for n, endpoint in enumerate(profile.live.endpoints):
         if not endpoint.venue or endpoint.venue in seen:
@@ -121,12 +122,9 @@ def _check_live(profile: Profile, reader: Reader) -> None:
 
 
 def resolve_markets(profile: Profile) -> Profile:
-    """Every symbol with its market and its venue's name."""
-    default = profile.live.venue if profile.source.kind == "live" else "binance_spot"
-    symbols = tuple(
-        msgspec.structs.replace(s, market=s.market or default, venue_name=s.venue_name or s.name) for s in profile.symbols
-    )
-    return msgspec.structs.replace(profile, symbols=symbols)
+    """Every symbol with its market, its venue's name, and fees."""
+    default = profile.live.venue if profile.source.kind == "live" else DEFAULT.label
+    return msgspec.structs.replace(profile, symbols=tuple(symbol.placed(default) for symbol in profile.symbols))
 
 
 def pin_models(profile: Profile, reader: Reader, pin: Callable[[str], str]) -> Profile:

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from sim.settings import Generator, SimulatedExchange
 from trading.settings import Section, Strategy
+from trading.venues.names import CCXT, DEFAULT, NAMES, Market
 
 if TYPE_CHECKING:
     from trading.instruments import Instrument
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 NAME_PATTERN: Final = r"^[a-z0-9_-]{1,24}\Z"
 MAX_SYMBOLS: Final = 64
 
-MARKET_PATTERN: Final = r"^(|binance_spot|binance_usdm|bybit|okx|kraken|coinbase|deribit|ccxt:[a-z0-9_]{2,32})\Z"
+MARKET_PATTERN: Final = rf"^(|{'|'.join(NAMES)}|{CCXT}[a-z0-9_]{{2,32}})\Z"
 """Where a symbol is traded: a venue with a decoder of its own, or any that ccxt.pro speaks to."""
 
 DecimalText = Annotated[str, Meta(pattern=r"^[0-9]{1,15}(\.[0-9]{1,15})?\Z")]
@@ -29,7 +30,7 @@ class SymbolSettings(Section, frozen=True):
     """One symbol; the fields of trading.instruments.Instrument (a test holds the two together)."""
 
     name: Annotated[str, Meta(pattern=r"^[A-Z0-9]{1,24}\Z")]
-    market: Annotated[str, Meta(pattern=MARKET_PATTERN)] = ""  # "": the venue of `live`, else binance_spot
+    market: Annotated[str, Meta(pattern=MARKET_PATTERN)] = ""  # "": the venue of `live`, else DEFAULT
     venue_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9/:_.-]{0,48}\Z")] = ""  # how the venue writes it; "": as `name`
     tick_size: DecimalText = "0.01"
     lot_size: DecimalText = "0.00000001"
@@ -37,18 +38,30 @@ class SymbolSettings(Section, frozen=True):
     min_qty: DecimalText = "0.00001"
     max_qty: DecimalText = "9000"
     min_notional: DecimalText = "5"
-    maker_fee_bps: FeeBps = 10.0
-    taker_fee_bps: FeeBps = 10.0
+    maker_fee_bps: FeeBps | None = None  # None: what the venue takes by default
+    taker_fee_bps: FeeBps | None = None
     make_market: bool = True
     take_signals: bool = True
 
+    def placed(self, venue: str) -> SymbolSettings:
+        """The same with its market, its venue's name for it, and fees. `venue`: where it is traded if it names none."""
+        market = self.market or venue
+        facts = Market.of(market).facts
+        return msgspec.structs.replace(
+            self,
+            market=market,
+            venue_name=self.venue_name or self.name,
+            maker_fee_bps=facts.maker_fee_bps if self.maker_fee_bps is None else self.maker_fee_bps,
+            taker_fee_bps=facts.taker_fee_bps if self.taker_fee_bps is None else self.taker_fee_bps,
+        )
+
     def instrument(self) -> Instrument:
         """The same as an Instrument. Imports trading.instruments, thus numba: only stages call this."""
-        from trading.instruments import Instrument, Market
+        from trading.instruments import Instrument
 
-        fields = msgspec.structs.asdict(self)
+        fields = msgspec.structs.asdict(self.placed(DEFAULT.label))
         del fields["venue_name"]
-        fields["market"] = Market[(self.market or "binance_spot").partition(":")[0].upper()]
+        fields["market"] = Market.of(fields["market"])
         return Instrument(**fields)
 
 
@@ -75,7 +88,7 @@ class EndpointSettings(Section, frozen=True):
 class LiveSettings(Section, frozen=True):
     """Real venues' market data: where from, which streams, how carefully. Limits of the venue itself are in its module."""
 
-    venue: Annotated[str, Meta(pattern=MARKET_PATTERN)] = "binance_spot"  # of symbols that name no market
+    venue: Annotated[str, Meta(pattern=MARKET_PATTERN)] = DEFAULT.label  # of symbols that name no market
     endpoints: tuple[EndpointSettings, ...] = ()  # addresses that replace a venue's own
     lines: Annotated[int, Meta(ge=1, le=2)] = 1  # 2: every stream twice, whichever is first counts
     trade: bool = True

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from trading.venues.ccxt_book import CcxtBook
-from trading.venues.ccxt_market import LINEAR, SPOT, find_market, refuse_contracts, replaced_addresses, rules_of
+from trading.venues.ccxt_market import find_market, refuse_contracts, replaced_addresses, rules_of
+from trading.venues.names import LINEAR, SPOT, Market
 from trading.venues.protocol import InstrumentRules, Item, Missed, Plain, Refused, Streams, Unknown, VenueError, VenueSymbol
 
 Emit = Callable[[Item, int], None]
@@ -114,7 +115,7 @@ class CcxtLine:
         return {s.venue_name: rules_of(self._market(s), mode) for s in self.symbols}
 
     def _market(self, symbol: VenueSymbol) -> Mapping[str, Any]:
-        kind = LINEAR if self.venue_id in ("binanceusdm",) else SPOT
+        kind = LINEAR if self.venue_id == Market.BINANCE_USDM.facts.ccxt else SPOT
         try:
             return find_market(self.exchange.markets, symbol.venue_name or symbol.name, kind)
         except VenueError as error:

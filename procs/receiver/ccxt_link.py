@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from procs.receiver.frames import NOWHERE, FrameWriter
-from procs.receiver.markets import CCXT
 from procs.receiver.say import Say
+from trading.venues.names import CCXT
 from trading.venues.protocol import Item, Missed, Plain, Refused, Streams, Unknown, VenueError, VenueSymbol
 
 RETRY_S: Final = 60.0

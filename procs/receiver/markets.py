@@ -1,31 +1,20 @@
-"""Which class speaks for which venue, and which symbols of a profile it gets."""
+"""Which symbols of a profile each venue gets, and with what streams and addresses."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from typing import Final
 
 from procs.profiles.schema import LiveSettings, Profile
+from trading.venues.names import DEFAULT, Market
 from trading.venues.protocol import Streams, Venue, VenueSymbol
-
-CLASSES: Final = {
-    "binance_spot": ("trading.venues.binance", "BinanceSpot"),
-    "binance_usdm": ("trading.venues.binance", "BinanceUsdm"),
-    "bybit": ("trading.venues.bybit", "Bybit"),
-    "okx": ("trading.venues.okx", "Okx"),
-    "kraken": ("trading.venues.kraken", "Kraken"),
-    "coinbase": ("trading.venues.coinbase", "Coinbase"),
-    "deribit": ("trading.venues.deribit", "Deribit"),
-}
-CCXT: Final = "ccxt:"
+from trading.venues.registry import make_venue
 
 
 def by_market(profile: Profile) -> dict[str, tuple[VenueSymbol, ...]]:
     """The profile's symbols by market, each with its index in the profile; a symbol that names no market has the live venue's."""
     found: dict[str, list[VenueSymbol]] = {}
     for index, it in enumerate(profile.symbols):
-        market = it.market or profile.live.venue or "binance_spot"
+        market = it.market or profile.live.venue or DEFAULT.label
         symbol = VenueSymbol(index, it.name, it.venue_name or it.name, it.tick_size, it.lot_size)
         found.setdefault(market, []).append(symbol)
     return {market: tuple(symbols) for market, symbols in found.items()}
@@ -44,9 +33,7 @@ def streams_of(live: LiveSettings) -> Streams:
 
 def venue_of(market: str, symbols: Sequence[VenueSymbol], streams: Streams) -> Venue:
     """The venue of a market that has a decoder of its own. Raises VenueError for symbols it cannot take."""
-    module, name = CLASSES[market]
-    venue: Venue = getattr(importlib.import_module(module), name)(symbols, streams)
-    return venue
+    return make_venue(Market.of(market), symbols, streams)
 
 
 def addresses_of(market: str, live: LiveSettings) -> tuple[str, str]:

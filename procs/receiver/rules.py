@@ -18,10 +18,11 @@ import msgspec
 
 from procs import rundir
 from procs.profiles.schema import Profile, SymbolSettings
-from procs.receiver.markets import CCXT, addresses_of, by_market, streams_of, venue_of
+from procs.receiver.markets import addresses_of, by_market, streams_of, venue_of
 from procs.receiver.rest import Answered, Denied, RestClient
 from procs.receiver.weight import weight_budget
 from trading.instruments import InstrumentError, instrument_table
+from trading.venues.names import CCXT
 from trading.venues.protocol import InstrumentRules, Venue, VenueError, VenueSymbol
 
 TIMEOUT_S: Final = 10.0

@@ -112,7 +112,8 @@ class Receiver:
         """The links. Raises VenueError, ValueError with a sentence."""
         from procs.receiver.ccxt_link import CcxtLink
         from procs.receiver.link import VenueLink
-        from procs.receiver.markets import CCXT, addresses_of, by_market, streams_of, venue_of
+        from procs.receiver.markets import addresses_of, by_market, streams_of, venue_of
+        from trading.venues.names import CCXT
 
         live, streams, number = self.profile.live, streams_of(self.profile.live), 0
         raw = self.profile.record.raw or self.profile.world == "record"

@@ -16,15 +16,13 @@ from procs.recordings.folding import Folded
 from procs.recordings.output import RecordingsError
 from sim.recordings.recording import stage
 from sim.recordings.spool import StagedRecording
+from trading.venues.names import NATIVE
 
 MOST_SAMPLES: Final = 4_000_000
 """Clock offsets kept for the median; of longer recordings every k-th."""
 
 WIRE_STAGING: Final = "sim.recordings.venue_staging"
 """Where captures of venues with Python decoders become spools of plain frames."""
-
-NATIVE: Final = ("binance_spot", "binance_usdm")
-"""Venues whose frames the compiled scanner reads."""
 
 Progress = Callable[[int, int], None]
 

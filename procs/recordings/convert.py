@@ -23,10 +23,11 @@ from procs.recordings.folding import Folded
 from procs.recordings.output import RecordingsError, new_file, new_folder
 from procs.recordings.parquet import ParquetWriter, arrow, write_chunks
 from procs.recordings.wire_text import step_of
-from trading.instruments import Instrument
+from trading.instruments import Instrument, Market
 
 TARGETS: Final = ("parquet", "npz", "csv", "recording")
 CHUNK_ROWS: Final = 1 << 16
+USDM: Final = Market.BINANCE_USDM.label
 
 Tell = Callable[[str], None]
 
@@ -154,7 +155,7 @@ def _to_parquet(
     from_ns = own[0].first_ns if own[0] is not chain[0] else 0
     with tempfile.TemporaryDirectory(prefix="scalper-convert-") as spools:
         folded = _fold(chain, Path(spools) / "spool", wish, tell)
-        venues = [instrument.market.name.lower() for instrument in folded.instruments]
+        venues = [instrument.market.label for instrument in folded.instruments]
         with ParquetWriter(folder, venues, folded.instruments, part) as writer:
             write_chunks(writer, folded.chunks(), from_ns=from_ns)
         return writer.rows
@@ -192,7 +193,7 @@ def _journals_to_parquet(paths: Sequence[Path], wish: Wish, tell: Tell) -> dict[
         )
     known = [_sized(instrument, wish) for instrument in known]
     with _parts(wish) as folder:
-        with ParquetWriter(Path(folder), [it.market.name.lower() for it in known], known, paths[0].parent.name) as writer:
+        with ParquetWriter(Path(folder), [it.market.label for it in known], known, paths[0].parent.name) as writer:
             for path in paths:
                 reader = JournalReader(path)
                 if reader.header.ring not in ("market", "depth"):
@@ -217,7 +218,7 @@ def _to_recording(paths: Sequence[Path], source: str, wish: Wish, tell: Tell) ->
                 if not wish.symbol:
                     raise RecordingsError("an npz does not say its symbol; give --symbol, e.g. --symbol BTCUSDT")
                 writer = hftbacktest.write_frames(
-                    events, out.write, _name(wish.symbol), wish.market == "binance_usdm", tick, lot,
+                    events, out.write, _name(wish.symbol), wish.market == USDM, tick, lot,
                     lambda done: tell(f"{done * 100 // max(len(events), 1)}%"),
                 )  # fmt: skip
             else:
@@ -225,7 +226,7 @@ def _to_recording(paths: Sequence[Path], source: str, wish: Wish, tell: Tell) ->
                 names = {table.symbol for table in tables}
                 if len(names) > 1:
                     raise RecordingsError(f"the files hold {', '.join(sorted(names))}; convert one symbol at a time")
-                usdm = wish.market == "binance_usdm" or (not wish.market and tables[0].exchange in tardis.USDM_EXCHANGES)
+                usdm = wish.market == USDM or (not wish.market and tables[0].exchange == tardis.EXCHANGES[USDM])
                 writer = tardis.write_frames(
                     tables, out.write, _name(wish.symbol or tables[0].symbol), usdm, lambda done: tell(f"{done:,} messages")
                 )

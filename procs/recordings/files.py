@@ -19,6 +19,7 @@ from typing import Final
 from procs.journal.format import SUFFIX as JOURNAL
 from procs.recordings.frame_log_format import CONNECTION, members
 from procs.recordings.output import RecordingsError
+from trading.venues.names import Market
 
 PAUSE_NS: Final = 60 * 10**9
 """A file that begins later than this after the one before is a recording of its own."""
@@ -26,7 +27,7 @@ LOOKED_AT: Final = 1 << 20
 """Bytes of text that are looked at to name a file."""
 OURS, WIRE = "recording", "wire"
 _OURS: Final = re.compile(rb"^\d{19} \S", re.M)
-_HEAD: Final = re.compile(rb'^\d{19} \{"scalper":"file","s":"([A-Z0-9]{1,24})","market":"([a-z_]+)"', re.M)
+_HEAD: Final = re.compile(rb'^\d{19} \{"scalper":"file","s":"([A-Z0-9]{1,24})","market":"([a-z0-9_]+)"', re.M)
 """What the recorder says at the beginning of a file of a venue with a typed decoder."""
 _WIRE: Final = re.compile(rb"^(wss?://|https?://|\d{10}\.\d+: )", re.M)
 _NAME: Final = re.compile(rb'"(?:s|symbol)":\s*"([A-Z0-9]{2,24})"')
@@ -128,10 +129,10 @@ def _recording(path: Path, size: int, text: bytes) -> Found:
 
 def _venue(path: Path, text: bytes) -> str:
     """By the frames where they tell, else by the folder that the recorder put it in."""
-    if b'"pu":' in text or b'"e":"bookTicker"' in text:
-        return "binance_usdm"
+    if Market.BINANCE_USDM.facts.sign in text or b'"e":"bookTicker"' in text:
+        return Market.BINANCE_USDM.label
     if b'"e":"depthUpdate"' in text or b'"lastUpdateId"' in text or b"@bookTicker" in text:
-        return "binance_spot"
+        return Market.BINANCE_SPOT.label
     market = path.parent.parent.name
     return market if re.fullmatch(r"[a-z][a-z0-9_-]*", market) and path.name.startswith(path.parent.name) else "?"
 

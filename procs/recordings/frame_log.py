@@ -45,10 +45,11 @@ from procs.recordings.frame_log_format import (
     sound_members,
 )
 from trading.records import Kind
+from trading.venues.names import CCXT
 
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 LOCK: Final = ".lock"
-WITHOUT_FRAMES: Final = "ccxt:"
+WITHOUT_FRAMES: Final = CCXT
 """Markets of which nothing is kept: what their library hands on is no frame of the venue's."""
 
 

@@ -20,7 +20,7 @@ def note(folder: Path, instruments: Sequence[Instrument]) -> None:
     path = folder / FILE
     if path.exists():
         return
-    said = [{f.name: getattr(it, f.name) for f in fields(it)} | {"market": it.market.name.lower()} for it in instruments]
+    said = [{f.name: getattr(it, f.name) for f in fields(it)} | {"market": it.market.label} for it in instruments]
     partial = path.with_suffix(f".{os.getpid()}.partial")
     with contextlib.suppress(OSError):
         try:
@@ -34,6 +34,6 @@ def noted(folder: Path) -> list[Instrument]:
     """What `note` wrote; empty if there is nothing to read."""
     try:
         said = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return [Instrument(**(entry | {"market": Market[entry["market"].upper()]})) for entry in said]
+        return [Instrument(**(entry | {"market": Market.of(entry["market"])})) for entry in said]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []

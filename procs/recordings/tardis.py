@@ -28,6 +28,7 @@ from procs.recordings.output import RecordingsError
 from procs.recordings.wire_text import ASK, BID, FrameWriter, decimals_of, units_of_text
 from sim.recordings.spool import decimal_text
 from trading.records import Flag, Kind
+from trading.venues.names import VENUES
 
 _KEY: Final = ("exchange", "symbol", "timestamp", "local_timestamp")
 COLUMNS: Final = {
@@ -36,8 +37,8 @@ COLUMNS: Final = {
     "quotes": (*_KEY, "ask_amount", "ask_price", "bid_price", "bid_amount"),
 }
 """In the order in which messages of the same time are taken."""
-USDM_EXCHANGES: Final = ("binance-futures",)
-EXCHANGES: Final = {"binance_spot": "binance", "binance_usdm": "binance-futures"}
+EXCHANGES: Final = {it.label: it.facts.tardis for it in VENUES if it.facts.tardis}
+"""What Tardis calls venues, where it calls them otherwise than we do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ import numpy as np
 
 from procs.recordings.output import RecordingsError
 from sim.recordings.spool import decimal_text
+from trading.venues.names import Market
 from trading.wire.binance_layout import MAX_SNAPSHOT_LEVELS
 
 BID, ASK = 0, 1
@@ -28,6 +29,7 @@ MOST_LEVELS: Final = 4000
 """Levels of one diff; more become several."""
 FIRST_ID: Final = 1000
 MOST_DECIMALS: Final = 10
+SPOT_DECIMALS: Final = Market.BINANCE_SPOT.facts.lot_decimals or 0
 
 Change = tuple[int, int, int]
 """(side, price, quantity) in units of the writer's decimals; quantity 0 removes."""
@@ -37,9 +39,10 @@ class FrameWriter:
     """Writes lines to `out`. Prices and quantities are integers: units of 10**-price_decimals and 10**-qty_decimals."""
 
     def __init__(self, out: Callable[[bytes], Any], symbol: str, usdm: bool, price_decimals: int, qty_decimals: int) -> None:
-        if not usdm and qty_decimals > 8:
+        if not usdm and qty_decimals > SPOT_DECIMALS:
             raise RecordingsError(
-                f"{symbol}: quantities have {qty_decimals} decimals, Binance spot's frames 8; give --market binance_usdm or --lot"
+                f"{symbol}: quantities have {qty_decimals} decimals, Binance spot's frames {SPOT_DECIMALS}; "
+                "give --market binance_usdm or --lot"
             )
         self._out, self._symbol, self._usdm = out, symbol, usdm
         self._price_decimals, self._qty_decimals = price_decimals, qty_decimals

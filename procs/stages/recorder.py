@@ -50,6 +50,7 @@ from ringbuf.jit import Words, kernel
 from ringbuf.layout import CAPACITY, CURSOR, reader_line
 from ringbuf.ring import I_HEAD, I_RELEASED, LOC_WORDS, Input, input_, ready, release
 from trading.instruments import Instrument
+from trading.venues.names import NATIVE
 
 NAME: Final = "recorder"
 SLEEP_NS: Final = 20_000_000
@@ -61,7 +62,6 @@ FAULT_DISK: Final = 2
 """A disk that fails, or cannot be written for another reason than want of room."""
 NO_RETRY: Final = (JournalDamaged, JournalFormatError, JournalMismatch)
 """Time mends none of these: a recorder that meets one at its start is not ready."""
-NATIVE: Final = ("binance_spot", "binance_usdm")
 FRAMES: Final = "frames"
 VECTORS: Final = "vectors"
 RECEIVER: Final = "receiver"

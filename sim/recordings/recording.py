@@ -32,6 +32,7 @@ from sim.recordings.spool import (
 from sim.recordings.spool_file import describe, spool_file
 from trading.instruments import Instrument, Market
 from trading.jit import Bytes, Words
+from trading.venues.names import DEFAULT, VENUES
 
 __all__ = ["RecordingError", "StagedRecording", "StagedSymbol", "infer_instrument", "next_frame", "open_spool", "stage"]
 
@@ -80,7 +81,7 @@ class _File:
         self.first: _Block | None = next(self._blocks, None)
         if self.first is None and not self.events:
             raise RecordingError(f"{path}: holds no frame; give a recording with lines `<recv_ns> {{json}}`")
-        self.name, self.market = self._symbol() if self.first is not None else ("", Market.BINANCE_SPOT)
+        self.name, self.market = self._symbol() if self.first is not None else ("", DEFAULT)
 
     def blocks(self) -> Iterator[_Block]:
         """All blocks in order; may be walked once."""
@@ -101,8 +102,8 @@ class _File:
         folder = self.path.parent
         if known == 0 and self.tally[rt.N_SNAPSHOT] and self.path.name.startswith(f"{folder.name}_"):
             # a short file of the recorder's, with nothing but a snapshot, which names no symbol: its folders do
-            for market in (Market.BINANCE_SPOT, Market.BINANCE_USDM):
-                if folder.parent.name == market.name.lower():
+            for market in VENUES:
+                if market.facts.native and folder.parent.name == market.label:
                     return folder.name, market
         if known == 0 or not (name.isascii() and name.isalnum() and name == name.upper()):
             raise RecordingError(
@@ -282,7 +283,8 @@ def _described(file: _File, tally: Words, gcd: int, printed: int, counts: tuple[
     while decimals > 0 and gcd % 10 == 0:
         gcd //= 10
         decimals -= 1
-    qty_decimals = 8 if file.market is Market.BINANCE_SPOT else printed
+    fixed = file.market.facts.lot_decimals
+    qty_decimals = printed if fixed is None else fixed
     needs = tally[rt.QTY_DECIMALS : rt.QTY_DECIMALS + rt.MAX_DECIMALS + 1].cumsum()
     step = int(np.argmax(needs >= STEP_SHARE * needs[-1]))
     n_frames, n_bytes, first_ns, last_ns = counts

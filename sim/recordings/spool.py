@@ -92,7 +92,7 @@ class StagedSymbol:
     step_decimals: int
 
     def instrument(self) -> Instrument:
-        """The instrument as inferred from the recording; fees, maximum and minimum notional are the defaults."""
+        """The instrument as inferred from the recording; fees are the venue's, maximum and minimum notional the defaults."""
         step = decimal_text(1, self.step_decimals)
         return Instrument(
             name=self.name,
@@ -101,6 +101,8 @@ class StagedSymbol:
             lot_size=decimal_text(1, self.qty_decimals),
             step_size=step,
             min_qty=step,
+            maker_fee_bps=self.market.facts.maker_fee_bps,
+            taker_fee_bps=self.market.facts.taker_fee_bps,
         )
 
 

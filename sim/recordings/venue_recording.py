@@ -30,6 +30,7 @@ from sim.recordings.venue_survey import Printed, rows
 from sim.recordings.wire_files import Event, WireItem, WireKind, event_of, read_wire_file, read_wire_files
 from trading.instruments import NAME_BYTES, Market
 from trading.records import Kind
+from trading.venues.names import FILE_MARKS, HOST_MARKS, VENUES
 from trading.venues.protocol import (
     Decoder,
     Ignored,
@@ -42,37 +43,13 @@ from trading.venues.protocol import (
     VenueError,
     VenueSymbol,
 )
-from trading.venues.registry import VENUES, make_venue
+from trading.venues.registry import make_venue
 
 _PACK_FRAMES: Final = 4096
 _HEAD_ITEMS: Final = 40
 """Lines looked at to guess a file's venue."""
-
-_BY_NAME: Final = (
-    ("BINANCE_FUTURES", Market.BINANCE_USDM),
-    ("BINANCE_USDM", Market.BINANCE_USDM),
-    ("USDM_", Market.BINANCE_USDM),
-    ("BINANCE", Market.BINANCE_SPOT),
-    ("SPOT_", Market.BINANCE_SPOT),
-    ("BYBIT", Market.BYBIT),
-    ("OKX", Market.OKX),
-    ("KRAKEN", Market.KRAKEN),
-    ("COINBASE", Market.COINBASE),
-    ("DERIBIT", Market.DERIBIT),
-)
-_BY_HOST: Final = (
-    ("fapi.binance", Market.BINANCE_USDM),
-    ("fstream.binance", Market.BINANCE_USDM),
-    ("binance", Market.BINANCE_SPOT),
-    ("bybit", Market.BYBIT),
-    ("okx", Market.OKX),
-    ("okex", Market.OKX),
-    ("kraken", Market.KRAKEN),
-    ("coinbase", Market.COINBASE),
-    ("deribit", Market.DERIBIT),
-)
-_MANY_IN_ONE: Final = (Market.KRAKEN, Market.COINBASE)
-"""Venues of which a frame may tell of several symbols."""
+_SIGNED: Final = 1000
+"""What a frame with its venue's sign counts against frames that only look like another's."""
 _UNTOLD: Final = Event("on")
 """A recording from before the recorder told the connections."""
 _EVENTS: Final = frozenset({"depthUpdate", "trade", "aggTrade", "bookTicker", "markPriceUpdate"})
@@ -88,23 +65,22 @@ def venue_of(path: Path) -> Market:
         if count == _HEAD_ITEMS:
             break
         host = urlsplit(item.connection).hostname or ""
-        for part, market in _BY_HOST:
+        for part, market in HOST_MARKS:
             if part in host:
                 return market
         if item.kind is WireKind.EVENT and (head := event_of(item)).scalper == "file":
             return _market_of(item, head)
         if item.kind is WireKind.FRAME:
-            seen.update(market for market in VENUES if market is not Market.BINANCE_USDM and rows(market, item.body))
-            if b'"pu":' in item.body:
-                seen[Market.BINANCE_USDM] += 1000
+            seen.update(market for market in VENUES if rows(market, item.body))  # of rows that look alike the first
+            seen.update({market: _SIGNED for market in VENUES if market.facts.sign and market.facts.sign in item.body})
     if seen:
         return max(seen, key=lambda market: seen[market])
     for name in [path.name.upper(), *(part.upper() for part in reversed(path.parts[:-1]))]:
-        for part, market in _BY_NAME:
+        for part, market in FILE_MARKS:
             if name.startswith(part):
                 return market
     raise RecordingError(
-        f"{path}: cannot tell which venue this is of; name it ({', '.join(market.name.lower() for market in VENUES)})"
+        f"{path}: cannot tell which venue this is of; name it ({', '.join(market.label for market in VENUES)})"
     )
 
 
@@ -141,11 +117,11 @@ class VenueRecording:
             raise RecordingError("no recording given; name at least one file")
         markets = {market or venue_of(path) for path in paths}
         if len(markets) > 1:
-            names = ", ".join(sorted(it.name.lower() for it in markets))
+            names = ", ".join(sorted(it.label for it in markets))
             raise RecordingError(f"{paths[0]}: the files are of several venues ({names}); replay those of one at a time")
         self.market = markets.pop()
         if self.market not in VENUES:
-            raise RecordingError(f"{paths[0]}: {self.market.name.lower()} has no decoder that reads recordings")
+            raise RecordingError(f"{paths[0]}: {self.market.label} has no decoder that reads recordings")
         self._paths = [Path(path) for path in paths]
         self._allow_truncated = allow_truncated
         self.cut: list[str] = []
@@ -153,7 +129,7 @@ class VenueRecording:
         printed, listed, beside = self._survey()
         named = {head.s: head for head in self._heads.values()}
         if not printed and not named:
-            raise RecordingError(f"{paths[0]}: holds no market frame of {self.market.name.lower()}; name another venue or file")
+            raise RecordingError(f"{paths[0]}: holds no market frame of {self.market.label}; name another venue or file")
         if len(printed) + len(named) > MAX_SYMBOLS:
             raise RecordingError(
                 f"{paths[0]}: {len(printed) + len(named)} symbols are more than the {MAX_SYMBOLS} that a spool holds"
@@ -188,14 +164,14 @@ class VenueRecording:
         printed: dict[str, Printed] = {}
         listed: dict[str, InstrumentRules] = {}
         beside: dict[str, Printed] = {}
-        reader = VENUES[self.market]((), Streams())
+        reader = make_venue(self.market, (), Streams())
         for path in self._paths:
             for item in read_wire_file(path, allow_truncated=self._allow_truncated, cut=self.cut):
                 if item.kind is WireKind.EVENT:
                     if (event := event_of(item)).scalper == "file":
                         self._take_head(item, event)
                 elif item.kind is WireKind.FRAME and path in self._heads:
-                    if self.market in _MANY_IN_ONE:
+                    if self.market.facts.many_in_one:
                         own = self._heads[path].venue_name
                         for name, price, qty in rows(self.market, item.body):
                             if name != own:
@@ -209,9 +185,9 @@ class VenueRecording:
                     except VenueError:
                         continue  # another answer than the list
                     for name, it in rules.items():
-                        listed[name.rpartition(":")[2] if self.market is Market.BYBIT else name] = it
+                        listed[reader.printed_name(name)] = it
         for path in self._paths:  # snapshots may print finer numbers than the frames
-            for item in read_wire_file(path, allow_truncated=self._allow_truncated) if self._native else ():
+            for item in read_wire_file(path, allow_truncated=self._allow_truncated) if self.market.facts.native else ():
                 name = _depth_symbol(item)
                 if item.kind is WireKind.ANSWER and name in printed:
                     for _, price, qty in rows(self.market, _as_diff(item.body, name)):
@@ -222,7 +198,7 @@ class VenueRecording:
         """Note what a file of ours is of; all files of a symbol must agree."""
         if _market_of(item, head) is not self.market or not (head.s and head.venue_name and head.tick and head.lot and head.step):
             raise RecordingError(
-                f"{item.path}:{item.line}: the line that says what the file is of is none of {self.market.name.lower()}; "
+                f"{item.path}:{item.line}: the line that says what the file is of is none of {self.market.label}; "
                 "replay files of one venue at a time, as they were recorded"
             )
         for other in self._heads.values():
@@ -232,10 +208,6 @@ class VenueRecording:
                     f"{other.venue_name} with {other.tick} and {other.lot} in another file; replay them apart"
                 )
         self._heads[item.path] = head
-
-    @property
-    def _native(self) -> bool:
-        return VENUES[self.market].native
 
     def decoded(self) -> Iterator[tuple[WireItem, Sequence[Item], FoundFrame | None]]:
         """(line, what the decoder found, a raw frame of Binance's or a notice) for every frame, snapshot, and word of the
@@ -249,7 +221,7 @@ class VenueRecording:
             elif item.kind is WireKind.EVENT:
                 yield item, (), own.on_event(item)
             elif item.kind is WireKind.FRAME:
-                symbol = self._native_symbol(item.body) if self._native else -1
+                symbol = self._native_symbol(item.body) if self.market.facts.native else -1
                 if symbol >= 0:
                     yield item, (), found_frame(item, symbol, item.body)
                 elif item.own:
@@ -258,7 +230,7 @@ class VenueRecording:
                     if key not in decoders:
                         decoders[key] = self.venue.decoder()
                     yield item, decoders[key].decode(item.body, item.recv_ns), None
-            elif item.kind is WireKind.ANSWER and self._native and _depth_symbol(item) in self._index:
+            elif item.kind is WireKind.ANSWER and self.market.facts.native and _depth_symbol(item) in self._index:
                 yield item, (), found_frame(item, self._index[_depth_symbol(item)], item.body)
 
     def symbol_of(self, path: Path, name: str = "") -> int:
@@ -344,7 +316,7 @@ def found_frame(item: WireItem, symbol: int, frame: bytes, notice: int = 0, line
 
 def _market_of(item: WireItem, head: Event) -> Market:
     try:
-        return Market[head.market.upper()]
+        return Market.of(head.market)
     except KeyError:
         raise RecordingError(
             f"{item.path}:{item.line}: no venue {head.market!r} is known; replay it with the version that made it"

@@ -146,10 +146,10 @@ def stage_any(
 ) -> StagedRecording:
     """`stage_wire`, but for our own recordings of Binance `sim.recordings.recording.stage`, which needs no second pass. Raises
     RecordingError."""
-    binance = (Market.BINANCE_SPOT, Market.BINANCE_USDM)
     if all(_may_be_ours(Path(path)) for path in paths):
         # whatever is wrong with such a file is said as of a recording of our own
-        if venue in binance or venue is None and all(_venue_or_none(Path(path)) in (*binance, None) for path in paths):
+        found = [venue] if venue is not None else [_venue_or_none(Path(path)) for path in paths]
+        if all(market is None or market.facts.native for market in found):
             return recording.stage(paths, out, allow_truncated=allow_truncated, progress=progress)
     return stage_wire(paths, out, venue, allow_truncated=allow_truncated, progress=progress)
 

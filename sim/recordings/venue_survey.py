@@ -1,7 +1,7 @@
 """What a venue's recorded frames name: the symbols, and the prices and quantities as printed. From them come ticks and lots.
 
-It runs before decoding, when nothing is known of the symbols yet. One function a venue walks over untyped JSON, in which
-numbers keep their text. It is generous: what it does not know it steps over; the decoder judges.
+It runs before decoding, when nothing is known of the symbols yet. The venue's class walks over untyped JSON, in which numbers
+keep their text (`Venue.rows`). It is generous: what it does not know it steps over; the decoder judges.
 
 What this is not: a decoder.
 """
@@ -9,7 +9,6 @@ What this is not: a decoder.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,10 +16,9 @@ import msgspec
 
 from trading.instruments import Market
 from trading.venues.decimals import Inexact, decimals_of, plain_decimal, power_of_ten, units
-from trading.venues.protocol import InstrumentRules
-
-Row = tuple[str, Any, Any]
-"""(venue's name of the symbol, price, quantity); price or quantity None where the row tells only the other."""
+from trading.venues.names import Checksum
+from trading.venues.protocol import InstrumentRules, Row
+from trading.venues.registry import venue_class
 
 _untyped: Final = msgspec.json.Decoder(float_hook=str).decode
 _DECIMALS: Final = 12
@@ -30,106 +28,9 @@ _DECIMALS: Final = 12
 def rows(market: Market, raw: bytes) -> list[Row]:
     """The rows of a frame, [] for one that is no market frame."""
     try:
-        return list(_ROWS[market](_untyped(raw)))
+        return list(venue_class(market).rows(_untyped(raw)))
     except (msgspec.MsgspecError, KeyError, IndexError, TypeError, AttributeError, ValueError, RecursionError):
         return []
-
-
-def _binance(frame: Any) -> Iterator[Row]:
-    body = frame.get("data", frame)
-    name = body["s"]
-    for side in ("b", "a"):
-        if isinstance(body.get(side), list):
-            yield from ((name, price, qty) for price, qty, *_ in body[side])
-        elif side in body and side.upper() in body:
-            yield name, body[side], body[side.upper()]
-    if "p" in body and "q" in body:
-        yield name, body["p"], body["q"]
-
-
-def _bybit(frame: Any) -> Iterator[Row]:
-    kind, name, body = frame["topic"].partition(".")[0], frame["topic"].rpartition(".")[2], frame["data"]
-    if kind == "orderbook":
-        yield from ((name, price, qty) for side in ("b", "a") for price, qty in body[side])
-    elif kind == "publicTrade":
-        yield from ((it["s"], it["p"], it["v"]) for it in body)
-    elif kind == "trade":
-        yield from ((it["symbol"], it["price"], it["size"]) for it in body)
-    elif kind.startswith("orderBook"):
-        lists = [body] if isinstance(body, list) else [body.get(key, ()) for key in ("order_book", "delete", "update", "insert")]
-        yield from ((name, it["price"], it.get("size")) for listed in lists for it in listed)
-
-
-def _okx(frame: Any) -> Iterator[Row]:
-    name, channel = frame["arg"]["instId"], frame["arg"]["channel"]
-    for body in frame["data"]:
-        if channel == "tickers":
-            yield from ((name, body[side + "Px"], body[side + "Sz"]) for side in ("bid", "ask"))
-        elif channel.startswith("trades"):
-            yield name, body["px"], body["sz"]
-        else:
-            yield from ((name, it[0], it[1]) for side in ("bids", "asks") for it in body.get(side, ()))
-
-
-def _kraken(frame: Any) -> Iterator[Row]:
-    if isinstance(frame, list):
-        name, kind = frame[-1], frame[-2].partition("-")[0]
-        for body in frame[1:-2]:
-            if kind == "book":
-                yield from ((name, it[0], it[1]) for key in ("as", "bs", "a", "b") for it in body.get(key, ()))
-            elif kind == "trade":
-                yield from ((name, it[0], it[1]) for it in body)
-            elif kind == "ticker":
-                yield from ((name, body[key][0], body[key][2]) for key in ("a", "b"))
-        return
-    for body in frame["data"]:
-        if frame["channel"] == "book":
-            yield from ((body["symbol"], it["price"], it["qty"]) for side in ("bids", "asks") for it in body.get(side, ()))
-        elif frame["channel"] == "trade":
-            yield body["symbol"], body["price"], body["qty"]
-        elif frame["channel"] == "ticker":
-            yield from ((body["symbol"], body[side], body[side + "_qty"]) for side in ("bid", "ask"))
-
-
-def _coinbase(frame: Any) -> Iterator[Row]:
-    for event in frame.get("events", ()):
-        for it in event.get("updates", ()):
-            yield event["product_id"], it["price_level"], it["new_quantity"]
-        for it in event.get("trades", ()):
-            yield it["product_id"], it["price"], it["size"]
-        for it in event.get("tickers", ()):
-            yield from ((it["product_id"], it[side], it[side + "_quantity"]) for side in ("best_bid", "best_ask"))
-    name = frame.get("product_id")
-    if frame.get("type") == "snapshot":
-        yield from ((name, price, qty) for side in ("bids", "asks") for price, qty in frame[side])
-    elif frame.get("type") == "l2update":
-        yield from ((name, price, qty) for _, price, qty in frame["changes"])
-    elif frame.get("type") == "match":
-        yield name, frame["price"], frame["size"]
-    elif frame.get("type") == "ticker":
-        yield from ((name, frame[side], frame.get(side + "_size")) for side in ("best_bid", "best_ask"))
-
-
-def _deribit(frame: Any) -> Iterator[Row]:
-    kind, body = frame["params"]["channel"].partition(".")[0], frame["params"]["data"]
-    if kind == "book":
-        yield from ((body["instrument_name"], it[1], it[2]) for side in ("bids", "asks") for it in body[side])
-    elif kind == "trades":
-        yield from ((it["instrument_name"], it["price"], it["amount"]) for it in body)
-    elif kind in ("ticker", "quote"):
-        sides = ("best_bid", "best_ask")
-        yield from ((body["instrument_name"], body[side + "_price"], body[side + "_amount"]) for side in sides)
-
-
-_ROWS: Final[Mapping[Market, Callable[[Any], Iterable[Row]]]] = {
-    Market.BINANCE_SPOT: _binance,
-    Market.BINANCE_USDM: _binance,
-    Market.BYBIT: _bybit,
-    Market.OKX: _okx,
-    Market.KRAKEN: _kraken,
-    Market.COINBASE: _coinbase,
-    Market.DERIBIT: _deribit,
-}
 
 
 @dataclass(slots=True)
@@ -159,13 +60,14 @@ class Printed:
     def sizes(self, market: Market, rule: InstrumentRules | None) -> tuple[str, str, str]:
         """(tick size, lot size, step size): the venue's rule where all that was printed keeps to it, else as the digits say.
 
-        Kraken's checksum is over the printed digits: there a tick and a lot are one unit of the last printed place, always.
+        Where a checksum is over the printed digits (Kraken's), a tick and a lot are one unit of the last printed place, always.
         """
-        if market is Market.KRAKEN:
+        if market.facts.checksum is Checksum.PRINTED:
             lot = power_of_ten(self.qty_printed)
             return power_of_ten(self.price_decimals), lot, lot
         tick = plain_decimal(_text(self.price_gcd or 10**_DECIMALS))
-        lot = power_of_ten(8 if market is Market.BINANCE_SPOT else self.qty_decimals)
+        fixed = market.facts.lot_decimals
+        lot = power_of_ten(self.qty_decimals if fixed is None else fixed)
         if rule is None:
             return tick, lot, lot
         try:

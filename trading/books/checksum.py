@@ -19,13 +19,15 @@ import numpy as np
 
 from trading.books import book
 from trading.books.state import State
-from trading.instruments import Market
+from trading.instruments import by_market
 from trading.jit import kernel
+from trading.venues.names import Checksum
 
 KRAKEN_LEVELS: Final = 10
 OKX_LEVELS: Final = 25
-_KRAKEN: Final = int(Market.KRAKEN)
-_OKX: Final = int(Market.OKX)
+_NONE: Final = int(Checksum.NONE)
+_SHORTEST: Final = int(Checksum.SHORTEST)
+_RULES: Final = by_market(lambda facts: facts.checksum, _NONE)
 _ALL: Final = 0xFFFFFFFF
 _ZERO: Final = ord("0")
 _DOT: Final = ord(".")
@@ -116,10 +118,10 @@ def _okx(st: State, instrument: Any, g: Any) -> int:
 @kernel
 def has_rule(instrument: Any) -> bool:
     """Whether this venue's checksum is known here."""
-    return instrument.market == _KRAKEN or instrument.market == _OKX
+    return _RULES[instrument.market] != _NONE
 
 
 @kernel
 def book_checksum(st: State, instrument: Any, g: Any) -> int:
     """The venue's CRC32 of the symbol's book, 0 .. 2**32 - 1. `g.digits` (24 words) is scratch."""
-    return _okx(st, instrument, g) if instrument.market == _OKX else _kraken(st, instrument, g)
+    return _okx(st, instrument, g) if _RULES[instrument.market] == _SHORTEST else _kraken(st, instrument, g)

@@ -13,20 +13,21 @@ from __future__ import annotations
 
 from typing import Final
 
-from trading.instruments import Market
+from trading.instruments import by_market
 from trading.jit import kernel
+from trading.venues.names import SequenceRule
 from trading.wire.plain_frame import UNCHECKED
 
-SPOT: Final = 0
-USDM: Final = 1
-PLAIN: Final = 2
-_USDM_MARKET: Final = int(Market.BINANCE_USDM)
+SPOT: Final = int(SequenceRule.SPOT)
+USDM: Final = int(SequenceRule.USDM)
+PLAIN: Final = int(SequenceRule.PLAIN)
+_RULES: Final = by_market(lambda facts: facts.sequence if facts.native else SPOT, SPOT)
 
 
 @kernel
 def native_rule(market: int) -> int:
-    """The rule of a raw Binance frame."""
-    return USDM if market == _USDM_MARKET else SPOT
+    """The rule of a raw frame, which the scanner reads as Binance's whatever the venue."""
+    return _RULES[market]
 
 
 @kernel

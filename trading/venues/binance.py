@@ -13,8 +13,8 @@ What this module is not: it sends nothing and keeps no book.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -31,6 +31,7 @@ from trading.venues.protocol import (
     Limits,
     Refused,
     RestRequest,
+    Row,
     Streams,
     Subscribed,
     Unknown,
@@ -196,7 +197,6 @@ def _exchange_info(raw: bytes) -> _ExchangeInfo:
 class _Binance(Venue):
     """What spot and USD-M have in common."""
 
-    native = True
     _weights: tuple[tuple[int, int], ...] = ()
     _api = ""
 
@@ -316,6 +316,19 @@ class _Binance(Venue):
     def symbol_of(self, raw: bytes) -> int:
         """By the stream's name."""
         return self._stream_symbol(raw)
+
+    @staticmethod
+    def rows(frame: Any) -> Iterator[Row]:
+        """See Venue."""
+        body = frame.get("data", frame)
+        name = body["s"]
+        for side in ("b", "a"):
+            if isinstance(body.get(side), list):
+                yield from ((name, price, qty) for price, qty, *_ in body[side])
+            elif side in body and side.upper() in body:
+                yield name, body[side], body[side.upper()]
+        if "p" in body and "q" in body:
+            yield name, body["p"], body["q"]
 
 
 class BinanceSpot(_Binance):

@@ -15,8 +15,8 @@ What this module is not: it sends nothing and keeps no book but the two best pri
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -52,6 +52,7 @@ from trading.venues.protocol import (
     Missed,
     Refused,
     RestRequest,
+    Row,
     Streams,
     Subscribed,
     Unknown,
@@ -442,3 +443,22 @@ class Bybit(Venue):
     def ping_message(self, now_ns: int) -> bytes | None:
         """What it wants every 20 s."""
         return b'{"op":"ping"}'
+
+    def printed_name(self, venue_name: str) -> str:
+        """Frames name no category."""
+        return venue_name.rpartition(":")[2]
+
+    @staticmethod
+    def rows(frame: Any) -> Iterator[Row]:
+        """See Venue."""
+        kind, name, body = frame["topic"].partition(".")[0], frame["topic"].rpartition(".")[2], frame["data"]
+        if kind == "orderbook":
+            yield from ((name, price, qty) for side in ("b", "a") for price, qty in body[side])
+        elif kind == "publicTrade":
+            yield from ((it["s"], it["p"], it["v"]) for it in body)
+        elif kind == "trade":
+            yield from ((it["symbol"], it["price"], it["size"]) for it in body)
+        elif kind.startswith("orderBook"):
+            keys = ("order_book", "delete", "update", "insert")
+            lists = [body] if isinstance(body, list) else [body.get(key, ()) for key in keys]
+            yield from ((name, it["price"], it.get("size")) for listed in lists for it in listed)

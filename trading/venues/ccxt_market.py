@@ -14,6 +14,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from trading.venues.names import CCXT, SPOT, VENUES
 from trading.venues.protocol import InstrumentRules, VenueError
 
 Number = float | int | str
@@ -25,25 +26,17 @@ DECIMAL_PLACES, SIGNIFICANT_DIGITS, TICK_SIZE = 2, 3, 4
 MOST_LOTS: Final = 10**15
 """Largest quantity in lots where the venue names none, so that sums stay far inside int64."""
 
-VENUE_IDS: Final = {
-    "binance_spot": "binance", "binance_usdm": "binanceusdm", "bybit": "bybit", "okx": "okx", "kraken": "kraken",
-    "coinbase": "coinbase", "deribit": "deribit",
-}  # fmt: skip
+VENUE_IDS: Final = {it.label: it.facts.ccxt for it in VENUES if it.facts.ccxt}
 """ccxt's id of the venues that a profile names without `ccxt:`."""
-SPOT: Final = "spot"
-LINEAR: Final = "linear"
-MARKET_KINDS: Final = {"binance_usdm": LINEAR, "bybit": LINEAR, "deribit": LINEAR}
-"""Which kind of market a bare symbol such as BTCUSDT means there; spot elsewhere (and linear where there is no spot)."""
 
 
 def ccxt_id(venue: str) -> str:
     """ccxt's id of a profile's `venue` ("binance_spot", "ccxt:gate"). Raises VenueError."""
-    prefix, colon, name = venue.partition(":")
-    if prefix == "ccxt" and colon and name:
-        return name
+    if venue.startswith(CCXT) and venue != CCXT:
+        return venue.removeprefix(CCXT)
     if venue not in VENUE_IDS:
         known = ", ".join(sorted(VENUE_IDS))
-        raise VenueError(f"{venue!r} is no venue: write one of {known}, or ccxt:<id> for any other that ccxt knows")
+        raise VenueError(f"{venue!r} is no venue: write one of {known}, or {CCXT}<id> for any other that ccxt knows")
     return VENUE_IDS[venue]
 
 

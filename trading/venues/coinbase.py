@@ -11,8 +11,8 @@ What this module is not: it sends nothing and keeps no book.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -46,6 +46,7 @@ from trading.venues.protocol import (
     Plain,
     Refused,
     RestRequest,
+    Row,
     Streams,
     Subscribed,
     Unknown,
@@ -372,3 +373,23 @@ class Coinbase(Venue):
         """Unix ns."""
         with Expected("coinbase", "the answer is no time"):
             return iso_ns(msgspec.json.decode(raw, type=_Time).iso)
+
+    @staticmethod
+    def rows(frame: Any) -> Iterator[Row]:
+        """See Venue."""
+        for event in frame.get("events", ()):
+            for it in event.get("updates", ()):
+                yield event["product_id"], it["price_level"], it["new_quantity"]
+            for it in event.get("trades", ()):
+                yield it["product_id"], it["price"], it["size"]
+            for it in event.get("tickers", ()):
+                yield from ((it["product_id"], it[side], it[side + "_quantity"]) for side in ("best_bid", "best_ask"))
+        name = frame.get("product_id")
+        if frame.get("type") == "snapshot":
+            yield from ((name, price, qty) for side in ("bids", "asks") for price, qty in frame[side])
+        elif frame.get("type") == "l2update":
+            yield from ((name, price, qty) for _, price, qty in frame["changes"])
+        elif frame.get("type") == "match":
+            yield name, frame["price"], frame["size"]
+        elif frame.get("type") == "ticker":
+            yield from ((name, frame[side], frame.get(side + "_size")) for side in ("best_bid", "best_ask"))

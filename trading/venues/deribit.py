@@ -10,8 +10,8 @@ What this module is not: it sends nothing and keeps no book.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -44,6 +44,7 @@ from trading.venues.protocol import (
     Limits,
     Refused,
     RestRequest,
+    Row,
     Send,
     Streams,
     Subscribed,
@@ -299,6 +300,18 @@ class Deribit(Venue):
         """Unix ns, to the millisecond."""
         with Expected("deribit", "the answer is no time"):
             return millis_ns(msgspec.json.decode(raw, type=_Time).result)
+
+    @staticmethod
+    def rows(frame: Any) -> Iterator[Row]:
+        """See Venue."""
+        kind, body = frame["params"]["channel"].partition(".")[0], frame["params"]["data"]
+        if kind == "book":
+            yield from ((body["instrument_name"], it[1], it[2]) for side in ("bids", "asks") for it in body[side])
+        elif kind == "trades":
+            yield from ((it["instrument_name"], it["price"], it["amount"]) for it in body)
+        elif kind in ("ticker", "quote"):
+            sides = ("best_bid", "best_ask")
+            yield from ((body["instrument_name"], body[side + "_price"], body[side + "_amount"]) for side in sides)
 
 
 def _call(number: int, method: str, **params: object) -> bytes:

@@ -13,7 +13,7 @@ What this module is not: it sends nothing, and checks no checksum (the feed does
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -47,6 +47,7 @@ from trading.venues.protocol import (
     Limits,
     Refused,
     RestRequest,
+    Row,
     Streams,
     Subscribed,
     Unknown,
@@ -420,3 +421,24 @@ class Kraken(Venue):
     def ping_message(self, now_ns: int) -> bytes | None:
         """Answered by a pong."""
         return b'{"method":"ping"}'
+
+    @staticmethod
+    def rows(frame: Any) -> Iterator[Row]:
+        """See Venue."""
+        if isinstance(frame, list):
+            name, kind = frame[-1], frame[-2].partition("-")[0]
+            for body in frame[1:-2]:
+                if kind == "book":
+                    yield from ((name, it[0], it[1]) for key in ("as", "bs", "a", "b") for it in body.get(key, ()))
+                elif kind == "trade":
+                    yield from ((name, it[0], it[1]) for it in body)
+                elif kind == "ticker":
+                    yield from ((name, body[key][0], body[key][2]) for key in ("a", "b"))
+            return
+        for body in frame["data"]:
+            if frame["channel"] == "book":
+                yield from ((body["symbol"], it["price"], it["qty"]) for side in ("bids", "asks") for it in body.get(side, ()))
+            elif frame["channel"] == "trade":
+                yield body["symbol"], body["price"], body["qty"]
+            elif frame["channel"] == "ticker":
+                yield from ((body["symbol"], body[side], body[side + "_qty"]) for side in ("bid", "ask"))

@@ -14,8 +14,8 @@ What this module is not: it sends nothing and keeps no book.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -48,6 +48,7 @@ from trading.venues.protocol import (
     Limits,
     Refused,
     RestRequest,
+    Row,
     Streams,
     Subscribed,
     Unknown,
@@ -338,3 +339,15 @@ class Okx(Venue):
     def ping_message(self, now_ns: int) -> bytes | None:
         """A text, not JSON."""
         return b"ping"
+
+    @staticmethod
+    def rows(frame: Any) -> Iterator[Row]:
+        """See Venue."""
+        name, channel = frame["arg"]["instId"], frame["arg"]["channel"]
+        for body in frame["data"]:
+            if channel == "tickers":
+                yield from ((name, body[side + "Px"], body[side + "Sz"]) for side in ("bid", "ask"))
+            elif channel.startswith("trades"):
+                yield name, body["px"], body["sz"]
+            else:
+                yield from ((name, it[0], it[1]) for side in ("bids", "asks") for it in body.get(side, ()))

@@ -2,15 +2,15 @@
 
 A venue module turns symbols and wanted streams into connection plans (address, first messages), says what a frame is, how to ask
 for a snapshot, and what its limits are. Sockets, clocks and retries are the receiver's (procs.receiver). Adding a venue is one
-file here and one test; docs/add-a-venue.md walks through it.
+file here, one row in trading.venues.names and one test; docs/add-a-venue.md walks through it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from trading.instruments import Market
 
@@ -18,6 +18,9 @@ from trading.instruments import Market
 class VenueError(ValueError):
     """A venue's answer or a symbol cannot be used; the message names venue, place and remedy."""
 
+
+Row = tuple[str, Any, Any]
+"""(the symbol as frames name it, price, quantity); price or quantity None where a frame tells only the other."""
 
 RESUBSCRIBE: Final = 20_000_000
 """A resubscription that carries a request id carries this plus the symbol's index: so a refusal tells whose it was."""
@@ -181,13 +184,15 @@ class Venue(ABC):
     """One venue for one run's symbols and streams."""
 
     market: Market
-    native: bool = False
-    """True: the feed's compiled scanner reads market frames itself; the decoder sees only what `is_market_frame` denies."""
+    native: bool
+    """As the venue's row in trading.venues.names says. True: the feed's compiled scanner reads market frames itself; the decoder
+    sees only what `is_market_frame` denies."""
     arbitrates: bool = True
     """Whether a symbol's book messages carry the same ids on every connection. False: two lines cannot be told apart or joined;
     take one at a time, and let a new connection's snapshot end the old one's share."""
 
     def __init__(self, symbols: Sequence[VenueSymbol], streams: Streams) -> None:
+        self.native = self.market.facts.native
         self.symbols: Final = tuple(symbols)
         self.streams: Final = streams
 
@@ -251,7 +256,20 @@ class Venue(ABC):
 
     def parse_time(self, raw: bytes) -> int:
         """The venue's clock, Unix ns. Raises VenueError."""
-        raise VenueError(f"{self.market.name.lower()} tells no time")
+        raise VenueError(f"{self.market.label} tells no time")
+
+    @staticmethod
+    def rows(frame: Any) -> Iterable[Row]:
+        """What a recorded frame prints, for the survey that finds a recording's symbols, ticks and lots before it is decoded.
+
+        `frame` is untyped JSON whose numbers kept their text. Be generous: step over what is not known, raise what bad input
+        raises. Without rows only our own recordings, which say all of that at their beginning, can be replayed.
+        """
+        return ()
+
+    def printed_name(self, venue_name: str) -> str:
+        """How frames name the symbol that the list of instruments calls `venue_name`."""
+        return venue_name
 
     def ping_message(self, now_ns: int) -> bytes | None:
         """An application-level ping, sent every `limits.ping_interval_s`; None: a WebSocket ping frame."""

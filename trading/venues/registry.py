@@ -1,39 +1,27 @@
-"""All venues that have a module of their own, by market. To add one is a line here.
+"""The classes of the venues that have a module of their own, each loaded when it is first asked for.
 
-What this module is not: it knows nothing of venues that ccxt speaks to (`ccxt:<id>`).
+What this module is not: it lists no venue, trading.venues.names does; and it knows nothing of those that ccxt speaks to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Final
+import importlib
+from collections.abc import Sequence
 
-from trading.instruments import Market
-from trading.venues.binance import BinanceSpot, BinanceUsdm
-from trading.venues.bybit import Bybit
-from trading.venues.coinbase import Coinbase
-from trading.venues.deribit import Deribit
-from trading.venues.kraken import Kraken
-from trading.venues.okx import Okx
+from trading.venues.names import VENUES, Market
 from trading.venues.protocol import Streams, Venue, VenueError, VenueSymbol
 
-VENUES: Final[Mapping[Market, type[Venue]]] = MappingProxyType(
-    {
-        Market.BINANCE_SPOT: BinanceSpot,
-        Market.BINANCE_USDM: BinanceUsdm,
-        Market.BYBIT: Bybit,
-        Market.OKX: Okx,
-        Market.KRAKEN: Kraken,
-        Market.COINBASE: Coinbase,
-        Market.DERIBIT: Deribit,
-    }
-)
+
+def venue_class(market: Market) -> type[Venue]:
+    """The class that the venue's row names. Raises VenueError for a market without a module."""
+    if market not in VENUES:
+        raise VenueError(f"{market.label}: no venue module; one of {', '.join(it.label for it in VENUES)}")
+    module, _, name = market.facts.venue.partition(":")
+    found: type[Venue] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def make_venue(market: Market, symbols: Sequence[VenueSymbol], streams: Streams) -> Venue:
     """The venue for these symbols and streams. Raises VenueError for symbols that it cannot have, or a market without a
     module."""
-    if market not in VENUES:
-        raise VenueError(f"{market.name.lower()}: no venue module; one of {', '.join(it.name.lower() for it in VENUES)}")
-    return VENUES[market](symbols, streams)
+    return venue_class(market)(symbols, streams)
