@@ -24,8 +24,6 @@ from trading.jit import kernel
 
 KRAKEN_LEVELS: Final = 10
 OKX_LEVELS: Final = 25
-_KRAKEN: Final = int(Market.KRAKEN)
-_OKX: Final = int(Market.OKX)
 _ALL: Final = 0xFFFFFFFF
 _ZERO: Final = ord("0")
 _DOT: Final = ord(".")
@@ -116,10 +114,10 @@ def _okx(st: State, instrument: Any, g: Any) -> int:
 @kernel
 def has_rule(instrument: Any) -> bool:
     """Whether this venue's checksum is known here."""
-    return instrument.market == _KRAKEN or instrument.market == _OKX
+    return instrument.market == Market.KRAKEN or instrument.market == Market.OKX
 
 
 @kernel
 def book_checksum(st: State, instrument: Any, g: Any) -> int:
     """The venue's CRC32 of the symbol's book, 0 .. 2**32 - 1. `g.digits` (24 words) is scratch."""
-    return _okx(st, instrument, g) if instrument.market == _OKX else _kraken(st, instrument, g)
+    return _okx(st, instrument, g) if instrument.market == Market.OKX else _kraken(st, instrument, g)

@@ -20,13 +20,12 @@ from trading.wire.plain_frame import UNCHECKED
 SPOT: Final = 0
 USDM: Final = 1
 PLAIN: Final = 2
-_USDM_MARKET: Final = int(Market.BINANCE_USDM)
 
 
 @kernel
 def native_rule(market: int) -> int:
     """The rule of a raw Binance frame."""
-    return USDM if market == _USDM_MARKET else SPOT
+    return USDM if market == Market.BINANCE_USDM else SPOT
 
 
 @kernel

@@ -39,12 +39,13 @@ WIDTH_EQUAL: Final = 1e-12
 """Widths nearer than this share of themselves differ by rounding alone."""
 
 _MASK: Final = RING - 1
-_EMA_CROSS: Final = int(Signal.EMA_CROSS)
-_SQUEEZE: Final = int(Signal.BOOK_SQUEEZE)
-_RSI: Final = int(Signal.RSI_DIVERGENCE)
-_PATTERNS: Final = int(Signal.PATTERNS)
-_TIMEFRAMES: Final = int(Signal.MULTI_TIMEFRAME)
-_BAR_SIGNALS: Final = 1 << _EMA_CROSS | 1 << _SQUEEZE | 1 << _RSI | 1 << _PATTERNS | 1 << _TIMEFRAMES
+_BAR_SIGNALS: Final = (
+    1 << Signal.EMA_CROSS
+    | 1 << Signal.BOOK_SQUEEZE
+    | 1 << Signal.RSI_DIVERGENCE
+    | 1 << Signal.PATTERNS
+    | 1 << Signal.MULTI_TIMEFRAME
+)
 
 
 @kernel
@@ -76,8 +77,8 @@ def _bands(s: Rec, p: Rec) -> None:
     s.width_rank = below / widths
     if widths < WIDTHS_WARM:
         return
-    s.ready |= 1 << _SQUEEZE
-    s.strength[_SQUEEZE] = signals.book_squeeze(s.band_z, p.squeeze_sigma) if s.squeeze_left > 0 else 0.0
+    s.ready |= 1 << Signal.BOOK_SQUEEZE
+    s.strength[Signal.BOOK_SQUEEZE] = signals.book_squeeze(s.band_z, p.squeeze_sigma) if s.squeeze_left > 0 else 0.0
     s.squeeze_left = p.squeeze_memory_bars if s.width_rank <= p.squeeze_quantile else max(0, s.squeeze_left - 1)
 
 
@@ -109,8 +110,8 @@ def _divergence(s: Rec, p: Rec) -> None:
         points = s.rsi - most
     elif close < lowest and s.rsi > least:
         points = s.rsi - least
-    s.ready |= 1 << _RSI
-    s.strength[_RSI] = signals.rsi_divergence(points)
+    s.ready |= 1 << Signal.RSI_DIVERGENCE
+    s.strength[Signal.RSI_DIVERGENCE] = signals.rsi_divergence(points)
 
 
 @kernel
@@ -130,8 +131,8 @@ def _find_patterns(s: Rec, p: Rec, open_: float, high: float, low: float, close:
             highest = max(highest, s.bar_highs[(bar - k) & _MASK])
             lowest = min(lowest, s.bar_lows[(bar - k) & _MASK])
         bits |= patterns.breakout(close, highest, lowest)
-        s.ready |= 1 << _PATTERNS
-        s.strength[_PATTERNS] = patterns.strength(bits)
+        s.ready |= 1 << Signal.PATTERNS
+        s.strength[Signal.PATTERNS] = patterns.strength(bits)
     s.pattern_bits = bits
     s.open_2, s.open_1 = s.open_1, open_
 
@@ -163,7 +164,7 @@ def _flat(s: Rec, p: Rec, count: int) -> None:
         s.rsi_changes += rest
         s.window_bars += rest
         if s.rsi_changes >= p.rsi_bars + p.rsi_lookback:
-            s.ready |= 1 << _RSI
+            s.ready |= 1 << Signal.RSI_DIVERGENCE
 
 
 @kernel
@@ -192,8 +193,8 @@ def on_close(s: Rec, p: Rec, closed: int) -> None:
     if closed > 1:
         _flat(s, p, closed - 1)
     if s.closed_bars >= p.ema_slow and s.true_ranges >= p.atr_bars:
-        s.ready |= 1 << _EMA_CROSS
-        s.strength[_EMA_CROSS] = signals.ema_cross(s.fast_offset - s.slow_offset, s.atr)
+        s.ready |= 1 << Signal.EMA_CROSS
+        s.strength[Signal.EMA_CROSS] = signals.ema_cross(s.fast_offset - s.slow_offset, s.atr)
 
 
 @kernel
@@ -227,8 +228,8 @@ def close_timeframes(s: Rec, p: Rec, ts_ns: int) -> None:
             total += p.tf_weight[k]
             vote += p.tf_weight[k] * s.tf_trend[k]
     if warm >= TF_LEAST and total > 0.0:
-        s.ready |= 1 << _TIMEFRAMES
-        s.strength[_TIMEFRAMES] = vote / total
+        s.ready |= 1 << Signal.MULTI_TIMEFRAME
+        s.strength[Signal.MULTI_TIMEFRAME] = vote / total
 
 
 @kernel

@@ -49,10 +49,6 @@ BAR_FIELDS: Final[list[tuple[Any, ...]]] = [
 """Fields that a component puts into its per-symbol state so that the kernels below can keep them."""
 
 _BOOK_VALID: Final = int(Flag.BOOK_VALID)
-_TRADE: Final = int(Kind.TRADE)
-_MARK: Final = int(Kind.MARK)
-_STALE: Final = int(Kind.STALE)
-_END: Final = int(Kind.END)
 
 
 def warm_returns(decay: float) -> int:
@@ -71,8 +67,8 @@ def usable(rec: Rec) -> bool:
     """Whether a market record carries a book to decide on: valid, two-sided and not crossed."""
     return bool(
         (rec.flags & _BOOK_VALID) != 0
-        and rec.kind != _STALE
-        and rec.kind != _END
+        and rec.kind != Kind.STALE
+        and rec.kind != Kind.END
         and rec.bid_ticks[0] > 0
         and rec.bid_lots[0] > 0
         and rec.ask_lots[0] > 0
@@ -87,7 +83,7 @@ def note_book(s: Rec, rec: Rec) -> bool:
     A print or a mark price does not change the book; after an interruption the first record with a usable book counts as
     a change.
     """
-    if (rec.kind != _TRADE and rec.kind != _MARK) or s.book_ts_ns == 0:
+    if (rec.kind != Kind.TRADE and rec.kind != Kind.MARK) or s.book_ts_ns == 0:
         s.book_ts_ns = rec.ts_ns
     return bool(rec.ts_ns - s.book_ts_ns <= BOOK_MAX_AGE_NS)
 

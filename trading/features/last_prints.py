@@ -30,8 +30,6 @@ LANE: Final = float(1 << LANE_BITS)
 
 _LOW: Final = (1 << LANE_BITS) - 1
 _AGGRESSOR_SELL: Final = int(Flag.AGGRESSOR_SELL)
-_MICRO_TREND: Final = int(Signal.MICRO_TREND)
-_DIVERGENCE: Final = int(Signal.VOLUME_PRICE_DIVERGENCE)
 _MASK: Final = RING - 1
 
 
@@ -136,11 +134,11 @@ def take(s: Rec, p: Rec, rec: Rec) -> int:
     s.recent_lots = s.recent_lots * p.keep_recent + lots
     s.recent = s.recent_sum / s.recent_lots
     if s.trades >= n and s.price_changes >= MICRO_TREND_CHANGES:
-        s.ready |= 1 << _MICRO_TREND
-        s.strength[_MICRO_TREND] = signals.micro_trend(price, offset(s), s.run, p.micro_trend_scale_bps)
+        s.ready |= 1 << Signal.MICRO_TREND
+        s.strength[Signal.MICRO_TREND] = signals.micro_trend(price, offset(s), s.run, p.micro_trend_scale_bps)
     if s.trades >= p.divergence_trades:
-        s.ready |= 1 << _DIVERGENCE
-        s.strength[_DIVERGENCE] = _divergence(s, p.divergence_trades)
+        s.ready |= 1 << Signal.VOLUME_PRICE_DIVERGENCE
+        s.strength[Signal.VOLUME_PRICE_DIVERGENCE] = _divergence(s, p.divergence_trades)
     return sign
 
 
@@ -154,5 +152,5 @@ def restart(s: Rec) -> None:
     s.trades = s.last_trade_ticks = s.price_changes = s.run = s.tick_sign = 0
     s.obv = s.price_slope = s.price_gaps = s.divergence_lots = 0
     s.recent_sum = s.recent_lots = s.recent = 0.0
-    s.ready &= ~(1 << _MICRO_TREND | 1 << _DIVERGENCE)
-    s.strength[_MICRO_TREND] = s.strength[_DIVERGENCE] = 0.0
+    s.ready &= ~(1 << Signal.MICRO_TREND | 1 << Signal.VOLUME_PRICE_DIVERGENCE)
+    s.strength[Signal.MICRO_TREND] = s.strength[Signal.VOLUME_PRICE_DIVERGENCE] = 0.0

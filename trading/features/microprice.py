@@ -60,7 +60,7 @@ def _count(recs: Recs, stay: Floats, move: Floats, drift: Floats) -> int:
     moves = 0
     for i in range(len(recs)):
         rec = recs[i]
-        if rec.kind == _TRADE or rec.kind == _MARK:
+        if rec.kind == Kind.TRADE or rec.kind == Kind.MARK:
             continue
         if not rec.flags & _VALID or rec.bid_lots[0] <= 0 or rec.ask_lots[0] <= 0 or rec.ask_ticks[0] <= rec.bid_ticks[0]:
             before = -1
@@ -90,8 +90,6 @@ def _mirrored(state: int) -> int:
     return state - imbalance + MICRO_IMBALANCES - 1 - imbalance
 
 
-_TRADE: Final = int(Kind.TRADE)
-_MARK: Final = int(Kind.MARK)
 _VALID: Final = int(Flag.BOOK_VALID)
 
 

@@ -32,8 +32,6 @@ class Regime(IntEnum):
 RATIO_SECONDS: Final = 10
 WARM_SAMPLES: Final = 60
 
-_CALM, _NORMAL, _TURBULENT, _TRENDING = int(Regime.CALM), int(Regime.NORMAL), int(Regime.TURBULENT), int(Regime.TRENDING)
-
 
 @kernel
 def take_return(s: Rec, p: Rec, change: float) -> None:
@@ -62,13 +60,13 @@ def still(s: Rec, p: Rec, seconds: int) -> None:
 def classify(regime: int, rank: float, ratio: float, p: Rec) -> int:
     """The regime after `regime` for a volatility quantile and a variance ratio."""
     h = p.hysteresis
-    if rank >= p.turbulent_quantile - (h if regime == _TURBULENT else 0.0):
-        return _TURBULENT
-    if ratio >= p.trend_ratio - (h if regime == _TRENDING else 0.0):
-        return _TRENDING
-    if rank <= p.calm_quantile + (h if regime == _CALM else 0.0):
-        return _CALM
-    return _NORMAL
+    if rank >= p.turbulent_quantile - (h if regime == Regime.TURBULENT else 0.0):
+        return Regime.TURBULENT
+    if ratio >= p.trend_ratio - (h if regime == Regime.TRENDING else 0.0):
+        return Regime.TRENDING
+    if rank <= p.calm_quantile + (h if regime == Regime.CALM else 0.0):
+        return Regime.CALM
+    return Regime.NORMAL
 
 
 @kernel

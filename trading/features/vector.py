@@ -101,9 +101,6 @@ N_FEATURES: Final = len(FEATURES)
 NAMES: Final = tuple(feature.name for feature in FEATURES)
 assert N_FEATURES == ROW <= 62 and len(set(NAMES)) == N_FEATURES, "one bit a feature in an int64, no name twice"
 
-_TREND: Final = int(Signal.MULTI_TIMEFRAME)
-_ACCELERATION: Final = int(Signal.ACCELERATION)
-_VECTOR: Final = int(Kind.VECTOR)
 _BOOK_VALID: Final = int(Flag.BOOK_VALID)
 
 
@@ -128,7 +125,7 @@ def _book(s: Rec, p: Rec, row: Floats) -> int:
     if s.velocities > 0:
         row[30] = s.velocity * per_mid
         ready |= 1 << 30
-    if (s.ready >> _ACCELERATION) & 1:
+    if (s.ready >> Signal.ACCELERATION) & 1:
         row[31] = s.acceleration
         ready |= 1 << 31
     if s.true_ranges >= p.atr_bars:
@@ -254,8 +251,8 @@ def fill(state: Recs, symbol: int, params: Recs, row: Floats) -> int:
     s.dirty, s.row_ready = 0, ready
     for k in range(N_FEATURES):
         row[k] = kept[k]
-    if (s.ready >> _TREND) & 1:
-        row[47] = s.strength[_TREND]
+    if (s.ready >> Signal.MULTI_TIMEFRAME) & 1:
+        row[47] = s.strength[Signal.MULTI_TIMEFRAME]
         ready |= 1 << 47
     if scores.warm(s, p):
         row[48] = s.microstructure
@@ -276,7 +273,7 @@ def on_market(recs: Recs, i: int, state: Recs, params: Recs, out: Recs, at: int)
     if symbol < 0 or symbol >= len(state):
         return 0
     o = out[at]
-    o.ts_ns, o.kind, o.symbol, o.version = recs[i].ts_ns, _VECTOR, symbol, VERSION
+    o.ts_ns, o.kind, o.symbol, o.version = recs[i].ts_ns, Kind.VECTOR, symbol, VERSION
     o.flags = _BOOK_VALID if state[symbol].mid > 0.0 else 0
     o.warm_mask = fill(state, np.int64(symbol), params, o.values)
     return 1

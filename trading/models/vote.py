@@ -31,7 +31,6 @@ LEAST_READY: Final = 40
 
 assert FEATURES == feature_vector.N_FEATURES
 
-_MODEL: Final = int(Signal.MODEL)
 
 
 @kernel
@@ -106,8 +105,8 @@ def step(state: Recs, symbol: int, params: Recs, ts_ns: int) -> None:
         s.model_ready = count
         online_model.rescale(s, mask)
     if s.model_ready < LEAST_READY:
-        s.ready &= ~(1 << _MODEL)
-        s.strength[_MODEL] = 0.0
+        s.ready &= ~(1 << Signal.MODEL)
+        s.strength[Signal.MODEL] = 0.0
         return
     trusted = False
     if p.ml_online != 0:
@@ -119,16 +118,16 @@ def step(state: Recs, symbol: int, params: Recs, ts_ns: int) -> None:
     if has_batch:
         s.model_batch_p = _batch(s, p, symbol)
     if trusted or has_batch:
-        s.ready |= 1 << _MODEL
-        s.strength[_MODEL] = vote(s.model_online_p, trusted, s.model_batch_p, has_batch, p.ml_min_confidence)
+        s.ready |= 1 << Signal.MODEL
+        s.strength[Signal.MODEL] = vote(s.model_online_p, trusted, s.model_batch_p, has_batch, p.ml_min_confidence)
     else:
-        s.ready &= ~(1 << _MODEL)
-        s.strength[_MODEL] = 0.0
+        s.ready &= ~(1 << Signal.MODEL)
+        s.strength[Signal.MODEL] = 0.0
 
 
 @kernel
 def forget(s: Rec) -> None:
     """The book is not usable."""
     online_model.forget_pending(s)
-    s.ready &= ~(1 << _MODEL)
-    s.strength[_MODEL] = 0.0
+    s.ready &= ~(1 << Signal.MODEL)
+    s.strength[Signal.MODEL] = 0.0

@@ -54,13 +54,6 @@ GATE_SENTENCES: Final = {
 
 URGENCY_VOLATILITY_PCT: Final = 0.1  # volatility (percent a minute) at which its part of urgency is half
 
-_BUY: Final = int(Side.BUY)
-_SELL: Final = int(Side.SELL)
-_NONE: Final = int(Side.NONE)
-_G_NONE, _G_WARM, _G_BOOK, _G_SPREAD = int(Gate.NONE), int(Gate.WARM), int(Gate.BOOK), int(Gate.SPREAD)
-_G_VOLATILITY, _G_MICRO, _G_VETO = int(Gate.VOLATILITY), int(Gate.MICROSTRUCTURE), int(Gate.SPREAD_VETO)
-_G_CONFIDENCE: Final = int(Gate.CONFIDENCE)
-_G_MODEL: Final = int(Gate.MODEL)
 
 
 @kernel
@@ -141,10 +134,10 @@ def urgency(score: float, confidence: float, volatility_pct: float) -> float:
 def wanted_side(score: float, long: float, short: float) -> int:
     """The Side that a score asks for before any gate."""
     if score >= long:
-        return _BUY
+        return Side.BUY
     if score <= short:
-        return _SELL
-    return _NONE
+        return Side.SELL
+    return Side.NONE
 
 
 @kernel
@@ -168,25 +161,25 @@ def first_gate(
     it vetoes, whatever its weight. The market's gates are told on every record, CONFIDENCE only where a side is wanted.
     """
     if not warm:
-        return _G_WARM
+        return Gate.WARM
     if not fresh:
-        return _G_BOOK
+        return Gate.BOOK
     if spread_bps > max_spread_bps:
-        return _G_SPREAD
+        return Gate.SPREAD
     if volatility_pct < volatility_min_pct:
-        return _G_VOLATILITY
+        return Gate.VOLATILITY
     if microstructure < microstructure_min:
-        return _G_MICRO
+        return Gate.MICROSTRUCTURE
     if spread_strength < 0.0:
-        return _G_VETO
-    if side != _NONE and confidence < min_confidence:
-        return _G_CONFIDENCE
-    return _G_NONE
+        return Gate.SPREAD_VETO
+    if side != Side.NONE and confidence < min_confidence:
+        return Gate.CONFIDENCE
+    return Gate.NONE
 
 
 @kernel
 def model_gate(side: int, model_strength: float) -> int:
     """The last gate, where `ml.required`: the models' strength (0 where all abstain) must be on the wanted side."""
-    if (side == _BUY and model_strength <= 0.0) or (side == _SELL and model_strength >= 0.0):
-        return _G_MODEL
-    return _G_NONE
+    if (side == Side.BUY and model_strength <= 0.0) or (side == Side.SELL and model_strength >= 0.0):
+        return Gate.MODEL
+    return Gate.NONE
