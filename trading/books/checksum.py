@@ -30,7 +30,6 @@ _DOT: Final = ord(".")
 _COLON: Final = ord(":")
 
 
-
 def _crc_table() -> np.ndarray:
     """CRC-32 (the reflected polynomial of zlib and PNG) of each single byte."""
     table = np.arange(256, dtype=np.int64)

@@ -15,11 +15,13 @@ import math
 from typing import Final
 
 from trading.features import bars, patterns, signals
-from trading.features.bars import Rec
-from trading.features.layout import RING, TIMEFRAMES
+from trading.features.bars import RING, Fields, Rec
 from trading.features.signals import Signal
-from trading.jit import kernel
+from trading.jit import Recs, kernel
 from trading.records import MAX_SIGNALS
+from trading.settings import Features
+
+TIMEFRAMES: Final = 5
 
 MOST_FLAT: Final = 2 * RING
 """Flat bars after which every window holds nothing else: the longest band, and 64 widths of it."""
@@ -46,6 +48,75 @@ _BAR_SIGNALS: Final = (
     | 1 << Signal.PATTERNS
     | 1 << Signal.MULTI_TIMEFRAME
 )
+
+FIELDS: Final[Fields] = (
+    ("closed_bars", "i8"),
+    ("fast_offset", "f8"),  # EMA of the closes less the last close, ticks
+    ("slow_offset", "f8"),
+    ("last_close", "f8"),
+    ("true_ranges", "i8"),
+    ("atr", "f8"),  # ticks
+    ("window_bars", "i8"),  # bars in the rings below, counted without end
+    ("bar_lows", "f8", RING),
+    ("bar_highs", "f8", RING),
+    ("bar_closes", "f8", RING),
+    ("bar_widths", "f8", RING),  # band width over its middle
+    ("bar_rsis", "f8", RING),
+    ("rsi_changes", "i8"),
+    ("rsi_gain", "f8"),
+    ("rsi_loss", "f8"),
+    ("rsi", "f8"),
+    ("band_width", "f8"),
+    ("band_z", "f8"),  # close less the middle, deviations
+    ("width_rank", "f8"),
+    ("squeeze_left", "i8"),  # bars for which the latest squeeze still counts
+    ("open_1", "f8"),  # the bars before the one that closed last
+    ("open_2", "f8"),
+    ("pattern_run", "i8"),  # bars closed without an interruption
+    ("pattern_bits", "i8"),
+    ("garch", "f8"),  # variance a bar
+    ("tf_index", "i8", TIMEFRAMES),
+    ("tf_bars", "i8", TIMEFRAMES),
+    ("tf_close", "f8", TIMEFRAMES),
+    ("tf_average", "f8", TIMEFRAMES),
+    ("tf_trend", "i8", TIMEFRAMES),  # sign of the average's last move
+)
+"""What is kept per symbol."""
+
+PARAMS: Final[Fields] = (
+    ("ema_fast", "i8"),
+    ("ema_slow", "i8"),
+    ("keep_fast", "f8"),  # 1 - alpha of each average
+    ("keep_slow", "f8"),
+    ("atr_bars", "i8"),
+    ("keep_atr", "f8"),
+    ("squeeze_bars", "i8"),
+    ("squeeze_sigma", "f8"),
+    ("squeeze_quantile", "f8"),
+    ("squeeze_memory_bars", "i8"),
+    ("rsi_bars", "i8"),
+    ("keep_rsi", "f8"),
+    ("rsi_lookback", "i8"),
+    ("pattern_bars", "i8"),
+    ("tf_ns", "i8", TIMEFRAMES),
+    ("tf_weight", "f8", TIMEFRAMES),
+    ("garch_omega", "f8"),
+    ("garch_alpha", "f8"),
+    ("garch_beta", "f8"),
+)
+
+
+def set_params(p: Recs, f: Features) -> None:
+    """Put the settings into PARAMS' fields of one record."""
+    p["ema_fast"], p["ema_slow"], p["atr_bars"] = f.ema_fast, f.ema_slow, f.atr_bars
+    p["keep_fast"], p["keep_slow"] = 1.0 - 2.0 / (f.ema_fast + 1), 1.0 - 2.0 / (f.ema_slow + 1)
+    p["keep_atr"] = 1.0 - 1.0 / f.atr_bars
+    p["squeeze_bars"], p["squeeze_sigma"], p["squeeze_quantile"] = f.squeeze_bars, f.squeeze_sigma, f.squeeze_quantile
+    p["squeeze_memory_bars"], p["pattern_bars"] = f.squeeze_memory_bars, f.pattern_bars
+    p["rsi_bars"], p["keep_rsi"], p["rsi_lookback"] = f.rsi_bars, 1.0 - 1.0 / f.rsi_bars, f.rsi_lookback
+    p["tf_ns"] = [size * 1_000_000_000 for size in f.timeframes_s]
+    p["tf_weight"] = f.timeframe_weights
+    p["garch_omega"], p["garch_alpha"], p["garch_beta"] = f.garch_omega, f.garch_alpha, f.garch_beta
 
 
 @kernel

@@ -16,18 +16,25 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-from trading.jit import kernel
+from trading.jit import Recs, kernel
 from trading.records import Flag, Kind
+from trading.settings import Features
 
 Rec = Any
 """One record of an array: numba gives its fields, mypy cannot see them."""
+
+Fields = tuple[tuple[Any, ...], ...]
+"""Fields of a record as numpy takes them: (name, type) or (name, type, count)."""
+
+RING: Final = 64
+"""Slots of every window by print or bar; settings.Features bounds their lengths by it."""
 
 BOOK_MAX_AGE_NS: Final = 5_000_000_000
 """A book whose last change is older than this is not fresh (the feed marks a broken one STALE long before)."""
 
 SECONDS_PER_MINUTE: Final = 60.0
 
-BAR_FIELDS: Final[list[tuple[Any, ...]]] = [
+BAR_FIELDS: Final[Fields] = (
     ("bar_index", "i8"),  # ts_ns // bar_ns of the open bar; -1: none is open
     ("bar_end_ns", "i8"),  # where the open bar ends
     ("bar_open", "f8"),  # of the open bar, ticks
@@ -45,8 +52,14 @@ BAR_FIELDS: Final[list[tuple[Any, ...]]] = [
     ("returns", "i8"),  # bar returns seen
     ("volatility", "f8"),  # deviation of mid returns a second, as a fraction; 0 until warm
     ("book_ts_ns", "i8"),  # when the book last changed; 0: never, or not since it was unusable
-]
+)
 """Fields that a component puts into its per-symbol state so that the kernels below can keep them."""
+
+PARAMS: Final[Fields] = (
+    ("bar_ns", "i8"),
+    ("decay", "f8"),  # RiskMetrics lambda per bar
+    ("warm_returns", "i8"),
+)
 
 _BOOK_VALID: Final = int(Flag.BOOK_VALID)
 
@@ -54,6 +67,17 @@ _BOOK_VALID: Final = int(Flag.BOOK_VALID)
 def warm_returns(decay: float) -> int:
     """Returns after which a RiskMetrics variance with this lambda is used: 1/(1 - lambda), its mean age."""
     return math.ceil(1.0 / (1.0 - decay) - 1e-9)
+
+
+def keep_of(half_life: float) -> float:
+    """What one step leaves of a weight that halves in so many."""
+    return float(0.5 ** (1.0 / half_life))
+
+
+def set_params(p: Recs, f: Features) -> None:
+    """Put the settings into PARAMS' fields of one record."""
+    p["bar_ns"], p["decay"] = f.bar_ms * 1_000_000, f.volatility_lambda
+    p["warm_returns"] = warm_returns(f.volatility_lambda)
 
 
 @kernel

@@ -16,14 +16,21 @@ from typing import Final
 
 import numpy as np
 
-from trading.features.bars import Rec
-from trading.features.layout import MICRO_IMBALANCES, MICRO_SPREADS
+from trading.features.bars import Fields, Rec
 from trading.jit import Floats, Recs, kernel
 from trading.records import Flag, Kind
 
+MICRO_SPREADS: Final = 4
+MICRO_IMBALANCES: Final = 10
 STATES: Final = MICRO_SPREADS * MICRO_IMBALANCES
 ROUNDS: Final = 200
 """Terms of the sum at most; it ends earlier when a term is below 1e-12 ticks."""
+
+FIELDS: Final[Fields] = (
+    ("micro_fitted", "i8"),
+    ("micro_table", "f8", MICRO_SPREADS * MICRO_IMBALANCES),  # microprice less mid, ticks
+)
+"""What is kept per symbol."""
 
 
 @kernel

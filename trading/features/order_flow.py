@@ -13,17 +13,73 @@ import math
 from typing import Final
 
 from trading.features import signals
-from trading.features.bars import Rec
-from trading.features.layout import FLOW_SLOTS
+from trading.features.bars import Fields, Rec, keep_of
 from trading.features.signals import Signal
-from trading.jit import kernel
+from trading.jit import Recs, kernel
 from trading.records import LEVELS
+from trading.settings import Features
+
+FLOW_SLOTS: Final = 16
+"""Slots of one second for OFI and aggressor flow; settings.Features.flow_window_s is bounded by it."""
 
 MIN_CHANGE_NS: Final = 1_000_000
 """Two mid changes count as at least a millisecond apart: stamps are no finer in their meaning."""
 
 NO_ASK: Final = 2**62
 
+FIELDS: Final[Fields] = (
+    ("book_changes", "i8"),
+    ("book_weight", "f8"),  # of the two sums below
+    ("spread_sum", "f8"),  # bps
+    ("depth_sum", "f8"),  # lots of both sides
+    ("imbalance_changes", "i8"),
+    ("imbalance_weight", "f8"),
+    ("imbalance_sum", "f8"),
+    ("imbalance", "f8"),  # their quotient
+    ("ofi_share", "f8"),  # best-quote OFI over the average depth
+    ("ofi", "f8", LEVELS),  # lots over the window
+    ("ofi_slots", "f8", FLOW_SLOTS * LEVELS),
+    ("flow_signed", "f8"),  # aggressors' lots over the window
+    ("flow_lots", "f8"),
+    ("flow_signed_slots", "f8", FLOW_SLOTS),
+    ("flow_lots_slots", "f8", FLOW_SLOTS),
+    ("flow_imbalance", "f8"),
+    ("flow_seconds", "i8"),  # seconds seen since the start or the last outage
+    # accelerations
+    ("velocity", "f8"),  # ticks a second between the last two mid changes
+    ("acceleration", "f8"),  # in its own deviations
+    ("changed_ns", "i8"),
+    ("changed_twice_mid", "i8"),
+    ("velocities", "i8"),  # since the book was last unusable
+    ("accelerations", "i8"),
+    ("acceleration_sum", "f8"),  # of squares
+    ("acceleration_weight", "f8"),
+)
+"""What is kept per symbol."""
+
+PARAMS: Final[Fields] = (
+    ("keep_book", "f8"),
+    ("warm_book", "i8"),
+    ("keep_imbalance", "f8"),
+    ("warm_imbalance", "i8"),
+    ("imbalance_threshold", "f8"),
+    ("spread_compression", "f8"),
+    ("spread_expansion", "f8"),
+    ("keep_acceleration", "f8"),
+    ("warm_acceleration", "i8"),
+    ("acceleration_threshold", "f8"),
+    ("flow_slots", "i8"),
+)
+
+
+def set_params(p: Recs, f: Features) -> None:
+    """Put the settings into PARAMS' fields of one record."""
+    p["keep_book"], p["warm_book"] = keep_of(f.spread_half_life), math.ceil(f.spread_half_life)
+    p["keep_imbalance"], p["warm_imbalance"] = keep_of(f.imbalance_half_life), math.ceil(f.imbalance_half_life)
+    p["imbalance_threshold"] = f.imbalance_threshold
+    p["spread_compression"], p["spread_expansion"] = f.spread_compression, f.spread_expansion
+    p["keep_acceleration"], p["warm_acceleration"] = keep_of(f.acceleration_half_life), math.ceil(f.acceleration_half_life)
+    p["acceleration_threshold"], p["flow_slots"] = f.acceleration_threshold, f.flow_window_s
 
 
 @kernel

@@ -6,8 +6,9 @@ for a side now and then, and abstains otherwise. A *confirming* signal has no si
 side the others ask for, below zero it speaks against taking any (see trading.scoring.ensemble).
 
 A new signal is a member of `Signal`, a row of `SIGNALS`, a formula here and a line where its inputs change (it sets its bit of
-`ready` and its `strength` in the state); its weight is the key of `settings.Weights` with the same name. Indices are written
-into recordings: append, never renumber. A strength can be turned back into the figure that made it: the sentences print it.
+`ready` and its `strength` in the state); what it keeps and is told stands in that module's FIELDS and PARAMS. Its weight is the
+key of `settings.Weights` with the same name. Indices are written into recordings: append, never renumber. A strength can be
+turned back into the figure that made it: the sentences print it.
 
 What this module is not: it keeps no state and combines nothing.
 """

@@ -29,8 +29,6 @@ from trading.models import trees as tree_ensemble
 LEAST_READY: Final = 40
 """Features that must be ready before a model is asked or taught; batch models are trained on such rows alone."""
 
-assert FEATURES == feature_vector.N_FEATURES
-
 
 
 @kernel

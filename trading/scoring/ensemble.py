@@ -19,6 +19,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
+from trading.features.bars import Rec
+from trading.features.signals import Signal
 from trading.jit import Floats, kernel
 from trading.records import MAX_SIGNALS, Side
 
@@ -53,7 +55,6 @@ GATE_SENTENCES: Final = {
 }
 
 URGENCY_VOLATILITY_PCT: Final = 0.1  # volatility (percent a minute) at which its part of urgency is half
-
 
 
 @kernel
@@ -141,38 +142,25 @@ def wanted_side(score: float, long: float, short: float) -> int:
 
 
 @kernel
-def first_gate(
-    warm: bool,
-    fresh: bool,
-    spread_bps: float,
-    max_spread_bps: float,
-    volatility_pct: float,
-    volatility_min_pct: float,
-    microstructure: float,
-    microstructure_min: float,
-    spread_strength: float,
-    side: int,
-    confidence: float,
-    min_confidence: float,
-) -> int:
+def first_gate(s: Rec, p: Rec, warm: bool, fresh: bool, volatility_pct: float, side: int, confidence: float) -> int:
     """The first Gate, in FORMULAS' order, that does not let a position be opened; 0 if none.
 
-    `volatility_pct` and its bound: realised volatility in percent a minute. `spread_strength` is the spread signal's: below 0
-    it vetoes, whatever its weight. The market's gates are told on every record, CONFIDENCE only where a side is wanted.
+    `volatility_pct` and its bound: realised volatility in percent a minute. The spread signal below 0 vetoes, whatever its
+    weight. The market's gates are told on every record, CONFIDENCE only where a side is wanted.
     """
     if not warm:
         return Gate.WARM
     if not fresh:
         return Gate.BOOK
-    if spread_bps > max_spread_bps:
+    if s.spread_bps > p.max_spread_bps:
         return Gate.SPREAD
-    if volatility_pct < volatility_min_pct:
+    if volatility_pct < p.volatility_min_pct:
         return Gate.VOLATILITY
-    if microstructure < microstructure_min:
+    if s.microstructure < p.microstructure_min_score:
         return Gate.MICROSTRUCTURE
-    if spread_strength < 0.0:
+    if s.strength[Signal.SPREAD] < 0.0:
         return Gate.SPREAD_VETO
-    if side != Side.NONE and confidence < min_confidence:
+    if side != Side.NONE and confidence < p.min_confidence:
         return Gate.CONFIDENCE
     return Gate.NONE
 

@@ -27,8 +27,9 @@ from trading.features import microstructure_score as scores
 from trading.features import time_slots as slots
 from trading.features.bar_signals import on_close
 from trading.features.bars import BOOK_MAX_AGE_NS, Rec
-from trading.features.layout import DIRTY_ALL, DIRTY_BOOK, DIRTY_PRINTS, FEATURE_GLOBAL, FEATURE_PARAMS, FEATURE_STATE
+from trading.features.layout import FEATURE_GLOBAL, FEATURE_PARAMS, FEATURE_STATE
 from trading.features.signals import Signal
+from trading.features.vector import DIRTY_ALL, DIRTY_BOOK, DIRTY_PRINTS
 from trading.jit import Recs, kernel
 from trading.models import online as online_model
 from trading.models import vote as model_vote
@@ -123,20 +124,8 @@ def _decide(state: Recs, symbol: int, params: Recs, g: Rec, o: Rec, ts_ns: int, 
     volatility_pct = PCT_A_MINUTE * s.volatility
     long, short = p.long[s.regime], p.short[s.regime]
     side = ensemble.wanted_side(score, long, short)
-    gate = ensemble.first_gate(
-        warm,
-        ts_ns - s.book_ts_ns <= BOOK_MAX_AGE_NS,
-        s.spread_bps,
-        p.max_spread_bps,
-        volatility_pct,
-        p.volatility_min_pct,
-        s.microstructure,
-        p.microstructure_min_score,
-        s.strength[Signal.SPREAD],
-        side,
-        confidence,
-        p.min_confidence,
-    )
+    fresh = ts_ns - s.book_ts_ns <= BOOK_MAX_AGE_NS
+    gate = ensemble.first_gate(s, p, warm, fresh, volatility_pct, side, confidence)
     if gate == Gate.NONE and p.ml_required != 0:
         gate = ensemble.model_gate(side, s.strength[Signal.MODEL])
     if gate == Gate.NONE and side == Side.NONE and ensemble.wanted_side(score, p.long[0], p.short[0]) != Side.NONE:
