@@ -18,7 +18,6 @@ from trading.features import bars, patterns, signals
 from trading.features.bars import RING, Fields, Rec
 from trading.features.signals import Signal
 from trading.jit import Recs, kernel
-from trading.records import MAX_SIGNALS
 from trading.settings import Features
 
 TIMEFRAMES: Final = 5
@@ -41,13 +40,6 @@ WIDTH_EQUAL: Final = 1e-12
 """Widths nearer than this share of themselves differ by rounding alone."""
 
 _MASK: Final = RING - 1
-_BAR_SIGNALS: Final = (
-    1 << Signal.EMA_CROSS
-    | 1 << Signal.BOOK_SQUEEZE
-    | 1 << Signal.RSI_DIVERGENCE
-    | 1 << Signal.PATTERNS
-    | 1 << Signal.MULTI_TIMEFRAME
-)
 
 FIELDS: Final[Fields] = (
     ("closed_bars", "i8"),
@@ -148,8 +140,7 @@ def _bands(s: Rec, p: Rec) -> None:
     s.width_rank = below / widths
     if widths < WIDTHS_WARM:
         return
-    s.ready |= 1 << Signal.BOOK_SQUEEZE
-    s.strength[Signal.BOOK_SQUEEZE] = signals.book_squeeze(s.band_z, p.squeeze_sigma) if s.squeeze_left > 0 else 0.0
+    signals.say(s, Signal.BOOK_SQUEEZE, signals.book_squeeze(s.band_z, p.squeeze_sigma) if s.squeeze_left > 0 else 0.0)
     s.squeeze_left = p.squeeze_memory_bars if s.width_rank <= p.squeeze_quantile else max(0, s.squeeze_left - 1)
 
 
@@ -181,8 +172,7 @@ def _divergence(s: Rec, p: Rec) -> None:
         points = s.rsi - most
     elif close < lowest and s.rsi > least:
         points = s.rsi - least
-    s.ready |= 1 << Signal.RSI_DIVERGENCE
-    s.strength[Signal.RSI_DIVERGENCE] = signals.rsi_divergence(points)
+    signals.say(s, Signal.RSI_DIVERGENCE, signals.rsi_divergence(points))
 
 
 @kernel
@@ -202,8 +192,7 @@ def _find_patterns(s: Rec, p: Rec, open_: float, high: float, low: float, close:
             highest = max(highest, s.bar_highs[(bar - k) & _MASK])
             lowest = min(lowest, s.bar_lows[(bar - k) & _MASK])
         bits |= patterns.breakout(close, highest, lowest)
-        s.ready |= 1 << Signal.PATTERNS
-        s.strength[Signal.PATTERNS] = patterns.strength(bits)
+        signals.say(s, Signal.PATTERNS, patterns.strength(bits))
     s.pattern_bits = bits
     s.open_2, s.open_1 = s.open_1, open_
 
@@ -264,8 +253,7 @@ def on_close(s: Rec, p: Rec, closed: int) -> None:
     if closed > 1:
         _flat(s, p, closed - 1)
     if s.closed_bars >= p.ema_slow and s.true_ranges >= p.atr_bars:
-        s.ready |= 1 << Signal.EMA_CROSS
-        s.strength[Signal.EMA_CROSS] = signals.ema_cross(s.fast_offset - s.slow_offset, s.atr)
+        signals.say(s, Signal.EMA_CROSS, signals.ema_cross(s.fast_offset - s.slow_offset, s.atr))
 
 
 @kernel
@@ -299,8 +287,7 @@ def close_timeframes(s: Rec, p: Rec, ts_ns: int) -> None:
             total += p.tf_weight[k]
             vote += p.tf_weight[k] * s.tf_trend[k]
     if warm >= TF_LEAST and total > 0.0:
-        s.ready |= 1 << Signal.MULTI_TIMEFRAME
-        s.strength[Signal.MULTI_TIMEFRAME] = vote / total
+        signals.say(s, Signal.MULTI_TIMEFRAME, vote / total)
 
 
 @kernel
@@ -312,7 +299,8 @@ def restart(s: Rec, p: Rec, gap_ns: int) -> None:
         if gap_ns >= p.tf_ns[k]:
             s.tf_bars[k] = s.tf_trend[k] = 0
             s.tf_average[k] = 0.0
-    s.ready &= ~_BAR_SIGNALS
-    for k in range(MAX_SIGNALS):
-        if (_BAR_SIGNALS >> k) & 1:
-            s.strength[k] = 0.0
+    signals.hush(s, Signal.EMA_CROSS)
+    signals.hush(s, Signal.BOOK_SQUEEZE)
+    signals.hush(s, Signal.RSI_DIVERGENCE)
+    signals.hush(s, Signal.PATTERNS)
+    signals.hush(s, Signal.MULTI_TIMEFRAME)

@@ -177,11 +177,9 @@ def take(s: Rec, p: Rec, rec: Rec) -> int:
     s.recent_lots = s.recent_lots * p.keep_recent + lots
     s.recent = s.recent_sum / s.recent_lots
     if s.trades >= n and s.price_changes >= MICRO_TREND_CHANGES:
-        s.ready |= 1 << Signal.MICRO_TREND
-        s.strength[Signal.MICRO_TREND] = signals.micro_trend(price, offset(s), s.run, p.micro_trend_scale_bps)
+        signals.say(s, Signal.MICRO_TREND, signals.micro_trend(price, offset(s), s.run, p.micro_trend_scale_bps))
     if s.trades >= p.divergence_trades:
-        s.ready |= 1 << Signal.VOLUME_PRICE_DIVERGENCE
-        s.strength[Signal.VOLUME_PRICE_DIVERGENCE] = _divergence(s, p.divergence_trades)
+        signals.say(s, Signal.VOLUME_PRICE_DIVERGENCE, _divergence(s, p.divergence_trades))
     return sign
 
 
@@ -195,5 +193,5 @@ def restart(s: Rec) -> None:
     s.trades = s.last_trade_ticks = s.price_changes = s.run = s.tick_sign = 0
     s.obv = s.price_slope = s.price_gaps = s.divergence_lots = 0
     s.recent_sum = s.recent_lots = s.recent = 0.0
-    s.ready &= ~(1 << Signal.MICRO_TREND | 1 << Signal.VOLUME_PRICE_DIVERGENCE)
-    s.strength[Signal.MICRO_TREND] = s.strength[Signal.VOLUME_PRICE_DIVERGENCE] = 0.0
+    signals.hush(s, Signal.MICRO_TREND)
+    signals.hush(s, Signal.VOLUME_PRICE_DIVERGENCE)

@@ -114,22 +114,18 @@ def take_book(s: Rec, p: Rec) -> None:
     s.imbalance = s.imbalance_sum / s.imbalance_weight
     s.imbalance_changes += 1
     if s.imbalance_changes >= p.warm_imbalance:
-        s.ready |= 1 << Signal.BOOK_IMBALANCE
-        s.strength[Signal.BOOK_IMBALANCE] = signals.book_imbalance(s.imbalance, p.imbalance_threshold)
+        signals.say(s, Signal.BOOK_IMBALANCE, signals.book_imbalance(s.imbalance, p.imbalance_threshold))
     if s.book_changes >= p.warm_book:
-        s.ready |= 1 << Signal.SPREAD
-        s.strength[Signal.SPREAD] = signals.spread(
-            s.spread_bps, s.spread_sum / s.book_weight, p.spread_compression, p.spread_expansion
-        )
+        average = s.spread_sum / s.book_weight
+        signals.say(s, Signal.SPREAD, signals.spread(s.spread_bps, average, p.spread_compression, p.spread_expansion))
 
 
 @kernel
 def evaluate(s: Rec, p: Rec) -> None:
     """The order_flow signal, after a print, a book change or a second that ended."""
     if s.book_changes >= p.warm_book and s.flow_seconds >= p.flow_slots:
-        s.ready |= 1 << Signal.ORDER_FLOW
         s.ofi_share = s.ofi[0] * s.book_weight / s.depth_sum
-        s.strength[Signal.ORDER_FLOW] = signals.order_flow(s.ofi_share, s.flow_imbalance)
+        signals.say(s, Signal.ORDER_FLOW, signals.order_flow(s.ofi_share, s.flow_imbalance))
 
 
 @kernel
@@ -186,8 +182,7 @@ def take_mid(s: Rec, p: Rec, ts_ns: int) -> None:
         if s.acceleration_sum > 0.0:
             s.acceleration = change / math.sqrt(s.acceleration_sum / s.acceleration_weight)
         if s.accelerations >= p.warm_acceleration:
-            s.ready |= 1 << Signal.ACCELERATION
-            s.strength[Signal.ACCELERATION] = signals.acceleration(s.acceleration, p.acceleration_threshold)
+            signals.say(s, Signal.ACCELERATION, signals.acceleration(s.acceleration, p.acceleration_threshold))
     s.velocity = velocity
     s.velocities += 1
     s.changed_ns, s.changed_twice_mid = ts_ns, s.twice_mid
@@ -198,8 +193,9 @@ def interrupt(s: Rec) -> None:
     """The book is not usable: forget the averaged imbalance and the last moves of the mid; the spread waits for a change."""
     s.imbalance_sum = s.imbalance_weight = s.imbalance = 0.0
     s.imbalance_changes = s.changed_ns = s.velocities = 0
-    s.ready &= ~(1 << Signal.BOOK_IMBALANCE | 1 << Signal.ACCELERATION | 1 << Signal.SPREAD)
-    s.strength[Signal.BOOK_IMBALANCE] = s.strength[Signal.ACCELERATION] = s.strength[Signal.SPREAD] = 0.0
+    signals.hush(s, Signal.BOOK_IMBALANCE)
+    signals.hush(s, Signal.ACCELERATION)
+    signals.hush(s, Signal.SPREAD)
 
 
 @kernel
@@ -213,5 +209,4 @@ def restart(s: Rec) -> None:
         s.ofi[level] = 0.0
     s.flow_signed = s.flow_lots = s.flow_imbalance = s.ofi_share = s.second_signed = 0.0
     s.flow_seconds = 0
-    s.ready &= ~(1 << Signal.ORDER_FLOW)
-    s.strength[Signal.ORDER_FLOW] = 0.0
+    signals.hush(s, Signal.ORDER_FLOW)

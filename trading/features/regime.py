@@ -5,7 +5,7 @@ Turbulent and calm by the rolling quantile of the EWMA volatility; trending by t
 one-second returns (Lo, MacKinlay 1988), which is 1 for a random walk. Turbulent goes before trending, trending before calm.
 A regime is left only beyond its bound by `regime_hysteresis`, so that it does not flap.
 
-What this module is not: it moves no threshold; `feature_params` says what each regime does to them.
+What this module is not: it moves no threshold; `trading.scoring.params` says what each regime does to them.
 """
 
 from __future__ import annotations

@@ -115,8 +115,7 @@ def evaluate_volume(s: Rec, p: Rec) -> None:
     """The volume_spike signal: the window over the average of windows at the ends of slots."""
     if s.volume_samples >= p.warm_volume:
         s.volume_ratio = s.volume_lots * s.volume_weight / s.volume_sum if s.volume_sum > 0.0 else 0.0
-        s.ready |= 1 << Signal.VOLUME_SPIKE
-        s.strength[Signal.VOLUME_SPIKE] = signals.volume_spike(s.volume_ratio, s.volume_signed, p.volume_multiple)
+        signals.say(s, Signal.VOLUME_SPIKE, signals.volume_spike(s.volume_ratio, s.volume_signed, p.volume_multiple))
 
 
 @kernel
@@ -189,8 +188,7 @@ def _close_momentum(s: Rec, p: Rec, passed: int) -> None:
         if s.momentum_sums[0] > 0.0:
             deviation = math.sqrt(s.momentum_sums[0] / s.momentum_weight)
             z = s.momentum_mean / s.momentum_mean_weight / deviation * p.momentum_z_scale
-        s.ready |= 1 << Signal.MOMENTUM_DECAY
-        s.strength[Signal.MOMENTUM_DECAY] = signals.momentum_decay(s.momentum_phi, z)
+        signals.say(s, Signal.MOMENTUM_DECAY, signals.momentum_decay(s.momentum_phi, z))
 
 
 @kernel
@@ -256,8 +254,7 @@ def interrupt(s: Rec) -> None:
     s.momentum_mean = s.momentum_mean_weight = 0.0
     s.second_twice_mid = 0
     s.second_broken = 1
-    s.ready &= ~(1 << Signal.MOMENTUM_DECAY)
-    s.strength[Signal.MOMENTUM_DECAY] = 0.0
+    signals.hush(s, Signal.MOMENTUM_DECAY)
 
 
 @kernel
@@ -274,8 +271,7 @@ def restart(s: Rec, p: Rec, slots: int) -> None:
         s.momentum_sums[lag] *= kept
     s.momentum_weight *= kept
     s.volume_samples = s.momentum_samples = 0
-    s.ready &= ~(1 << Signal.VOLUME_SPIKE)
-    s.strength[Signal.VOLUME_SPIKE] = 0.0
+    signals.hush(s, Signal.VOLUME_SPIKE)
 
 
 @kernel
