@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trading.features.layout import FEATURE_PARAMS, FEATURE_STATE
 from trading.features.signals import N_SIGNALS, SIGNALS, Signal, Voice
 from trading.records import MAX_SIGNALS, Side
 from trading.scoring.ensemble import GATE_SENTENCES, Gate, combine, first_gate, model_gate, urgency, wanted_side
@@ -133,7 +134,7 @@ PASSES: dict[str, Any] = {
     "volatility_pct": 0.08,
     "volatility_min_pct": 0.08,
     "microstructure": 60.0,
-    "microstructure_min": 60.0,
+    "microstructure_min_score": 60.0,
     "spread_strength": 0.0,
     "side": int(Side.BUY),
     "confidence": 0.5,
@@ -150,15 +151,27 @@ FAILS: dict[Gate, dict[str, Any]] = {  # in FORMULAS' order
 }
 
 
+def gate_of(figures: dict[str, Any]) -> Gate:
+    """`first_gate` of a state and settings with these figures."""
+    s, p = np.zeros(1, FEATURE_STATE)[0], np.zeros(1, FEATURE_PARAMS)[0]
+    for key in ("spread_bps", "microstructure"):
+        s[key] = figures[key]
+    s["strength"][Signal.SPREAD] = figures["spread_strength"]
+    for key in ("max_spread_bps", "volatility_min_pct", "microstructure_min_score", "min_confidence"):
+        p[key] = figures[key]
+    asked = (figures[key] for key in ("warm", "fresh", "volatility_pct", "side", "confidence"))
+    return Gate(first_gate(s, p, *asked))
+
+
 def test_a_market_at_every_bound_passes() -> None:
     """The bounds themselves are allowed."""
-    assert first_gate(*PASSES.values()) == Gate.NONE
+    assert gate_of(PASSES) == Gate.NONE
 
 
 @pytest.mark.parametrize("gate", FAILS)
 def test_each_gate_decides_alone(gate: Gate) -> None:
     """With everything else at its bound one failing figure closes its own gate."""
-    assert first_gate(*{**PASSES, **FAILS[gate]}.values()) == gate
+    assert gate_of({**PASSES, **FAILS[gate]}) == gate
 
 
 def test_the_first_of_several_closed_gates_is_told() -> None:
@@ -168,12 +181,12 @@ def test_the_first_of_several_closed_gates_is_told() -> None:
         failing = dict(PASSES)
         for gate in order[n:]:
             failing |= FAILS[gate]
-        assert first_gate(*failing.values()) == order[n]
+        assert gate_of(failing) == order[n]
 
 
 def test_confidence_holds_back_only_a_side() -> None:
     """Where no side is wanted low confidence is no reason."""
-    assert first_gate(*{**PASSES, "confidence": 0.0, "side": int(Side.NONE)}.values()) == Gate.NONE
+    assert gate_of({**PASSES, "confidence": 0.0, "side": int(Side.NONE)}) == Gate.NONE
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ from procs.profiles.schema import Profile
 from procs.profiles.strict_yaml import ConfigError
 from procs.research.columns import recording_columns
 from trading.features import vector as feature_vector
-from trading.features.layout import FEATURE_STATE, MICRO_IMBALANCES, MICRO_SPREADS
+from trading.features.layout import FEATURE_STATE
+from trading.features.microprice import MICRO_IMBALANCES, MICRO_SPREADS
 from trading.features.model_layout import MODEL_IMAGE, TREES
 from trading.instruments import Instrument
 from trading.jit import Recs, Words

@@ -338,3 +338,31 @@ def test_state_is_plain_words() -> None:
     for dtype in (market.FEED_STATE, market.FEED_GLOBAL, market.FEED_PARAMS, book.BOOK):
         assert all(dtype[name].base == np.dtype("i8") for name in dtype.names or ())
     assert market.FEED_STATE.itemsize <= 512 * 1024
+
+
+def test_nothing_of_a_message_is_left_for_the_next() -> None:
+    """The words that hold the message in hand are set when it begins: with rubbish in them before every call the fold says the
+    same, of diffs, snapshots, gaps, healing, tickers, trades, frames that cannot be read or name nobody, and lines."""
+    feed, spoilt = Feed(SPOT_BTC, SPOT_ETH), Feed(SPOT_BTC, SPOT_ETH)
+    frames = [
+        diff(100, 100), {}, snapshot(99, [("99", "1")], [("101", "1")]), ticker(101, "99", "1", "101", "1"),
+        diff(101, 101, [("99", "2")]), diff(103, 103, [("98", "1")]),
+        diff(102, 102, [("97", "1")]), diff(110, 110, symbol="ETHUSDT"), "no frame",
+        {"e": "trade", "E": 1, "s": "BTCUSDT", "t": 7, "p": "100", "q": "1", "T": 1, "m": True},
+        {"e": "markPriceUpdate", "E": 1, "s": "BTCUSDT", "p": "100", "r": "", "T": 1}, diff(104, 104, [("101", "1")]),
+        diff(105, 105, [("99", "x")]), diff(106, 106), snapshot(105, [("99", "1")], [("101", "1")]),
+    ]  # fmt: skip
+    kinds = set()
+    for frame in frames:
+        for name in ("ts_ns", "recv_ns", "book_symbol", "rule"):
+            spoilt.glob[name] = 77
+        said, again = feed.send(frame), spoilt.send(frame)
+        kinds |= {Kind(int(kind)) for kind in said[0]["kind"]}
+        assert all((a == b).all() for a, b in zip(said, again, strict=True)), frame
+        wants = ["want_symbol", "want_reason", "want_update_id"]
+        assert feed.glob[wants] == spoilt.glob[wants] and (feed.state == spoilt.state).all()
+    assert kinds == {Kind.SNAPSHOT, Kind.BBO, Kind.DEPTH, Kind.STALE, Kind.TRADE, Kind.MARK}
+    for line_event in (market.on_lost, market.on_disconnect):
+        for f in (feed, spoilt):
+            line_event(0, 5, 4, f.state, f.glob, f.params, f.out, f.rows)
+        assert feed.out == spoilt.out and feed.rows[0] == spoilt.rows[0] and feed.out["ts_ns"] == 5

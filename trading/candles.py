@@ -93,7 +93,7 @@ UNITS_NS: Final = {"s": SECOND_NS, "m": 60 * SECOND_NS, "h": 3600 * SECOND_NS, "
 
 _OPEN, _INCOMPLETE = int(CandleFlag.OPEN), int(CandleFlag.INCOMPLETE)
 _AMENDED, _OVERFLOW = int(CandleFlag.AMENDED), int(CandleFlag.OVERFLOW)
-_TRADE, _STALE, _AGGRESSOR_SELL = int(Kind.TRADE), int(Kind.STALE), int(Flag.AGGRESSOR_SELL)
+_AGGRESSOR_SELL: Final = int(Flag.AGGRESSOR_SELL)
 GAPLESS_IDS: Final = tuple(it for it in Market if it.facts.gapless_ids)
 """Markets that number a symbol's trades without gaps (every recording of theirs shows it)."""
 
@@ -291,10 +291,10 @@ def advance(candles: Candles, symbol: int, ts_exchange_ns: int) -> int:
 def on_record(candles: Candles, recs: Recs, i: int) -> int:
     """Take MARKET_RECORD `recs[i]`: a trade, or the word that a symbol's stream is not to be trusted. As `add_trade`."""
     rec = recs[i]
-    if rec.kind == _TRADE:
+    if rec.kind == Kind.TRADE:
         sell = (rec.flags & _AGGRESSOR_SELL) != 0
         return add_trade(candles, rec.symbol, rec.ts_exchange_ns, rec.update_id, rec.price_ticks, rec.qty_lots, sell)
-    if rec.kind == _STALE and 0 <= rec.symbol < len(candles.feeds) and candles.feeds[rec.symbol].counts_ids == 0:
+    if rec.kind == Kind.STALE and 0 <= rec.symbol < len(candles.feeds) and candles.feeds[rec.symbol].counts_ids == 0:
         interrupt(candles, rec.symbol)
     return 0
 

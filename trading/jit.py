@@ -19,8 +19,10 @@ _compiled: Final = njit(cache=True, nogil=True, error_model="numpy")
 
 
 def _widened(kind: Any) -> Any:
-    """The type that an argument is passed as: int64 for a literal and for any narrower signed integer."""
+    """The type that an argument is passed as: int64 for a literal, an IntEnum's member and any narrower signed integer."""
     kind = types.unliteral(kind)
+    if isinstance(kind, types.IntEnumMember):
+        kind = kind.dtype
     return types.int64 if isinstance(kind, types.Integer) and kind.signed and kind.bitwidth < 64 else kind
 
 

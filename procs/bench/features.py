@@ -33,7 +33,7 @@ from trading.features import microstructure_score as scores
 from trading.features import time_slots as slots
 from trading.features import vector as feature_vector
 from trading.features.bar_signals import on_close
-from trading.features.layout import DIRTY_ALL
+from trading.features.vector import DIRTY_ALL
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Floats, Recs, kernel
 from trading.records import DEPTH_RECORD, MARKET_RECORD, SIGNAL_RECORD, Kind

@@ -19,8 +19,7 @@ from procs.learning.extras import LearningError
 from procs.learning.figures import Verdict
 from procs.learning.model_file import Garch
 from procs.learning.promotion import judge_gain
-from trading.features.layout import MICRO_IMBALANCES, MICRO_SPREADS
-from trading.features.microprice import fit_microprice
+from trading.features.microprice import MICRO_IMBALANCES, MICRO_SPREADS, fit_microprice
 from trading.jit import Floats, Words, kernel
 from trading.records import Flag, Kind
 from trading.settings import Strategy

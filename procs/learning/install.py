@@ -17,8 +17,7 @@ from procs.learning import registry
 from procs.learning.extras import LearningError
 from procs.learning.model_file import FITTED, Fitted, Model
 from trading.features import vector as feature_vector
-from trading.features.layout import MICRO_IMBALANCES, MICRO_SPREADS
-from trading.features.microprice import set_microprice
+from trading.features.microprice import MICRO_IMBALANCES, MICRO_SPREADS, set_microprice
 from trading.features.model_layout import LINEAR, MODEL_ROW
 from trading.jit import Recs
 from trading.models import trees as tree_ensemble

@@ -25,14 +25,11 @@ from trading.venues.names import Checksum
 
 KRAKEN_LEVELS: Final = 10
 OKX_LEVELS: Final = 25
-_NONE: Final = int(Checksum.NONE)
-_SHORTEST: Final = int(Checksum.SHORTEST)
-_RULES: Final = by_market(lambda facts: facts.checksum, _NONE)
+_RULES: Final = by_market(lambda facts: facts.checksum, Checksum.NONE)
 _ALL: Final = 0xFFFFFFFF
 _ZERO: Final = ord("0")
 _DOT: Final = ord(".")
 _COLON: Final = ord(":")
-
 
 
 def _crc_table() -> np.ndarray:
@@ -118,10 +115,10 @@ def _okx(st: State, instrument: Any, g: Any) -> int:
 @kernel
 def has_rule(instrument: Any) -> bool:
     """Whether this venue's checksum is known here."""
-    return _RULES[instrument.market] != _NONE
+    return _RULES[instrument.market] != Checksum.NONE
 
 
 @kernel
 def book_checksum(st: State, instrument: Any, g: Any) -> int:
     """The venue's CRC32 of the symbol's book, 0 .. 2**32 - 1. `g.digits` (24 words) is scratch."""
-    return _okx(st, instrument, g) if _RULES[instrument.market] == _SHORTEST else _kraken(st, instrument, g)
+    return _okx(st, instrument, g) if _RULES[instrument.market] == Checksum.SHORTEST else _kraken(st, instrument, g)

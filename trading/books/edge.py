@@ -28,10 +28,6 @@ from trading.records import Flag, Kind
 _ASK: Final = int(Flag.ASK)
 _VALID: Final = int(Flag.BOOK_VALID)
 _LAST: Final = int(Flag.LAST)
-_KIND_DEPTH: Final = int(Kind.DEPTH)
-_KIND_EDGE: Final = int(Kind.EDGE)
-_EDGE: Final = int(Want.EDGE)
-_NO_FLAGS: Final = 0
 _ROUNDS: Final = 16
 NEVER: Final = 2**62
 """`removed_since` when noting has been given up: no snapshot is as new."""
@@ -86,11 +82,11 @@ def forget_wish(st: State) -> None:
 
 
 @kernel
-def ask_if_near(st: State, symbol: int, g: Any) -> None:
+def ask_if_near(st: State, g: Any) -> None:
     """SYNCED: want a deeper snapshot if the price comes near an edge."""
     near = st.edge[0] - st.best[0] < st.edge_margin[0] or st.edge[1] - st.best[1] < st.edge_margin[1]
     if near and st.asked == 0 and st.edge_next_id == 0:
-        ask(st, symbol, g, _EDGE, st.last_id)
+        ask(st, g, Want.EDGE, st.last_id)
         st.edge_wants += 1
         st.removed_since = st.last_id
         st.removed_count = 0
@@ -126,20 +122,20 @@ def note_removed(st: State, g: Any, rows: Recs) -> None:
 
 
 @kernel
-def tell_edges(st: State, symbol: int, ts_ns: int, n: int, all_sides: bool, out: Recs) -> int:
+def tell_edges(st: State, g: Any, n: int, all_sides: bool, out: Recs) -> int:
     """An EDGE row a side to out[n:], where there is room; answers the next free row. `all_sides`: also the wholly known ones."""
     for side in range(2):
         edge = st.edge[side]
         if (all_sides or edge != book.NO_KEY) and n < out.shape[0]:
             flags = _VALID | (_ASK if side == book.ASK else 0)
             price = 0 if edge == book.NO_KEY else abs(edge)
-            depth_record(out[n], ts_ns, symbol, _KIND_EDGE, flags, price, 0, st.last_id)
+            depth_record(out[n], g, Kind.EDGE, flags, price, 0, st.last_id)
             n += 1
     return n
 
 
 @kernel
-def reach(st: State, symbol: int, ts_ns: int, n: int, out: Recs) -> int:
+def reach(st: State, g: Any, n: int, out: Recs) -> int:
     """If the book has come to the snapshot that was ahead of it, what that one proves holds; told in out[n:]."""
     if st.last_id < st.edge_next_id:
         return n
@@ -147,7 +143,7 @@ def reach(st: State, symbol: int, ts_ns: int, n: int, out: Recs) -> int:
     for side in range(2):
         st.edge[side] = max(st.edge[side], st.edge_next[side])
     _set_margins(st)
-    return tell_edges(st, symbol, ts_ns, n, True, out)
+    return tell_edges(st, g, n, True, out)
 
 
 @kernel
@@ -179,19 +175,17 @@ def _insert(st: State, g: Any, rows: Recs) -> int:
 
 
 @kernel
-def deepen(
-    st: State, symbol: int, g: Any, ts_ns: int, recv_ns: int, asked: int, overlay: int, market_out: Recs, depth_out: Recs
-) -> int:
+def deepen(st: State, g: Any, params: Any, market_out: Recs, depth_out: Recs) -> int:
     """SYNCED, and the snapshot that was asked for because of the edge is in the rows: same outputs as `on_snapshot`."""
     if g.last_id < st.removed_since:
         st.snapshots_too_old += 1
         forget_wish(st)
-        ask_if_near(st, symbol, g)
+        ask_if_near(st, g)
         return 0
     st.snapshots += 1
     st.deepened += 1
     for side in range(2):
-        st.edge_next[side] = _edge_of(g, depth_out, side, asked)
+        st.edge_next[side] = _edge_of(g, depth_out, side, params.snapshot_levels)
     dropped = st.levels_dropped
     count = _insert(st, g, depth_out)
     for side in range(2):
@@ -204,14 +198,14 @@ def deepen(
         price = depth_out[i].price_ticks
         lots = book.lots_at(st, side, price if side == book.ASK else -price)
         if lots > 0:
-            depth_record(depth_out[n], ts_ns, symbol, _KIND_DEPTH, _VALID | flags, price, lots, st.last_id)
+            depth_record(depth_out[n], g, Kind.DEPTH, _VALID | flags, price, lots, st.last_id)
             n += 1
     forget_wish(st)
     st.edge_next_id = g.last_id
-    n = reach(st, symbol, ts_ns, n, depth_out)
+    n = reach(st, g, n, depth_out)
     if n > 0:
         depth_out[n - 1].flags |= _LAST
     g.n_depth = n
-    ask_if_near(st, symbol, g)
-    refresh(st, overlay)
-    return market_record(st, symbol, _KIND_DEPTH, _NO_FLAGS, g, ts_ns, recv_ns, 0, 0, st.last_id, market_out)
+    ask_if_near(st, g)
+    refresh(st, params.overlay)
+    return market_record(st, g, Kind.DEPTH, st.last_id, market_out)

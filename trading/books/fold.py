@@ -69,22 +69,7 @@ __all__ = [
     "on_lost",
 ]
 
-_NO_FLAGS: Final = 0
 _SELL: Final = int(Flag.AGGRESSOR_SELL)
-_KIND_TRADE: Final = int(Kind.TRADE)
-_KIND_BBO: Final = int(Kind.BBO)
-_KIND_MARK: Final = int(Kind.MARK)
-_UNKNOWN: Final = int(FrameKind.UNKNOWN)
-_MALFORMED: Final = int(FrameKind.MALFORMED)
-_DEPTH: Final = int(FrameKind.DEPTH)
-_TRADE: Final = int(FrameKind.TRADE)
-_AGG_TRADE: Final = int(FrameKind.AGG_TRADE)
-_BBO: Final = int(FrameKind.BBO)
-_MARK: Final = int(FrameKind.MARK)
-_WANT_MALFORMED: Final = int(Want.MALFORMED)
-_WANT_DISCONNECTED: Final = int(Want.DISCONNECTED)
-_WANT_LOST: Final = int(Want.LOST)
-_WANT_ORACLE: Final = int(Want.ORACLE)
 _NAMED: Final = (1 << (TEXT_BIT + T_SYMBOL)) | (1 << (TEXT_BIT + T_STREAM))
 
 
@@ -92,7 +77,7 @@ _NAMED: Final = (1 << (TEXT_BIT + T_SYMBOL)) | (1 << (TEXT_BIT + T_STREAM))
 
 
 @kernel
-def _on_bbo(st: State, symbol: int, g: Any, ts_ns: int, recv_ns: int, params: Any, market_out: Recs, depth_out: Recs) -> int:
+def _on_bbo(st: State, g: Any, params: Any, market_out: Recs, depth_out: Recs) -> int:
     """A best bid/offer message. Id 0: its venue sends none that could be compared with the book's."""
     st.bbos += 1
     if 0 < g.last_id <= st.bbo_id:
@@ -124,41 +109,56 @@ def _on_bbo(st: State, symbol: int, g: Any, ts_ns: int, recv_ns: int, params: An
         elif g.last_id == st.last_id and st.phase == SYNCED and params.oracle != 0:
             if compare(st, st.bbo_ticks[0], st.bbo_lots[0], st.bbo_ticks[1], st.bbo_lots[1]):
                 forget_kept(st)
-                ask(st, symbol, g, _WANT_ORACLE, st.last_id)
-                return stale(st, symbol, g, ts_ns, recv_ns, False, params.overlay, market_out, depth_out)
-    return market_record(st, symbol, _KIND_BBO, _NO_FLAGS, g, ts_ns, recv_ns, 0, 0, g.last_id, market_out)
+                ask(st, g, Want.ORACLE, st.last_id)
+                return stale(st, g, False, params.overlay, market_out, depth_out)
+    return market_record(st, g, Kind.BBO, g.last_id, market_out)
 
 
 @kernel
-def _on_trade(st: State, symbol: int, g: Any, ts_ns: int, recv_ns: int, kind: int, market_out: Recs) -> int:
+def _on_trade(st: State, g: Any, kind: int, market_out: Recs) -> int:
     """A trade; id 0: its venue sends none."""
     st.trades += 1
-    if g.last_id > 0 and not is_new_trade(st, 1 if kind == _AGG_TRADE else 0, g.last_id):
+    if g.last_id > 0 and not is_new_trade(st, 1 if kind == FrameKind.AGG_TRADE else 0, g.last_id):
         st.trade_copies += 1
         return 0
-    if kind == _TRADE:
+    if kind == FrameKind.TRADE:
         if st.last_trade_id != 0 and g.last_id > st.last_trade_id + 1:
             st.trade_gaps += 1
         st.last_trade_id = max(st.last_trade_id, g.last_id)
-    flags = _SELL if g.maker_is_buyer != 0 else 0
-    return market_record(st, symbol, _KIND_TRADE, flags, g, ts_ns, recv_ns, g.bbo_ticks[0], g.bbo_lots[0], g.last_id, market_out)
+    m = market_record(st, g, Kind.TRADE, g.last_id, market_out)
+    row = market_out[0]
+    row.flags |= _SELL if g.maker_is_buyer != 0 else 0
+    row.price_ticks = g.bbo_ticks[0]
+    row.qty_lots = g.bbo_lots[0]
+    return m
 
 
 @kernel
-def _on_mark(st: State, symbol: int, g: Any, ts_ns: int, recv_ns: int, market_out: Recs) -> int:
+def _on_mark(st: State, g: Any, market_out: Recs) -> int:
     """Mark price and funding."""
     st.marks += 1
-    price, rate = g.bbo_ticks[0], g.bbo_lots[0]
-    return market_record(st, symbol, _KIND_MARK, _NO_FLAGS, g, ts_ns, recv_ns, price, rate, g.last_id, market_out)
+    m = market_record(st, g, Kind.MARK, g.last_id, market_out)
+    market_out[0].price_ticks = g.bbo_ticks[0]
+    market_out[0].qty_lots = g.bbo_lots[0]
+    return m
 
 
 # ---- one frame, or an event of its line
 
 
 @kernel
-def _on_malformed(
-    hint: int, state: Recs, g: Any, ts_ns: int, recv_ns: int, overlay: int, market_out: Recs, depth_out: Recs
-) -> int:
+def _begin(g: Any, ts_ns: int, recv_ns: int, book_symbol: int) -> None:
+    """A message is in hand: nothing is told yet, and what belongs to it alone is set."""
+    g.n_depth = 0
+    g.want_symbol = -1
+    g.ts_ns = ts_ns
+    g.recv_ns = recv_ns
+    g.book_symbol = book_symbol
+    g.rule = 0
+
+
+@kernel
+def _on_malformed(hint: int, state: Recs, g: Any, overlay: int, market_out: Recs, depth_out: Recs) -> int:
     """A frame that could not be used: a diff has changed the venue's book and not ours; a snapshot is asked for again.
 
     An answer that is no snapshot at all (`{}`, a notice of maintenance) names nobody either.
@@ -172,6 +172,7 @@ def _on_malformed(
         snapshot = True
     else:
         state[symbol].malformed += 1
+    g.book_symbol = symbol
     st = state[symbol]
     if snapshot and st.expected > 0:
         st.asked = 0
@@ -180,12 +181,12 @@ def _on_malformed(
     g.ts_exchange_ns = 0
     if g.is_depth != 0 and st.phase == SYNCED:
         forget_kept(st)
-        ask(st, symbol, g, _WANT_MALFORMED, 0)
-        return stale(st, symbol, g, ts_ns, recv_ns, False, overlay, market_out, depth_out)
+        ask(st, g, Want.MALFORMED, 0)
+        return stale(st, g, False, overlay, market_out, depth_out)
     if g.is_depth != 0 and st.phase == HELD:
         drop_book(st, overlay)
     if st.phase != SYNCED and (snapshot or st.phase == WAITING and g.is_depth != 0):
-        ask(st, symbol, g, _WANT_MALFORMED, 0)
+        ask(st, g, Want.MALFORMED, 0)
     return 0
 
 
@@ -213,8 +214,7 @@ def on_frame(
     if market_out.shape[0] < MAX_MARKET_OUT or depth_out.shape[0] < MAX_DEPTH_OUT:
         return -1
     g = glob[0]
-    g.n_depth = 0
-    g.want_symbol = -1
+    _begin(g, ts_ns, recv_ns, symbol_hint)
     g.odd = 0
     g.frames += 1
     start = max(start, 0)
@@ -227,38 +227,39 @@ def on_frame(
     else:
         g.plain_flags = 0
         kind = binance_frames.decode(buf, start, end, symbol_hint, instruments, g, depth_out)
-    if kind == _UNKNOWN:
+    if kind == FrameKind.UNKNOWN:
         g.unknown += 1
         g.odd = 1
         if plain or g.symbol >= 0:
             return 0  # of one of ours, and nothing that a book is made of
-        return _on_malformed(symbol_hint, state, g, ts_ns, recv_ns, p.overlay, market_out, depth_out)
-    if kind == _MALFORMED:
+        return _on_malformed(symbol_hint, state, g, p.overlay, market_out, depth_out)
+    if kind == FrameKind.MALFORMED:
         g.malformed += 1
         g.odd = 1
-        return _on_malformed(symbol_hint, state, g, ts_ns, recv_ns, p.overlay, market_out, depth_out)
+        return _on_malformed(symbol_hint, state, g, p.overlay, market_out, depth_out)
     symbol = g.symbol
+    g.book_symbol = symbol
     st = state[symbol]
-    if kind == _BBO:
-        return _on_bbo(st, symbol, g, ts_ns, recv_ns, p, market_out, depth_out)
-    if kind == _TRADE or kind == _AGG_TRADE:
-        return _on_trade(st, symbol, g, ts_ns, recv_ns, kind, market_out)
-    if kind == _MARK:
-        return _on_mark(st, symbol, g, ts_ns, recv_ns, market_out)
+    if kind == FrameKind.BBO:
+        return _on_bbo(st, g, p, market_out, depth_out)
+    if kind == FrameKind.TRADE or kind == FrameKind.AGG_TRADE:
+        return _on_trade(st, g, kind, market_out)
+    if kind == FrameKind.MARK:
+        return _on_mark(st, g, market_out)
     instrument = instruments[symbol]
-    rule = PLAIN if plain else native_rule(instrument.market)
-    if kind == _DEPTH:
-        return on_diff(st, symbol, g, ts_ns, recv_ns, rule, p, instrument, market_out, depth_out)
-    return on_snapshot(st, symbol, g, ts_ns, recv_ns, rule, p, instrument, market_out, depth_out)
+    g.rule = PLAIN if plain else native_rule(instrument.market)
+    if kind == FrameKind.DEPTH:
+        return on_diff(st, g, p, instrument, market_out, depth_out)
+    return on_snapshot(st, g, p, instrument, market_out, depth_out)
 
 
 @kernel
-def _cut(st: State, symbol: int, g: Any, ts_ns: int, recv_ns: int, overlay: int, market_out: Recs, depth_out: Recs) -> int:
+def _cut(st: State, g: Any, overlay: int, market_out: Recs, depth_out: Recs) -> int:
     """Forget book, diffs kept and tickers; answers 1 if the book was in use."""
     forget_kept(st)
     g.ts_exchange_ns = 0
     if st.phase == SYNCED:
-        return stale(st, symbol, g, ts_ns, recv_ns, False, overlay, market_out, depth_out)
+        return stale(st, g, False, overlay, market_out, depth_out)
     drop_book(st, overlay)
     return 0
 
@@ -272,16 +273,15 @@ def on_disconnect(
     Same outputs as `on_frame`: 1 if the book was in use, else 0. The first diff that comes after it asks for a snapshot.
     """
     g = glob[0]
-    g.n_depth = 0
-    g.want_symbol = -1
+    _begin(g, ts_ns, recv_ns, symbol)
     st = state[symbol]
     st.asked = 0
     st.expected = 0
-    st.first_reason = _WANT_DISCONNECTED
+    st.first_reason = Want.DISCONNECTED
     st.bbo_id = 0
     st.bbos_late_run = 0
     st.recent_count = 0
-    return _cut(st, symbol, g, ts_ns, recv_ns, params[0].overlay, market_out, depth_out)
+    return _cut(st, g, params[0].overlay, market_out, depth_out)
 
 
 @kernel
@@ -290,12 +290,11 @@ def on_lost(
 ) -> int:
     """Frames of the symbol were dropped before they got here: stale, and a snapshot is wanted. Same outputs as `on_frame`."""
     g = glob[0]
-    g.n_depth = 0
-    g.want_symbol = -1
+    _begin(g, ts_ns, recv_ns, symbol)
     st = state[symbol]
     st.lost += 1
-    m = _cut(st, symbol, g, ts_ns, recv_ns, params[0].overlay, market_out, depth_out)
-    ask(st, symbol, g, _WANT_LOST, 0)
+    m = _cut(st, g, params[0].overlay, market_out, depth_out)
+    ask(st, g, Want.LOST, 0)
     return m
 
 
@@ -317,9 +316,7 @@ def on_line(
     When the last line goes down that is `on_disconnect`. A line that comes up asks for nothing: either the venue sends a
     snapshot in the stream, or the first diff asks. Same outputs as `on_frame`.
     """
-    g = glob[0]
-    g.n_depth = 0
-    g.want_symbol = -1
+    _begin(glob[0], ts_ns, recv_ns, symbol)
     if line < 0 or line > MAX_LINE:
         return 0
     st = state[symbol]

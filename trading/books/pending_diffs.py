@@ -30,7 +30,6 @@ from trading.records import Flag, Kind
 _ASK: Final = int(Flag.ASK)
 _VALID: Final = int(Flag.BOOK_VALID)
 _LAST: Final = int(Flag.LAST)
-_DEPTH: Final = int(Kind.DEPTH)
 
 KEPT: Final = 1
 KNOWN: Final = 0
@@ -72,7 +71,7 @@ def _make_room(st: State, need: int) -> bool:
 
 
 @kernel
-def keep(st: State, g: Any, rows: Recs, rule: int) -> int:
+def keep(st: State, g: Any, rows: Recs) -> int:
     """Put the diff in the rows among those kept. KNOWN: it was there; DROPPED: older ones, or it itself, had to go for room."""
     at = st.pending_used
     if st.pending_last != 0:
@@ -83,7 +82,7 @@ def keep(st: State, g: Any, rows: Recs, rule: int) -> int:
             if at < st.pending_used and st.pending[at + P_LAST] == g.last_id:
                 st.duplicates += 1
                 return KNOWN
-        elif not follows(rule, g.first_id, g.prev_id, st.pending_last):
+        elif not follows(g.rule, g.first_id, g.prev_id, st.pending_last):
             st.gaps += 1
     need = HEAD + 2 * g.n_levels
     if need > PENDING_WORDS:
@@ -153,7 +152,7 @@ def newest_run(st: State, rule: int) -> int:
 
 
 @kernel
-def apply_kept(st: State, at: int, symbol: int, ts_ns: int, n: int, out: Recs) -> int:
+def apply_kept(st: State, g: Any, at: int, n: int, out: Recs) -> int:
     """Bring the book forward by the kept diff at word `at`; told in out[n:], n < 0: not told. Answers the next free row."""
     st.first_id = st.pending[at + P_FIRST]
     st.last_id = st.pending[at + P_LAST]
@@ -166,7 +165,7 @@ def apply_kept(st: State, at: int, symbol: int, ts_ns: int, n: int, out: Recs) -
         book.set_level(st, side, price if side == book.ASK else -price, lots)
         if n >= 0:
             flags = _VALID | (_ASK if side == book.ASK else 0) | (_LAST if i == count - 1 else 0)
-            depth_record(out[n], ts_ns, symbol, _DEPTH, flags, price, lots, st.last_id)
+            depth_record(out[n], g, Kind.DEPTH, flags, price, lots, st.last_id)
             n += 1
         at += 2
     book.follow(st)

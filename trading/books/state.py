@@ -156,6 +156,11 @@ FEED_GLOBAL: Final = np.dtype(
         ("want_symbol", "i8"),  # symbol whose snapshot the last call asks for; -1: none
         ("want_reason", "i8"),  # Want
         ("want_update_id", "i8"),  # a snapshot older than this would be of no use; 0: any
+        # the message in hand, set when it begins; after its call nobody reads them
+        ("ts_ns", "i8"),
+        ("recv_ns", "i8"),
+        ("book_symbol", "i8"),  # whose book it is about (`symbol`: whom the frame names)
+        ("rule", "i8"),  # how its diffs follow each other (trading.books.sync_rules)
         ("plain_flags", "i8"),  # of the last frame if it was a plain one (trading.wire.plain_frame), else 0
         ("checksum", "i8"),
         ("digits", "i8", 24),  # scratch of `trading.books.checksum`

@@ -23,15 +23,15 @@ _BEYOND_EDGE: Final = int(Flag.BEYOND_EDGE)
 
 
 @kernel
-def ask(st: State, symbol: int, g: Any, reason: int, update_id: int) -> None:
-    """Want a snapshot, once until one comes."""
+def ask(st: State, g: Any, reason: int, update_id: int) -> None:
+    """Want a snapshot, once until one comes. `reason`: a Want."""
     if st.asked != 0:
         return
     st.asked = 1
     st.asked_run = 0
     st.expected += 1
     st.wants += 1
-    g.want_symbol = symbol
+    g.want_symbol = g.book_symbol
     g.want_reason = reason
     g.want_update_id = update_id
 
@@ -70,34 +70,23 @@ def _whole_top(st: State) -> bool:
 
 
 @kernel
-def market_record(
-    st: State,
-    symbol: int,
-    kind: int,
-    flags: int,
-    frame: Any,
-    ts_ns: int,
-    recv_ns: int,
-    price: int,
-    qty: int,
-    update_id: int,
-    out: Recs,
-) -> int:
-    """Write out[0]; answers 1."""
+def market_record(st: State, g: Any, kind: int, update_id: int, out: Recs) -> int:
+    """Write out[0], without a price and a quantity of its own; answers 1."""
     row = out[0]
-    row.ts_ns = ts_ns
+    row.ts_ns = g.ts_ns
     row.kind = kind
-    row.symbol = symbol
+    row.symbol = g.book_symbol
+    flags = 0
     if st.phase == SYNCED:
         whole = _whole_top(st)
-        flags |= _VALID if whole else _BEYOND_EDGE
+        flags = _VALID if whole else _BEYOND_EDGE
         st.beyond_edge += 0 if whole else 1
     row.flags = flags
-    row.ts_exchange_ns = frame.ts_exchange_ns
-    row.ts_recv_ns = recv_ns
+    row.ts_exchange_ns = g.ts_exchange_ns
+    row.ts_recv_ns = g.recv_ns
     row.update_id = update_id
-    row.price_ticks = price
-    row.qty_lots = qty
+    row.price_ticks = 0
+    row.qty_lots = 0
     for i in range(LEVELS):
         row.bid_ticks[i] = st.top_ticks[0, i]
         row.bid_lots[i] = st.top_lots[0, i]
@@ -107,11 +96,11 @@ def market_record(
 
 
 @kernel
-def depth_record(row: Any, ts_ns: int, symbol: int, kind: int, flags: int, price: int, qty: int, update_id: int) -> None:
+def depth_record(row: Any, g: Any, kind: int, flags: int, price: int, qty: int, update_id: int) -> None:
     """Write one row of DEPTH_RECORD."""
-    row.ts_ns = ts_ns
+    row.ts_ns = g.ts_ns
     row.kind = kind
-    row.symbol = symbol
+    row.symbol = g.book_symbol
     row.flags = flags
     row.price_ticks = price
     row.qty_lots = qty

@@ -9,7 +9,7 @@ What this module is not: the bound of a book's memory (`trading.books.book`).
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from trading.books import book
 from trading.books.state import State
@@ -19,7 +19,6 @@ from trading.records import Flag, Kind
 
 _ASK: Final = int(Flag.ASK)
 _VALID: Final = int(Flag.BOOK_VALID)
-_DEPTH: Final = int(Kind.DEPTH)
 _SLOTS: Final = book.WINDOW - 1
 
 
@@ -43,7 +42,7 @@ def worst_key(st: State, side: int) -> int:
 
 
 @kernel
-def trim(st: State, symbol: int, ts_ns: int, n: int, out: Recs) -> int:
+def trim(st: State, g: Any, n: int, out: Recs) -> int:
     """Remove the levels beyond `depth_limit` (0: no limit), worst first, and tell it in out[n:] (n < 0: not told).
 
     Answers the next free row.
@@ -56,6 +55,6 @@ def trim(st: State, symbol: int, ts_ns: int, n: int, out: Recs) -> int:
             book.set_level(st, side, key, 0)
             if n >= 0:
                 flags = _VALID | (_ASK if side == book.ASK else 0)
-                depth_record(out[n], ts_ns, symbol, _DEPTH, flags, abs(key), 0, st.last_id)
+                depth_record(out[n], g, Kind.DEPTH, flags, abs(key), 0, st.last_id)
                 n += 1
     return n

@@ -15,11 +15,12 @@ import math
 from typing import Final
 
 from trading.features import bars, patterns, signals
-from trading.features.bars import Rec
-from trading.features.layout import RING, TIMEFRAMES
+from trading.features.bars import RING, Fields, Rec
 from trading.features.signals import Signal
-from trading.jit import kernel
-from trading.records import MAX_SIGNALS
+from trading.jit import Recs, kernel
+from trading.settings import Features
+
+TIMEFRAMES: Final = 5
 
 MOST_FLAT: Final = 2 * RING
 """Flat bars after which every window holds nothing else: the longest band, and 64 widths of it."""
@@ -39,12 +40,75 @@ WIDTH_EQUAL: Final = 1e-12
 """Widths nearer than this share of themselves differ by rounding alone."""
 
 _MASK: Final = RING - 1
-_EMA_CROSS: Final = int(Signal.EMA_CROSS)
-_SQUEEZE: Final = int(Signal.BOOK_SQUEEZE)
-_RSI: Final = int(Signal.RSI_DIVERGENCE)
-_PATTERNS: Final = int(Signal.PATTERNS)
-_TIMEFRAMES: Final = int(Signal.MULTI_TIMEFRAME)
-_BAR_SIGNALS: Final = 1 << _EMA_CROSS | 1 << _SQUEEZE | 1 << _RSI | 1 << _PATTERNS | 1 << _TIMEFRAMES
+
+FIELDS: Final[Fields] = (
+    ("closed_bars", "i8"),
+    ("fast_offset", "f8"),  # EMA of the closes less the last close, ticks
+    ("slow_offset", "f8"),
+    ("last_close", "f8"),
+    ("true_ranges", "i8"),
+    ("atr", "f8"),  # ticks
+    ("window_bars", "i8"),  # bars in the rings below, counted without end
+    ("bar_lows", "f8", RING),
+    ("bar_highs", "f8", RING),
+    ("bar_closes", "f8", RING),
+    ("bar_widths", "f8", RING),  # band width over its middle
+    ("bar_rsis", "f8", RING),
+    ("rsi_changes", "i8"),
+    ("rsi_gain", "f8"),
+    ("rsi_loss", "f8"),
+    ("rsi", "f8"),
+    ("band_width", "f8"),
+    ("band_z", "f8"),  # close less the middle, deviations
+    ("width_rank", "f8"),
+    ("squeeze_left", "i8"),  # bars for which the latest squeeze still counts
+    ("open_1", "f8"),  # the bars before the one that closed last
+    ("open_2", "f8"),
+    ("pattern_run", "i8"),  # bars closed without an interruption
+    ("pattern_bits", "i8"),
+    ("garch", "f8"),  # variance a bar
+    ("tf_index", "i8", TIMEFRAMES),
+    ("tf_bars", "i8", TIMEFRAMES),
+    ("tf_close", "f8", TIMEFRAMES),
+    ("tf_average", "f8", TIMEFRAMES),
+    ("tf_trend", "i8", TIMEFRAMES),  # sign of the average's last move
+)
+"""What is kept per symbol."""
+
+PARAMS: Final[Fields] = (
+    ("ema_fast", "i8"),
+    ("ema_slow", "i8"),
+    ("keep_fast", "f8"),  # 1 - alpha of each average
+    ("keep_slow", "f8"),
+    ("atr_bars", "i8"),
+    ("keep_atr", "f8"),
+    ("squeeze_bars", "i8"),
+    ("squeeze_sigma", "f8"),
+    ("squeeze_quantile", "f8"),
+    ("squeeze_memory_bars", "i8"),
+    ("rsi_bars", "i8"),
+    ("keep_rsi", "f8"),
+    ("rsi_lookback", "i8"),
+    ("pattern_bars", "i8"),
+    ("tf_ns", "i8", TIMEFRAMES),
+    ("tf_weight", "f8", TIMEFRAMES),
+    ("garch_omega", "f8"),
+    ("garch_alpha", "f8"),
+    ("garch_beta", "f8"),
+)
+
+
+def set_params(p: Recs, f: Features) -> None:
+    """Put the settings into PARAMS' fields of one record."""
+    p["ema_fast"], p["ema_slow"], p["atr_bars"] = f.ema_fast, f.ema_slow, f.atr_bars
+    p["keep_fast"], p["keep_slow"] = 1.0 - 2.0 / (f.ema_fast + 1), 1.0 - 2.0 / (f.ema_slow + 1)
+    p["keep_atr"] = 1.0 - 1.0 / f.atr_bars
+    p["squeeze_bars"], p["squeeze_sigma"], p["squeeze_quantile"] = f.squeeze_bars, f.squeeze_sigma, f.squeeze_quantile
+    p["squeeze_memory_bars"], p["pattern_bars"] = f.squeeze_memory_bars, f.pattern_bars
+    p["rsi_bars"], p["keep_rsi"], p["rsi_lookback"] = f.rsi_bars, 1.0 - 1.0 / f.rsi_bars, f.rsi_lookback
+    p["tf_ns"] = [size * 1_000_000_000 for size in f.timeframes_s]
+    p["tf_weight"] = f.timeframe_weights
+    p["garch_omega"], p["garch_alpha"], p["garch_beta"] = f.garch_omega, f.garch_alpha, f.garch_beta
 
 
 @kernel
@@ -76,8 +140,7 @@ def _bands(s: Rec, p: Rec) -> None:
     s.width_rank = below / widths
     if widths < WIDTHS_WARM:
         return
-    s.ready |= 1 << _SQUEEZE
-    s.strength[_SQUEEZE] = signals.book_squeeze(s.band_z, p.squeeze_sigma) if s.squeeze_left > 0 else 0.0
+    signals.say(s, Signal.BOOK_SQUEEZE, signals.book_squeeze(s.band_z, p.squeeze_sigma) if s.squeeze_left > 0 else 0.0)
     s.squeeze_left = p.squeeze_memory_bars if s.width_rank <= p.squeeze_quantile else max(0, s.squeeze_left - 1)
 
 
@@ -109,8 +172,7 @@ def _divergence(s: Rec, p: Rec) -> None:
         points = s.rsi - most
     elif close < lowest and s.rsi > least:
         points = s.rsi - least
-    s.ready |= 1 << _RSI
-    s.strength[_RSI] = signals.rsi_divergence(points)
+    signals.say(s, Signal.RSI_DIVERGENCE, signals.rsi_divergence(points))
 
 
 @kernel
@@ -130,8 +192,7 @@ def _find_patterns(s: Rec, p: Rec, open_: float, high: float, low: float, close:
             highest = max(highest, s.bar_highs[(bar - k) & _MASK])
             lowest = min(lowest, s.bar_lows[(bar - k) & _MASK])
         bits |= patterns.breakout(close, highest, lowest)
-        s.ready |= 1 << _PATTERNS
-        s.strength[_PATTERNS] = patterns.strength(bits)
+        signals.say(s, Signal.PATTERNS, patterns.strength(bits))
     s.pattern_bits = bits
     s.open_2, s.open_1 = s.open_1, open_
 
@@ -163,7 +224,7 @@ def _flat(s: Rec, p: Rec, count: int) -> None:
         s.rsi_changes += rest
         s.window_bars += rest
         if s.rsi_changes >= p.rsi_bars + p.rsi_lookback:
-            s.ready |= 1 << _RSI
+            s.ready |= 1 << Signal.RSI_DIVERGENCE
 
 
 @kernel
@@ -192,8 +253,7 @@ def on_close(s: Rec, p: Rec, closed: int) -> None:
     if closed > 1:
         _flat(s, p, closed - 1)
     if s.closed_bars >= p.ema_slow and s.true_ranges >= p.atr_bars:
-        s.ready |= 1 << _EMA_CROSS
-        s.strength[_EMA_CROSS] = signals.ema_cross(s.fast_offset - s.slow_offset, s.atr)
+        signals.say(s, Signal.EMA_CROSS, signals.ema_cross(s.fast_offset - s.slow_offset, s.atr))
 
 
 @kernel
@@ -227,8 +287,7 @@ def close_timeframes(s: Rec, p: Rec, ts_ns: int) -> None:
             total += p.tf_weight[k]
             vote += p.tf_weight[k] * s.tf_trend[k]
     if warm >= TF_LEAST and total > 0.0:
-        s.ready |= 1 << _TIMEFRAMES
-        s.strength[_TIMEFRAMES] = vote / total
+        signals.say(s, Signal.MULTI_TIMEFRAME, vote / total)
 
 
 @kernel
@@ -240,7 +299,8 @@ def restart(s: Rec, p: Rec, gap_ns: int) -> None:
         if gap_ns >= p.tf_ns[k]:
             s.tf_bars[k] = s.tf_trend[k] = 0
             s.tf_average[k] = 0.0
-    s.ready &= ~_BAR_SIGNALS
-    for k in range(MAX_SIGNALS):
-        if (_BAR_SIGNALS >> k) & 1:
-            s.strength[k] = 0.0
+    signals.hush(s, Signal.EMA_CROSS)
+    signals.hush(s, Signal.BOOK_SQUEEZE)
+    signals.hush(s, Signal.RSI_DIVERGENCE)
+    signals.hush(s, Signal.PATTERNS)
+    signals.hush(s, Signal.MULTI_TIMEFRAME)

@@ -16,18 +16,25 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-from trading.jit import kernel
+from trading.jit import Recs, kernel
 from trading.records import Flag, Kind
+from trading.settings import Features
 
 Rec = Any
 """One record of an array: numba gives its fields, mypy cannot see them."""
+
+Fields = tuple[tuple[Any, ...], ...]
+"""Fields of a record as numpy takes them: (name, type) or (name, type, count)."""
+
+RING: Final = 64
+"""Slots of every window by print or bar; settings.Features bounds their lengths by it."""
 
 BOOK_MAX_AGE_NS: Final = 5_000_000_000
 """A book whose last change is older than this is not fresh (the feed marks a broken one STALE long before)."""
 
 SECONDS_PER_MINUTE: Final = 60.0
 
-BAR_FIELDS: Final[list[tuple[Any, ...]]] = [
+BAR_FIELDS: Final[Fields] = (
     ("bar_index", "i8"),  # ts_ns // bar_ns of the open bar; -1: none is open
     ("bar_end_ns", "i8"),  # where the open bar ends
     ("bar_open", "f8"),  # of the open bar, ticks
@@ -45,19 +52,32 @@ BAR_FIELDS: Final[list[tuple[Any, ...]]] = [
     ("returns", "i8"),  # bar returns seen
     ("volatility", "f8"),  # deviation of mid returns a second, as a fraction; 0 until warm
     ("book_ts_ns", "i8"),  # when the book last changed; 0: never, or not since it was unusable
-]
+)
 """Fields that a component puts into its per-symbol state so that the kernels below can keep them."""
 
+PARAMS: Final[Fields] = (
+    ("bar_ns", "i8"),
+    ("decay", "f8"),  # RiskMetrics lambda per bar
+    ("warm_returns", "i8"),
+)
+
 _BOOK_VALID: Final = int(Flag.BOOK_VALID)
-_TRADE: Final = int(Kind.TRADE)
-_MARK: Final = int(Kind.MARK)
-_STALE: Final = int(Kind.STALE)
-_END: Final = int(Kind.END)
 
 
 def warm_returns(decay: float) -> int:
     """Returns after which a RiskMetrics variance with this lambda is used: 1/(1 - lambda), its mean age."""
     return math.ceil(1.0 / (1.0 - decay) - 1e-9)
+
+
+def keep_of(half_life: float) -> float:
+    """What one step leaves of a weight that halves in so many."""
+    return float(0.5 ** (1.0 / half_life))
+
+
+def set_params(p: Recs, f: Features) -> None:
+    """Put the settings into PARAMS' fields of one record."""
+    p["bar_ns"], p["decay"] = f.bar_ms * 1_000_000, f.volatility_lambda
+    p["warm_returns"] = warm_returns(f.volatility_lambda)
 
 
 @kernel
@@ -71,8 +91,8 @@ def usable(rec: Rec) -> bool:
     """Whether a market record carries a book to decide on: valid, two-sided and not crossed."""
     return bool(
         (rec.flags & _BOOK_VALID) != 0
-        and rec.kind != _STALE
-        and rec.kind != _END
+        and rec.kind != Kind.STALE
+        and rec.kind != Kind.END
         and rec.bid_ticks[0] > 0
         and rec.bid_lots[0] > 0
         and rec.ask_lots[0] > 0
@@ -87,7 +107,7 @@ def note_book(s: Rec, rec: Rec) -> bool:
     A print or a mark price does not change the book; after an interruption the first record with a usable book counts as
     a change.
     """
-    if (rec.kind != _TRADE and rec.kind != _MARK) or s.book_ts_ns == 0:
+    if (rec.kind != Kind.TRADE and rec.kind != Kind.MARK) or s.book_ts_ns == 0:
         s.book_ts_ns = rec.ts_ns
     return bool(rec.ts_ns - s.book_ts_ns <= BOOK_MAX_AGE_NS)
 

@@ -10,14 +10,15 @@ What this module is not: it knows no time; windows by time are kept by `trading.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from trading.features import signals
-from trading.features.bars import Rec
-from trading.features.layout import RING
+from trading.features.bars import RING, Fields, Rec, keep_of
 from trading.features.signals import MICRO_TREND_CHANGES, Signal
-from trading.jit import kernel
+from trading.jit import Recs, kernel
 from trading.records import Flag
+from trading.settings import Features
 
 RECENT_HALF_LIFE_TRADES: Final = 20.0
 """Half-life of the aggressors' volume imbalance that the microstructure score reads, in prints."""
@@ -30,9 +31,49 @@ LANE: Final = float(1 << LANE_BITS)
 
 _LOW: Final = (1 << LANE_BITS) - 1
 _AGGRESSOR_SELL: Final = int(Flag.AGGRESSOR_SELL)
-_MICRO_TREND: Final = int(Signal.MICRO_TREND)
-_DIVERGENCE: Final = int(Signal.VOLUME_PRICE_DIVERGENCE)
 _MASK: Final = RING - 1
+
+FIELDS: Final[Fields] = (
+    ("prints", "i8"),  # ever
+    ("trades", "i8"),  # since the start or the last outage: the windows hold no others
+    ("last_trade_ticks", "i8"),
+    ("price_changes", "i8"),
+    ("run", "i8"),  # signed count of price changes in a row that went the same way
+    ("offset_sum", "i8", 2),  # sum (price - last) * lots over the window; lanes (last_prints)
+    ("lots_sum", "i8", 2),
+    ("recent_sum", "f8"),  # signed lots, decayed by print
+    ("recent_lots", "f8"),
+    ("recent", "f8"),  # their quotient
+    ("trade_ticks", "i8", RING),  # a circle
+    ("trade_lots", "i8", RING),
+    ("trade_obv", "i8", RING),
+    ("obv", "i8"),  # on-balance volume, lots
+    ("price_slope", "i8"),  # sum (2 i - (n - 1)) * price over the divergence window of n
+    ("price_gaps", "i8"),  # sum (price - last)
+    ("obv_slope", "i8", 2),  # the same of the on-balance volume; lanes
+    ("obv_gaps", "i8", 2),
+    ("divergence_lots", "i8"),
+    ("tick_sign", "i8"),  # of the last price change
+    ("quoted", "i8"),  # prints whose quote was known
+    ("agreement_sum", "f8"),  # Lee-Ready's sign is the venue's
+    ("agreement_weight", "f8"),
+)
+"""What is kept per symbol."""
+
+PARAMS: Final[Fields] = (
+    ("keep_recent", "f8"),
+    ("warm_recent", "i8"),
+    ("micro_trend_trades", "i8"),
+    ("micro_trend_scale_bps", "f8"),
+    ("divergence_trades", "i8"),
+)
+
+
+def set_params(p: Recs, f: Features) -> None:
+    """Put the settings into PARAMS' fields of one record."""
+    p["keep_recent"], p["warm_recent"] = keep_of(RECENT_HALF_LIFE_TRADES), math.ceil(RECENT_HALF_LIFE_TRADES)
+    p["micro_trend_trades"], p["micro_trend_scale_bps"] = f.micro_trend_trades, f.micro_trend_scale_bps
+    p["divergence_trades"] = f.divergence_trades
 
 
 @kernel
@@ -136,11 +177,9 @@ def take(s: Rec, p: Rec, rec: Rec) -> int:
     s.recent_lots = s.recent_lots * p.keep_recent + lots
     s.recent = s.recent_sum / s.recent_lots
     if s.trades >= n and s.price_changes >= MICRO_TREND_CHANGES:
-        s.ready |= 1 << _MICRO_TREND
-        s.strength[_MICRO_TREND] = signals.micro_trend(price, offset(s), s.run, p.micro_trend_scale_bps)
+        signals.say(s, Signal.MICRO_TREND, signals.micro_trend(price, offset(s), s.run, p.micro_trend_scale_bps))
     if s.trades >= p.divergence_trades:
-        s.ready |= 1 << _DIVERGENCE
-        s.strength[_DIVERGENCE] = _divergence(s, p.divergence_trades)
+        signals.say(s, Signal.VOLUME_PRICE_DIVERGENCE, _divergence(s, p.divergence_trades))
     return sign
 
 
@@ -154,5 +193,5 @@ def restart(s: Rec) -> None:
     s.trades = s.last_trade_ticks = s.price_changes = s.run = s.tick_sign = 0
     s.obv = s.price_slope = s.price_gaps = s.divergence_lots = 0
     s.recent_sum = s.recent_lots = s.recent = 0.0
-    s.ready &= ~(1 << _MICRO_TREND | 1 << _DIVERGENCE)
-    s.strength[_MICRO_TREND] = s.strength[_DIVERGENCE] = 0.0
+    signals.hush(s, Signal.MICRO_TREND)
+    signals.hush(s, Signal.VOLUME_PRICE_DIVERGENCE)

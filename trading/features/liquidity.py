@@ -9,10 +9,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from trading.features.bars import Rec
-from trading.features.layout import PRESSURE_TICKS
-from trading.jit import kernel
+import numpy as np
+
+from trading.features.bars import Fields, Rec
+from trading.jit import Recs, kernel
 from trading.records import LEVELS
+from trading.settings import Features
+
+PRESSURE_TICKS: Final = 1024
+"""Levels further behind the best than this weigh nothing in the pressure."""
 
 SWEPT: Final = 0.5
 """A side is swept when it holds less than this share of its average (half of both sides' average depth) ..."""
@@ -22,6 +27,23 @@ REFILLED: Final = 0.9
 
 REFILL_KEEP: Final = 0.5 ** (1.0 / 20.0)
 WARM_REFILLS: Final = 5
+
+FIELDS: Final[Fields] = (
+    ("sweep_ns", "i8", 2),  # when a side was swept; 0: it stands
+    ("refills", "i8"),
+    ("refill_sum", "f8"),  # seconds
+    ("refill_weight", "f8"),
+)
+"""What is kept per symbol."""
+
+PARAMS: Final[Fields] = (
+    ("pressure_weight", "f8", PRESSURE_TICKS),
+)
+
+
+def set_params(p: Recs, f: Features) -> None:
+    """Put the settings into PARAMS' fields of one record."""
+    p["pressure_weight"] = np.exp(-f.pressure_decay * np.arange(PRESSURE_TICKS))
 
 
 @kernel

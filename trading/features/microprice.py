@@ -16,14 +16,21 @@ from typing import Final
 
 import numpy as np
 
-from trading.features.bars import Rec
-from trading.features.layout import MICRO_IMBALANCES, MICRO_SPREADS
+from trading.features.bars import Fields, Rec
 from trading.jit import Floats, Recs, kernel
 from trading.records import Flag, Kind
 
+MICRO_SPREADS: Final = 4
+MICRO_IMBALANCES: Final = 10
 STATES: Final = MICRO_SPREADS * MICRO_IMBALANCES
 ROUNDS: Final = 200
 """Terms of the sum at most; it ends earlier when a term is below 1e-12 ticks."""
+
+FIELDS: Final[Fields] = (
+    ("micro_fitted", "i8"),
+    ("micro_table", "f8", MICRO_SPREADS * MICRO_IMBALANCES),  # microprice less mid, ticks
+)
+"""What is kept per symbol."""
 
 
 @kernel
@@ -60,7 +67,7 @@ def _count(recs: Recs, stay: Floats, move: Floats, drift: Floats) -> int:
     moves = 0
     for i in range(len(recs)):
         rec = recs[i]
-        if rec.kind == _TRADE or rec.kind == _MARK:
+        if rec.kind == Kind.TRADE or rec.kind == Kind.MARK:
             continue
         if not rec.flags & _VALID or rec.bid_lots[0] <= 0 or rec.ask_lots[0] <= 0 or rec.ask_ticks[0] <= rec.bid_ticks[0]:
             before = -1
@@ -90,8 +97,6 @@ def _mirrored(state: int) -> int:
     return state - imbalance + MICRO_IMBALANCES - 1 - imbalance
 
 
-_TRADE: Final = int(Kind.TRADE)
-_MARK: Final = int(Kind.MARK)
 _VALID: Final = int(Flag.BOOK_VALID)
 
 

@@ -15,9 +15,12 @@ from __future__ import annotations
 from typing import Final
 
 from trading.features import rolling_rank
-from trading.features.bars import Rec
-from trading.features.layout import BINS, N_RANKS
-from trading.jit import kernel
+from trading.features.bars import Fields, Rec, keep_of
+from trading.features.rolling_rank import BINS
+from trading.jit import Recs, kernel
+from trading.settings import Features
+
+N_RANKS: Final = 5
 
 WARM_SAMPLES: Final = 100
 """Samples of a part after which it counts."""
@@ -28,6 +31,26 @@ DEPTH_WEIGHT: Final = 0.2
 AGREEMENT_WEIGHT: Final = 0.3
 VPIN_WEIGHT: Final = 0.15
 IMPACT_WEIGHT: Final = 0.15
+
+FIELDS: Final[Fields] = (
+    ("rank_samples", "i8", N_RANKS),
+    ("rank_gain", "f8", N_RANKS),
+    ("rank_scale", "f8", N_RANKS),  # half of one over the total weight
+    ("rank_cdf", "f8", N_RANKS * BINS),
+    ("slow_score", "f8"),  # weighted ranks of toxicity and impact, and their weight
+    ("slow_weight", "f8"),
+)
+"""What is kept per symbol."""
+
+PARAMS: Final[Fields] = (
+    ("rank_growth", "f8"),
+)
+
+
+def set_params(p: Recs, f: Features) -> None:
+    """Put the settings into PARAMS' fields of one record."""
+    slots_a_second = 1e9 / float(p["fast_ns"])  # trading.features.time_slots has set it
+    p["rank_growth"] = 1.0 / keep_of(f.quantile_half_life_s * slots_a_second)
 
 
 @kernel

@@ -12,10 +12,11 @@ from typing import Final
 
 import numpy as np
 
-FEATURES: Final = 50
-"""Of trading.features.vector (it asserts that it agrees)."""
+from trading.features.microprice import MICRO_IMBALANCES, MICRO_SPREADS
+from trading.records import VECTOR_LENGTH
 
-BIAS: Final = 50
+FEATURES: Final = VECTOR_LENGTH
+BIAS: Final = FEATURES
 MODEL_ROW: Final = 52
 PENDING: Final = 16
 """Samples that wait for their outcome; they are a sixteenth of the horizon apart."""
@@ -25,9 +26,6 @@ MAX_NODES: Final = 2048
 MAX_LEAVES: Final = MAX_NODES + MAX_TREES
 MAX_IMAGES: Final = 64
 """Symbols of a pipeline at most (procs.profiles.schema)."""
-
-MICRO_CELLS: Final = 40
-"""Of a microprice table (trading.features.layout asserts that it agrees)."""
 
 NO_BATCH: Final = 0
 LINEAR: Final = 1
@@ -101,7 +99,7 @@ MODEL_IMAGE_FIELDS: Final = (
     ("garch_alpha", "f8"),
     ("garch_beta", "f8"),
     ("micro_fitted", "i8"),
-    ("micro_table", "f8", MICRO_CELLS),
+    ("micro_table", "f8", MICRO_SPREADS * MICRO_IMBALANCES),
     # the batch model
     ("batch_kind", "i8"),  # NO_BATCH, LINEAR, TREES
     ("batch_version", "i8"),

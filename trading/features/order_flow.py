@@ -13,21 +13,73 @@ import math
 from typing import Final
 
 from trading.features import signals
-from trading.features.bars import Rec
-from trading.features.layout import FLOW_SLOTS
+from trading.features.bars import Fields, Rec, keep_of
 from trading.features.signals import Signal
-from trading.jit import kernel
+from trading.jit import Recs, kernel
 from trading.records import LEVELS
+from trading.settings import Features
+
+FLOW_SLOTS: Final = 16
+"""Slots of one second for OFI and aggressor flow; settings.Features.flow_window_s is bounded by it."""
 
 MIN_CHANGE_NS: Final = 1_000_000
 """Two mid changes count as at least a millisecond apart: stamps are no finer in their meaning."""
 
 NO_ASK: Final = 2**62
 
-_IMBALANCE: Final = int(Signal.BOOK_IMBALANCE)
-_SPREAD: Final = int(Signal.SPREAD)
-_ORDER_FLOW: Final = int(Signal.ORDER_FLOW)
-_ACCELERATION: Final = int(Signal.ACCELERATION)
+FIELDS: Final[Fields] = (
+    ("book_changes", "i8"),
+    ("book_weight", "f8"),  # of the two sums below
+    ("spread_sum", "f8"),  # bps
+    ("depth_sum", "f8"),  # lots of both sides
+    ("imbalance_changes", "i8"),
+    ("imbalance_weight", "f8"),
+    ("imbalance_sum", "f8"),
+    ("imbalance", "f8"),  # their quotient
+    ("ofi_share", "f8"),  # best-quote OFI over the average depth
+    ("ofi", "f8", LEVELS),  # lots over the window
+    ("ofi_slots", "f8", FLOW_SLOTS * LEVELS),
+    ("flow_signed", "f8"),  # aggressors' lots over the window
+    ("flow_lots", "f8"),
+    ("flow_signed_slots", "f8", FLOW_SLOTS),
+    ("flow_lots_slots", "f8", FLOW_SLOTS),
+    ("flow_imbalance", "f8"),
+    ("flow_seconds", "i8"),  # seconds seen since the start or the last outage
+    # accelerations
+    ("velocity", "f8"),  # ticks a second between the last two mid changes
+    ("acceleration", "f8"),  # in its own deviations
+    ("changed_ns", "i8"),
+    ("changed_twice_mid", "i8"),
+    ("velocities", "i8"),  # since the book was last unusable
+    ("accelerations", "i8"),
+    ("acceleration_sum", "f8"),  # of squares
+    ("acceleration_weight", "f8"),
+)
+"""What is kept per symbol."""
+
+PARAMS: Final[Fields] = (
+    ("keep_book", "f8"),
+    ("warm_book", "i8"),
+    ("keep_imbalance", "f8"),
+    ("warm_imbalance", "i8"),
+    ("imbalance_threshold", "f8"),
+    ("spread_compression", "f8"),
+    ("spread_expansion", "f8"),
+    ("keep_acceleration", "f8"),
+    ("warm_acceleration", "i8"),
+    ("acceleration_threshold", "f8"),
+    ("flow_slots", "i8"),
+)
+
+
+def set_params(p: Recs, f: Features) -> None:
+    """Put the settings into PARAMS' fields of one record."""
+    p["keep_book"], p["warm_book"] = keep_of(f.spread_half_life), math.ceil(f.spread_half_life)
+    p["keep_imbalance"], p["warm_imbalance"] = keep_of(f.imbalance_half_life), math.ceil(f.imbalance_half_life)
+    p["imbalance_threshold"] = f.imbalance_threshold
+    p["spread_compression"], p["spread_expansion"] = f.spread_compression, f.spread_expansion
+    p["keep_acceleration"], p["warm_acceleration"] = keep_of(f.acceleration_half_life), math.ceil(f.acceleration_half_life)
+    p["acceleration_threshold"], p["flow_slots"] = f.acceleration_threshold, f.flow_window_s
 
 
 @kernel
@@ -62,22 +114,18 @@ def take_book(s: Rec, p: Rec) -> None:
     s.imbalance = s.imbalance_sum / s.imbalance_weight
     s.imbalance_changes += 1
     if s.imbalance_changes >= p.warm_imbalance:
-        s.ready |= 1 << _IMBALANCE
-        s.strength[_IMBALANCE] = signals.book_imbalance(s.imbalance, p.imbalance_threshold)
+        signals.say(s, Signal.BOOK_IMBALANCE, signals.book_imbalance(s.imbalance, p.imbalance_threshold))
     if s.book_changes >= p.warm_book:
-        s.ready |= 1 << _SPREAD
-        s.strength[_SPREAD] = signals.spread(
-            s.spread_bps, s.spread_sum / s.book_weight, p.spread_compression, p.spread_expansion
-        )
+        average = s.spread_sum / s.book_weight
+        signals.say(s, Signal.SPREAD, signals.spread(s.spread_bps, average, p.spread_compression, p.spread_expansion))
 
 
 @kernel
 def evaluate(s: Rec, p: Rec) -> None:
     """The order_flow signal, after a print, a book change or a second that ended."""
     if s.book_changes >= p.warm_book and s.flow_seconds >= p.flow_slots:
-        s.ready |= 1 << _ORDER_FLOW
         s.ofi_share = s.ofi[0] * s.book_weight / s.depth_sum
-        s.strength[_ORDER_FLOW] = signals.order_flow(s.ofi_share, s.flow_imbalance)
+        signals.say(s, Signal.ORDER_FLOW, signals.order_flow(s.ofi_share, s.flow_imbalance))
 
 
 @kernel
@@ -134,8 +182,7 @@ def take_mid(s: Rec, p: Rec, ts_ns: int) -> None:
         if s.acceleration_sum > 0.0:
             s.acceleration = change / math.sqrt(s.acceleration_sum / s.acceleration_weight)
         if s.accelerations >= p.warm_acceleration:
-            s.ready |= 1 << _ACCELERATION
-            s.strength[_ACCELERATION] = signals.acceleration(s.acceleration, p.acceleration_threshold)
+            signals.say(s, Signal.ACCELERATION, signals.acceleration(s.acceleration, p.acceleration_threshold))
     s.velocity = velocity
     s.velocities += 1
     s.changed_ns, s.changed_twice_mid = ts_ns, s.twice_mid
@@ -146,8 +193,9 @@ def interrupt(s: Rec) -> None:
     """The book is not usable: forget the averaged imbalance and the last moves of the mid; the spread waits for a change."""
     s.imbalance_sum = s.imbalance_weight = s.imbalance = 0.0
     s.imbalance_changes = s.changed_ns = s.velocities = 0
-    s.ready &= ~(1 << _IMBALANCE | 1 << _ACCELERATION | 1 << _SPREAD)
-    s.strength[_IMBALANCE] = s.strength[_ACCELERATION] = s.strength[_SPREAD] = 0.0
+    signals.hush(s, Signal.BOOK_IMBALANCE)
+    signals.hush(s, Signal.ACCELERATION)
+    signals.hush(s, Signal.SPREAD)
 
 
 @kernel
@@ -161,5 +209,4 @@ def restart(s: Rec) -> None:
         s.ofi[level] = 0.0
     s.flow_signed = s.flow_lots = s.flow_imbalance = s.ofi_share = s.second_signed = 0.0
     s.flow_seconds = 0
-    s.ready &= ~(1 << _ORDER_FLOW)
-    s.strength[_ORDER_FLOW] = 0.0
+    signals.hush(s, Signal.ORDER_FLOW)

@@ -5,7 +5,7 @@ Turbulent and calm by the rolling quantile of the EWMA volatility; trending by t
 one-second returns (Lo, MacKinlay 1988), which is 1 for a random walk. Turbulent goes before trending, trending before calm.
 A regime is left only beyond its bound by `regime_hysteresis`, so that it does not flap.
 
-What this module is not: it moves no threshold; `feature_params` says what each regime does to them.
+What this module is not: it moves no threshold; `trading.scoring.params` says what each regime does to them.
 """
 
 from __future__ import annotations
@@ -14,9 +14,15 @@ from enum import IntEnum
 from typing import Final
 
 from trading.features import rolling_rank
-from trading.features.bars import Rec
-from trading.features.layout import SECONDS
-from trading.jit import kernel
+from trading.features.bars import Fields, Rec, keep_of
+from trading.features.rolling_rank import BINS
+from trading.jit import Recs, kernel
+from trading.settings import Features
+
+SECONDS: Final = 60
+"""One-second samples kept: realised volatility uses all, Kyle's lambda the latest `kyle_window_s`."""
+
+MAX_REGIMES: Final = 8
 
 
 class Regime(IntEnum):
@@ -32,7 +38,37 @@ class Regime(IntEnum):
 RATIO_SECONDS: Final = 10
 WARM_SAMPLES: Final = 60
 
-_CALM, _NORMAL, _TURBULENT, _TRENDING = int(Regime.CALM), int(Regime.NORMAL), int(Regime.TURBULENT), int(Regime.TRENDING)
+FIELDS: Final[Fields] = (
+    ("regime", "i8"),
+    ("vol_samples", "i8"),
+    ("vol_sum", "f8"),
+    ("vol_weight", "f8"),
+    ("vol_gain", "f8"),
+    ("vol_rank", "f8"),
+    ("vol_cdf", "f8", BINS),
+    ("ratio_samples", "i8"),
+    ("ratio_one", "f8"),
+    ("ratio_many", "f8"),
+    ("variance_ratio", "f8"),
+)
+"""What is kept per symbol."""
+
+PARAMS: Final[Fields] = (
+    ("vol_growth", "f8"),
+    ("keep_vol", "f8"),
+    ("turbulent_quantile", "f8"),
+    ("calm_quantile", "f8"),
+    ("trend_ratio", "f8"),
+    ("hysteresis", "f8"),
+)
+
+
+def set_params(p: Recs, f: Features) -> None:
+    """Put the settings into PARAMS' fields of one record."""
+    p["keep_vol"] = keep_of(f.quantile_half_life_s)
+    p["vol_growth"] = 1.0 / p["keep_vol"]
+    p["turbulent_quantile"], p["calm_quantile"] = f.regime_turbulent_quantile, f.regime_calm_quantile
+    p["trend_ratio"], p["hysteresis"] = f.regime_trend_ratio, f.regime_hysteresis
 
 
 @kernel
@@ -62,13 +98,13 @@ def still(s: Rec, p: Rec, seconds: int) -> None:
 def classify(regime: int, rank: float, ratio: float, p: Rec) -> int:
     """The regime after `regime` for a volatility quantile and a variance ratio."""
     h = p.hysteresis
-    if rank >= p.turbulent_quantile - (h if regime == _TURBULENT else 0.0):
-        return _TURBULENT
-    if ratio >= p.trend_ratio - (h if regime == _TRENDING else 0.0):
-        return _TRENDING
-    if rank <= p.calm_quantile + (h if regime == _CALM else 0.0):
-        return _CALM
-    return _NORMAL
+    if rank >= p.turbulent_quantile - (h if regime == Regime.TURBULENT else 0.0):
+        return Regime.TURBULENT
+    if ratio >= p.trend_ratio - (h if regime == Regime.TRENDING else 0.0):
+        return Regime.TRENDING
+    if rank <= p.calm_quantile + (h if regime == Regime.CALM else 0.0):
+        return Regime.CALM
+    return Regime.NORMAL
 
 
 @kernel

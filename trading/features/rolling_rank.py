@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from trading.features.layout import BINS
 from trading.jit import Floats, kernel
+
+BINS: Final = 32
+"""Bins of a rolling quantile over [0, 1]."""
 
 MOST_GAIN: Final = 1e12
 

@@ -5,9 +5,10 @@ sign is the side that it asks for, and it counts also when silent: its silence p
 for a side now and then, and abstains otherwise. A *confirming* signal has no side of its own: above zero it supports whatever
 side the others ask for, below zero it speaks against taking any (see trading.scoring.ensemble).
 
-A new signal is a member of `Signal`, a row of `SIGNALS`, a formula here and a line where its inputs change (it sets its bit of
-`ready` and its `strength` in the state); its weight is the key of `settings.Weights` with the same name. Indices are written
-into recordings: append, never renumber. A strength can be turned back into the figure that made it: the sentences print it.
+A new signal is a member of `Signal`, a row of `SIGNALS`, a formula here and a line where its inputs change (`say`); what it
+keeps and is told stands in that module's FIELDS and PARAMS. Its weight is the key of `settings.Weights` with the same name.
+Indices are written into recordings: append, never renumber. A strength can be turned back into the figure that made it: the
+sentences print it.
 
 What this module is not: it keeps no state and combines nothing.
 """
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
+from trading.features.bars import Rec
 from trading.features.patterns import names as pattern_names
 from trading.jit import Recs, kernel
 from trading.records import MAX_SIGNALS
@@ -223,6 +225,20 @@ def reasons(record: Recs, features: Features, table: Sequence[SignalSpec] = SIGN
     mask, patterns = int(record["active_mask"]), int(record["patterns"])
     active = [spec for spec in table if mask >> spec.signal & 1]
     return [sentence_of(spec, float(record["strength"][spec.signal]), features, patterns) for spec in active]
+
+
+@kernel
+def say(s: Rec, signal: int, strength: float) -> None:
+    """The signal is warm, and this is its strength from here on."""
+    s.ready |= 1 << signal
+    s.strength[signal] = strength
+
+
+@kernel
+def hush(s: Rec, signal: int) -> None:
+    """The signal is not warm any more."""
+    s.ready &= ~(1 << signal)
+    s.strength[signal] = 0.0
 
 
 @kernel

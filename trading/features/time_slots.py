@@ -19,18 +19,83 @@ from typing import Final
 from trading.features import microstructure_score as scores
 from trading.features import order_flow, regime, signals, toxicity, volume_profile
 from trading.features.bar_signals import close_timeframes
-from trading.features.bars import Rec
-from trading.features.layout import DIRTY_ALL, FAST_SLOTS, MOMENTUM_LAGS, SECONDS
+from trading.features.bars import Fields, Rec, keep_of
+from trading.features.regime import SECONDS
 from trading.features.signals import Signal
-from trading.jit import kernel
+from trading.features.vector import DIRTY_ALL
+from trading.jit import Recs, kernel
+from trading.settings import Features
+
+FAST_SLOTS: Final = 10
+"""Slots of the volume window: a window moves on by a tenth of itself."""
+
+MOMENTUM_LAGS: Final = 20
 
 SECOND_NS: Final = 1_000_000_000
 
 MEAN_KEEP: Final = 0.5 ** (1.0 / 5.0)
 """The momentum itself: mean return of a slot, half-life five slots."""
 
-_MOMENTUM: Final = int(Signal.MOMENTUM_DECAY)
-_VOLUME: Final = int(Signal.VOLUME_SPIKE)
+FIELDS: Final[Fields] = (
+    # clocks: a tenth of the volume window, and a second
+    ("fast_index", "i8"),
+    ("second_index", "i8"),
+    ("clock_end_ns", "i8"),  # the earlier end of the two slots that run
+    # volume and momentum, by fast slot
+    ("volume_lots", "f8"),
+    ("volume_signed", "f8"),
+    ("volume_lots_slots", "f8", FAST_SLOTS),
+    ("volume_signed_slots", "f8", FAST_SLOTS),
+    ("volume_samples", "i8"),
+    ("volume_sum", "f8"),
+    ("volume_weight", "f8"),
+    ("volume_ratio", "f8"),
+    ("slot_twice_mid", "i8"),  # at the end of the slot before; 0: not known
+    ("momentum_run", "i8"),
+    ("momentum_samples", "i8"),
+    ("momentum_returns", "f8", 32),
+    ("momentum_sums", "f8", MOMENTUM_LAGS + 1),
+    ("momentum_weight", "f8"),
+    ("momentum_mean", "f8"),
+    ("momentum_mean_weight", "f8"),
+    ("momentum_phi", "f8"),
+    ("momentum_half_life", "f8"),
+    # seconds
+    ("second_twice_mid", "i8"),
+    ("second_broken", "i8"),  # the book was unusable some time in this second
+    ("second_signed", "f8"),
+    ("seconds", "i8"),
+    ("second_moves", "i8", SECONDS),  # of twice the mid
+    ("second_flows", "f8", SECONDS),
+    ("second_returns", "f8", SECONDS),
+    ("kyle", "f8"),  # ticks a lot
+    ("realised", "f8"),  # deviation a second
+)
+"""What is kept per symbol."""
+
+PARAMS: Final[Fields] = (
+    ("fast_ns", "i8"),
+    ("volume_multiple", "f8"),
+    ("keep_volume", "f8"),
+    ("warm_volume", "i8"),
+    ("keep_momentum", "f8"),
+    ("warm_momentum", "i8"),
+    ("momentum_z_scale", "f8"),
+    ("kyle_seconds", "i8"),
+)
+
+
+def set_params(p: Recs, f: Features) -> None:
+    """Put the settings into PARAMS' fields of one record."""
+    p["fast_ns"] = f.volume_window_ms * 1_000_000 // FAST_SLOTS
+    slots_a_second = 1e9 / float(p["fast_ns"])
+    p["volume_multiple"], p["kyle_seconds"] = f.volume_multiple, f.kyle_window_s
+    p["keep_volume"] = keep_of(f.volume_half_life_s * slots_a_second)
+    p["warm_volume"] = math.ceil(f.volume_half_life_s * slots_a_second)
+    p["keep_momentum"] = keep_of(f.momentum_half_life_s * slots_a_second)
+    p["warm_momentum"] = math.ceil(f.momentum_half_life_s * slots_a_second)
+    # the deviation of an exponential mean of independent values is sqrt((1 - keep)/(1 + keep)) of theirs
+    p["momentum_z_scale"] = math.sqrt((1.0 + MEAN_KEEP) / (1.0 - MEAN_KEEP))
 
 
 @kernel
@@ -50,8 +115,7 @@ def evaluate_volume(s: Rec, p: Rec) -> None:
     """The volume_spike signal: the window over the average of windows at the ends of slots."""
     if s.volume_samples >= p.warm_volume:
         s.volume_ratio = s.volume_lots * s.volume_weight / s.volume_sum if s.volume_sum > 0.0 else 0.0
-        s.ready |= 1 << _VOLUME
-        s.strength[_VOLUME] = signals.volume_spike(s.volume_ratio, s.volume_signed, p.volume_multiple)
+        signals.say(s, Signal.VOLUME_SPIKE, signals.volume_spike(s.volume_ratio, s.volume_signed, p.volume_multiple))
 
 
 @kernel
@@ -124,8 +188,7 @@ def _close_momentum(s: Rec, p: Rec, passed: int) -> None:
         if s.momentum_sums[0] > 0.0:
             deviation = math.sqrt(s.momentum_sums[0] / s.momentum_weight)
             z = s.momentum_mean / s.momentum_mean_weight / deviation * p.momentum_z_scale
-        s.ready |= 1 << _MOMENTUM
-        s.strength[_MOMENTUM] = signals.momentum_decay(s.momentum_phi, z)
+        signals.say(s, Signal.MOMENTUM_DECAY, signals.momentum_decay(s.momentum_phi, z))
 
 
 @kernel
@@ -191,8 +254,7 @@ def interrupt(s: Rec) -> None:
     s.momentum_mean = s.momentum_mean_weight = 0.0
     s.second_twice_mid = 0
     s.second_broken = 1
-    s.ready &= ~(1 << _MOMENTUM)
-    s.strength[_MOMENTUM] = 0.0
+    signals.hush(s, Signal.MOMENTUM_DECAY)
 
 
 @kernel
@@ -209,8 +271,7 @@ def restart(s: Rec, p: Rec, slots: int) -> None:
         s.momentum_sums[lag] *= kept
     s.momentum_weight *= kept
     s.volume_samples = s.momentum_samples = 0
-    s.ready &= ~(1 << _VOLUME)
-    s.strength[_VOLUME] = 0.0
+    signals.hush(s, Signal.VOLUME_SPIKE)
 
 
 @kernel

@@ -16,9 +16,11 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from trading.features.bars import Rec
-from trading.features.layout import IMPACT_LAGS, RING
-from trading.jit import Floats, kernel
+from trading.features.bars import RING, Fields, Rec, keep_of
+from trading.jit import Floats, Recs, kernel
+from trading.settings import Features
+
+IMPACT_LAGS: Final = 16
 
 VPIN_WARM_TRADES: Final = 50
 """Prints whose average size opens the first bucket."""
@@ -29,6 +31,44 @@ MOST_HALF_LIFE: Final = 1e4
 
 _MASK: Final = RING - 1
 _LAG_MASK: Final = IMPACT_LAGS - 1
+
+FIELDS: Final[Fields] = (
+    # vpin
+    ("size_sum", "f8"),
+    ("size_weight", "f8"),
+    ("bucket_lots", "i8"),  # volume of the open bucket; 0: none yet
+    ("bucket_filled", "i8"),
+    ("bucket_signed", "i8"),
+    ("buckets", "i8"),
+    ("bucket_imbalances", "i8", RING),
+    ("bucket_volumes", "i8", RING),
+    ("vpin_imbalance", "f8"),  # sums over the last buckets
+    ("vpin_volume", "f8"),
+    ("vpin", "f8"),  # 0 until the buckets are full
+    # impact
+    ("impact_run", "i8"),
+    ("impact_samples", "i8"),
+    ("impact_weight", "f8"),
+    ("impact_mids", "i8", IMPACT_LAGS),
+    ("impact_signs", "i8", IMPACT_LAGS),
+    ("impact_sums", "f8", IMPACT_LAGS),
+    ("impact_phi", "f8"),
+    ("impact_half_life", "f8"),
+)
+"""What is kept per symbol."""
+
+PARAMS: Final[Fields] = (
+    ("keep_impact", "f8"),
+    ("warm_impact", "i8"),
+    ("vpin_trades", "f8"),
+    ("vpin_buckets", "i8"),
+)
+
+
+def set_params(p: Recs, f: Features) -> None:
+    """Put the settings into PARAMS' fields of one record."""
+    p["keep_impact"], p["warm_impact"] = keep_of(f.impact_half_life_trades), math.ceil(f.impact_half_life_trades)
+    p["vpin_trades"], p["vpin_buckets"] = f.vpin_bucket_trades, f.vpin_buckets
 
 
 @kernel

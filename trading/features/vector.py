@@ -22,11 +22,17 @@ import numpy as np
 
 from trading.features import last_prints, liquidity, microprice, volume_profile
 from trading.features import microstructure_score as scores
-from trading.features.bars import Rec
-from trading.features.layout import DIRTY_BARS, DIRTY_BOOK, DIRTY_PRINTS, IMPACT_LAGS, RING, ROW, SECONDS
+from trading.features.bars import RING, Fields, Rec
+from trading.features.regime import SECONDS
 from trading.features.signals import MICRO_TREND_CHANGES, MIN_ATR_TICKS, Signal
+from trading.features.toxicity import IMPACT_LAGS
 from trading.jit import Floats, Recs, kernel
-from trading.records import LEVELS, Flag, Kind
+from trading.records import LEVELS, VECTOR_LENGTH, Flag, Kind
+
+DIRTY_BOOK: Final = 1
+DIRTY_PRINTS: Final = 2
+DIRTY_BARS: Final = 4
+DIRTY_ALL: Final = 7
 
 VERSION: Final = 1
 
@@ -99,12 +105,23 @@ FEATURES: Final = _table(
 
 N_FEATURES: Final = len(FEATURES)
 NAMES: Final = tuple(feature.name for feature in FEATURES)
-assert N_FEATURES == ROW <= 62 and len(set(NAMES)) == N_FEATURES, "one bit a feature in an int64, no name twice"
+assert N_FEATURES == VECTOR_LENGTH <= 62 and len(set(NAMES)) == N_FEATURES, "one bit a feature in an int64, no name twice"
 
-_TREND: Final = int(Signal.MULTI_TIMEFRAME)
-_ACCELERATION: Final = int(Signal.ACCELERATION)
-_VECTOR: Final = int(Kind.VECTOR)
 _BOOK_VALID: Final = int(Flag.BOOK_VALID)
+
+FIELDS: Final[Fields] = (
+    ("dirty", "i8"),
+    ("row_ready", "i8"),
+    ("row", "f8", VECTOR_LENGTH),
+)
+"""What is kept per symbol."""
+
+
+@kernel
+def _put(row: Floats, i: int, value: float) -> int:
+    """Write feature i, which is warm; returns its bit."""
+    row[i] = value
+    return 1 << i
 
 
 @kernel
@@ -117,8 +134,7 @@ def _book(s: Rec, p: Rec, row: Floats) -> int:
     row[5] = microprice.weighted_mid_gap(s)
     row[6] = microprice.microprice_gap(s)
     if s.imbalance_changes >= p.warm_imbalance:
-        row[3] = s.imbalance
-        ready |= 1 << 3
+        ready |= _put(row, 3, s.imbalance)
     per_mid = 1e4 / s.mid
     if s.prints >= RING:
         row[25] = (s.mid - volume_profile.control_price(s)) * per_mid
@@ -126,18 +142,14 @@ def _book(s: Rec, p: Rec, row: Floats) -> int:
         row[27] = s.profile_width * (s.value_high - s.value_low + 1) * per_mid
         ready |= 0b111 << 25
     if s.velocities > 0:
-        row[30] = s.velocity * per_mid
-        ready |= 1 << 30
-    if (s.ready >> _ACCELERATION) & 1:
-        row[31] = s.acceleration
-        ready |= 1 << 31
+        ready |= _put(row, 30, s.velocity * per_mid)
+    if (s.ready >> Signal.ACCELERATION) & 1:
+        ready |= _put(row, 31, s.acceleration)
     if s.true_ranges >= p.atr_bars:
-        row[37] = s.atr * per_mid
-        ready |= 1 << 37
+        ready |= _put(row, 37, s.atr * per_mid)
     if s.book_changes < p.warm_book:
         return ready
-    row[1] = s.spread_bps * s.book_weight / s.spread_sum
-    ready |= 1 << 1
+    ready |= _put(row, 1, s.spread_bps * s.book_weight / s.spread_sum)
     per_depth = s.book_weight / s.depth_sum
     if s.flow_seconds >= p.flow_slots:
         for level in range(LEVELS):
@@ -149,8 +161,7 @@ def _book(s: Rec, p: Rec, row: Floats) -> int:
     row[23] = liquidity.depth_slope(s) * per_depth
     ready |= 0b1111 << 20
     if s.refills >= liquidity.WARM_REFILLS:
-        row[24] = s.refill_sum / s.refill_weight
-        ready |= 1 << 24
+        ready |= _put(row, 24, s.refill_sum / s.refill_weight)
     return ready
 
 
@@ -159,20 +170,15 @@ def _prints(s: Rec, p: Rec, row: Floats) -> int:
     """What changes with prints and slots of time: features 12..19, 28, 29, 39, 41..46."""
     ready = 0
     if s.flow_seconds >= p.flow_slots:
-        row[12] = s.flow_imbalance
-        ready |= 1 << 12
+        ready |= _put(row, 12, s.flow_imbalance)
     if s.trades >= p.warm_recent:
-        row[13] = s.recent
-        ready |= 1 << 13
+        ready |= _put(row, 13, s.recent)
     if s.volume_samples >= p.warm_volume:
-        row[14] = s.volume_ratio
-        ready |= 1 << 14
+        ready |= _put(row, 14, s.volume_ratio)
     if s.buckets >= p.vpin_buckets:
-        row[15] = s.vpin
-        ready |= 1 << 15
+        ready |= _put(row, 15, s.vpin)
     if s.seconds >= p.kyle_seconds:
-        row[16] = s.kyle
-        ready |= 1 << 16
+        ready |= _put(row, 16, s.kyle)
     if s.impact_samples >= p.warm_impact:
         per_weight = 1.0 / s.impact_weight
         row[17] = s.impact_sums[0] * per_weight
@@ -181,14 +187,11 @@ def _prints(s: Rec, p: Rec, row: Floats) -> int:
         ready |= 0b111 << 17
     if s.trades >= p.micro_trend_trades:
         offset = last_prints.offset(s)
-        row[28] = -1e4 * offset / (s.last_trade_ticks + offset)
-        ready |= 1 << 28
+        ready |= _put(row, 28, -1e4 * offset / (s.last_trade_ticks + offset))
     if s.price_changes >= MICRO_TREND_CHANGES:
-        row[29] = s.run
-        ready |= 1 << 29
+        ready |= _put(row, 29, float(s.run))
     if s.seconds >= SECONDS:
-        row[39] = 1e4 * s.realised
-        ready |= 1 << 39
+        ready |= _put(row, 39, 1e4 * s.realised)
     if s.regime > 0:
         row[41], row[42] = s.vol_rank, s.variance_ratio
         ready |= 1 << 41 | 1 << 42
@@ -197,8 +200,7 @@ def _prints(s: Rec, p: Rec, row: Floats) -> int:
         row[45] = s.momentum_sums[1] / s.momentum_sums[0] if s.momentum_sums[0] > 0.0 else 0.0
         ready |= 0b111 << 43
     if s.quoted >= RING:
-        row[46] = s.agreement_sum / s.agreement_weight
-        ready |= 1 << 46
+        ready |= _put(row, 46, s.agreement_sum / s.agreement_weight)
     return ready
 
 
@@ -207,11 +209,9 @@ def _bars(s: Rec, p: Rec, row: Floats) -> int:
     """What changes when a bar closes: features 32..36, 38 and 40."""
     ready = 0
     if s.closed_bars >= p.ema_slow and s.true_ranges >= p.atr_bars:
-        row[32] = (s.fast_offset - s.slow_offset) / s.atr if s.atr >= MIN_ATR_TICKS else 0.0
-        ready |= 1 << 32
+        ready |= _put(row, 32, (s.fast_offset - s.slow_offset) / s.atr if s.atr >= MIN_ATR_TICKS else 0.0)
     if s.rsi_changes >= p.rsi_bars:
-        row[33] = s.rsi
-        ready |= 1 << 33
+        ready |= _put(row, 33, s.rsi)
     if s.window_bars >= p.squeeze_bars:
         row[34], row[35], row[36] = s.band_z, 1e4 * s.band_width, s.width_rank
         ready |= 0b111 << 34
@@ -254,12 +254,10 @@ def fill(state: Recs, symbol: int, params: Recs, row: Floats) -> int:
     s.dirty, s.row_ready = 0, ready
     for k in range(N_FEATURES):
         row[k] = kept[k]
-    if (s.ready >> _TREND) & 1:
-        row[47] = s.strength[_TREND]
-        ready |= 1 << 47
+    if (s.ready >> Signal.MULTI_TIMEFRAME) & 1:
+        ready |= _put(row, 47, s.strength[Signal.MULTI_TIMEFRAME])
     if scores.warm(s, p):
-        row[48] = s.microstructure
-        ready |= 1 << 48
+        ready |= _put(row, 48, s.microstructure)
     row[49] = s.regime
     if s.regime > 0:
         ready |= 1 << 49
@@ -276,7 +274,7 @@ def on_market(recs: Recs, i: int, state: Recs, params: Recs, out: Recs, at: int)
     if symbol < 0 or symbol >= len(state):
         return 0
     o = out[at]
-    o.ts_ns, o.kind, o.symbol, o.version = recs[i].ts_ns, _VECTOR, symbol, VERSION
+    o.ts_ns, o.kind, o.symbol, o.version = recs[i].ts_ns, Kind.VECTOR, symbol, VERSION
     o.flags = _BOOK_VALID if state[symbol].mid > 0.0 else 0
     o.warm_mask = fill(state, np.int64(symbol), params, o.values)
     return 1

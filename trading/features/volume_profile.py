@@ -12,13 +12,39 @@ from __future__ import annotations
 
 from typing import Final
 
-from trading.features.bars import Rec
-from trading.features.layout import PROFILE_BINS
+from trading.features.bars import Fields, Rec, keep_of
 from trading.features.rolling_rank import MOST_GAIN
-from trading.jit import kernel
+from trading.jit import Recs, kernel
+from trading.settings import Features
+
+PROFILE_BINS: Final = 64
 
 HALF: Final = PROFILE_BINS // 2
 _MASK: Final = PROFILE_BINS - 1
+
+FIELDS: Final[Fields] = (
+    ("profile_width", "i8"),  # ticks a bin; 0: no print yet
+    ("profile_low", "i8"),  # the lowest bin of the window
+    ("profile_poc", "i8"),
+    ("profile_gain", "f8"),  # weight of the next print
+    ("profile_total", "f8"),
+    ("profile_lots", "f8", PROFILE_BINS),
+    ("value_low", "i8"),  # bins of the value area, at the last second
+    ("value_high", "i8"),
+)
+"""What is kept per symbol."""
+
+PARAMS: Final[Fields] = (
+    ("profile_bin_bps", "f8"),
+    ("profile_growth", "f8"),
+    ("value_area", "f8"),
+)
+
+
+def set_params(p: Recs, f: Features) -> None:
+    """Put the settings into PARAMS' fields of one record."""
+    p["profile_bin_bps"], p["value_area"] = f.profile_bin_bps, f.value_area
+    p["profile_growth"] = 1.0 / keep_of(f.profile_half_life_trades)
 
 
 @kernel

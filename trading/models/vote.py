@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 from trading.features import vector as feature_vector
 from trading.features.bars import Rec
 from trading.features.model_layout import FEATURES, LINEAR, MAX_IMAGES, MODEL_IMAGE, NO_BATCH, PENDING, TREES
-from trading.features.signals import Signal
+from trading.features.signals import Signal, hush, say
 from trading.jit import Recs, kernel
 from trading.models import online as online_model
 from trading.models import trees as tree_ensemble
@@ -29,9 +29,6 @@ from trading.models import trees as tree_ensemble
 LEAST_READY: Final = 40
 """Features that must be ready before a model is asked or taught; batch models are trained on such rows alone."""
 
-assert FEATURES == feature_vector.N_FEATURES
-
-_MODEL: Final = int(Signal.MODEL)
 
 
 @kernel
@@ -106,8 +103,7 @@ def step(state: Recs, symbol: int, params: Recs, ts_ns: int) -> None:
         s.model_ready = count
         online_model.rescale(s, mask)
     if s.model_ready < LEAST_READY:
-        s.ready &= ~(1 << _MODEL)
-        s.strength[_MODEL] = 0.0
+        hush(s, Signal.MODEL)
         return
     trusted = False
     if p.ml_online != 0:
@@ -119,16 +115,13 @@ def step(state: Recs, symbol: int, params: Recs, ts_ns: int) -> None:
     if has_batch:
         s.model_batch_p = _batch(s, p, symbol)
     if trusted or has_batch:
-        s.ready |= 1 << _MODEL
-        s.strength[_MODEL] = vote(s.model_online_p, trusted, s.model_batch_p, has_batch, p.ml_min_confidence)
+        say(s, Signal.MODEL, vote(s.model_online_p, trusted, s.model_batch_p, has_batch, p.ml_min_confidence))
     else:
-        s.ready &= ~(1 << _MODEL)
-        s.strength[_MODEL] = 0.0
+        hush(s, Signal.MODEL)
 
 
 @kernel
 def forget(s: Rec) -> None:
     """The book is not usable."""
     online_model.forget_pending(s)
-    s.ready &= ~(1 << _MODEL)
-    s.strength[_MODEL] = 0.0
+    hush(s, Signal.MODEL)

@@ -95,7 +95,6 @@ USER_STATUS: Final = np.dtype(
 
 assert MAX_USER_SIGNALS <= GUARD_PLACES
 
-_TRADE: Final = int(Kind.TRADE)
 _SELL: Final = int(Flag.AGGRESSOR_SELL)
 _BYTE_P: Final = ir.IntType(8).as_pointer()
 
@@ -134,7 +133,7 @@ def call_signal(typingctx: Any, code: Any, state: Any, event: Any, answer: Any) 
 def _fill(event: Rec, rec: Rec, s: Rec, p: Rec, instrument: Rec, closed: int) -> None:
     event.ts_ns, event.kind, event.symbol = rec.ts_ns, rec.kind, rec.symbol
     event.side = event.price_ticks = event.qty_lots = 0
-    if rec.kind == _TRADE:
+    if rec.kind == Kind.TRADE:
         event.side = -1 if rec.flags & _SELL else 1
         event.price_ticks, event.qty_lots = rec.price_ticks, rec.qty_lots
     event.tick_size, event.lot_size = instrument.tick_size, instrument.lot_size

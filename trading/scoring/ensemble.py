@@ -17,6 +17,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
+from trading.features.bars import Rec
+from trading.features.signals import Signal
 from trading.jit import Floats, kernel
 from trading.records import MAX_SIGNALS, Side
 
@@ -51,14 +53,6 @@ GATE_SENTENCES: Final = {
 }
 
 URGENCY_VOLATILITY_PCT: Final = 0.1  # volatility (percent a minute) at which its part of urgency is half
-
-_BUY: Final = int(Side.BUY)
-_SELL: Final = int(Side.SELL)
-_NONE: Final = int(Side.NONE)
-_G_NONE, _G_WARM, _G_BOOK, _G_SPREAD = int(Gate.NONE), int(Gate.WARM), int(Gate.BOOK), int(Gate.SPREAD)
-_G_VOLATILITY, _G_MICRO, _G_VETO = int(Gate.VOLATILITY), int(Gate.MICROSTRUCTURE), int(Gate.SPREAD_VETO)
-_G_CONFIDENCE: Final = int(Gate.CONFIDENCE)
-_G_MODEL: Final = int(Gate.MODEL)
 
 
 @kernel
@@ -139,52 +133,39 @@ def urgency(score: float, confidence: float, volatility_pct: float) -> float:
 def wanted_side(score: float, long: float, short: float) -> int:
     """The Side that a score asks for before any gate."""
     if score >= long:
-        return _BUY
+        return Side.BUY
     if score <= short:
-        return _SELL
-    return _NONE
+        return Side.SELL
+    return Side.NONE
 
 
 @kernel
-def first_gate(
-    warm: bool,
-    fresh: bool,
-    spread_bps: float,
-    max_spread_bps: float,
-    volatility_pct: float,
-    volatility_min_pct: float,
-    microstructure: float,
-    microstructure_min: float,
-    spread_strength: float,
-    side: int,
-    confidence: float,
-    min_confidence: float,
-) -> int:
+def first_gate(s: Rec, p: Rec, warm: bool, fresh: bool, volatility_pct: float, side: int, confidence: float) -> int:
     """The first Gate, in FORMULAS' order, that does not let a position be opened; 0 if none.
 
-    `volatility_pct` and its bound: realised volatility in percent a minute. `spread_strength` is the spread signal's: below 0
-    it vetoes, whatever its weight. The market's gates are told on every record, CONFIDENCE only where a side is wanted.
+    `volatility_pct` and its bound: realised volatility in percent a minute. The spread signal below 0 vetoes, whatever its
+    weight. The market's gates are told on every record, CONFIDENCE only where a side is wanted.
     """
     if not warm:
-        return _G_WARM
+        return Gate.WARM
     if not fresh:
-        return _G_BOOK
-    if spread_bps > max_spread_bps:
-        return _G_SPREAD
-    if volatility_pct < volatility_min_pct:
-        return _G_VOLATILITY
-    if microstructure < microstructure_min:
-        return _G_MICRO
-    if spread_strength < 0.0:
-        return _G_VETO
-    if side != _NONE and confidence < min_confidence:
-        return _G_CONFIDENCE
-    return _G_NONE
+        return Gate.BOOK
+    if s.spread_bps > p.max_spread_bps:
+        return Gate.SPREAD
+    if volatility_pct < p.volatility_min_pct:
+        return Gate.VOLATILITY
+    if s.microstructure < p.microstructure_min_score:
+        return Gate.MICROSTRUCTURE
+    if s.strength[Signal.SPREAD] < 0.0:
+        return Gate.SPREAD_VETO
+    if side != Side.NONE and confidence < p.min_confidence:
+        return Gate.CONFIDENCE
+    return Gate.NONE
 
 
 @kernel
 def model_gate(side: int, model_strength: float) -> int:
     """The last gate, where `ml.required`: the models' strength (0 where all abstain) must be on the wanted side."""
-    if (side == _BUY and model_strength <= 0.0) or (side == _SELL and model_strength >= 0.0):
-        return _G_MODEL
-    return _G_NONE
+    if (side == Side.BUY and model_strength <= 0.0) or (side == Side.SELL and model_strength >= 0.0):
+        return Gate.MODEL
+    return Gate.NONE

@@ -25,14 +25,16 @@ from trading.features import microstructure_score as scores
 from trading.features import time_slots as slots
 from trading.features.bar_signals import on_close
 from trading.features.bars import BOOK_MAX_AGE_NS, Rec
-from trading.features.layout import DIRTY_ALL, DIRTY_BOOK, DIRTY_PRINTS, FEATURE_GLOBAL, FEATURE_PARAMS, FEATURE_STATE
+from trading.features.layout import FEATURE_GLOBAL, FEATURE_PARAMS, FEATURE_STATE
 from trading.features.signals import Signal
+from trading.features.vector import DIRTY_ALL, DIRTY_BOOK, DIRTY_PRINTS
 from trading.jit import Recs, kernel
 from trading.models import online as online_model
 from trading.models import vote as model_vote
 from trading.own_signals import call as user_call
 from trading.records import LEVELS, MAX_SIGNALS, Flag, Kind, Side
 from trading.scoring import ensemble, outages
+from trading.scoring.ensemble import Gate
 from trading.scoring.params import StrategyError, make_params
 
 __all__ = ["FEATURE_GLOBAL", "FEATURE_PARAMS", "FEATURE_STATE", "StrategyError", "init", "make_params", "on_market"]
@@ -40,16 +42,7 @@ __all__ = ["FEATURE_GLOBAL", "FEATURE_PARAMS", "FEATURE_STATE", "StrategyError",
 PCT_A_MINUTE: Final = 100.0 * 60.0**0.5
 """From a deviation a second, as a fraction, to percent a minute."""
 
-_TRADE: Final = int(Kind.TRADE)
-_MARK: Final = int(Kind.MARK)
-_SIGNAL: Final = int(Kind.SIGNAL)
 _BOOK_VALID: Final = int(Flag.BOOK_VALID)
-_SIDE_NONE: Final = int(Side.NONE)
-_GATE_NONE: Final = int(ensemble.Gate.NONE)
-_GATE_BOOK: Final = int(ensemble.Gate.BOOK)
-_GATE_THRESHOLD: Final = int(ensemble.Gate.THRESHOLD)
-_SPREAD: Final = int(Signal.SPREAD)
-_MODEL: Final = int(Signal.MODEL)
 
 
 def init(state: Recs, glob: Recs, params: Recs, instruments: Recs) -> None:
@@ -107,7 +100,7 @@ def _write_unusable(o: Rec) -> None:
     o.mid = o.spread_bps = o.volatility = o.atr_ticks = o.microprice = 0.0
     o.bid_ticks = o.ask_ticks = o.bid_lots = o.ask_lots = 0
     o.ready_mask = o.active_mask = 0
-    o.side, o.gate, o.regime, o.reason, o.patterns = _SIDE_NONE, _GATE_BOOK, 0, 0, 0
+    o.side, o.gate, o.regime, o.reason, o.patterns = Side.NONE, Gate.BOOK, 0, 0, 0
     o.microstructure = o.vpin = o.order_flow = 0.0
     o.long_threshold = o.short_threshold = 0.0
     for k in range(MAX_SIGNALS):
@@ -129,28 +122,16 @@ def _decide(state: Recs, symbol: int, params: Recs, g: Rec, o: Rec, ts_ns: int, 
     volatility_pct = PCT_A_MINUTE * s.volatility
     long, short = p.long[s.regime], p.short[s.regime]
     side = ensemble.wanted_side(score, long, short)
-    gate = ensemble.first_gate(
-        warm,
-        ts_ns - s.book_ts_ns <= BOOK_MAX_AGE_NS,
-        s.spread_bps,
-        p.max_spread_bps,
-        volatility_pct,
-        p.volatility_min_pct,
-        s.microstructure,
-        p.microstructure_min_score,
-        s.strength[_SPREAD],
-        side,
-        confidence,
-        p.min_confidence,
-    )
-    if gate == _GATE_NONE and p.ml_required != 0:
-        gate = ensemble.model_gate(side, s.strength[_MODEL])
-    if gate == _GATE_NONE and side == _SIDE_NONE and ensemble.wanted_side(score, p.long[0], p.short[0]) != _SIDE_NONE:
-        gate = _GATE_THRESHOLD
-    if gate != _GATE_NONE:
-        side = _SIDE_NONE
+    fresh = ts_ns - s.book_ts_ns <= BOOK_MAX_AGE_NS
+    gate = ensemble.first_gate(s, p, warm, fresh, volatility_pct, side, confidence)
+    if gate == Gate.NONE and p.ml_required != 0:
+        gate = ensemble.model_gate(side, s.strength[Signal.MODEL])
+    if gate == Gate.NONE and side == Side.NONE and ensemble.wanted_side(score, p.long[0], p.short[0]) != Side.NONE:
+        gate = Gate.THRESHOLD
+    if gate != Gate.NONE:
+        side = Side.NONE
     g.gates[gate] += 1
-    if side != _SIDE_NONE:
+    if side != Side.NONE:
         g.sides += 1
     o.score, o.confidence, o.urgency = score, confidence, ensemble.urgency(score, confidence, volatility_pct)
     o.volatility = s.volatility
@@ -173,24 +154,24 @@ def on_market(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instrum
         return 0
     s, p, o, g = state[symbol], params[0], out[at], glob[0]
     ts_ns, kind = rec.ts_ns, rec.kind
-    o.ts_ns, o.kind, o.symbol = ts_ns, _SIGNAL, symbol
+    o.ts_ns, o.kind, o.symbol = ts_ns, Kind.SIGNAL, symbol
     g.records += 1
     if ts_ns >= s.clock_end_ns:
         slots.advance(s, p, ts_ns)
-    usable = s.mid > 0.0 if kind == _MARK else bars.usable(rec)
+    usable = s.mid > 0.0 if kind == Kind.MARK else bars.usable(rec)
     if usable and s.unusable_ns != 0:
         outages.resume(s, p, ts_ns)
-    if kind == _TRADE and rec.price_ticks > 0 and rec.qty_lots > 0:
+    if kind == Kind.TRADE and rec.price_ticks > 0 and rec.qty_lots > 0:
         _take_trade(s, p, rec)
     if not usable:
-        if kind != _MARK:
+        if kind != Kind.MARK:
             outages.interrupt(s, ts_ns)
         o.flags = 0
         _write_unusable(o)
-        g.gates[_GATE_BOOK] += 1
+        g.gates[Gate.BOOK] += 1
         return 1
 
-    changes = kind != _TRADE and kind != _MARK
+    changes = kind != Kind.TRADE and kind != Kind.MARK
     if changes or s.mid == 0.0:
         if changes and s.mid > 0.0:
             order_flow.take_changes(s, rec)

@@ -27,7 +27,7 @@ from trading.features import bar_signals, bars, last_prints, order_flow, regime
 from trading.features import microstructure_score as scores
 from trading.features import time_slots as slots
 from trading.features.bars import BOOK_MAX_AGE_NS, Rec
-from trading.features.layout import DIRTY_ALL
+from trading.features.vector import DIRTY_ALL
 from trading.jit import kernel
 from trading.models import vote as model_vote
 

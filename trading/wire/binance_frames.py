@@ -65,18 +65,9 @@ from trading.wire.scan import (
     skip_space,
 )
 
-_UNKNOWN: Final = int(FrameKind.UNKNOWN)
-_MALFORMED: Final = int(FrameKind.MALFORMED)
-_DEPTH: Final = int(FrameKind.DEPTH)
-_TRADE: Final = int(FrameKind.TRADE)
-_AGG_TRADE: Final = int(FrameKind.AGG_TRADE)
-_BBO: Final = int(FrameKind.BBO)
-_SNAPSHOT: Final = int(FrameKind.SNAPSHOT)
-_MARK: Final = int(FrameKind.MARK)
 _MARK_DECIMALS: Final = 8
 _MINUS: Final = ord("-")
 _ASK_FLAG: Final = int(Flag.ASK)
-_USDM: Final = int(Market.BINANCE_USDM)
 _AT: Final = ord("@")
 _LINE: Final = 64  # bytes of a cache line
 _AHEAD: Final = 2048
@@ -102,20 +93,20 @@ def _kind(base: int, end: int, frame: Frame) -> int:
         at = base + frame.texts[T_KIND]
         word = pack(at, min(n, 8), end)
         if n == 11 and word == E_DEPTH[0] and pack(at + 8, 3, end) == E_DEPTH[1]:
-            return _UNKNOWN if _is_partial_depth(base, frame, end) else _DEPTH
+            return FrameKind.UNKNOWN if _is_partial_depth(base, frame, end) else FrameKind.DEPTH
         if n == 5 and word == E_TRADE:
-            return _TRADE
+            return FrameKind.TRADE
         if n == 8 and word == E_AGG_TRADE:
-            return _AGG_TRADE
+            return FrameKind.AGG_TRADE
         if n == 10 and word == E_BBO[0] and pack(at + 8, 2, end) == E_BBO[1]:
-            return _BBO
+            return FrameKind.BBO
         if n == 15 and word == E_MARK[0] and pack(at + 8, 7, end) == E_MARK[1]:
-            return _MARK
-        return _UNKNOWN
+            return FrameKind.MARK
+        return FrameKind.UNKNOWN
     if frame.seen & (1 << I_SNAPSHOT_ID) != 0:
-        return _SNAPSHOT if frame.enveloped == 0 else _UNKNOWN
+        return FrameKind.SNAPSHOT if frame.enveloped == 0 else FrameKind.UNKNOWN
     needed = (1 << I_LAST_ID) | (1 << (TEXT_BIT + T_BID)) | (1 << (TEXT_BIT + T_ASK))
-    return _BBO if frame.seen & needed == needed else _UNKNOWN
+    return FrameKind.BBO if frame.seen & needed == needed else FrameKind.UNKNOWN
 
 
 @kernel
@@ -153,7 +144,7 @@ def _pair(base: int, end: int, frame: Frame, price: int, qty: int, side: int, in
 @kernel
 def _take_depth(base: int, end: int, kind: int, usdm: bool, instruments: Recs, frame: Frame, rows: Recs) -> bool:
     """Check a diff's or snapshot's fields, and scan the levels that had to wait for the symbol."""
-    bit = SEEN_BOOK_SIDE if kind == _SNAPSHOT else SEEN_DIFF_SIDE
+    bit = SEEN_BOOK_SIDE if kind == FrameKind.SNAPSHOT else SEEN_DIFF_SIDE
     if not _has(frame, bit | (bit << 1)):
         return False
     if frame.levels_symbol >= 0 and frame.levels_symbol != frame.symbol:
@@ -162,7 +153,7 @@ def _take_depth(base: int, end: int, kind: int, usdm: bool, instruments: Recs, f
         at = frame.late_sides[side]
         if at > 0 and scan_levels(base + at, end, instruments[frame.symbol], side * _ASK_FLAG, frame, rows) < 0:
             return False
-    if kind == _SNAPSHOT:
+    if kind == FrameKind.SNAPSHOT:
         frame.last_id = frame.integers[I_SNAPSHOT_ID]
         bids = 0
         for i in range(frame.n_levels):
@@ -178,7 +169,7 @@ def _take_depth(base: int, end: int, kind: int, usdm: bool, instruments: Recs, f
 
 @kernel
 def _take_trade(base: int, end: int, kind: int, instrument: Any, frame: Frame) -> bool:
-    slot = I_AGG_ID if kind == _AGG_TRADE else I_TRADE_ID
+    slot = I_AGG_ID if kind == FrameKind.AGG_TRADE else I_TRADE_ID
     texts = (1 << (TEXT_BIT + T_PRICE)) | (1 << (TEXT_BIT + T_QTY))
     if not _has(frame, (1 << slot) | texts | (1 << I_TIME) | SEEN_MAKER):
         return False
@@ -253,34 +244,34 @@ def decode(buf: Bytes, start: int, end: int, hint: int, instruments: Recs, frame
         fetch_ahead(line)  # another core wrote these bytes: waiting for many lines at once costs what one does
     p = skip_space(base, end)
     if p >= end or byte_at(p) != OPEN_BRACE:
-        return _MALFORMED
+        return FrameKind.MALFORMED
     p = scan_object(base, p, end, hint, instruments, frame, rows)
     whole = p >= 0 and skip_space(p, end) == end
     kind = _kind(base, end, frame)
-    if kind == _UNKNOWN:
-        return _UNKNOWN if whole else _MALFORMED
-    if kind == _SNAPSHOT:
+    if kind == FrameKind.UNKNOWN:
+        return FrameKind.UNKNOWN if whole else FrameKind.MALFORMED
+    if kind == FrameKind.SNAPSHOT:
         frame.is_snapshot = 1
         frame.symbol = hint if 0 <= hint < instruments.shape[0] else -1
     else:
         frame.symbol = named_symbol(base, frame, hint, instruments)
-    frame.is_depth = 1 if kind == _DEPTH else 0
+    frame.is_depth = 1 if kind == FrameKind.DEPTH else 0
     if frame.symbol < 0:
-        return _UNKNOWN if whole else _MALFORMED
+        return FrameKind.UNKNOWN if whole else FrameKind.MALFORMED
     if not whole or frame.faults != 0:
-        return _MALFORMED
-    frame.ts_exchange_ns = _time_ns(frame, I_TIME if kind != _MARK and frame.seen & (1 << I_TIME) != 0 else I_EVENT_TIME)
+        return FrameKind.MALFORMED
+    frame.ts_exchange_ns = _time_ns(frame, I_TIME if kind != FrameKind.MARK and frame.seen & (1 << I_TIME) != 0 else I_EVENT_TIME)
     if frame.ts_exchange_ns < 0:
-        return _MALFORMED
+        return FrameKind.MALFORMED
     instrument = instruments[frame.symbol]
-    if kind == _TRADE or kind == _AGG_TRADE:
+    if kind == FrameKind.TRADE or kind == FrameKind.AGG_TRADE:
         good = _take_trade(base, end, kind, instrument, frame)
         if good and (frame.bbo_ticks[0] == 0 or frame.bbo_lots[0] == 0):
-            return _UNKNOWN  # USD-M sends such placeholders ("X":"NA"); nothing was traded
-    elif kind == _BBO:
+            return FrameKind.UNKNOWN  # USD-M sends such placeholders ("X":"NA"); nothing was traded
+    elif kind == FrameKind.BBO:
         good = _take_bbo(base, end, instrument, frame)
-    elif kind == _MARK:
+    elif kind == FrameKind.MARK:
         good = _take_mark(base, end, frame)
     else:
-        good = _take_depth(base, end, kind, instrument.market == _USDM, instruments, frame, rows)
-    return kind if good else _MALFORMED
+        good = _take_depth(base, end, kind, instrument.market == Market.BINANCE_USDM, instruments, frame, rows)
+    return kind if good else FrameKind.MALFORMED

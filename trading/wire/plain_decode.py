@@ -31,13 +31,6 @@ from trading.wire.plain_frame import (
 )
 from trading.wire.scan import word_at
 
-_MALFORMED: Final = int(FrameKind.MALFORMED)
-_DEPTH: Final = int(FrameKind.DEPTH)
-_TRADE: Final = int(FrameKind.TRADE)
-_AGG_TRADE: Final = int(FrameKind.AGG_TRADE)
-_BBO: Final = int(FrameKind.BBO)
-_SNAPSHOT: Final = int(FrameKind.SNAPSHOT)
-_MARK: Final = int(FrameKind.MARK)
 _ASK: Final = int(Flag.ASK)
 _WORD: Final = 8
 
@@ -84,7 +77,7 @@ def _take_levels(base: int, n: int, kind: int, frame: Frame, rows: Recs) -> bool
         row.flags = side * _ASK
         bids += 1 - side
     frame.n_levels = n
-    return kind == _DEPTH or (bids <= MAX_SNAPSHOT_LEVELS and n - bids <= MAX_SNAPSHOT_LEVELS)
+    return kind == FrameKind.DEPTH or (bids <= MAX_SNAPSHOT_LEVELS and n - bids <= MAX_SNAPSHOT_LEVELS)
 
 
 @kernel
@@ -118,40 +111,41 @@ def decode_plain(base: int, end: int, symbols: int, g: Any, rows: Recs) -> int:
     g.ts_exchange_ns = 0
     n_words = (end - base) // _WORD
     if n_words < HEAD or n_words * _WORD != end - base or _word(base, W_MAGIC) != MAGIC:
-        return _MALFORMED
+        return FrameKind.MALFORMED
     kind = _word(base, W_KIND)
     symbol = _word(base, W_SYMBOL)
-    if kind < _DEPTH or kind > _MARK or symbol < 0 or symbol >= symbols:
-        return _MALFORMED
+    if kind < FrameKind.DEPTH or kind > FrameKind.MARK or symbol < 0 or symbol >= symbols:
+        return FrameKind.MALFORMED
     g.symbol = symbol
     flags = _word(base, W_FLAGS)
-    rest = kind == _SNAPSHOT and flags & IN_BAND == 0
-    g.is_depth = 1 if kind == _DEPTH or (kind == _SNAPSHOT and not rest) else 0
-    g.is_snapshot = 1 if kind == _SNAPSHOT else 0
+    rest = kind == FrameKind.SNAPSHOT and flags & IN_BAND == 0
+    g.is_depth = 1 if kind == FrameKind.DEPTH or (kind == FrameKind.SNAPSHOT and not rest) else 0
+    g.is_snapshot = 1 if kind == FrameKind.SNAPSHOT else 0
     n = _word(base, W_LEVELS)
     if n < 0 or n > rows.shape[0] or n_words != HEAD + 2 * n or flags < 0 or flags > (IN_BAND | HAS_CHECKSUM):
-        return _MALFORMED
-    if kind == _DEPTH and 2 * n > rows.shape[0]:
-        return _MALFORMED  # each level may push another out (`trading.books.trim`), and both are told
-    if (flags & IN_BAND != 0 and kind != _SNAPSHOT) or (flags & HAS_CHECKSUM != 0 and kind != _DEPTH and kind != _SNAPSHOT):
-        return _MALFORMED
+        return FrameKind.MALFORMED
+    if kind == FrameKind.DEPTH and 2 * n > rows.shape[0]:
+        return FrameKind.MALFORMED  # each level may push another out (`trading.books.trim`), and both are told
+    is_book = kind == FrameKind.DEPTH or kind == FrameKind.SNAPSHOT
+    if (flags & IN_BAND != 0 and kind != FrameKind.SNAPSHOT) or (flags & HAS_CHECKSUM != 0 and not is_book):
+        return FrameKind.MALFORMED
     g.ts_exchange_ns = _word(base, W_TS)
     g.first_id = _word(base, W_FIRST)
     g.last_id = _word(base, W_LAST)
     g.prev_id = _word(base, W_PREV)
     if g.ts_exchange_ns < 0 or g.ts_exchange_ns > MAX_ID or g.first_id < 0 or g.first_id > MAX_ID:
-        return _MALFORMED
+        return FrameKind.MALFORMED
     if g.last_id < 0 or g.last_id > MAX_ID or g.prev_id < UNCHECKED or g.prev_id > MAX_ID:
-        return _MALFORMED
+        return FrameKind.MALFORMED
     if flags & HAS_CHECKSUM != 0 and (_word(base, W_CHECKSUM) < -(1 << 31) or _word(base, W_CHECKSUM) >= 1 << 32):
-        return _MALFORMED
+        return FrameKind.MALFORMED
     g.plain_flags = flags
     g.checksum = _word(base, W_CHECKSUM) & 0xFFFFFFFF
-    if kind == _DEPTH or kind == _SNAPSHOT:
+    if is_book:
         good = _take_levels(base, n, kind, g, rows)
-    elif kind == _BBO:
+    elif kind == FrameKind.BBO:
         good = _take_bbo(base, n, g)
-    elif kind == _MARK:
+    elif kind == FrameKind.MARK:
         rate = _word(base, HEAD + 1) if n == 1 else 0
         packed = _word(base, HEAD) if n == 1 else 0
         good = n == 1 and packed > 0 and packed & 1 == 0 and packed >> 1 <= MAX_PRICE and -MAX_QTY <= rate <= MAX_QTY
@@ -165,4 +159,4 @@ def decode_plain(base: int, end: int, symbols: int, g: Any, rows: Recs) -> int:
             g.bbo_ticks[0] = price
             g.bbo_lots[0] = lots
             g.maker_is_buyer = 1 - side
-    return kind if good else _MALFORMED
+    return kind if good else FrameKind.MALFORMED
