@@ -110,12 +110,13 @@ def test_the_size_is_the_sizing_kernels(world: GatewayWorld, side: Side) -> None
     world.signal(side=side)
     size = asked(world, "/signal/BTCUSDT")[1]["size"]
     instruments = world.answers.view.instruments
-    params = risk_layout.make_params(world.profile, instruments)
-    state = np.zeros(len(NAMES), risk_layout.RISK_STATE)
+    flat = risk_layout.at_start(world.profile, instruments)
+    state = flat.state
     state[0]["bid_ticks"][0], state[0]["ask_ticks"][0] = BID, ASK
     price = BID if side > 0 else ASK
-    distance = sizing.stop_distance_ticks(params, 0.5 * (BID + ASK), 2000.0)
-    lots = sizing.entry_lots(state, params, instruments, 0, int(side), price, distance, int(1e5 * 1e8))
+    distance = sizing.stop_distance_ticks(flat.params, 0.5 * (BID + ASK), 2000.0)
+    lots = sizing.entry_lots(flat, 0, int(side), price, distance)
+    assert flat.glob[0]["portfolio_e8"] == 1e5 * 1e8
     assert lots > 0 and size["qty_lots"] == lots and Decimal(size["qty"]) == Decimal(lots) / LOT
     assert size["refusal"] is None and size["side"] == side.name
     assert Decimal(size["stop_distance"]) == round(distance) / Decimal(100)

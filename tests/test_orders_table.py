@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trading.orders import table as orders
 from trading.orders.table import Event
-from trading.records import OrderStatus
+from trading.records import ORDER_RECORD, OrderStatus, OrderType, Purpose, Side
 
 TABLE = np.dtype([*orders.TABLE_FIELDS], align=True)
 QTY = 10
@@ -36,7 +36,10 @@ def table() -> np.ndarray:
 
 def put(glob: np.ndarray, order_id: int) -> int:
     """Insert an order of QTY lots; its row."""
-    return orders.insert(glob, order_id, 0, 1, 1, 2, 100, QTY, 100.0, 1)
+    command = np.zeros(1, ORDER_RECORD)
+    command["order_id"], command["qty_lots"], command["price_ticks"] = order_id, QTY, 100
+    command["side"], command["purpose"], command["order_type"] = Side.BUY, Purpose.ENTRY, OrderType.LIMIT
+    return int(orders.insert(glob, command[0]))
 
 
 def play(glob: np.ndarray, slot: int, history: list[tuple[Event, int]]) -> None:
@@ -99,6 +102,22 @@ def test_history(events: list, status: OrderStatus, illegal: int, reserved: int)
     assert int(glob[0]["n_illegal"]) == illegal
     assert orders.reserved_lots(glob, slot) == reserved
     assert int(glob[0]["n_live"]) == int(orders.is_live(glob, slot))
+
+
+def test_the_table_is_what_it_says() -> None:
+    """Every cell of the written table, as numbers: rows are statuses, columns events, 100 more where no sane venue goes."""
+    assert orders.TRANSITIONS.tolist() == [
+        [100, 100, 100, 100, 100, 100, 100, 100, 100, 100],
+        [101, 2, 7, 3, 6, 101, 8, 5, 4, 9],
+        [102, 2, 107, 3, 6, 102, 8, 5, 4, 9],
+        [103, 3, 107, 3, 6, 103, 8, 5, 4, 9],
+        [104, 4, 7, 4, 6, 2, 8, 5, 4, 9],
+        [105, 5, 105, 105, 5, 5, 5, 105, 5, 5],
+        [106, 6, 106, 6, 6, 6, 106, 5, 6, 6],
+        [107, 107, 7, 107, 106, 7, 108, 105, 7, 7],
+        [108, 8, 108, 8, 106, 8, 8, 5, 8, 8],
+        [109, 2, 7, 3, 6, 9, 8, 5, 9, 9],
+    ]
 
 
 def test_every_cell_is_defined() -> None:

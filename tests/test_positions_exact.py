@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from trading.instruments import Instrument, instrument_table
 from trading.orders import fills
+from trading.records import REPORT_RECORD
 from trading.risk import positions
 
 STATE = np.dtype([*positions.POSITION_FIELDS], align=True)
@@ -23,6 +24,13 @@ FILLS = st.lists(
 )
 
 
+def fill(s: int, side: int, price: int, lots: int, fee: int) -> np.void:
+    """The report of a fill."""
+    rec = np.zeros(1, REPORT_RECORD)
+    rec["symbol"], rec["side"], rec["last_ticks"], rec["last_lots"], rec["fee_e8"] = s, side, price, lots, fee
+    return rec[0]
+
+
 @settings(max_examples=300, deadline=None)
 @given(FILLS, st.integers(0, 1), st.integers(1, 10_000_000), st.integers(0, 1000))
 def test_against_unbounded_integers(trades: list, s: int, bid: int, spread: int) -> None:
@@ -32,7 +40,7 @@ def test_against_unbounded_integers(trades: list, s: int, bid: int, spread: int)
     position = cost = realised = fees = signed = turnover = 0
     for side, price, any_lots, fee in trades:
         lots = any_lots if s == 0 else any_lots % 10**6 + 1  # within 92 G of the quote currency: what an int64 of 1e-8 holds
-        positions.apply_fill(state, s, TABLE, side, price, lots, fee)
+        positions.apply_fill(state, TABLE, fill(s, side, price, lots, fee))
         value = price * lots // div * mul
         closing = min(lots, abs(position)) if position * side < 0 else 0
         if closing:
@@ -71,9 +79,9 @@ def test_mul_div(a: int, b: int, c: int) -> None:
 def test_round_trip_in_words() -> None:
     """Buy 0.01 at 60,000.00 and sell it at 60,010.00 with 10 bps a side: 0.10 gained, 1.2001 paid in fees."""
     state = np.zeros(2, STATE)
-    positions.apply_fill(state, 0, TABLE, 1, 6_000_000, 1_000_000, 60_000_000)
+    positions.apply_fill(state, TABLE, fill(0, 1, 6_000_000, 1_000_000, 60_000_000))
     assert positions.average_entry_ticks(state, 0, TABLE) == 6_000_000.0
-    positions.apply_fill(state, 0, TABLE, -1, 6_001_000, 1_000_000, 60_010_000)
+    positions.apply_fill(state, TABLE, fill(0, -1, 6_001_000, 1_000_000, 60_010_000))
     p = state[0]
     assert (p["position_lots"], p["cost_e8"], p["realised_e8"], p["fees_e8"]) == (0, 0, 10_000_000, 120_010_000)
     assert p["cash_e8"] == 10_000_000 - 120_010_000

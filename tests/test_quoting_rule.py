@@ -41,16 +41,16 @@ class Quoter:
         self.out = np.zeros(1, QUOTE_RECORD)
         quoting.init(self.state, self.glob, self.params, self.instruments)
 
-    def _world(self) -> tuple[Recs, ...]:
-        return self.state, self.glob, self.params, self.instruments, self.out
+    def _world(self) -> quoting.QuoterArrays:
+        return quoting.QuoterArrays(self.state, self.glob, self.params, self.instruments, self.out)
 
     def market(self, recs: Recs, i: int = 0) -> Any:
         """The quote told for a market record, or None."""
-        return self.out[0].copy() if quoting.on_market(recs, i, *self._world(), 0) else None
+        return self.out[0].copy() if quoting.on_market(recs, i, self._world()) else None
 
     def report(self, recs: Recs, i: int = 0) -> Any:
         """The quote told for a report, or None."""
-        return self.out[0].copy() if quoting.on_report(recs, i, *self._world(), 0) else None
+        return self.out[0].copy() if quoting.on_report(recs, i, self._world()) else None
 
     def run(self, recs: Recs, fills: dict[int, tuple[int, int]], start: int = 0) -> list[bytes]:
         """Everything told, as bytes; fills: record index -> (side, lots)."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from risk_world import ASK, BID, LOT, UNBOUNDED, RiskWorld, S, limits
+from risk_world import ASK, BID, LOT, UNBOUNDED, RiskWorld, S, limits, row
 
 from trading.orders import table as orders
-from trading.records import ExecType, Flag, Kind, OrderType, Refusal, Side
+from trading.records import ORDER_RECORD, ExecType, Flag, Kind, OrderType, Purpose, Refusal, Side
 from trading.risk.limits import MAX_BOOK_AGE_NS
 from trading.settings import Execution, Risk, Strategy
 
@@ -285,8 +285,9 @@ def test_order_table_full() -> None:
     """A table full of live orders takes no more, whatever the limit on open orders says."""
     w = world()
     w.params[0]["max_open_orders"] = 10_000
+    fields = {"ts_ns": w.ts, "symbol": 1, "side": Side.BUY, "purpose": Purpose.QUOTE, "order_type": OrderType.POST_ONLY}
     for k in range(orders.MAX_LIVE):
-        orders.insert(w.glob, 1_000_000 + k, 1, 1, 6, int(OrderType.POST_ONLY), 1, 1, 0.0, w.ts)
+        orders.insert(w.glob, row(ORDER_RECORD, order_id=1_000_000 + k, price_ticks=1, qty_lots=1, **fields)[0])
     assert len(w.quote(BID, 0)) == 0 and w.reasons == [Refusal.ORDER_TABLE_FULL]
     orders.step(w.glob, orders.find(w.glob, 1_000_000), int(ExecType.CANCELED), 0, 0)
     assert len(w.quote(BID, 0)) == 1

@@ -40,6 +40,7 @@ class RouterWorld:
         routing.init(self.glob, self.params, INSTRUMENTS)
         self.wire_out = np.zeros(routing.MAX_WIRE_OUT, ORDER_RECORD)
         self.reports_out = np.zeros(routing.MAX_REPORTS_OUT, REPORT_RECORD)
+        self.arrays = routing.RouterArrays(self.glob, self.params, INSTRUMENTS, self.wire_out, self.reports_out)
         self.ts = START_NS
 
     def order(self, **fields: object) -> tuple[Recs, Recs]:
@@ -49,7 +50,7 @@ class RouterWorld:
         base |= {"order_type": OrderType.POST_ONLY, "price_ticks": BID, "purpose": Purpose.QUOTE, "approved": 1}
         base |= {"decision_ticks": (BID + ASK) / 2}
         rec = row(ORDER_RECORD, **(base | fields))
-        n = routing.on_order(rec, 0, self.glob, self.params, INSTRUMENTS, self.wire_out, self.reports_out)
+        n = routing.on_order(rec, 0, self.arrays)
         return self.wire_out[:n].copy(), self.reports_out[: self.glob[0]["n_reports"]].copy()
 
     def cancel(self, order_id: int, target: int, **fields: object) -> tuple[Recs, Recs]:
@@ -62,7 +63,7 @@ class RouterWorld:
         base: dict[str, object] = {"ts_ns": self.ts, "kind": Kind.REPORT, "order_id": order_id, "side": Side.BUY}
         base |= {"exec_type": exec_type, "ts_exchange_ns": self.ts - 5}
         rec = row(REPORT_RECORD, **(base | fields))
-        n = routing.on_execution(rec, 0, self.glob, self.params, INSTRUMENTS, self.reports_out)
+        n = routing.on_execution(rec, 0, self.arrays)
         return self.reports_out[:n].copy()
 
     def fill(self, trade_id: int, lots: int, order_id: int = 1, **fields: object) -> Recs:

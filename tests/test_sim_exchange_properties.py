@@ -90,9 +90,9 @@ class Run:
         self.taken: list[np.ndarray] = []
 
     @property
-    def world(self) -> tuple[np.ndarray, ...]:
-        """The trailing arguments of every kernel."""
-        return self.state, self.glob, self.params, INSTRUMENTS, self.out
+    def world(self) -> ex.ExchangeArrays:
+        """The last argument of every kernel."""
+        return ex.ExchangeArrays(self.state, self.glob, self.params, INSTRUMENTS, self.out)
 
     def took(self, n: int) -> int:
         """Keep the first n reports."""
@@ -107,13 +107,13 @@ class Run:
             if eager is not None and eager.random() < 0.5:
                 before = events[k - 1][0] if k else ts
                 for moment in sorted(eager.integers(before, ts + 1, 2)):
-                    while self.took(ex.advance(int(moment), *self.world)):
+                    while self.took(ex.advance(int(moment), self.world)):
                         pass
-            self.took(kernels[ring](rec, 0, *self.world))
+            self.took(kernels[ring](rec, 0, self.world))
 
     def finish(self, ts: int) -> np.ndarray:
         """Close, and all reports of the session."""
-        while self.took(ex.finish(ts, *self.world)):
+        while self.took(ex.finish(ts, self.world)):
             pass
         assert self.glob[0]["reports_lost"] == 0
         return np.concatenate(self.taken)

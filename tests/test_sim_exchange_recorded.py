@@ -48,7 +48,7 @@ def test_the_venue_shows_the_touch_that_the_feed_shows(recordings: Path, tmp_pat
     )
     ex.init(state, glob, params, instruments)
     out, where, order = np.zeros(ex.OUT_ROWS, REPORT_RECORD), np.zeros(OUT_WORDS, np.int64), np.zeros(1, ORDER_RECORD)
-    world = (state, glob, params, instruments, out)
+    world = ex.ExchangeArrays(state, glob, params, instruments, out)
     one = 10 ** int(instruments[0]["qty_decimals"])
     st = state[0]
     checked = filled = last = offset = 0
@@ -58,7 +58,7 @@ def test_the_venue_shows_the_touch_that_the_feed_shows(recordings: Path, tmp_pat
         ts = max(last + 1, int(where[OUT_RECV_NS]))
         last = ts
         reports = []
-        while n := ex.advance(ts, *world):
+        while n := ex.advance(ts, world):
             reports += [row.copy() for row in out[:n]]
         for r in reports:
             if r["exec_type"] == ExecType.FILL:
@@ -79,10 +79,10 @@ def test_the_venue_shows_the_touch_that_the_feed_shows(recordings: Path, tmp_pat
             depth,
         )
         for i in range(int(feed_glob[0]["n_depth"])):
-            ex.on_depth(depth, i, *world)
+            ex.on_depth(depth, i, world)
         if m == 0:
             continue
-        ex.on_market(rec, 0, *world)
+        ex.on_market(rec, 0, world)
         row = rec[0]
         if not row["flags"] & Flag.BOOK_VALID:
             continue
@@ -95,5 +95,5 @@ def test_the_venue_shows_the_touch_that_the_feed_shows(recordings: Path, tmp_pat
             new = order[0]
             new["ts_ns"], new["kind"], new["order_id"], new["order_type"] = ts, Kind.NEW, k + 1, OrderType.MARKET
             new["side"], new["qty_lots"], new["time_in_force"] = Side.BUY if k % 1000 else Side.SELL, one, TimeInForce.IOC
-            ex.on_order(order, 0, *world)
+            ex.on_order(order, 0, world)
     assert checked > FRAMES * 0.9 and filled > 40

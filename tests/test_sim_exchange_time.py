@@ -77,7 +77,7 @@ def test_unexplained_decreases_move_us_by_the_power_model() -> None:
     venue.depth(22, [level("bid", 100, 4)])
     assert venue.state[0]["first"] >= 0
     slot = int(venue.state[0]["first"])
-    assert int(venue.glob[0]["o_ahead"][slot]) == LOT
+    assert int(venue.glob[0]["orders"]["ahead"][slot]) == LOT
     venue.trade(200, 100, 1.25, seller=True)
     assert venue.told()[1:] == [(1, "FILL", 100, 0.25, "maker")]
 
@@ -96,7 +96,7 @@ def test_a_level_change_seen_before_its_print_is_not_counted_twice() -> None:
         else:
             venue.bbo(22, 100, 5, 102, 1)
             venue.trade(22.1, 100, 1.0, seller=True)
-        ahead.append(int(venue.glob[0]["o_ahead"][int(venue.state[0]["first"])]))
+        ahead.append(int(venue.glob[0]["orders"]["ahead"][int(venue.state[0]["first"])]))
     assert ahead == [LOT, LOT]
 
 

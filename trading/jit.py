@@ -1,4 +1,4 @@
-"""One decorator for every compiled kernel, so that all are compiled alike.
+"""The decorators for compiled kernels, so that all are compiled alike.
 
 `cache=True` keeps machine code on disk (the start-up code keys the cache directory by a hash of all kernel
 sources, because numba does not notice an edited *imported* kernel), `nogil` lets a hot loop run beside the
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from numba import njit, types
 
 _compiled: Final = njit(cache=True, nogil=True, error_model="numpy")
+_compiled_lean: Final = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 
 
 def _widened(kind: Any) -> Any:
@@ -45,6 +46,16 @@ def general(compiled: Any) -> Any:
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function when it is first called."""
     return general(_compiled(function))
+
+
+def lean(function: Callable[..., Any]) -> Any:
+    """`kernel` without numba's runtime: for kernels that take a fold's arrays in one tuple.
+
+    numba counts a reference, with a locked instruction, whenever an array is taken out of a tuple: 65 ns instead of 25 in
+    three nested calls [measured]. Without the runtime there is nothing to count with, and nothing to allocate with: a
+    lean kernel that would allocate does not compile. It may not return an array.
+    """
+    return general(_compiled_lean(function))
 
 
 checked_kernel: Final = njit(cache=True, nogil=True, error_model="numpy", boundscheck=True)

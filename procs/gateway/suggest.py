@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import numpy as np
-
 from procs.gateway.decimals import Scale
 from procs.gateway.explain import finite, side_name
 from procs.gateway.shapes import Size, Timing
@@ -28,9 +26,7 @@ class Suggestions:
     def __init__(self, strategy: Strategy, instruments: Recs) -> None:
         self._execution, self._risk = strategy.execution, strategy.risk
         self._instruments = instruments
-        self._params = risk_layout.make_params(strategy, instruments)
-        self._state = np.zeros(len(instruments), risk_layout.RISK_STATE)
-        self._equity_e8 = int(self._params[0]["equity_e8"])
+        self._flat = risk_layout.at_start(strategy, instruments)
         self._assumptions = [
             f"equity {strategy.risk.equity:g}, as the profile says: profit and loss of the run are not counted",
             "no position and no open order in this symbol, none in any other",
@@ -73,12 +69,12 @@ class Suggestions:
         bid, ask = int(market["bid_ticks"][0]), int(market["ask_ticks"][0])
         if not int(market["flags"]) & Flag.BOOK_VALID or bid <= 0 or ask <= bid:
             return self._nothing(side, "the book is not usable: risk would refuse any entry", assumptions)
-        state = self._state
+        state = self._flat.state
         state[symbol]["bid_ticks"], state[symbol]["ask_ticks"] = market["bid_ticks"], market["ask_ticks"]
         price = bid if side > 0 else ask
         valued = int(limits.value_ticks(state, symbol)) if order_type == OrderType.MARKET.name else price
-        distance = float(sizing.stop_distance_ticks(self._params, 0.5 * (bid + ask), finite(signal["atr_ticks"])))
-        lots = int(sizing.entry_lots(state, self._params, self._instruments, symbol, side, valued, distance, self._equity_e8))
+        distance = float(sizing.stop_distance_ticks(self._flat.params, 0.5 * (bid + ask), finite(signal["atr_ticks"])))
+        lots = int(sizing.entry_lots(self._flat, symbol, side, valued, distance))
         refusal = None
         if lots == 0:
             refusal = "the limits leave no room for one step of the venue's"

@@ -48,7 +48,7 @@ from ringbuf.intrinsics import mono_ns, store_release
 from ringbuf.jit import Words, kernel
 from ringbuf.ring import I_SHIFT, note_full, room
 from sim.exchange import fold as exchange
-from sim.exchange.state import EXCH_GLOBAL, EXCH_PARAMS, EXCH_STATE, OUT_ROWS
+from sim.exchange.state import EXCH_GLOBAL, EXCH_PARAMS, EXCH_STATE, OUT_ROWS, ExchangeArrays
 from trading.instruments import INSTRUMENT
 from trading.records import DEPTH_RECORD, MARKET_RECORD, ORDER_RECORD, REPORT_RECORD, TS_END, Kind, words
 
@@ -94,8 +94,20 @@ def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     )
     state, glob = bound.state["state"], bound.state["glob"]
     exchange.init(state, glob, params, plan.instruments)
-    bound.give(state, glob, params, plan.instruments, scratch(REPORT_RECORD, OUT_ROWS), bound.state["asked"])
+    out = scratch(REPORT_RECORD, OUT_ROWS)
+    bound.give(*ExchangeArrays(state, glob, params, plan.instruments, out), bound.state["asked"])
     return bound
+
+
+@kernel
+def _arrays(b: Words) -> ExchangeArrays:
+    return ExchangeArrays(
+        own(b, STATE, EXCH_STATE),
+        own(b, GLOB, EXCH_GLOBAL),
+        own(b, PARAMS, EXCH_PARAMS),
+        own(b, INSTRUMENTS, INSTRUMENT),
+        own(b, SCRATCH, REPORT_RECORD),
+    )
 
 
 @kernel
@@ -122,14 +134,7 @@ def _advance(b: Words, ts_ns: int, eager: int) -> None:
             break
         if eager:
             reg[R_BLOCKED] &= ~(1 << EXECUTIONS)
-        n = exchange.advance(
-            ts_ns,
-            own(b, STATE, EXCH_STATE),
-            glob,
-            own(b, PARAMS, EXCH_PARAMS),
-            own(b, INSTRUMENTS, INSTRUMENT),
-            own(b, SCRATCH, REPORT_RECORD),
-        )
+        n = exchange.advance(ts_ns, _arrays(b))
         if n == 0:
             break
         now = mono_ns()
@@ -150,14 +155,7 @@ def _close_session(b: Words, ts_ns: int, ring_id: int, head: int, now: int) -> N
         return
     glob = own(b, GLOB, EXCH_GLOBAL)
     while True:
-        n = exchange.finish(
-            ts_ns,
-            own(b, STATE, EXCH_STATE),
-            glob,
-            own(b, PARAMS, EXCH_PARAMS),
-            own(b, INSTRUMENTS, INSTRUMENT),
-            own(b, SCRATCH, REPORT_RECORD),
-        )
+        n = exchange.finish(ts_ns, _arrays(b))
         if n == 0:
             break
         _emit(b, n, ring_id, head, now, now)
@@ -179,15 +177,7 @@ def _on_depth(b: Words, now: int) -> None:
         _close_session(b, recs[row].ts_ns, DEPTH_ID, head, now)
         return
     _advance(b, recs[row].ts_ns, False)
-    n = exchange.on_depth(
-        recs,
-        row,
-        own(b, STATE, EXCH_STATE),
-        own(b, GLOB, EXCH_GLOBAL),
-        own(b, PARAMS, EXCH_PARAMS),
-        own(b, INSTRUMENTS, INSTRUMENT),
-        own(b, SCRATCH, REPORT_RECORD),
-    )
+    n = exchange.on_depth(recs, row, _arrays(b))
     _emit(b, n, DEPTH_ID, head, now, now)
 
 
@@ -202,15 +192,7 @@ def _on_market(b: Words, now: int) -> None:
         return
     note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
     _advance(b, recs[row].ts_ns, False)
-    n = exchange.on_market(
-        recs,
-        row,
-        own(b, STATE, EXCH_STATE),
-        own(b, GLOB, EXCH_GLOBAL),
-        own(b, PARAMS, EXCH_PARAMS),
-        own(b, INSTRUMENTS, INSTRUMENT),
-        own(b, SCRATCH, REPORT_RECORD),
-    )
+    n = exchange.on_market(recs, row, _arrays(b))
     _emit(b, n, MARKET_ID, head, origin, now)
 
 
@@ -230,15 +212,7 @@ def _on_wire(b: Words, now: int) -> None:
     asked = own(b, ASKED_OF, ASKED)[order_id & (ASKED_ROWS - 1)]
     asked.order_id, asked.wire_seq, asked.origin_mono_ns = order_id, head, origin
     glob = own(b, GLOB, EXCH_GLOBAL)
-    n = exchange.on_order(
-        recs,
-        row,
-        own(b, STATE, EXCH_STATE),
-        glob,
-        own(b, PARAMS, EXCH_PARAMS),
-        own(b, INSTRUMENTS, INSTRUMENT),
-        own(b, SCRATCH, REPORT_RECORD),
-    )
+    n = exchange.on_order(recs, row, _arrays(b))
     _emit(b, n, WIRE_ID, head, origin, now)
     registers(b)[R_INTERNAL_DUE] = exchange.next_due(glob)
 

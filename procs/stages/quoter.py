@@ -32,7 +32,7 @@ from ringbuf.intrinsics import store_release
 from ringbuf.jit import Words, kernel
 from trading.instruments import INSTRUMENT
 from trading.quoting import skewed as quoting
-from trading.quoting.skewed import QUOTE_GLOBAL, QUOTE_PARAMS, QUOTE_STATE
+from trading.quoting.skewed import QUOTE_GLOBAL, QUOTE_PARAMS, QUOTE_STATE, QuoterArrays
 from trading.records import MARKET_RECORD, QUOTE_RECORD, REPORT_RECORD, TS_END, Kind, words
 
 NAME: Final = "quoter"
@@ -59,8 +59,19 @@ def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     state, glob = bound.state["state"], bound.state["glob"]
     params = quoting.make_params(plan.strategy, plan.instruments)
     quoting.init(state, glob, params, plan.instruments)
-    bound.give(state, glob, params, plan.instruments, scratch(QUOTE_RECORD, 1))
+    bound.give(*QuoterArrays(state, glob, params, plan.instruments, scratch(QUOTE_RECORD, 1)))
     return bound
+
+
+@kernel
+def _arrays(b: Words) -> QuoterArrays:
+    return QuoterArrays(
+        own(b, STATE, QUOTE_STATE),
+        own(b, GLOB, QUOTE_GLOBAL),
+        own(b, PARAMS, QUOTE_PARAMS),
+        own(b, INSTRUMENTS, INSTRUMENT),
+        own(b, SCRATCH, QUOTE_RECORD),
+    )
 
 
 @apart(0)
@@ -72,9 +83,7 @@ def _on_market(b: Words, now: int) -> None:
         end_input(b, MARKET)
         return
     note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
-    out = own(b, SCRATCH, QUOTE_RECORD)
-    state, glob = own(b, STATE, QUOTE_STATE), own(b, GLOB, QUOTE_GLOBAL)
-    n = quoting.on_market(recs, row, state, glob, own(b, PARAMS, QUOTE_PARAMS), own(b, INSTRUMENTS, INSTRUMENT), out, 0)
+    n = quoting.on_market(recs, row, _arrays(b))
     if n > 0:
         emit(b, QUOTES, own_words(b, SCRATCH, WIDTH), 0, MARKET_ID, head, origin, now)
 
@@ -88,9 +97,7 @@ def _on_report(b: Words, now: int) -> None:
         end_input(b, REPORTS)
         return
     note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
-    out = own(b, SCRATCH, QUOTE_RECORD)
-    state, glob = own(b, STATE, QUOTE_STATE), own(b, GLOB, QUOTE_GLOBAL)
-    n = quoting.on_report(recs, row, state, glob, own(b, PARAMS, QUOTE_PARAMS), own(b, INSTRUMENTS, INSTRUMENT), out, 0)
+    n = quoting.on_report(recs, row, _arrays(b))
     if n > 0 and not ended(b, MARKET):
         emit(b, QUOTES, own_words(b, SCRATCH, WIDTH), 0, REPORTS_ID, head, origin, now)
 

@@ -43,7 +43,7 @@ from trading.records import (
     words,
 )
 from trading.risk import fold as risk
-from trading.risk.fold import RISK_GLOBAL, RISK_PARAMS, RISK_STATE
+from trading.risk.fold import RISK_GLOBAL, RISK_PARAMS, RISK_STATE, RiskArrays
 
 NAME: Final = "risk"
 CONTROL, REPORTS, MARKET, SIGNALS, QUOTES = 0, 1, 2, 3, 4
@@ -57,7 +57,7 @@ SIGNALS_ID: Final = topology.RING["signals"].ring_id
 QUOTES_ID: Final = topology.RING["quotes"].ring_id
 END: Final = int(Kind.END)
 # the stage's own arrays
-STATE, GLOB, PARAMS, INSTRUMENTS, ORDERS_OUT, REFUSALS_OUT, CONTROL_IN = 0, 1, 2, 3, 4, 5, 6
+STATE, GLOB, PARAMS, INSTRUMENTS, INTENT, ORDERS_OUT, REFUSALS_OUT, CONTROL_IN = 0, 1, 2, 3, 4, 5, 6, 7
 WIDTH: Final = words(ORDER_RECORD)
 POLL_RECORDS: Final = 1024
 assert topology.RING["orders"].burst >= risk.MAX_ORDERS_OUT
@@ -75,16 +75,21 @@ def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     state, glob = bound.state["state"], bound.state["glob"]
     params = risk.make_params(plan.strategy, plan.instruments)
     risk.init(state, glob, params, plan.instruments)
-    bound.give(
-        state,
-        glob,
-        params,
-        plan.instruments,
-        scratch(ORDER_RECORD, risk.MAX_ORDERS_OUT),
-        scratch(ORDER_RECORD, risk.MAX_REFUSALS_OUT),
-        scratch(CONTROL_RECORD, 1),
-    )
+    bound.give(*risk.RiskArrays(state, glob, params, plan.instruments, *risk.outputs()), scratch(CONTROL_RECORD, 1))
     return bound
+
+
+@kernel
+def _arrays(b: Words) -> RiskArrays:
+    return RiskArrays(
+        own(b, STATE, RISK_STATE),
+        own(b, GLOB, RISK_GLOBAL),
+        own(b, PARAMS, RISK_PARAMS),
+        own(b, INSTRUMENTS, INSTRUMENT),
+        own(b, INTENT, ORDER_RECORD),
+        own(b, ORDERS_OUT, ORDER_RECORD),
+        own(b, REFUSALS_OUT, ORDER_RECORD),
+    )
 
 
 @kernel
@@ -111,16 +116,7 @@ def _on_control(b: Words, now: int) -> None:
     said = own(b, CONTROL_IN, CONTROL_RECORD)
     said[0] = recs[row]
     said[0].ts_ns = registers(b)[R_UNTIMED]
-    n = risk.on_control(
-        said,
-        0,
-        own(b, STATE, RISK_STATE),
-        own(b, GLOB, RISK_GLOBAL),
-        own(b, PARAMS, RISK_PARAMS),
-        own(b, INSTRUMENTS, INSTRUMENT),
-        own(b, ORDERS_OUT, ORDER_RECORD),
-        own(b, REFUSALS_OUT, ORDER_RECORD),
-    )
+    n = risk.on_control(said, 0, _arrays(b))
     if not ended(b, MARKET):
         _emit(b, n, CONTROL_ID, head, now, now)
 
@@ -133,16 +129,7 @@ def _on_report(b: Words, now: int) -> None:
         end_input(b, REPORTS)
         return
     note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
-    n = risk.on_report(
-        recs,
-        row,
-        own(b, STATE, RISK_STATE),
-        own(b, GLOB, RISK_GLOBAL),
-        own(b, PARAMS, RISK_PARAMS),
-        own(b, INSTRUMENTS, INSTRUMENT),
-        own(b, ORDERS_OUT, ORDER_RECORD),
-        own(b, REFUSALS_OUT, ORDER_RECORD),
-    )
+    n = risk.on_report(recs, row, _arrays(b))
     if not ended(b, MARKET):
         _emit(b, n, REPORTS_ID, head, origin, now)
 
@@ -151,17 +138,14 @@ def _on_report(b: Words, now: int) -> None:
 def _on_market(b: Words, now: int) -> None:
     recs, row = in_recs(b, MARKET, MARKET_RECORD), in_row(b, MARKET)
     head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
-    state, glob, params = own(b, STATE, RISK_STATE), own(b, GLOB, RISK_GLOBAL), own(b, PARAMS, RISK_PARAMS)
-    instruments = own(b, INSTRUMENTS, INSTRUMENT)
-    orders, refusals = own(b, ORDERS_OUT, ORDER_RECORD), own(b, REFUSALS_OUT, ORDER_RECORD)
     if recs[row].kind == END:
-        n = risk.on_market_end(recs[row].ts_ns, state, glob, params, instruments, orders, refusals)
+        n = risk.on_market_end(recs[row].ts_ns, _arrays(b))
         _emit(b, n, MARKET_ID, head, now, now)
         end_input(b, MARKET)
         _close_session(b, recs[row].ts_ns, MARKET_ID, head)
         return
     note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
-    n = risk.on_market(recs, row, state, glob, params, instruments, orders, refusals)
+    n = risk.on_market(recs, row, _arrays(b))
     _emit(b, n, MARKET_ID, head, origin, now)
 
 
@@ -174,16 +158,7 @@ def _on_signal(b: Words, now: int) -> None:
         _close_session(b, recs[row].ts_ns, SIGNALS_ID, head)
         return
     note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
-    n = risk.on_signal(
-        recs,
-        row,
-        own(b, STATE, RISK_STATE),
-        own(b, GLOB, RISK_GLOBAL),
-        own(b, PARAMS, RISK_PARAMS),
-        own(b, INSTRUMENTS, INSTRUMENT),
-        own(b, ORDERS_OUT, ORDER_RECORD),
-        own(b, REFUSALS_OUT, ORDER_RECORD),
-    )
+    n = risk.on_signal(recs, row, _arrays(b))
     if not ended(b, MARKET):
         _emit(b, n, SIGNALS_ID, head, origin, now)
 
@@ -197,16 +172,7 @@ def _on_quote(b: Words, now: int) -> None:
         _close_session(b, recs[row].ts_ns, QUOTES_ID, head)
         return
     note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
-    n = risk.on_quote(
-        recs,
-        row,
-        own(b, STATE, RISK_STATE),
-        own(b, GLOB, RISK_GLOBAL),
-        own(b, PARAMS, RISK_PARAMS),
-        own(b, INSTRUMENTS, INSTRUMENT),
-        own(b, ORDERS_OUT, ORDER_RECORD),
-        own(b, REFUSALS_OUT, ORDER_RECORD),
-    )
+    n = risk.on_quote(recs, row, _arrays(b))
     if not ended(b, MARKET):
         _emit(b, n, QUOTES_ID, head, origin, now)
 

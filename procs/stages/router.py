@@ -35,7 +35,7 @@ from ringbuf.intrinsics import store_release
 from ringbuf.jit import Words, kernel
 from trading.instruments import INSTRUMENT
 from trading.orders import routing
-from trading.orders.routing import ROUTE_GLOBAL, ROUTE_PARAMS
+from trading.orders.routing import ROUTE_GLOBAL, ROUTE_PARAMS, RouterArrays
 from trading.records import ORDER_RECORD, REPORT_RECORD, TS_END, Kind, words
 
 NAME: Final = "router"
@@ -70,14 +70,20 @@ def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     glob = bound.state["glob"]
     params = routing.make_params(plan.strategy, plan.instruments)
     routing.init(glob, params, plan.instruments)
-    bound.give(
-        glob,
-        params,
-        plan.instruments,
-        scratch(ORDER_RECORD, routing.MAX_WIRE_OUT),
-        scratch(REPORT_RECORD, routing.MAX_REPORTS_OUT),
-    )
+    wire, reports = scratch(ORDER_RECORD, routing.MAX_WIRE_OUT), scratch(REPORT_RECORD, routing.MAX_REPORTS_OUT)
+    bound.give(*RouterArrays(glob, params, plan.instruments, wire, reports))
     return bound
+
+
+@kernel
+def _arrays(b: Words) -> RouterArrays:
+    return RouterArrays(
+        own(b, GLOB, ROUTE_GLOBAL),
+        own(b, PARAMS, ROUTE_PARAMS),
+        own(b, INSTRUMENTS, INSTRUMENT),
+        own(b, WIRE_OUT, ORDER_RECORD),
+        own(b, REPORTS_OUT, REPORT_RECORD),
+    )
 
 
 @apart(0)
@@ -90,7 +96,7 @@ def _on_order(b: Words, now: int) -> None:
         return
     note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
     wire, reports, glob = own(b, WIRE_OUT, ORDER_RECORD), own(b, REPORTS_OUT, REPORT_RECORD), own(b, GLOB, ROUTE_GLOBAL)
-    n = routing.on_order(recs, row, glob, own(b, PARAMS, ROUTE_PARAMS), own(b, INSTRUMENTS, INSTRUMENT), wire, reports)
+    n = routing.on_order(recs, row, _arrays(b))
     for k in range(n):
         wire[k].ts_ns = ts_ns
         emit(b, WIRE, own_words(b, WIRE_OUT, WIRE_WIDTH), k, ORDERS_ID, head, origin, now)
@@ -108,8 +114,7 @@ def _on_execution(b: Words, now: int) -> None:
         end_input(b, EXECUTIONS)
         return
     note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
-    reports, glob = own(b, REPORTS_OUT, REPORT_RECORD), own(b, GLOB, ROUTE_GLOBAL)
-    n = routing.on_execution(recs, row, glob, own(b, PARAMS, ROUTE_PARAMS), own(b, INSTRUMENTS, INSTRUMENT), reports)
+    n = routing.on_execution(recs, row, _arrays(b))
     for k in range(n):
         emit(b, REPORTS, own_words(b, REPORTS_OUT, REPORT_WIDTH), k, EXECUTIONS_ID, head, origin, now)
 

@@ -32,7 +32,15 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sim.exchange.latency import arrival_ns
-from sim.exchange.matching import apply_next, expire_all, fill, load_scratch, met_by_touch, reject_unheard, unlink
+from sim.exchange.matching import (
+    apply_next,
+    expire_all,
+    fill_resting,
+    met_by_touch,
+    reject_unheard,
+    side_of,
+    write_message,
+)
 from sim.exchange.queue_model import RECENT_NS, on_level, on_print
 from sim.exchange.shown_book import displayed, forget_taken, set_touch, touch_rules
 from sim.exchange.state import (
@@ -45,14 +53,14 @@ from sim.exchange.state import (
     NONE,
     OUT_ROWS,
     ROOM,
-    SCRATCH,
+    ExchangeArrays,
     init,
     make_params,
     min_entry_ns,
     min_response_ns,
 )
 from trading.books.book import ASK, BID, NO_KEY, clear, follow, set_level, widen
-from trading.jit import Recs, kernel
+from trading.jit import Recs, kernel, lean
 from trading.records import TS_END, Flag, Kind
 
 __all__ = [
@@ -62,6 +70,7 @@ __all__ = [
     "EXCH_GLOBAL",
     "EXCH_PARAMS",
     "EXCH_STATE",
+    "ExchangeArrays",
     "MAX_ORDERS",
     "MAX_PENDING",
     "MAX_WALK",
@@ -83,14 +92,6 @@ END_MARKET: Final = 1
 END_DEPTH: Final = 2
 END_ORDERS: Final = 4
 
-_DEPTH: Final = int(Kind.DEPTH)
-_TRADE: Final = int(Kind.TRADE)
-_BBO: Final = int(Kind.BBO)
-_SNAPSHOT: Final = int(Kind.SNAPSHOT)
-_STALE: Final = int(Kind.STALE)
-_EDGE: Final = int(Kind.EDGE)
-_NEW: Final = int(Kind.NEW)
-_CANCEL: Final = int(Kind.CANCEL)
 _VALID: Final = int(Flag.BOOK_VALID)
 _SELL: Final = int(Flag.AGGRESSOR_SELL)
 _ASK: Final = int(Flag.ASK)
@@ -101,71 +102,68 @@ _LAST: Final = int(Flag.LAST)
 def next_due(glob: Recs) -> int:
     """When the next message under way reaches the venue; TS_END if none is."""
     g = glob[0]
-    return g.p_arrival_ns[g.p_head & (MAX_PENDING - 1)] if g.p_head < g.p_tail else TS_END
+    return g.pending[g.head & (MAX_PENDING - 1)].arrival_ns if g.head < g.tail else TS_END
 
 
-@kernel
-def _arrive(ts_ns: int, reserve: int, state: Recs, glob: Recs, params: Recs, instruments: Recs, out: Recs) -> None:
+@lean
+def _arrive(venue: ExchangeArrays, ts_ns: int, reserve: int) -> None:
     """Apply the messages that arrive up to `ts_ns` while `out` keeps `reserve` rows free."""
-    g = glob[0]
-    while next_due(glob) <= ts_ns and out.size - g.n_out >= ROOM + reserve:
-        apply_next(state, g, params, instruments, out)
+    while next_due(venue.glob) <= ts_ns and venue.out.size - venue.glob[0].n_out >= ROOM + reserve:
+        apply_next(venue)
 
 
-@kernel
-def _begin(ts_ns: int, state: Recs, glob: Recs, params: Recs, instruments: Recs, out: Recs) -> None:
+@lean
+def _begin(venue: ExchangeArrays, ts_ns: int) -> None:
     """What every input does first: no report yet, due messages applied, venue time moved."""
-    glob[0].n_out = 0
-    _arrive(ts_ns, MAX_ORDERS, state, glob, params, instruments, out)
-    glob[0].now_ns = max(glob[0].now_ns, ts_ns)
+    g = venue.glob[0]
+    g.n_out = 0
+    _arrive(venue, ts_ns, MAX_ORDERS)
+    g.now_ns = max(g.now_ns, ts_ns)
 
 
-@kernel
-def advance(ts_ns: int, state: Recs, glob: Recs, params: Recs, instruments: Recs, out: Recs) -> int:
+@lean
+def advance(ts_ns: int, venue: ExchangeArrays) -> int:
     """Apply the messages that arrive up to `ts_ns`, before which no further input may come; returns the reports.
 
     0 means that nothing is due any more (or that it caused no report, which no message does).
     """
-    glob[0].n_out = 0
-    _arrive(ts_ns, MAX_ORDERS, state, glob, params, instruments, out)
-    return glob[0].n_out
+    venue.glob[0].n_out = 0
+    _arrive(venue, ts_ns, MAX_ORDERS)
+    return venue.glob[0].n_out
 
 
-@kernel
-def _level_changed(st: Any, g: Any, params: Recs, side: int, key: int, lots: int, ts_ns: int) -> None:
+@lean
+def _level_changed(venue: ExchangeArrays, st: Any, side: int, key: int, lots: int, ts_ns: int) -> None:
     """Move our orders at this level in their queue: it shows `lots` now."""
     o = st.first
     while o != NONE:
-        if g.o_key[o] == key and (g.o_side[o] > 0) == (side == BID):
-            ahead, unexplained, moved = on_level(g.o_ahead[o], g.o_level[o], g.o_printed[o], lots, params[0].queue_power)
-            g.o_ahead[o] = ahead
-            g.o_level[o] = lots
-            g.o_printed[o] = 0
+        order = venue.glob[0].orders[o]
+        if order.key == key and side_of(order) == side:
+            power = venue.params[0].queue_power
+            ahead, unexplained, moved = on_level(order.ahead, order.level, order.printed, lots, power)
+            order.ahead, order.level, order.printed = ahead, lots, 0
             if unexplained > 0:
-                g.o_unexplained[o] = unexplained
-                g.o_moved[o] = moved
-                g.o_unexplained_ns[o] = ts_ns
-        o = g.o_next[o]
+                order.unexplained, order.moved, order.unexplained_ns = unexplained, moved, ts_ns
+        o = order.next
 
 
-@kernel
-def _meet(st: Any, g: Any, params: Recs, instruments: Recs, out: Recs, ts_ns: int) -> None:
+@lean
+def _meet(venue: ExchangeArrays, st: Any, ts_ns: int) -> None:
     """Fill our orders whose price the other side's quotes have reached."""
     if st.book_ok == 0 or st.market_stale == 1:
         return
     o = st.first
     while o != NONE:
-        after = g.o_next[o]
-        lots = met_by_touch(st, params, g.o_key[o], BID if g.o_side[o] > 0 else ASK, g.o_qty[o] - g.o_cum[o])
+        order = venue.glob[0].orders[o]
+        after = order.next
+        lots = met_by_touch(st, venue.params[0].taker_share, order)
         if lots > 0:
-            fill(st, g, params, instruments, out, o, g.o_price[o], lots, 1, ts_ns)
-            if g.o_cum[o] == g.o_qty[o]:
-                unlink(st, g, o)
+            fill_resting(venue, o, lots, ts_ns)
         o = after
 
 
-@kernel
-def _end_of_message(st: Any, g: Any, params: Recs, instruments: Recs, out: Recs, update_id: int, ts_ns: int) -> None:
+@lean
+def _end_of_message(venue: ExchangeArrays, st: Any, update_id: int, ts_ns: int) -> None:
     """A depth message is complete."""
     follow(st)
     widen(st)
@@ -175,36 +173,34 @@ def _end_of_message(st: Any, g: Any, params: Recs, instruments: Recs, out: Recs,
         st.book_ok = 1
         o = st.first
         while o != NONE:  # after a resync: what is shown now is all that can be ahead
-            side = BID if g.o_side[o] > 0 else ASK
-            g.o_level[o] = displayed(st, side, g.o_key[o])
-            g.o_ahead[o] = min(g.o_ahead[o], g.o_level[o])
-            g.o_printed[o] = 0
-            o = g.o_next[o]
+            order = venue.glob[0].orders[o]
+            order.level = displayed(st, side_of(order), order.key)
+            order.ahead, order.printed = min(order.ahead, order.level), 0
+            o = order.next
     if st.first != NONE:
-        _meet(st, g, params, instruments, out, ts_ns)
+        _meet(venue, st, ts_ns)
 
 
-@kernel
-def on_depth(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instruments: Recs, out: Recs) -> int:
+@lean
+def on_depth(recs: Recs, i: int, venue: ExchangeArrays) -> int:
     """Take in DEPTH_RECORD recs[i]: a level (DEPTH), how far all are known (EDGE), a fresh book to come (SNAPSHOT), none (STALE).
 
     Returns the reports.
     """
     rec = recs[i]
     ts_ns = rec.ts_ns
-    _begin(ts_ns, state, glob, params, instruments, out)
-    g = glob[0]
-    st = state[rec.symbol]
-    if rec.kind == _SNAPSHOT or rec.kind == _STALE:
+    _begin(venue, ts_ns)
+    g, st = venue.glob[0], venue.state[rec.symbol]
+    if rec.kind == Kind.SNAPSHOT or rec.kind == Kind.STALE:
         clear(st)
         st.book_ok = 0
-        st.building = 1 if rec.kind == _SNAPSHOT else 0
+        st.building = 1 if rec.kind == Kind.SNAPSHOT else 0
         st.n_taken = 0
         st.book_id = 0
-        if rec.kind == _STALE:
+        if rec.kind == Kind.STALE:
             st.touch_id = 0
             return g.n_out
-    elif rec.kind == _DEPTH:
+    elif rec.kind == Kind.DEPTH:
         side = ASK if rec.flags & _ASK != 0 else BID
         key = rec.price_ticks if side == ASK else -rec.price_ticks
         if st.building == 0:
@@ -213,168 +209,138 @@ def on_depth(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instrume
             if st.n_taken > 0 and not hidden and displayed(st, side, key) != rec.qty_lots:
                 forget_taken(st, side, key)
             if not hidden and st.first != NONE:
-                _level_changed(st, g, params, side, key, rec.qty_lots, ts_ns)
+                _level_changed(venue, st, side, key, rec.qty_lots, ts_ns)
         set_level(st, side, key, rec.qty_lots)
-    elif rec.kind == _EDGE:
+    elif rec.kind == Kind.EDGE:
         side = ASK if rec.flags & _ASK != 0 else BID
         st.edge[side] = NO_KEY if rec.price_ticks == 0 else (rec.price_ticks if side == ASK else -rec.price_ticks)
     else:
         return g.n_out
     if rec.flags & _LAST != 0:
-        _end_of_message(st, g, params, instruments, out, rec.update_id, ts_ns)
+        _end_of_message(venue, st, rec.update_id, ts_ns)
     return g.n_out
 
 
-@kernel
-def _printed(st: Any, g: Any, params: Recs, instruments: Recs, out: Recs, side: int, key: int, lots: int, ts_ns: int) -> None:
+@lean
+def _printed(venue: ExchangeArrays, st: Any, side: int, key: int, lots: int, ts_ns: int) -> None:
     """`lots` traded at `key` of `side`: our orders there move up and fill, those before it were traded through."""
     shared = 0
     o = st.first
     while o != NONE:
-        after = g.o_next[o]
-        if (g.o_side[o] > 0) == (side == BID):
-            left = g.o_qty[o] - g.o_cum[o]
+        order = venue.glob[0].orders[o]
+        after = order.next
+        if side_of(order) == side:
+            left = order.qty_lots - order.cum_lots
             filled = 0
-            if g.o_key[o] < key:
+            if order.key < key:
                 filled = left
-            elif g.o_key[o] == key:
-                if ts_ns - g.o_unexplained_ns[o] > RECENT_NS:
-                    g.o_unexplained[o] = 0
-                ahead, printed, unexplained, moved = on_print(
-                    g.o_ahead[o], g.o_printed[o], g.o_unexplained[o], g.o_moved[o], lots
+            elif order.key == key:
+                if ts_ns - order.unexplained_ns > RECENT_NS:
+                    order.unexplained = 0
+                ahead, order.printed, order.unexplained, order.moved = on_print(
+                    order.ahead, order.printed, order.unexplained, order.moved, lots
                 )
-                g.o_printed[o] = printed
-                g.o_unexplained[o] = unexplained
-                g.o_moved[o] = moved
-                g.o_ahead[o] = max(ahead, 0)
+                order.ahead = max(ahead, 0)
                 if ahead < 0:
                     filled = min(left, max(0, -ahead - shared))
                     shared += filled
             if filled > 0:
-                fill(st, g, params, instruments, out, o, g.o_price[o], filled, 1, ts_ns)
-                if g.o_cum[o] == g.o_qty[o]:
-                    unlink(st, g, o)
+                fill_resting(venue, o, filled, ts_ns)
         o = after
 
 
-@kernel
-def _queues_at_touch(st: Any, g: Any, params: Recs, ts_ns: int) -> None:
+@lean
+def _queues_at_touch(venue: ExchangeArrays, st: Any, ts_ns: int) -> None:
     """A best bid/offer message rules: our orders at its touch and before it see their levels change."""
     for side in range(2):
-        _level_changed(st, g, params, side, st.touch_key[side], st.touch_lots[side], ts_ns)
+        _level_changed(venue, st, side, st.touch_key[side], st.touch_lots[side], ts_ns)
     o = st.first
     while o != NONE:
-        side = BID if g.o_side[o] > 0 else ASK
-        if g.o_key[o] < st.touch_key[side] and g.o_level[o] > 0:
-            g.o_ahead[o] = 0  # nobody else stands here any more
-            g.o_level[o] = 0
-            g.o_printed[o] = 0
-        o = g.o_next[o]
+        order = venue.glob[0].orders[o]
+        if order.key < st.touch_key[side_of(order)] and order.level > 0:
+            order.ahead, order.level, order.printed = 0, 0, 0  # nobody else stands here any more
+        o = order.next
 
 
-@kernel
-def on_market(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instruments: Recs, out: Recs) -> int:
+@lean
+def on_market(recs: Recs, i: int, venue: ExchangeArrays) -> int:
     """Take in MARKET_RECORD recs[i]: prints and touches may fill, every kind tells if the book holds; returns the reports."""
     rec = recs[i]
     ts_ns = rec.ts_ns
-    _begin(ts_ns, state, glob, params, instruments, out)
-    g = glob[0]
-    st = state[rec.symbol]
-    st.market_stale = 1 if rec.kind == _STALE or rec.flags & _VALID == 0 else 0
-    if rec.kind == _STALE:
+    _begin(venue, ts_ns)
+    g, st = venue.glob[0], venue.state[rec.symbol]
+    st.market_stale = 1 if rec.kind == Kind.STALE or rec.flags & _VALID == 0 else 0
+    if rec.kind == Kind.STALE:
         st.touch_id = 0
-    elif rec.kind == _TRADE:
+    elif rec.kind == Kind.TRADE:
         if st.first != NONE:
             side = BID if rec.flags & _SELL != 0 else ASK
             key = rec.price_ticks if side == ASK else -rec.price_ticks
-            _printed(st, g, params, instruments, out, side, key, rec.qty_lots, ts_ns)
-    elif rec.kind == _BBO:
+            _printed(venue, st, side, key, rec.qty_lots, ts_ns)
+    elif rec.kind == Kind.BBO:
         bid = -rec.bid_ticks[0] if rec.bid_lots[0] > 0 else NO_KEY
         ask = rec.ask_ticks[0] if rec.ask_lots[0] > 0 else NO_KEY
         if set_touch(st, rec.update_id, bid, rec.bid_lots[0], ask, rec.ask_lots[0]) and st.first != NONE and touch_rules(st):
-            _queues_at_touch(st, g, params, ts_ns)
-            _meet(st, g, params, instruments, out, ts_ns)
+            _queues_at_touch(venue, st, ts_ns)
+            _meet(venue, st, ts_ns)
     return g.n_out
 
 
-@kernel
-def on_order(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instruments: Recs, out: Recs) -> int:
+@lean
+def on_order(recs: Recs, i: int, venue: ExchangeArrays) -> int:
     """Put ORDER_RECORD recs[i] (NEW or CANCEL, sent at its ts_ns) on its way to the venue; returns the reports."""
     rec = recs[i]
-    _begin(rec.ts_ns, state, glob, params, instruments, out)
-    g = glob[0]
-    if rec.kind != _NEW and rec.kind != _CANCEL:
+    _begin(venue, rec.ts_ns)
+    g, p = venue.glob[0], venue.params[0]
+    if rec.kind != Kind.NEW and rec.kind != Kind.CANCEL:
         return g.n_out
-    p = params[0]
     arrival = arrival_ns(p.entry_seed, g.orders_received, rec.ts_ns, g.last_arrival_ns, p.entry_min_ns, p.entry_max_ns)
     g.orders_received += 1
     g.last_arrival_ns = arrival
-    full = g.p_tail - g.p_head == MAX_PENDING
-    k = g.p_tail & (MAX_PENDING - 1)
-    if not full:
-        g.p_arrival_ns[k] = arrival
-        g.p_sent_ns[k] = rec.ts_ns
-        g.p_kind[k] = rec.kind
-        g.p_symbol[k] = rec.symbol
-        g.p_order_id[k] = rec.order_id if rec.kind == _NEW else rec.target_order_id
-        g.p_side[k] = rec.side
-        g.p_type[k] = rec.order_type
-        g.p_tif[k] = rec.time_in_force
-        g.p_purpose[k] = rec.purpose
-        g.p_price[k] = rec.price_ticks
-        g.p_qty[k] = rec.qty_lots
-        g.p_decision[k] = rec.decision_ticks
-        g.p_tail += 1
-        return g.n_out
-    # the line is full: answered at once, from SCRATCH
-    load_scratch(g, k)
-    g.o_order_id[SCRATCH] = rec.order_id if rec.kind == _NEW else rec.target_order_id
-    g.o_symbol[SCRATCH] = rec.symbol
-    g.o_side[SCRATCH] = rec.side
-    g.o_purpose[SCRATCH] = rec.purpose
-    g.o_price[SCRATCH] = rec.price_ticks
-    g.o_qty[SCRATCH] = rec.qty_lots
-    g.o_decision[SCRATCH] = rec.decision_ticks
-    g.o_sent_ns[SCRATCH] = rec.ts_ns
-    reject_unheard(g, params, out, rec.kind, arrival)
+    if g.tail - g.head < MAX_PENDING:
+        write_message(g.pending[g.tail & (MAX_PENDING - 1)], rec, arrival)
+        g.tail += 1
+    else:  # the line is full: answered at once
+        write_message(g.pending[MAX_PENDING], rec, arrival)
+        reject_unheard(venue, g.pending[MAX_PENDING])
     return g.n_out
 
 
-@kernel
-def on_end(ts_ns: int, which: int, state: Recs, glob: Recs, params: Recs, instruments: Recs, out: Recs) -> int:
+@lean
+def on_end(ts_ns: int, which: int, venue: ExchangeArrays) -> int:
     """A stream has ended at `ts_ns` (END_MARKET, END_DEPTH or END_ORDERS); returns the reports.
 
     After END_MARKET an order sent later is refused (VENUE_CLOSED), while cancels pass; when market and orders have both
     ended the venue closes as by `finish`.
     """
-    _begin(ts_ns, state, glob, params, instruments, out)
-    g = glob[0]
+    _begin(venue, ts_ns)
+    g = venue.glob[0]
     if which == END_MARKET and g.ended & END_MARKET == 0:
         g.end_ns = ts_ns
     g.ended |= which
     if g.ended & END_MARKET != 0 and g.ended & END_ORDERS != 0:
-        _close(ts_ns, state, glob, params, instruments, out)
+        _close(venue, ts_ns)
     return g.n_out
 
 
-@kernel
-def _close(ts_ns: int, state: Recs, glob: Recs, params: Recs, instruments: Recs, out: Recs) -> None:
-    g = glob[0]
-    _arrive(TS_END - 1, 0, state, glob, params, instruments, out)
-    if next_due(glob) < TS_END:
+@lean
+def _close(venue: ExchangeArrays, ts_ns: int) -> None:
+    g = venue.glob[0]
+    _arrive(venue, TS_END - 1, 0)
+    if next_due(venue.glob) < TS_END:
         return  # no room: the next call goes on
     g.now_ns = max(g.now_ns, ts_ns)
     g.closed = 1
-    for s in range(state.size):
-        expire_all(state[s], g, params, out, g.now_ns)
+    for s in range(venue.state.size):
+        expire_all(venue, s, g.now_ns)
 
 
-@kernel
-def finish(ts_ns: int, state: Recs, glob: Recs, params: Recs, instruments: Recs, out: Recs) -> int:
+@lean
+def finish(ts_ns: int, venue: ExchangeArrays) -> int:
     """The session is over: apply all messages under way at their arrival times, then expire what rests; returns the reports.
 
     Call it until it returns 0. Orders that come later are refused (VENUE_CLOSED) when they arrive.
     """
-    glob[0].n_out = 0
-    _close(ts_ns, state, glob, params, instruments, out)
-    return glob[0].n_out
+    venue.glob[0].n_out = 0
+    _close(venue, ts_ns)
+    return venue.glob[0].n_out

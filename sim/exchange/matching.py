@@ -9,141 +9,104 @@ What this is not: the clock of events. sim.exchange.fold decides when each of th
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from sim.exchange.latency import arrival_ns
 from sim.exchange.shown_book import FIRST_KEY, available, displayed, next_available, next_displayed, remember_taken
-from sim.exchange.state import MAX_ORDERS, MAX_PENDING, MAX_WALK, NONE, SCRATCH
+from sim.exchange.state import MAX_PENDING, MAX_WALK, NONE, SCRATCH, ExchangeArrays
 from trading.books.book import ASK, BID, NO_KEY
 from trading.instruments import fee_e8, notional_e8
-from trading.jit import Recs, kernel
-from trading.records import ExecType, Kind, OrderStatus, OrderType, Refusal, TimeInForce
+from trading.jit import kernel, lean
+from trading.records import ExecType, Kind, OrderStatus, OrderType, Refusal, Side, TimeInForce
 
-_REPORT: Final = int(Kind.REPORT)
-_NEW: Final = int(Kind.NEW)
-
-_ACK: Final = int(ExecType.ACK)
-_REJECT: Final = int(ExecType.REJECT)
-_FILL: Final = int(ExecType.FILL)
-_CANCELED: Final = int(ExecType.CANCELED)
-_CANCEL_REJECT: Final = int(ExecType.CANCEL_REJECT)
-_EXPIRED: Final = int(ExecType.EXPIRED)
-
-_S_OPEN: Final = int(OrderStatus.OPEN)
-_S_PARTIAL: Final = int(OrderStatus.PARTIAL)
-_S_FILLED: Final = int(OrderStatus.FILLED)
-_S_CANCELED: Final = int(OrderStatus.CANCELED)
-_S_REJECTED: Final = int(OrderStatus.REJECTED)
-_S_EXPIRED: Final = int(OrderStatus.EXPIRED)
-_S_UNKNOWN: Final = int(OrderStatus.UNKNOWN)
-
-_MARKET: Final = int(OrderType.MARKET)
-_LIMIT: Final = int(OrderType.LIMIT)
-_POST_ONLY: Final = int(OrderType.POST_ONLY)
-_IOC: Final = int(TimeInForce.IOC)
-
-_ALLOWED: Final = int(Refusal.NONE)
-_DUPLICATE: Final = int(Refusal.DUPLICATE)
-_WOULD_CROSS: Final = int(Refusal.VENUE_POST_ONLY)
-_UNKNOWN_ORDER: Final = int(Refusal.VENUE_UNKNOWN_ORDER)
-_NO_LIQUIDITY: Final = int(Refusal.VENUE_NO_LIQUIDITY)
-_FILTER: Final = int(Refusal.VENUE_FILTER)
-_CLOSED: Final = int(Refusal.VENUE_CLOSED)
-_STALE: Final = int(Refusal.VENUE_BOOK_STALE)
-_TABLE_FULL: Final = int(Refusal.VENUE_TABLE_FULL)
-
-Glob = Any
-"""The EXCH_GLOBAL record."""
 Symbol = Any
 """One EXCH_STATE record."""
+Order = Any
+"""One VENUE_ORDER record."""
 
 
 @kernel
-def report(g: Glob, params: Recs, out: Recs, o: int, exec_type: int, status: int, refusal: int, ts_ns: int) -> None:
-    """Write the next report about the order in slot `o`; the event happened at `ts_ns`. FILL figures are set by `fill`."""
-    if g.n_out >= out.size:
+def side_of(order: Order) -> int:
+    """The book side on which the order rests."""
+    return BID if order.side > 0 else ASK
+
+
+@lean
+def report(venue: ExchangeArrays, order: Order, exec_type: int, status: int, refusal: int, ts_ns: int) -> None:
+    """Write the next report about the order; the event happened at `ts_ns`. FILL figures are set by `fill`."""
+    g, p = venue.glob[0], venue.params[0]
+    if g.n_out >= venue.out.size:
         g.reports_lost += 1
         return
-    p = params[0]
     g.last_visible_ns = arrival_ns(
         p.response_seed, g.reports_sent, ts_ns, g.last_visible_ns, p.response_min_ns, p.response_max_ns
     )
     g.reports_sent += 1
-    r = out[g.n_out]
+    r = venue.out[g.n_out]
     g.n_out += 1
-    final = status == _S_FILLED or status == _S_CANCELED or status == _S_REJECTED or status == _S_EXPIRED
-    r.ts_ns = g.last_visible_ns
-    r.kind = _REPORT
-    r.symbol = g.o_symbol[o]
-    r.flags = 0
-    r.order_id = g.o_order_id[o]
-    r.venue_order_id = g.o_venue_id[o]
-    r.trade_id = 0
-    r.exec_type = exec_type
-    r.order_status = status
-    r.side = g.o_side[o]
-    r.refusal = refusal
-    r.purpose = g.o_purpose[o]
-    r.maker = 0
-    r.price_ticks = g.o_price[o]
-    r.last_ticks = 0
-    r.last_lots = 0
-    r.cum_lots = g.o_cum[o]
-    r.leaves_lots = 0 if final else g.o_qty[o] - g.o_cum[o]
-    r.fee_e8 = 0
-    r.decision_ticks = g.o_decision[o]
-    r.ts_exchange_ns = ts_ns
-    r.ts_sent_ns = g.o_sent_ns[o]
+    live = status == OrderStatus.OPEN or status == OrderStatus.PARTIAL or status == OrderStatus.UNKNOWN
+    r.ts_ns, r.kind, r.symbol, r.flags = g.last_visible_ns, Kind.REPORT, order.symbol, 0
+    r.order_id, r.venue_order_id, r.trade_id = order.order_id, order.venue_order_id, 0
+    r.exec_type, r.order_status, r.side, r.refusal = exec_type, status, order.side, refusal
+    r.purpose, r.maker, r.price_ticks = order.purpose, 0, order.price_ticks
+    r.last_ticks, r.last_lots, r.cum_lots, r.fee_e8 = 0, 0, order.cum_lots, 0
+    r.leaves_lots = order.qty_lots - order.cum_lots if live else 0
+    r.decision_ticks, r.ts_exchange_ns, r.ts_sent_ns = order.decision_ticks, ts_ns, order.sent_ns
 
 
-@kernel
-def fill(
-    st: Symbol, g: Glob, params: Recs, instruments: Recs, out: Recs, o: int, ticks: int, lots: int, maker: int, ts_ns: int
-) -> None:
-    """Fill `lots` of the order in slot `o` at `ticks`, and report it."""
-    g.o_cum[o] += lots
+@lean
+def fill(venue: ExchangeArrays, order: Order, ticks: int, lots: int, maker: int, ts_ns: int) -> None:
+    """Fill `lots` of the order at `ticks`, and report it."""
+    st, it, g = venue.state[order.symbol], venue.instruments[order.symbol], venue.glob[0]
+    order.cum_lots += lots
     st.trade_id += 1
     row = g.n_out
-    report(g, params, out, o, _FILL, _S_FILLED if g.o_cum[o] == g.o_qty[o] else _S_PARTIAL, _ALLOWED, ts_ns)
+    status = OrderStatus.FILLED if order.cum_lots == order.qty_lots else OrderStatus.PARTIAL
+    report(venue, order, ExecType.FILL, status, Refusal.NONE, ts_ns)
     if row == g.n_out:
         return
-    symbol = g.o_symbol[o]
-    it = instruments[symbol]
-    r = out[row]
-    r.trade_id = st.trade_id
-    r.maker = maker
-    r.last_ticks = ticks
-    r.last_lots = lots
-    r.fee_e8 = fee_e8(notional_e8(instruments, symbol, ticks, lots), it.maker_fee_e6 if maker == 1 else it.taker_fee_e6)
+    r = venue.out[row]
+    r.trade_id, r.maker, r.last_ticks, r.last_lots = st.trade_id, maker, ticks, lots
+    value = notional_e8(venue.instruments, order.symbol, ticks, lots)
+    r.fee_e8 = fee_e8(value, it.maker_fee_e6 if maker == 1 else it.taker_fee_e6)
 
 
-@kernel
-def take(st: Symbol, g: Glob, params: Recs, instruments: Recs, out: Recs, o: int, limit_key: int, ts_ns: int) -> None:
-    """Fill the order in slot `o` against what is shown on the other side, level by level, down to key `limit_key`."""
-    side = ASK if g.o_side[o] > 0 else BID
-    share = params[0].taker_share
+@lean
+def fill_resting(venue: ExchangeArrays, o: int, lots: int, ts_ns: int) -> None:
+    """Fill `lots` of the resting order in slot `o` at its price, and take it out when nothing is left."""
+    order = venue.glob[0].orders[o]
+    fill(venue, order, order.price_ticks, lots, 1, ts_ns)
+    if order.cum_lots == order.qty_lots:
+        unlink(venue, o)
+
+
+@lean
+def take(venue: ExchangeArrays, order: Order, limit_key: int, ts_ns: int) -> None:
+    """Fill the order against what is shown on the other side, level by level, down to key `limit_key`."""
+    st, share = venue.state[order.symbol], venue.params[0].taker_share
+    side = ASK if order.side > 0 else BID
     key = FIRST_KEY
     for _ in range(MAX_WALK):
         key = next_available(st, side, key, share)
-        left = g.o_qty[o] - g.o_cum[o]
+        left = order.qty_lots - order.cum_lots
         if key == NO_KEY or key > limit_key or left == 0:
             return
         lots = min(left, available(st, side, key, share))
         remember_taken(st, side, key, lots)
-        fill(st, g, params, instruments, out, o, key if side == ASK else -key, lots, 0, ts_ns)
+        fill(venue, order, key if side == ASK else -key, lots, 0, ts_ns)
         key += 1
 
 
 @kernel
-def met_by_touch(st: Symbol, params: Recs, o_key: int, side: int, wanted: int) -> int:
-    """Lots of the other side that reach an order resting at `o_key` on `side`, up to `wanted`; they are then taken."""
-    other = ASK if side == BID else BID
-    share = params[0].taker_share
+def met_by_touch(st: Symbol, share: float, order: Order) -> int:
+    """Lots of the other side that reach a resting order, up to what is left of it; they are then taken."""
+    other = ASK if order.side > 0 else BID
+    wanted = order.qty_lots - order.cum_lots
     total = 0
     key = FIRST_KEY
     while total < wanted:
         key = next_available(st, other, key, share)
-        if key == NO_KEY or key > -o_key:
+        if key == NO_KEY or key > -order.key:
             break
         lots = min(wanted - total, available(st, other, key, share))
         remember_taken(st, other, key, lots)
@@ -152,207 +115,198 @@ def met_by_touch(st: Symbol, params: Recs, o_key: int, side: int, wanted: int) -
     return total
 
 
-@kernel
-def rest(st: Symbol, g: Glob) -> int:
-    """Give the order in SCRATCH a slot at the end of its symbol's list and of the queue at its price; returns the slot."""
+@lean
+def rest(venue: ExchangeArrays) -> None:
+    """Give the order in SCRATCH a slot at the end of its symbol's list and of the queue at its price."""
+    g = venue.glob[0]
     g.n_free -= 1
     o = g.free[g.n_free]
     g.n_resting += 1
-    g.o_order_id[o] = g.o_order_id[SCRATCH]
-    g.o_venue_id[o] = g.o_venue_id[SCRATCH]
-    g.o_symbol[o] = g.o_symbol[SCRATCH]
-    g.o_side[o] = g.o_side[SCRATCH]
-    g.o_type[o] = g.o_type[SCRATCH]
-    g.o_tif[o] = g.o_tif[SCRATCH]
-    g.o_purpose[o] = g.o_purpose[SCRATCH]
-    g.o_price[o] = g.o_price[SCRATCH]
-    g.o_key[o] = g.o_key[SCRATCH]
-    g.o_qty[o] = g.o_qty[SCRATCH]
-    g.o_cum[o] = g.o_cum[SCRATCH]
-    g.o_decision[o] = g.o_decision[SCRATCH]
-    g.o_sent_ns[o] = g.o_sent_ns[SCRATCH]
-    shown = displayed(st, BID if g.o_side[o] > 0 else ASK, g.o_key[o])
-    g.o_ahead[o] = shown
-    g.o_level[o] = shown
-    g.o_printed[o] = 0
-    g.o_unexplained[o] = 0
-    g.o_moved[o] = 0
-    g.o_unexplained_ns[o] = 0
-    g.o_next[o] = NONE
-    g.o_previous[o] = st.last
+    g.orders[o] = g.orders[SCRATCH]
+    order = g.orders[o]
+    st = venue.state[order.symbol]
+    shown = displayed(st, side_of(order), order.key)
+    order.ahead, order.level, order.printed = shown, shown, 0
+    order.unexplained, order.moved, order.unexplained_ns = 0, 0, 0
+    order.next, order.previous = NONE, st.last
     if st.last == NONE:
         st.first = o
     else:
-        g.o_next[st.last] = o
+        g.orders[st.last].next = o
     st.last = o
-    return o
 
 
-@kernel
-def unlink(st: Symbol, g: Glob, o: int) -> None:
+@lean
+def unlink(venue: ExchangeArrays, o: int) -> None:
     """Give the slot of an order that has ended back."""
-    before, after = g.o_previous[o], g.o_next[o]
-    if before == NONE:
-        st.first = after
+    g = venue.glob[0]
+    order = g.orders[o]
+    st = venue.state[order.symbol]
+    if order.previous == NONE:
+        st.first = order.next
     else:
-        g.o_next[before] = after
-    if after == NONE:
-        st.last = before
+        g.orders[order.previous].next = order.next
+    if order.next == NONE:
+        st.last = order.previous
     else:
-        g.o_previous[after] = before
+        g.orders[order.next].previous = order.previous
     g.free[g.n_free] = o
     g.n_free += 1
     g.n_resting -= 1
 
 
-@kernel
-def find_order(st: Symbol, g: Glob, order_id: int) -> int:
-    """Slot of the resting order with this client order id; NONE if there is none."""
-    o = st.first
-    while o != NONE and g.o_order_id[o] != order_id:
-        o = g.o_next[o]
+@lean
+def find_order(venue: ExchangeArrays, symbol: int, order_id: int) -> int:
+    """Slot of the symbol's resting order with this client order id; NONE if there is none, or no such symbol."""
+    if symbol < 0 or symbol >= venue.state.size:
+        return NONE
+    g = venue.glob[0]
+    o = venue.state[symbol].first
+    while o != NONE and g.orders[o].order_id != order_id:
+        o = g.orders[o].next
     return o
 
 
-@kernel
-def expire_all(st: Symbol, g: Glob, params: Recs, out: Recs, ts_ns: int) -> None:
+@lean
+def expire_all(venue: ExchangeArrays, symbol: int, ts_ns: int) -> None:
     """End this symbol's resting orders, oldest first, as far as `out` has room."""
-    while st.first != NONE and g.n_out < out.size:
+    st, g = venue.state[symbol], venue.glob[0]
+    while st.first != NONE and g.n_out < venue.out.size:
         o = st.first
-        report(g, params, out, o, _EXPIRED, _S_EXPIRED, _CLOSED, ts_ns)
-        unlink(st, g, o)
+        report(venue, g.orders[o], ExecType.EXPIRED, OrderStatus.EXPIRED, Refusal.VENUE_CLOSED, ts_ns)
+        unlink(venue, o)
 
 
 @kernel
-def load_scratch(g: Glob, p: int) -> None:
-    """Put pending message `p` into the SCRATCH slot."""
-    g.o_order_id[SCRATCH] = g.p_order_id[p]
-    g.o_venue_id[SCRATCH] = 0
-    g.o_symbol[SCRATCH] = g.p_symbol[p]
-    g.o_side[SCRATCH] = g.p_side[p]
-    g.o_type[SCRATCH] = g.p_type[p]
-    g.o_tif[SCRATCH] = g.p_tif[p]
-    g.o_purpose[SCRATCH] = g.p_purpose[p]
-    g.o_price[SCRATCH] = g.p_price[p]
-    g.o_key[SCRATCH] = -g.p_price[p] if g.p_side[p] > 0 else g.p_price[p]
-    g.o_qty[SCRATCH] = g.p_qty[p]
-    g.o_cum[SCRATCH] = 0
-    g.o_decision[SCRATCH] = g.p_decision[p]
-    g.o_sent_ns[SCRATCH] = g.p_sent_ns[p]
+def write_message(message: Any, rec: Any, arrival_ns: int) -> None:
+    """Make a MESSAGE of an ORDER_RECORD (NEW or CANCEL)."""
+    message.arrival_ns, message.sent_ns, message.kind, message.symbol = arrival_ns, rec.ts_ns, rec.kind, rec.symbol
+    message.order_id = rec.order_id if rec.kind == Kind.NEW else rec.target_order_id
+    message.side, message.order_type = rec.side, rec.order_type
+    message.time_in_force, message.purpose = rec.time_in_force, rec.purpose
+    message.price_ticks, message.qty_lots, message.decision_ticks = rec.price_ticks, rec.qty_lots, rec.decision_ticks
 
 
 @kernel
-def _wrong(g: Glob) -> bool:
-    """Whether the order in SCRATCH is none that the venue knows to read."""
-    side, kind, tif = g.o_side[SCRATCH], g.o_type[SCRATCH], g.o_tif[SCRATCH]
-    if side != 1 and side != -1:
+def _open(order: Order, message: Any) -> None:
+    """Make an order of a message, with nothing filled and no place in a queue."""
+    order.sent_ns, order.symbol, order.order_id = message.sent_ns, message.symbol, message.order_id
+    order.side, order.order_type = message.side, message.order_type
+    order.time_in_force, order.purpose = message.time_in_force, message.purpose
+    order.price_ticks, order.qty_lots, order.decision_ticks = message.price_ticks, message.qty_lots, message.decision_ticks
+    order.venue_order_id, order.cum_lots = 0, 0
+    order.key = -message.price_ticks if message.side > 0 else message.price_ticks
+
+
+@kernel
+def _wrong(order: Order) -> bool:
+    """Whether the order is none that the venue knows to read."""
+    kind = order.order_type
+    if order.side != Side.BUY and order.side != Side.SELL:
         return True
-    if kind != _MARKET and kind != _LIMIT and kind != _POST_ONLY:
+    if kind == OrderType.MARKET:
+        return False
+    if kind != OrderType.LIMIT and kind != OrderType.POST_ONLY:
         return True
-    return (kind != _MARKET and g.o_price[SCRATCH] <= 0) or (kind == _POST_ONLY and tif == _IOC)
+    return order.price_ticks <= 0 or (kind == OrderType.POST_ONLY and order.time_in_force == TimeInForce.IOC)
 
 
-@kernel
-def _filtered(st: Symbol, g: Glob, instruments: Recs) -> bool:
-    """Whether the venue's filters (step, quantity, notional) refuse the order in SCRATCH."""
-    symbol, qty = g.o_symbol[SCRATCH], g.o_qty[SCRATCH]
-    it = instruments[symbol]
+@lean
+def _filtered(venue: ExchangeArrays, order: Order) -> bool:
+    """Whether the venue's filters (step, quantity, notional) refuse the order."""
+    it, qty = venue.instruments[order.symbol], order.qty_lots
     if qty <= 0 or qty < it.min_qty_lots or qty > it.max_qty_lots or qty % it.step_lots != 0:
         return True
-    price = g.o_price[SCRATCH]
-    if g.o_type[SCRATCH] == _MARKET:
-        best = next_displayed(st, ASK if g.o_side[SCRATCH] > 0 else BID, FIRST_KEY)
+    price = order.price_ticks
+    if order.order_type == OrderType.MARKET:
+        best = next_displayed(venue.state[order.symbol], ASK if order.side > 0 else BID, FIRST_KEY)
         if best == NO_KEY:
             return False  # it will find no liquidity
         price = abs(best)
-    return notional_e8(instruments, symbol, price, qty) < it.min_notional_e8
+    return notional_e8(venue.instruments, order.symbol, price, qty) < it.min_notional_e8
 
 
-@kernel
-def _refusal(state: Recs, g: Glob, instruments: Recs) -> int:
-    """Why the venue refuses the order in SCRATCH before it looks at the book's other side; _ALLOWED if it does not."""
-    symbol = g.o_symbol[SCRATCH]
-    if symbol < 0 or symbol >= state.size or _wrong(g):
-        return _FILTER
-    st = state[symbol]
-    if g.closed == 1 or (g.ended & 1 == 1 and g.o_sent_ns[SCRATCH] > g.end_ns):
-        return _CLOSED
-    if find_order(st, g, g.o_order_id[SCRATCH]) != NONE:
-        return _DUPLICATE
+@lean
+def _refusal(venue: ExchangeArrays, order: Order) -> int:
+    """Why the venue refuses the order before it looks at the book's other side; NONE if it does not."""
+    g = venue.glob[0]
+    if order.symbol < 0 or order.symbol >= venue.state.size or _wrong(order):
+        return Refusal.VENUE_FILTER
+    st = venue.state[order.symbol]
+    if g.closed == 1 or (g.ended & 1 == 1 and order.sent_ns > g.end_ns):
+        return Refusal.VENUE_CLOSED
+    if find_order(venue, order.symbol, order.order_id) != NONE:
+        return Refusal.DUPLICATE
     if st.book_ok == 0 or st.market_stale == 1:
-        return _STALE
-    if _filtered(st, g, instruments):
-        return _FILTER
-    if g.o_type[SCRATCH] == _POST_ONLY:
+        return Refusal.VENUE_BOOK_STALE
+    if _filtered(venue, order):
+        return Refusal.VENUE_FILTER
+    if order.order_type == OrderType.POST_ONLY:
         # shown and not yet taken by us, whatever share of it a taker could get
-        other = next_available(st, ASK if g.o_side[SCRATCH] > 0 else BID, FIRST_KEY, 1.0)
-        if other != NO_KEY and g.o_key[SCRATCH] + other <= 0:
-            return _WOULD_CROSS
-    if g.n_free == 0 and g.o_type[SCRATCH] != _MARKET and g.o_tif[SCRATCH] != _IOC:
-        return _TABLE_FULL
-    return _ALLOWED
+        other = next_available(st, ASK if order.side > 0 else BID, FIRST_KEY, 1.0)
+        if other != NO_KEY and order.key + other <= 0:
+            return Refusal.VENUE_POST_ONLY
+    if g.n_free == 0 and order.order_type != OrderType.MARKET and order.time_in_force != TimeInForce.IOC:
+        return Refusal.VENUE_TABLE_FULL
+    return Refusal.NONE
 
 
-@kernel
-def new_order(state: Recs, g: Glob, params: Recs, instruments: Recs, out: Recs, ts_ns: int) -> None:
+@lean
+def _new_order(venue: ExchangeArrays, order: Order, ts_ns: int) -> None:
     """The order in SCRATCH reaches the venue."""
-    refusal = _refusal(state, g, instruments)
-    if refusal != _ALLOWED:
-        report(g, params, out, SCRATCH, _REJECT, _S_REJECTED, refusal, ts_ns)
+    refusal = _refusal(venue, order)
+    if refusal != Refusal.NONE:
+        report(venue, order, ExecType.REJECT, OrderStatus.REJECTED, refusal, ts_ns)
         return
-    st = state[g.o_symbol[SCRATCH]]
+    g = venue.glob[0]
     g.venue_order_id += 1
-    g.o_venue_id[SCRATCH] = g.venue_order_id
-    report(g, params, out, SCRATCH, _ACK, _S_OPEN, _ALLOWED, ts_ns)
-    if g.o_type[SCRATCH] == _MARKET:
-        take(st, g, params, instruments, out, SCRATCH, NO_KEY - 1, ts_ns)
-    elif g.o_type[SCRATCH] == _LIMIT:
-        take(st, g, params, instruments, out, SCRATCH, -g.o_key[SCRATCH], ts_ns)
-    if g.o_cum[SCRATCH] == g.o_qty[SCRATCH]:
+    order.venue_order_id = g.venue_order_id
+    report(venue, order, ExecType.ACK, OrderStatus.OPEN, Refusal.NONE, ts_ns)
+    if order.order_type == OrderType.MARKET:
+        take(venue, order, NO_KEY - 1, ts_ns)
+    elif order.order_type == OrderType.LIMIT:
+        take(venue, order, -order.key, ts_ns)
+    if order.cum_lots == order.qty_lots:
         return
-    if g.o_type[SCRATCH] == _MARKET or g.o_tif[SCRATCH] == _IOC:
-        report(g, params, out, SCRATCH, _EXPIRED, _S_EXPIRED, _NO_LIQUIDITY, ts_ns)
+    if order.order_type == OrderType.MARKET or order.time_in_force == TimeInForce.IOC:
+        report(venue, order, ExecType.EXPIRED, OrderStatus.EXPIRED, Refusal.VENUE_NO_LIQUIDITY, ts_ns)
         return
-    rest(st, g)
+    rest(venue)
 
 
-@kernel
-def cancel_order(state: Recs, g: Glob, params: Recs, out: Recs, ts_ns: int) -> None:
+@lean
+def _cancel_order(venue: ExchangeArrays, asked: Order, ts_ns: int) -> None:
     """The cancel in SCRATCH (whose order id is the target's) reaches the venue. It always passes or is answered."""
-    symbol = g.o_symbol[SCRATCH]
-    o = NONE
-    if symbol >= 0 and symbol < state.size:
-        o = find_order(state[symbol], g, g.o_order_id[SCRATCH])
+    o = find_order(venue, asked.symbol, asked.order_id)
     if o == NONE:
-        report(g, params, out, SCRATCH, _CANCEL_REJECT, _S_UNKNOWN, _UNKNOWN_ORDER, ts_ns)
+        report(venue, asked, ExecType.CANCEL_REJECT, OrderStatus.UNKNOWN, Refusal.VENUE_UNKNOWN_ORDER, ts_ns)
         return
-    g.o_sent_ns[o] = g.o_sent_ns[SCRATCH]  # the report tells when the message that it answers was sent
-    report(g, params, out, o, _CANCELED, _S_CANCELED, _ALLOWED, ts_ns)
-    unlink(state[symbol], g, o)
+    order = venue.glob[0].orders[o]
+    order.sent_ns = asked.sent_ns  # the report tells when the message that it answers was sent
+    report(venue, order, ExecType.CANCELED, OrderStatus.CANCELED, Refusal.NONE, ts_ns)
+    unlink(venue, o)
 
 
-@kernel
-def apply_next(state: Recs, g: Glob, params: Recs, instruments: Recs, out: Recs) -> None:
+@lean
+def apply_next(venue: ExchangeArrays) -> None:
     """Take the next pending message in, at its arrival time."""
-    p = g.p_head & (MAX_PENDING - 1)
-    g.p_head += 1
-    ts_ns = max(g.p_arrival_ns[p], g.now_ns)
-    g.now_ns = ts_ns
-    load_scratch(g, p)
-    if g.p_kind[p] == _NEW:
-        new_order(state, g, params, instruments, out, ts_ns)
+    g = venue.glob[0]
+    message, order = g.pending[g.head & (MAX_PENDING - 1)], g.orders[SCRATCH]
+    g.head += 1
+    g.now_ns = max(message.arrival_ns, g.now_ns)
+    _open(order, message)
+    if message.kind == Kind.NEW:
+        _new_order(venue, order, g.now_ns)
     else:
-        cancel_order(state, g, params, out, ts_ns)
+        _cancel_order(venue, order, g.now_ns)
 
 
-@kernel
-def reject_unheard(g: Glob, params: Recs, out: Recs, kind: int, ts_ns: int) -> None:
-    """Answer the message in SCRATCH that found the FIFO full: the venue never looks at it."""
-    if kind == _NEW:
-        report(g, params, out, SCRATCH, _REJECT, _S_REJECTED, _TABLE_FULL, ts_ns)
+@lean
+def reject_unheard(venue: ExchangeArrays, message: Any) -> None:
+    """Answer a message that found the FIFO full: the venue never looks at it."""
+    order = venue.glob[0].orders[SCRATCH]
+    _open(order, message)
+    if message.kind == Kind.NEW:
+        report(venue, order, ExecType.REJECT, OrderStatus.REJECTED, Refusal.VENUE_TABLE_FULL, message.arrival_ns)
     else:
-        report(g, params, out, SCRATCH, _CANCEL_REJECT, _S_UNKNOWN, _TABLE_FULL, ts_ns)
-
-
-assert MAX_PENDING & (MAX_PENDING - 1) == 0
-assert SCRATCH == MAX_ORDERS
+        report(venue, order, ExecType.CANCEL_REJECT, OrderStatus.UNKNOWN, Refusal.VENUE_TABLE_FULL, message.arrival_ns)

@@ -1,12 +1,13 @@
 """What the simulated exchange remembers: dtypes, parameters, start state. All of it is plain data.
 
-Orders stand in fixed columns (`o_*`), a slot each, in one doubly linked list a symbol in the order of arrival. Slot
-SCRATCH holds the order that is being looked at before it has a slot of its own. Messages under way stand in a FIFO (`p_*`).
+An order at the venue is one record (VENUE_ORDER), in a slot of its own and in one doubly linked list a symbol in the order of
+arrival. Slot SCRATCH holds the order that is being looked at before it has a slot of its own. Messages under way (MESSAGE)
+stand in a FIFO.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,7 @@ ROOM: Final = MAX_WALK + 4
 OUT_ROWS: Final = 2048
 """Rows of the `out` array that every kernel of the exchange wants."""
 SCRATCH: Final = MAX_ORDERS
+assert MAX_PENDING & (MAX_PENDING - 1) == 0
 NONE: Final = -1
 
 EXCH_STATE: Final = np.dtype(
@@ -41,7 +43,40 @@ EXCH_STATE: Final = np.dtype(
     align=True,
 )
 
-_SLOTS: Final = MAX_ORDERS + 1
+_ASKED: Final = (
+    ("sent_ns", "i8"),
+    ("symbol", "i8"),
+    ("order_id", "i8"),  # CANCEL: the target
+    ("side", "i8"),
+    ("order_type", "i8"),
+    ("time_in_force", "i8"),
+    ("purpose", "i8"),
+    ("price_ticks", "i8"),
+    ("qty_lots", "i8"),
+    ("decision_ticks", "f8"),
+)
+
+MESSAGE: Final = np.dtype([("arrival_ns", "i8"), ("kind", "i8"), *_ASKED], align=True)
+"""A command on its way to the venue."""
+
+VENUE_ORDER: Final = np.dtype(
+    [
+        *_ASKED,
+        ("venue_order_id", "i8"),
+        ("key", "i8"),  # of the price, on its own side
+        ("cum_lots", "i8"),
+        ("ahead", "i8"),  # queue model: lots ahead ...
+        ("level", "i8"),  # ... the level's quantity when last seen
+        ("printed", "i8"),  # ... prints since then
+        ("unexplained", "i8"),  # ... the last decrease without a print
+        ("moved", "i8"),  # ... by how much it moved us
+        ("unexplained_ns", "i8"),
+        ("next", "i8"),
+        ("previous", "i8"),
+    ],
+    align=True,
+)
+"""An order at the venue."""
 
 EXCH_GLOBAL: Final = np.dtype(
     [
@@ -59,41 +94,10 @@ EXCH_GLOBAL: Final = np.dtype(
         ("reports_lost", "i8"),  # `out` was smaller than OUT_ROWS: a mistake of the caller
         ("free", "i8", MAX_ORDERS),
         ("n_free", "i8"),
-        ("o_order_id", "i8", _SLOTS),
-        ("o_venue_id", "i8", _SLOTS),
-        ("o_symbol", "i8", _SLOTS),
-        ("o_side", "i8", _SLOTS),
-        ("o_type", "i8", _SLOTS),
-        ("o_tif", "i8", _SLOTS),
-        ("o_purpose", "i8", _SLOTS),
-        ("o_price", "i8", _SLOTS),
-        ("o_key", "i8", _SLOTS),  # of the price, on its own side
-        ("o_qty", "i8", _SLOTS),
-        ("o_cum", "i8", _SLOTS),
-        ("o_decision", "f8", _SLOTS),
-        ("o_sent_ns", "i8", _SLOTS),
-        ("o_ahead", "i8", _SLOTS),  # queue model: lots ahead ...
-        ("o_level", "i8", _SLOTS),  # ... the level's quantity when last seen
-        ("o_printed", "i8", _SLOTS),  # ... prints since then
-        ("o_unexplained", "i8", _SLOTS),  # ... the last decrease without a print
-        ("o_moved", "i8", _SLOTS),  # ... by how much it moved us
-        ("o_unexplained_ns", "i8", _SLOTS),
-        ("o_next", "i8", _SLOTS),
-        ("o_previous", "i8", _SLOTS),
-        ("p_head", "i8"),  # free-running
-        ("p_tail", "i8"),
-        ("p_arrival_ns", "i8", MAX_PENDING),
-        ("p_sent_ns", "i8", MAX_PENDING),
-        ("p_kind", "i8", MAX_PENDING),
-        ("p_symbol", "i8", MAX_PENDING),
-        ("p_order_id", "i8", MAX_PENDING),  # CANCEL: the target
-        ("p_side", "i8", MAX_PENDING),
-        ("p_type", "i8", MAX_PENDING),
-        ("p_tif", "i8", MAX_PENDING),
-        ("p_purpose", "i8", MAX_PENDING),
-        ("p_price", "i8", MAX_PENDING),
-        ("p_qty", "i8", MAX_PENDING),
-        ("p_decision", "f8", MAX_PENDING),
+        ("orders", VENUE_ORDER, MAX_ORDERS + 1),  # the last is SCRATCH
+        ("head", "i8"),  # of the messages under way; free-running
+        ("tail", "i8"),
+        ("pending", MESSAGE, MAX_PENDING + 1),  # the last holds one that finds no room
     ],
     align=True,
 )
@@ -111,6 +115,16 @@ EXCH_PARAMS: Final = np.dtype(
     ],
     align=True,
 )
+
+
+class ExchangeArrays(NamedTuple):
+    """What every kernel of the exchange takes: arrays of records, handed on together."""
+
+    state: Recs  # EXCH_STATE, shape (n_symbols,)
+    glob: Recs  # EXCH_GLOBAL, (1,)
+    params: Recs  # EXCH_PARAMS, (1,)
+    instruments: Recs  # INSTRUMENT, (n_symbols,)
+    out: Recs  # REPORT_RECORD, (OUT_ROWS,)
 
 
 def make_params(settings: SimulatedExchange, instruments: Recs) -> Recs:

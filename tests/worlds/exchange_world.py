@@ -81,9 +81,9 @@ class Venue:
         return n
 
     @property
-    def world(self) -> tuple[np.ndarray, ...]:
-        """The trailing arguments of every kernel."""
-        return self.state, self.glob, self.params, self.instruments, self.out
+    def world(self) -> ex.ExchangeArrays:
+        """The last argument of every kernel."""
+        return ex.ExchangeArrays(self.state, self.glob, self.params, self.instruments, self.out)
 
     def depth(self, ms: float, levels: list[tuple[int, int, int]], kind: Kind = Kind.DEPTH, symbol: int = 0) -> None:
         """One depth message; a SNAPSHOT first forgets the book."""
@@ -97,7 +97,7 @@ class Venue:
             r["flags"] = flags | (Flag.LAST if k == len(rows) - 1 else 0)
             r["price_ticks"], r["qty_lots"] = price, lots
         for k in range(len(rows)):
-            self._took(ex.on_depth(recs, k, *self.world))
+            self._took(ex.on_depth(recs, k, self.world))
 
     def edge(self, ms: float, flags: int, price: int, symbol: int = 0) -> None:
         """Beyond this price levels of the side may be missing; 0: none is."""
@@ -105,7 +105,7 @@ class Venue:
         r = recs[0]
         r["ts_ns"], r["kind"], r["symbol"], r["update_id"] = T0 + round(ms * MS), Kind.EDGE, symbol, self.update_id
         r["flags"], r["price_ticks"] = flags | Flag.LAST, price
-        self._took(ex.on_depth(recs, 0, *self.world))
+        self._took(ex.on_depth(recs, 0, self.world))
 
     def market(
         self,
@@ -129,7 +129,7 @@ class Venue:
             r["update_id"] = self.update_id
             r["bid_ticks"][0], r["bid_lots"][0] = bbo[0], round(bbo[1] * LOT)
             r["ask_ticks"][0], r["ask_lots"][0] = bbo[2], round(bbo[3] * LOT)
-        self._took(ex.on_market(recs, 0, *self.world))
+        self._took(ex.on_market(recs, 0, self.world))
 
     def trade(self, ms: float, price: int, coins: float, seller: bool) -> None:
         """A print."""
@@ -156,7 +156,7 @@ class Venue:
         r["ts_ns"], r["kind"], r["symbol"], r["order_id"], r["side"] = T0 + round(ms * MS), Kind.NEW, symbol, order_id, side
         r["order_type"], r["time_in_force"], r["purpose"] = kind, tif, Purpose.ENTRY
         r["price_ticks"], r["qty_lots"], r["decision_ticks"], r["approved"] = price, round(coins * LOT), 101.0, 1
-        self._took(ex.on_order(recs, 0, *self.world))
+        self._took(ex.on_order(recs, 0, self.world))
 
     def cancel(self, ms: float, target: int, symbol: int = 0) -> None:
         """Send a cancel."""
@@ -169,20 +169,20 @@ class Venue:
             10**6,
             target,
         )
-        self._took(ex.on_order(recs, 0, *self.world))
+        self._took(ex.on_order(recs, 0, self.world))
 
     def advance(self, ms: float) -> None:
         """Apply what arrives up to then."""
-        while self._took(ex.advance(T0 + round(ms * MS), *self.world)):
+        while self._took(ex.advance(T0 + round(ms * MS), self.world)):
             pass
 
     def end(self, ms: float, which: int) -> None:
         """End a stream."""
-        self._took(ex.on_end(T0 + round(ms * MS), which, *self.world))
+        self._took(ex.on_end(T0 + round(ms * MS), which, self.world))
 
     def finish(self, ms: float) -> None:
         """Close the venue."""
-        while self._took(ex.finish(T0 + round(ms * MS), *self.world)):
+        while self._took(ex.finish(T0 + round(ms * MS), self.world)):
             pass
 
     def told(self) -> list[tuple[object, ...]]:

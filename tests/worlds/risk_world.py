@@ -11,7 +11,6 @@ from trading.jit import Recs
 from trading.records import (
     CONTROL_RECORD,
     MARKET_RECORD,
-    ORDER_RECORD,
     QUOTE_RECORD,
     REPORT_RECORD,
     SIGNAL_RECORD,
@@ -66,12 +65,9 @@ class RiskWorld:
         self.strategy = strategy or Strategy(risk=UNBOUNDED, execution=Execution(entry_cooldown_ms=0))
         names = ["BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT"][:symbols]
         self.instruments = instrument_table([Instrument(name) for name in names])
-        self.params = risk.make_params(self.strategy, self.instruments)
-        self.state = np.zeros(symbols, risk.RISK_STATE)
-        self.glob = np.zeros(1, risk.RISK_GLOBAL)
-        risk.init(self.state, self.glob, self.params, self.instruments)
-        self.orders_out = np.zeros(risk.MAX_ORDERS_OUT, ORDER_RECORD)
-        self.refusals_out = np.zeros(risk.MAX_REFUSALS_OUT, ORDER_RECORD)
+        self.arrays = risk.at_start(self.strategy, self.instruments)
+        self.state, self.glob, self.params = self.arrays.state, self.arrays.glob, self.arrays.params
+        self.orders_out, self.refusals_out = self.arrays.orders_out, self.arrays.refusals_out
         self.refused = self.refusals_out[:0]
         self.ts = START_NS
         self.trade_id = 0
@@ -80,8 +76,7 @@ class RiskWorld:
     def feed(self, kernel: Callable[..., int], recs: Recs) -> Recs:
         """Give one record to a kernel of the fold."""
         self.calls.append((kernel, recs))
-        n = kernel(recs, 0, self.state, self.glob, self.params, self.instruments, self.orders_out, self.refusals_out)
-        return self._outputs(n)
+        return self._outputs(kernel(recs, 0, self.arrays))
 
     def _outputs(self, n: int) -> Recs:
         self.refused = self.refusals_out[: self.glob[0]["n_refusals"]].copy()
@@ -156,9 +151,7 @@ class RiskWorld:
     def end(self) -> Recs:
         """The market's END."""
         self.ts += 1
-        return self._outputs(
-            risk.on_market_end(self.ts, self.state, self.glob, self.params, self.instruments, self.orders_out, self.refusals_out)
-        )
+        return self._outputs(risk.on_market_end(self.ts, self.arrays))
 
     def order_row(self, order_id: int) -> np.void | None:
         """The fold's row of an order."""

@@ -8,11 +8,26 @@ from __future__ import annotations
 from typing import Final
 
 from trading.jit import Recs, kernel
+from trading.settings import Risk
 
 BUDGET_NS: Final = 1_000_000_000
 """Allowance that can be saved up: one second's worth of messages may leave at once."""
 OVERFLOW: Final = 4.0e18
 """ticks * lots beyond this does not fit an int64 with room to spare: over any limit."""
+
+BUDGET_FIELDS: Final = (
+    ("budget_ns", "i8"),  # nanoseconds of allowance saved up
+    ("budget_ts_ns", "i8"),
+)
+"""Fields that a GLOBAL record needs for the kernels below."""
+
+BUDGET_PARAMS: Final = (("message_cost_ns", "i8"),)
+"""Settings that they need."""
+
+
+def message_cost_ns(risk: Risk) -> int:
+    """What one message takes from the budget."""
+    return BUDGET_NS // risk.max_orders_per_s
 
 
 @kernel

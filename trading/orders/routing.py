@@ -17,15 +17,16 @@ What this module is not: it does no I/O, keeps no keys, neither retries nor reco
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from trading.instruments import notional_e8
-from trading.jit import Recs, Words, kernel
+from trading.jit import Recs, Words, lean
 from trading.orders import budget, fills
 from trading.orders import table as orders
-from trading.records import ExecType, Kind, OrderStatus, OrderType, Refusal
+from trading.orders.command import copy_command
+from trading.records import ExecType, Kind, OrderStatus, OrderType, Refusal, Side
 from trading.settings import Strategy
 
 MAX_SYMBOLS: Final = 64
@@ -41,8 +42,7 @@ ROUTE_GLOBAL: Final = np.dtype(
         ("trades", fills.TRADE_WINDOW, MAX_SYMBOLS),
         ("last_order_id", "i8"),  # greatest id taken: ids increase, so a smaller one is a repeat
         ("n_reports", "i8"),  # written by this call of on_order
-        ("budget_ns", "i8"),
-        ("budget_ts_ns", "i8"),
+        *budget.BUDGET_FIELDS,
         ("new_count", "i8"),
         ("cancel_count", "i8"),
         ("refused_count", "i8"),
@@ -59,8 +59,18 @@ ROUTE_GLOBAL: Final = np.dtype(
 )
 """All of the router's state."""
 
-ROUTE_PARAMS: Final = np.dtype([("max_order_e8", "i8"), ("message_cost_ns", "i8")], align=True)
+ROUTE_PARAMS: Final = np.dtype([("max_order_e8", "i8"), *budget.BUDGET_PARAMS], align=True)
 """Settings, in the units that the kernels use."""
+
+
+class RouterArrays(NamedTuple):
+    """What every kernel of the router takes: arrays of records, handed on together."""
+
+    glob: Recs  # ROUTE_GLOBAL, shape (1,)
+    params: Recs  # ROUTE_PARAMS, (1,)
+    instruments: Recs  # INSTRUMENT, (n_symbols,)
+    wire_out: Recs  # ORDER_RECORD, (MAX_WIRE_OUT,)
+    reports_out: Recs  # REPORT_RECORD, (MAX_REPORTS_OUT,)
 
 
 def make_params(strategy: Strategy, instruments: Recs) -> Recs:
@@ -69,7 +79,7 @@ def make_params(strategy: Strategy, instruments: Recs) -> Recs:
         raise ValueError(f"{len(instruments)} instruments: one router serves at most {MAX_SYMBOLS}; split them over instances")
     params = np.zeros(1, ROUTE_PARAMS)
     params[0]["max_order_e8"] = round(strategy.risk.max_order_notional * 1e8)
-    params[0]["message_cost_ns"] = budget.BUDGET_NS // strategy.risk.max_orders_per_s
+    params[0]["message_cost_ns"] = budget.message_cost_ns(strategy.risk)
     return params
 
 
@@ -90,151 +100,111 @@ def outcome_words(glob: Recs) -> Words:
     return np.stack([rows[name] for name in names], axis=1)
 
 
-_NEW: Final = int(Kind.NEW)
-_CANCEL: Final = int(Kind.CANCEL)
-_REPORT: Final = int(Kind.REPORT)
-_MARKET: Final = int(OrderType.MARKET)
-_ACK: Final = int(ExecType.ACK)
-_REJECT: Final = int(ExecType.REJECT)
-_FILL: Final = int(ExecType.FILL)
-_CANCEL_REJECT: Final = int(ExecType.CANCEL_REJECT)
-_LAST_EXEC: Final = int(ExecType.EXPIRED)
-_REJECTED: Final = int(OrderStatus.REJECTED)
-_CANCEL_SENT: Final = int(orders.Event.CANCEL_SENT)
-_NOT_POSITIVE: Final = int(Refusal.NOT_POSITIVE)
-_STEP_MULTIPLE: Final = int(Refusal.STEP_MULTIPLE)
-_MAX_QTY: Final = int(Refusal.MAX_QTY)
-_MAX_NOTIONAL: Final = int(Refusal.MAX_NOTIONAL)
-_MESSAGE_RATE: Final = int(Refusal.MESSAGE_RATE)
-_ORDER_TABLE_FULL: Final = int(Refusal.ORDER_TABLE_FULL)
-_UNKNOWN_ORDER: Final = int(Refusal.VENUE_UNKNOWN_ORDER)
+@lean
+def _check(router: RouterArrays, rec: Any) -> int:
+    """The checks that the router repeats on a new order; a Refusal, NONE if none applies."""
+    it = router.instruments[rec.symbol]
+    if rec.qty_lots <= 0 or (rec.price_ticks <= 0 and rec.order_type != OrderType.MARKET):
+        return Refusal.NOT_POSITIVE
+    price = rec.price_ticks
+    if rec.order_type == OrderType.MARKET:
+        if not (math.isfinite(rec.decision_ticks) and 0.0 < rec.decision_ticks < 1e15):
+            return Refusal.NOT_POSITIVE
+        price = int(math.ceil(rec.decision_ticks))
+    if rec.qty_lots % it.step_lots != 0:
+        return Refusal.STEP_MULTIPLE
+    if rec.qty_lots > it.max_qty_lots:
+        return Refusal.MAX_QTY
+    if budget.too_large(price, rec.qty_lots):
+        return Refusal.MAX_NOTIONAL
+    if notional_e8(router.instruments, rec.symbol, price, rec.qty_lots) > router.params[0].max_order_e8:
+        return Refusal.MAX_NOTIONAL
+    return Refusal.NONE
 
 
-@kernel
-def _check(rec_price: int, rec_qty: int, order_type: int, decision: float, s: int, params: Recs, instruments: Recs) -> int:
-    """The checks that the router repeats on a new order; a Refusal, 0 if none applies."""
-    it = instruments[s]
-    if rec_qty <= 0 or (rec_price <= 0 and order_type != _MARKET):
-        return _NOT_POSITIVE
-    price = rec_price
-    if order_type == _MARKET:
-        if not (math.isfinite(decision) and 0.0 < decision < 1e15):
-            return _NOT_POSITIVE
-        price = int(math.ceil(decision))
-    if rec_qty % it.step_lots != 0:
-        return _STEP_MULTIPLE
-    if rec_qty > it.max_qty_lots:
-        return _MAX_QTY
-    if budget.too_large(price, rec_qty) or notional_e8(instruments, s, price, rec_qty) > params[0].max_order_e8:
-        return _MAX_NOTIONAL
-    return 0
-
-
-@kernel
-def _answer(recs: Recs, i: int, out: Recs, order_id: int, exec_type: int, status: int, cum: int, refusal: int) -> None:
-    """Write the router's own answer to a command."""
-    rec, o = recs[i], out[0]
-    o.ts_ns, o.kind, o.symbol, o.flags = rec.ts_ns, _REPORT, rec.symbol, 0
-    o.order_id, o.venue_order_id, o.trade_id = order_id, 0, 0
+@lean
+def _answer(router: RouterArrays, rec: Any, exec_type: int, status: int, refusal: int) -> None:
+    """Write the router's own answer to a command, as if it named an order of which nothing is known or filled."""
+    o = router.reports_out[0]
+    o.ts_ns, o.kind, o.symbol, o.flags = rec.ts_ns, Kind.REPORT, rec.symbol, 0
+    o.order_id, o.venue_order_id, o.trade_id = rec.order_id, 0, 0
     o.exec_type, o.order_status, o.side, o.refusal = exec_type, status, rec.side, refusal
     o.purpose, o.maker, o.price_ticks = rec.purpose, 0, rec.price_ticks
-    o.last_ticks, o.last_lots, o.cum_lots, o.leaves_lots, o.fee_e8 = 0, 0, cum, 0, 0
+    o.last_ticks, o.last_lots, o.cum_lots, o.leaves_lots, o.fee_e8 = 0, 0, 0, 0, 0
     o.decision_ticks, o.ts_exchange_ns, o.ts_sent_ns = rec.decision_ticks, rec.ts_ns, rec.ts_ns
+    router.glob[0].n_reports = 1
 
 
-@kernel
-def _put(recs: Recs, i: int, out: Recs) -> None:
-    """Copy a command onto the wire (all but cause, stamps and sequence)."""
-    rec, o = recs[i], out[0]
-    o.ts_ns, o.kind, o.symbol, o.flags = rec.ts_ns, rec.kind, rec.symbol, rec.flags
-    o.order_id, o.target_order_id = rec.order_id, rec.target_order_id
-    o.side, o.order_type, o.time_in_force, o.purpose = rec.side, rec.order_type, rec.time_in_force, rec.purpose
-    o.price_ticks, o.qty_lots, o.decision_ticks = rec.price_ticks, rec.qty_lots, rec.decision_ticks
-    o.refusal, o.approved = 0, 1
-
-
-@kernel
-def _on_cancel(recs: Recs, i: int, glob: Recs, params: Recs, wire_out: Recs, reports_out: Recs) -> int:
-    g, rec = glob[0], recs[i]
-    slot = orders.find(glob, rec.target_order_id)
-    if slot >= 0 and not orders.is_live(glob, slot):
-        row = g.orders[slot]
-        _answer(recs, i, reports_out, row.order_id, _CANCEL_REJECT, row.status, row.cum_lots, _UNKNOWN_ORDER)
-        reports_out[0].venue_order_id, reports_out[0].price_ticks = row.venue_order_id, row.price_ticks
-        reports_out[0].side, reports_out[0].purpose = row.side, row.purpose
-        reports_out[0].decision_ticks, reports_out[0].ts_sent_ns = row.decision_ticks, row.ts_new_ns
-        g.n_reports = 1
-        g.answered_count += 1
-        return 0
-    if slot >= 0:
-        orders.step(glob, slot, _CANCEL_SENT, 0, 0)
-        g.orders[slot].seen &= ~(1 << _CANCEL_REJECT)  # its answer will be news
-    # an order that the table does not know goes to the venue too: only the venue can say that it is not there
-    budget.spend(glob, params, rec.ts_ns)
-    _put(recs, i, wire_out)
-    g.cancel_count += 1
+@lean
+def _send(router: RouterArrays, rec: Any) -> int:
+    """Put a command onto the wire and book it. Returns 1, the records written."""
+    budget.spend(router.glob, router.params, rec.ts_ns)
+    copy_command(router.wire_out[0], rec)
+    router.wire_out[0].refusal, router.wire_out[0].approved = 0, 1
     return 1
 
 
-@kernel
-def on_order(recs: Recs, i: int, glob: Recs, params: Recs, instruments: Recs, wire_out: Recs, reports_out: Recs) -> int:
+@lean
+def _on_cancel(router: RouterArrays, rec: Any) -> int:
+    g, o = router.glob[0], router.reports_out[0]
+    slot = orders.find(router.glob, rec.target_order_id)
+    if slot >= 0 and not orders.is_live(router.glob, slot):
+        row = g.orders[slot]
+        _answer(router, rec, ExecType.CANCEL_REJECT, row.status, Refusal.VENUE_UNKNOWN_ORDER)
+        o.order_id, o.venue_order_id, o.cum_lots = row.order_id, row.venue_order_id, row.cum_lots
+        o.price_ticks, o.side, o.purpose = row.price_ticks, row.side, row.purpose
+        o.decision_ticks, o.ts_sent_ns = row.decision_ticks, row.ts_new_ns
+        g.answered_count += 1
+        return 0
+    if slot >= 0:
+        orders.step(router.glob, slot, orders.Event.CANCEL_SENT, 0, 0)
+        g.orders[slot].seen &= ~(1 << ExecType.CANCEL_REJECT)  # its answer will be news
+    # an order that the table does not know goes to the venue too: only the venue can say that it is not there
+    g.cancel_count += 1
+    return _send(router, rec)
+
+
+@lean
+def on_order(recs: Recs, i: int, router: RouterArrays) -> int:
     """Take an ORDER_RECORD (NEW, CANCEL). Returns records written to wire_out (0 or 1); answers: glob[0].n_reports (0 or 1).
 
     A repeated id is only counted: a REJECT under that id would speak of the order that lives under it.
     An order without approval is rejected with the refusal that it carries, NOT_POSITIVE if it carries none.
     """
-    g, rec = glob[0], recs[i]
+    g, rec = router.glob[0], recs[i]
     g.n_reports = 0
-    if rec.kind != _NEW and rec.kind != _CANCEL:
+    if rec.kind != Kind.NEW and rec.kind != Kind.CANCEL:
         return 0
     if rec.order_id <= g.last_order_id:
         g.duplicate_count += 1
         return 0
     g.last_order_id = rec.order_id
-    if rec.kind == _CANCEL:
-        return _on_cancel(recs, i, glob, params, wire_out, reports_out)
-    s = rec.symbol
-    refusal = 0
+    if rec.kind == Kind.CANCEL:
+        return _on_cancel(router, rec)
     if rec.approved != 1:
         g.unapproved_count += 1
-        refusal = rec.refusal if rec.refusal > 0 else _NOT_POSITIVE
-    elif s < 0 or s >= len(instruments) or (rec.side != 1 and rec.side != -1):
-        refusal = _NOT_POSITIVE
+        refusal = rec.refusal if rec.refusal > 0 else Refusal.NOT_POSITIVE
+    elif rec.symbol < 0 or rec.symbol >= len(router.instruments) or (rec.side != Side.BUY and rec.side != Side.SELL):
+        refusal = Refusal.NOT_POSITIVE
     else:
-        refusal = _check(rec.price_ticks, rec.qty_lots, rec.order_type, rec.decision_ticks, s, params, instruments)
-    if refusal == 0 and not budget.has_budget(glob, params, rec.ts_ns):
-        refusal = _MESSAGE_RATE
-    if refusal == 0:
-        slot = orders.insert(
-            glob,
-            rec.order_id,
-            s,
-            rec.side,
-            rec.purpose,
-            rec.order_type,
-            rec.price_ticks,
-            rec.qty_lots,
-            rec.decision_ticks,
-            rec.ts_ns,
-        )
-        if slot < 0:
-            refusal = _ORDER_TABLE_FULL
-    if refusal != 0:
+        refusal = _check(router, rec)
+    if refusal == Refusal.NONE and not budget.has_budget(router.glob, router.params, rec.ts_ns):
+        refusal = Refusal.MESSAGE_RATE
+    if refusal == Refusal.NONE and orders.insert(router.glob, rec) < 0:
+        refusal = Refusal.ORDER_TABLE_FULL
+    if refusal != Refusal.NONE:
         g.refused_count += 1
-        _answer(recs, i, reports_out, rec.order_id, _REJECT, _REJECTED, 0, refusal)
-        g.n_reports = 1
+        _answer(router, rec, ExecType.REJECT, OrderStatus.REJECTED, refusal)
         return 0
-    budget.spend(glob, params, rec.ts_ns)
-    _put(recs, i, wire_out)
     g.new_count += 1
-    return 1
+    return _send(router, rec)
 
 
-@kernel
-def _pass_on(recs: Recs, i: int, out: Recs, exec_type: int) -> None:
+@lean
+def _pass_on(router: RouterArrays, rec: Any, exec_type: int) -> None:
     """Copy an execution report (all but cause, stamps and sequence)."""
-    rec, o = recs[i], out[0]
-    o.ts_ns, o.kind, o.symbol, o.flags = rec.ts_ns, _REPORT, rec.symbol, rec.flags
+    o = router.reports_out[0]
+    o.ts_ns, o.kind, o.symbol, o.flags = rec.ts_ns, Kind.REPORT, rec.symbol, rec.flags
     o.order_id, o.venue_order_id, o.trade_id = rec.order_id, rec.venue_order_id, rec.trade_id
     o.exec_type, o.order_status, o.side, o.refusal = exec_type, rec.order_status, rec.side, rec.refusal
     o.purpose, o.maker, o.price_ticks = rec.purpose, rec.maker, rec.price_ticks
@@ -243,28 +213,28 @@ def _pass_on(recs: Recs, i: int, out: Recs, exec_type: int) -> None:
     o.decision_ticks, o.ts_exchange_ns, o.ts_sent_ns = rec.decision_ticks, rec.ts_exchange_ns, rec.ts_sent_ns
 
 
-@kernel
-def on_execution(recs: Recs, i: int, glob: Recs, params: Recs, instruments: Recs, reports_out: Recs) -> int:
+@lean
+def on_execution(recs: Recs, i: int, router: RouterArrays) -> int:
     """Take the venue's REPORT_RECORD. Returns reports written (0: it was no news, 1)."""
-    g, rec = glob[0], recs[i]
+    g, rec = router.glob[0], recs[i]
     s = rec.symbol
-    if rec.kind != _REPORT:
+    if rec.kind != Kind.REPORT:
         return 0
-    if s < 0 or s >= len(instruments):
+    if s < 0 or s >= len(router.instruments):
         g.strange_count += 1
         return 0
     exec_type = rec.exec_type
-    known_type = 0 < exec_type <= _LAST_EXEC
+    known_type = 0 < exec_type <= ExecType.EXPIRED
     if not known_type:
         g.strange_count += 1
         if rec.trade_id <= 0 or rec.last_lots <= 0:
             return 0
-        exec_type = _FILL
-    slot = orders.find(glob, rec.order_id)
+        exec_type = ExecType.FILL
+    slot = orders.find(router.glob, rec.order_id)
     if slot >= 0 and g.orders[slot].symbol != s:
         slot = -1
     new_lots = 0
-    if exec_type == _FILL:
+    if exec_type == ExecType.FILL:
         if rec.last_lots <= 0 or rec.last_ticks <= 0 or rec.trade_id <= 0:
             g.strange_count += 1
             return 0
@@ -275,26 +245,26 @@ def on_execution(recs: Recs, i: int, glob: Recs, params: Recs, instruments: Recs
         g.fill_count += 1
     if slot < 0:
         g.unknown_count += 1
-        if exec_type != _FILL:
+        if exec_type != ExecType.FILL:
             return 0
-        _pass_on(recs, i, reports_out, exec_type)
+        _pass_on(router, rec, exec_type)
         return 1
     row = g.orders[slot]
-    is_live_type = exec_type == _FILL or exec_type == _ACK
+    is_live_type = exec_type == ExecType.FILL or exec_type == ExecType.ACK
     if rec.cum_lots < 0 or rec.cum_lots > row.qty_lots or rec.leaves_lots < 0:
         g.inconsistent_count += 1
     elif is_live_type and rec.cum_lots + rec.leaves_lots != row.qty_lots:
         g.inconsistent_count += 1
     seen_before = (row.seen >> exec_type) & 1
-    status = orders.step(glob, slot, exec_type, new_lots, rec.cum_lots)
+    status = orders.step(router.glob, slot, exec_type, new_lots, rec.cum_lots)
     row.venue_order_id = max(row.venue_order_id, rec.venue_order_id)
-    if exec_type != _FILL and seen_before == 1:
+    if exec_type != ExecType.FILL and seen_before == 1:
         g.repeat_count += 1
         return 0
-    _pass_on(recs, i, reports_out, exec_type)
-    o = reports_out[0]
+    _pass_on(router, rec, exec_type)
+    o = router.reports_out[0]
     o.order_status, o.cum_lots = status, row.cum_lots
-    o.leaves_lots = max(row.qty_lots - row.cum_lots, 0) if orders.is_live(glob, slot) else 0
+    o.leaves_lots = max(row.qty_lots - row.cum_lots, 0) if orders.is_live(router.glob, slot) else 0
     o.side, o.purpose, o.price_ticks = row.side, row.purpose, row.price_ticks
     o.decision_ticks, o.ts_sent_ns, o.venue_order_id = row.decision_ticks, row.ts_new_ns, row.venue_order_id
     return 1

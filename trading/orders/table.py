@@ -15,7 +15,7 @@ What this module is not: it decides nothing, and knows no position, limit or wir
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -51,56 +51,54 @@ for _e in ExecType:
 EVENTS: Final = len(Event)
 STATUSES: Final = len(OrderStatus)
 
-_S = OrderStatus
-_LIVE = (_S.PENDING_NEW, _S.OPEN, _S.PARTIAL, _S.PENDING_CANCEL, _S.UNKNOWN)
+_LIVE: Final = (
+    OrderStatus.PENDING_NEW,
+    OrderStatus.OPEN,
+    OrderStatus.PARTIAL,
+    OrderStatus.PENDING_CANCEL,
+    OrderStatus.UNKNOWN,
+)
 
 ILLEGAL: Final = 100
 """Added to an entry of TRANSITIONS that no sane venue takes: the status is entered all the same, and counted."""
 
+_TABLE: Final = """
+                ACK   REJECT     FILL_PART  CANCELED   CANCEL_REJECT  EXPIRED   FILL_ALL  CANCEL_SENT     LOST
+PENDING_NEW     OPEN  REJECTED   PARTIAL    CANCELED   .!             EXPIRED   FILLED    PENDING_CANCEL  UNKNOWN
+OPEN            .     REJECTED!  PARTIAL    CANCELED   .!             EXPIRED   FILLED    PENDING_CANCEL  UNKNOWN
+PARTIAL         .     REJECTED!  .          CANCELED   .!             EXPIRED   FILLED    PENDING_CANCEL  UNKNOWN
+PENDING_CANCEL  .     REJECTED   .          CANCELED   OPEN           EXPIRED   FILLED    .               UNKNOWN
+UNKNOWN         OPEN  REJECTED   PARTIAL    CANCELED   .              EXPIRED   FILLED    .               .
+FILLED          .     .!         .!         .          .              .         .!        .               .
+CANCELED        .     .!         .          .          .              .!        FILLED    .               .
+EXPIRED         .     .!         .          CANCELED!  .              .         FILLED    .               .
+REJECTED        .!    .          .!         CANCELED!  .              EXPIRED!  FILLED!   .               .
+NONE            .!    .!         .!         .!         .!             .!        .!        .!              .!
+"""
+"""The machine: a row for each status, a column for each event, in the cell the status after it.
+
+`.` stays as it is; `!` is ILLEGAL. A refused cancel (PENDING_CANCEL, CANCEL_REJECT) leaves a live order: `step` makes OPEN
+PARTIAL when something is filled. "No such order" to a cancel (UNKNOWN, CANCEL_REJECT) proves nothing: only the venue's own
+word about the order does. Event.NONE changes no status and is always ILLEGAL.
+"""
+
 
 def _transitions() -> np.ndarray:
-    """The table, (STATUSES, EVENTS) int64; entries of ILLEGAL and more are the counted ones."""
-    rows: dict[OrderStatus, tuple[int, ...]] = {
-        # after:           ACK              REJECT                  FILL_PART                CANCELED
-        #                  CANCEL_REJECT    EXPIRED                 FILL_ALL   CANCEL_SENT   LOST
-        _S.PENDING_NEW: (_S.OPEN, _S.REJECTED, _S.PARTIAL, _S.CANCELED)
-        + (_S.PENDING_NEW + ILLEGAL, _S.EXPIRED, _S.FILLED, _S.PENDING_CANCEL, _S.UNKNOWN),
-        _S.OPEN: (_S.OPEN, _S.REJECTED + ILLEGAL, _S.PARTIAL, _S.CANCELED)
-        + (_S.OPEN + ILLEGAL, _S.EXPIRED, _S.FILLED, _S.PENDING_CANCEL, _S.UNKNOWN),
-        _S.PARTIAL: (_S.PARTIAL, _S.REJECTED + ILLEGAL, _S.PARTIAL, _S.CANCELED)
-        + (_S.PARTIAL + ILLEGAL, _S.EXPIRED, _S.FILLED, _S.PENDING_CANCEL, _S.UNKNOWN),
-        # a refused cancel leaves a live order; `step` makes it PARTIAL when something is filled
-        _S.PENDING_CANCEL: (_S.PENDING_CANCEL, _S.REJECTED, _S.PENDING_CANCEL, _S.CANCELED)
-        + (_S.OPEN, _S.EXPIRED, _S.FILLED, _S.PENDING_CANCEL, _S.UNKNOWN),
-        # "no such order" to a cancel proves nothing: only the venue's own word about the order does
-        _S.UNKNOWN: (_S.OPEN, _S.REJECTED, _S.PARTIAL, _S.CANCELED) + (_S.UNKNOWN, _S.EXPIRED, _S.FILLED, _S.UNKNOWN, _S.UNKNOWN),
-        _S.FILLED: (_S.FILLED, _S.FILLED + ILLEGAL, _S.FILLED + ILLEGAL, _S.FILLED)
-        + (_S.FILLED, _S.FILLED, _S.FILLED + ILLEGAL, _S.FILLED, _S.FILLED),
-        _S.CANCELED: (_S.CANCELED, _S.CANCELED + ILLEGAL, _S.CANCELED, _S.CANCELED)
-        + (_S.CANCELED, _S.CANCELED + ILLEGAL, _S.FILLED, _S.CANCELED, _S.CANCELED),
-        _S.EXPIRED: (_S.EXPIRED, _S.EXPIRED + ILLEGAL, _S.EXPIRED, _S.CANCELED + ILLEGAL)
-        + (_S.EXPIRED, _S.EXPIRED, _S.FILLED, _S.EXPIRED, _S.EXPIRED),
-        _S.REJECTED: (_S.REJECTED + ILLEGAL, _S.REJECTED, _S.REJECTED + ILLEGAL, _S.CANCELED + ILLEGAL)
-        + (_S.REJECTED, _S.EXPIRED + ILLEGAL, _S.FILLED + ILLEGAL, _S.REJECTED, _S.REJECTED),
-        _S.NONE: (_S.NONE + ILLEGAL,) * 9,
-    }
-    columns = (Event.ACK, Event.REJECT, Event.FILL_PART, Event.CANCELED) + (
-        Event.CANCEL_REJECT,
-        Event.EXPIRED,
-        Event.FILL_ALL,
-        Event.CANCEL_SENT,
-        Event.LOST,
-    )
+    """_TABLE as numbers, (STATUSES, EVENTS) int64; entries of ILLEGAL and more are the counted ones."""
+    head, *rows = _TABLE.strip().splitlines()
     table = np.empty((STATUSES, EVENTS), np.int64)
-    for status in _S:
-        table[status, Event.NONE] = status + ILLEGAL
-        for event, after in zip(columns, rows[status], strict=True):
-            table[status, event] = after
+    for row in rows:
+        status, *cells = row.split()
+        before = OrderStatus[status]
+        table[before, Event.NONE] = before + ILLEGAL
+        for event, cell in zip(head.split(), cells, strict=True):
+            after = cell.rstrip("!")
+            table[before, Event[event]] = (before if after == "." else OrderStatus[after]) + ILLEGAL * cell.endswith("!")
     return table
 
 
 TRANSITIONS: Final = _transitions()
-_IS_LIVE: Final = np.array([status in _LIVE for status in _S], np.int64)
+_IS_LIVE: Final = np.array([status in _LIVE for status in OrderStatus], np.int64)
 
 ORDER_ROW: Final = np.dtype(
     [
@@ -132,12 +130,6 @@ TABLE_FIELDS: Final = (
 )
 """Fields that a GLOBAL record needs for the kernels below."""
 
-_NEW: Final = int(_S.PENDING_NEW)
-_OPEN: Final = int(_S.OPEN)
-_PARTIAL: Final = int(_S.PARTIAL)
-_FILL_PART: Final = int(Event.FILL_PART)
-_FILL_ALL: Final = int(Event.FILL_ALL)
-
 
 @kernel
 def find(glob: Recs, order_id: int) -> int:
@@ -167,32 +159,21 @@ def reserved_lots(glob: Recs, slot: int) -> int:
 
 
 @kernel
-def insert(
-    glob: Recs,
-    order_id: int,
-    symbol: int,
-    side: int,
-    purpose: int,
-    order_type: int,
-    price_ticks: int,
-    qty_lots: int,
-    decision_ticks: float,
-    ts_ns: int,
-) -> int:
-    """Put a new order (PENDING_NEW) into the table. Returns its row, -1 when MAX_LIVE orders are live already."""
+def insert(glob: Recs, command: Any) -> int:
+    """Put the order of an ORDER_RECORD into the table, PENDING_NEW. Returns its row, -1 when MAX_LIVE orders are live already."""
     g = glob[0]
     if g.n_live >= MAX_LIVE:
         return -1
     for j in range(ORDER_ROWS):
-        slot = (order_id + j) & (ORDER_ROWS - 1)
+        slot = (command.order_id + j) & (ORDER_ROWS - 1)
         row = g.orders[slot]
         if _IS_LIVE[row.status] == 1 or reserved_lots(glob, slot) > 0:
             continue
-        row.order_id, row.venue_order_id = order_id, 0
-        row.symbol, row.side, row.purpose, row.order_type = symbol, side, purpose, order_type
-        row.status = _NEW
-        row.price_ticks, row.qty_lots, row.cum_lots, row.venue_cum_lots = price_ticks, qty_lots, 0, 0
-        row.decision_ticks, row.ts_new_ns, row.seen = decision_ticks, ts_ns, 0
+        row.order_id, row.venue_order_id = command.order_id, 0
+        row.symbol, row.side, row.purpose, row.order_type = command.symbol, command.side, command.purpose, command.order_type
+        row.status = OrderStatus.PENDING_NEW
+        row.price_ticks, row.qty_lots, row.cum_lots, row.venue_cum_lots = command.price_ticks, command.qty_lots, 0, 0
+        row.decision_ticks, row.ts_new_ns, row.seen = command.decision_ticks, command.ts_ns, 0
         row.live_at = g.n_live
         g.live[g.n_live] = slot
         g.n_live += 1
@@ -211,18 +192,18 @@ def step(glob: Recs, slot: int, event: int, fill_lots: int, venue_cum_lots: int)
     row = g.orders[slot]
     was_live = _IS_LIVE[row.status] == 1
     row.seen |= 1 << event
-    if event == _FILL_PART:
+    if event == Event.FILL_PART:
         row.cum_lots += fill_lots
         if row.cum_lots >= row.qty_lots:
-            event = _FILL_ALL
+            event = Event.FILL_ALL
     if venue_cum_lots > row.venue_cum_lots:
         row.venue_cum_lots = min(venue_cum_lots, row.qty_lots)
     after = TRANSITIONS[row.status, event]
     if after >= ILLEGAL:
         after -= ILLEGAL
         g.n_illegal += 1
-    if after == _OPEN and row.cum_lots > 0:
-        after = _PARTIAL
+    if after == OrderStatus.OPEN and row.cum_lots > 0:
+        after = OrderStatus.PARTIAL
     row.status = after
     if was_live and _IS_LIVE[after] == 0:
         # keep `live` dense: the last one takes the place of the one that ended

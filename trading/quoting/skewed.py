@@ -19,14 +19,13 @@ there.
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from trading.features import bars
-from trading.features.bars import Rec
 from trading.instruments import notional_e8
-from trading.jit import Recs, kernel
+from trading.jit import Recs, kernel, lean
 from trading.records import ExecType, Kind
 from trading.settings import Strategy
 
@@ -71,8 +70,15 @@ QUOTE_PARAMS: Final = np.dtype(
 MAX_TICKS: Final = 2.0**53
 """Beyond this a float does not hold every whole tick."""
 
-_QUOTE: Final = int(Kind.QUOTE)
-_FILL: Final = int(ExecType.FILL)
+
+class QuoterArrays(NamedTuple):
+    """What every kernel of the quoter takes: arrays of records, handed on together."""
+
+    state: Recs  # QUOTE_STATE, shape (n_symbols,)
+    glob: Recs  # QUOTE_GLOBAL, (1,)
+    params: Recs  # QUOTE_PARAMS, (1,)
+    instruments: Recs  # INSTRUMENT, (n_symbols,)
+    out: Recs  # QUOTE_RECORD, (1,)
 
 
 def make_params(strategy: Strategy, instruments: Recs) -> Recs:
@@ -121,12 +127,13 @@ def _side_lots(instruments: Recs, symbol: int, price_ticks: int, lots: int, held
     return lots
 
 
-@kernel
-def _tell(symbol: int, ts_ns: int, s: Rec, g: Rec, p: Rec, instruments: Recs, o: Rec) -> int:
-    """Work out the target at `ts_ns` and tell it if it is due: 1 with `o` written, else 0."""
+@lean
+def _tell(quoter: QuoterArrays, symbol: int, ts_ns: int) -> int:
+    """Work out the target at `ts_ns` and tell it if it is due: 1 with `out[0]` written, else 0."""
+    s, g, p, o = quoter.state[symbol], quoter.glob[0], quoter.params[0], quoter.out[0]
     bid = ask = bid_lots = ask_lots = 0
     mid = half = skew = 0.0
-    it = instruments[symbol]
+    instruments, it = quoter.instruments, quoter.instruments[symbol]
     if s.best_bid_ticks > 0 and s.returns >= p.warm_returns:
         mid = 0.5 * (s.best_bid_ticks + s.best_ask_ticks)
         lot_value = mid * it.tick_size * it.lot_size
@@ -162,25 +169,25 @@ def _tell(symbol: int, ts_ns: int, s: Rec, g: Rec, p: Rec, instruments: Recs, o:
     g.quotes += 1
     if pulls:
         g.pulls += 1
-    o.ts_ns, o.kind, o.symbol, o.flags = ts_ns, _QUOTE, symbol, 0
+    o.ts_ns, o.kind, o.symbol, o.flags = ts_ns, Kind.QUOTE, symbol, 0
     o.bid_ticks, o.bid_lots, o.ask_ticks, o.ask_lots = bid, bid_lots, ask, ask_lots
     o.fair_price, o.half_spread, o.skew = mid, half, skew
     o.inventory_lots = s.inventory_lots
     return 1
 
 
-@kernel
-def on_market(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instruments: Recs, out: Recs, at: int) -> int:
-    """Take MARKET_RECORD `recs[i]`; returns 1 with QUOTE_RECORD `out[at]` written if a target is due, else 0.
+@lean
+def on_market(recs: Recs, i: int, quoter: QuoterArrays) -> int:
+    """Take MARKET_RECORD `recs[i]`; returns 1 with QUOTE_RECORD `out[0]` written if a target is due, else 0.
 
     `fair_price` (the mid), `half_spread` and `skew` are in ticks; all 0 when the book is not usable.
     A record of a symbol that is not quoted, or not in the table, is passed over.
     """
-    rec = recs[i]
+    rec, p = recs[i], quoter.params[0]
     symbol = rec.symbol
-    if symbol < 0 or symbol >= len(state) or instruments[symbol].make_market == 0 or params[0].enabled == 0:
+    if symbol < 0 or symbol >= len(quoter.state) or quoter.instruments[symbol].make_market == 0 or p.enabled == 0:
         return 0
-    s, p = state[symbol], params[0]
+    s = quoter.state[symbol]
     if bars.usable(rec):
         bars.roll(s, rec.ts_ns, 0.5 * (rec.bid_ticks[0] + rec.ask_ticks[0]), p.bar_ns, p.decay, p.warm_returns)
         fresh = bars.note_book(s, rec)
@@ -189,23 +196,23 @@ def on_market(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instrum
     else:
         bars.interrupt(s)
         s.best_bid_ticks = s.best_ask_ticks = 0
-    return _tell(symbol, rec.ts_ns, s, glob[0], p, instruments, out[at])
+    return _tell(quoter, symbol, rec.ts_ns)
 
 
-@kernel
-def on_report(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instruments: Recs, out: Recs, at: int) -> int:
-    """Take REPORT_RECORD `recs[i]`; a FILL moves the inventory. Returns 1 with `out[at]` written if a target is due, else 0.
+@lean
+def on_report(recs: Recs, i: int, quoter: QuoterArrays) -> int:
+    """Take REPORT_RECORD `recs[i]`; a FILL moves the inventory. Returns 1 with `out[0]` written if a target is due, else 0.
 
     Every fill of the symbol counts, whatever the order's purpose; the ring delivers each once.
     """
     rec = recs[i]
     symbol = rec.symbol
-    if rec.exec_type != _FILL or symbol < 0 or symbol >= len(state):
+    if rec.exec_type != ExecType.FILL or symbol < 0 or symbol >= len(quoter.state):
         return 0
-    s, p = state[symbol], params[0]
+    s = quoter.state[symbol]
     s.inventory_lots += rec.side * rec.last_lots
     s.filled = 1
-    glob[0].fills += 1
-    if instruments[symbol].make_market == 0 or p.enabled == 0:
+    quoter.glob[0].fills += 1
+    if quoter.instruments[symbol].make_market == 0 or quoter.params[0].enabled == 0:
         return 0
-    return _tell(symbol, rec.ts_ns, s, glob[0], p, instruments, out[at])
+    return _tell(quoter, symbol, rec.ts_ns)

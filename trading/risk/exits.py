@@ -12,10 +12,11 @@ What this module is not: it sends no order, and it is not a trailing stop or a t
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 from trading.jit import Recs, kernel
 from trading.records import Purpose
+from trading.settings import Strategy
 
 LEG_FIELDS: Final = (
     ("leg_lots", "i8"),  # signed
@@ -30,8 +31,10 @@ LEG_FIELDS: Final = (
 
 EXIT_PARAMS: Final = (("max_hold_ns", "i8"),)
 
-_STOP: Final = int(Purpose.EXIT_STOP)
-_TIME: Final = int(Purpose.EXIT_TIME)
+
+def set_params(p: Any, strategy: Strategy) -> None:
+    """Put EXIT_PARAMS of a strategy into a RISK_PARAMS record."""
+    p["max_hold_ns"] = round(strategy.execution.max_hold_minutes * 60e9)
 
 
 @kernel
@@ -71,13 +74,13 @@ def enter_leg(state: Recs, s: int, side: int, price_ticks: int, lots: int, ts_ns
 
 @kernel
 def due(state: Recs, s: int, ts_ns: int, params: Recs) -> int:
-    """Purpose of the exit that is due now, 0 if none. Needs a valid book in the state."""
+    """Purpose of the exit that is due now, NONE if none. Needs a valid book in the state."""
     st = state[s]
     if st.exit_purpose != 0 or st.leg_lots == 0:
         return st.exit_purpose
     twice_mid = st.bid_ticks[0] + st.ask_ticks[0]
     if (st.leg_lots > 0 and twice_mid <= 2 * st.stop_ticks) or (st.leg_lots < 0 and twice_mid >= 2 * st.stop_ticks):
-        return _STOP
+        return Purpose.EXIT_STOP
     if ts_ns - st.leg_opened_ns >= params[0].max_hold_ns:
-        return _TIME
-    return 0
+        return Purpose.EXIT_TIME
+    return Purpose.NONE

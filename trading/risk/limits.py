@@ -15,13 +15,15 @@ What this module is not: it sizes nothing, sends nothing and changes no state bu
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from trading.instruments import notional_e8
-from trading.jit import Recs, kernel
+from trading.jit import Recs, kernel, lean
 from trading.orders import budget
 from trading.orders.table import MAX_LIVE
-from trading.records import LEVELS, OrderType, Purpose, Refusal
+from trading.records import LEVELS, OrderType, Purpose, Refusal, Side
+from trading.risk.arrays import RiskArrays
+from trading.settings import Strategy
 
 BOOK_FIELDS: Final = (
     ("book_ts_ns", "i8"),  # of the last market record
@@ -42,8 +44,7 @@ LIMIT_FIELDS: Final = (
     ("portfolio_e8", "i8"),  # equity of all symbols, marked
     ("day_breached", "i8"),  # 1: the day's loss is beyond its limit
     ("drawdown_breached", "i8"),
-    ("budget_ns", "i8"),  # message budget: nanoseconds of allowance saved up
-    ("budget_ts_ns", "i8"),
+    *budget.BUDGET_FIELDS,
 )
 """Global fields."""
 
@@ -53,59 +54,46 @@ LIMIT_PARAMS: Final = (
     ("max_position_e8", "i8"),
     ("max_open_orders", "i8"),
     ("max_heat", "f8"),  # share of equity
-    ("message_cost_ns", "i8"),
+    *budget.BUDGET_PARAMS,
 )
 
 MAX_BOOK_AGE_NS: Final = 10_000_000_000
 """A book that nothing was heard of for so long is stale, whatever its last flags said."""
 
-_MARKET: Final = int(OrderType.MARKET)
-_POST_ONLY: Final = int(OrderType.POST_ONLY)
-_EXIT_FIRST: Final = int(Purpose.EXIT_STOP)
-_EXIT_LAST: Final = int(Purpose.EXIT_SIGNAL)
-assert [p.name for p in Purpose if _EXIT_FIRST <= p <= _EXIT_LAST] == ["EXIT_STOP", "EXIT_TIME", "EXIT_TARGET", "EXIT_SIGNAL"]
+_EXITS: Final = [Purpose.EXIT_STOP, Purpose.EXIT_TIME, Purpose.EXIT_TARGET, Purpose.EXIT_SIGNAL]
+assert [p for p in Purpose if Purpose.EXIT_STOP <= p <= Purpose.EXIT_SIGNAL] == _EXITS
 
-_HALTED: Final = int(Refusal.HALTED)
-_BOOK_STALE: Final = int(Refusal.BOOK_STALE)
-_BOOK_CROSSED: Final = int(Refusal.BOOK_CROSSED)
-_NOT_POSITIVE: Final = int(Refusal.NOT_POSITIVE)
-_STEP_MULTIPLE: Final = int(Refusal.STEP_MULTIPLE)
-_MAX_QTY: Final = int(Refusal.MAX_QTY)
-_MAX_NOTIONAL: Final = int(Refusal.MAX_NOTIONAL)
-_MIN_NOTIONAL: Final = int(Refusal.MIN_NOTIONAL)
-_MAX_POSITION: Final = int(Refusal.MAX_POSITION)
-_MAX_OPEN_ORDERS: Final = int(Refusal.MAX_OPEN_ORDERS)
-_PRICE_COLLAR: Final = int(Refusal.PRICE_COLLAR)
-_SELF_MATCH: Final = int(Refusal.SELF_MATCH)
-_MESSAGE_RATE: Final = int(Refusal.MESSAGE_RATE)
-_LOSS_LIMIT: Final = int(Refusal.LOSS_LIMIT)
-_DRAWDOWN: Final = int(Refusal.DRAWDOWN)
-_PORTFOLIO_HEAT: Final = int(Refusal.PORTFOLIO_HEAT)
-_NO_EQUITY: Final = int(Refusal.NO_EQUITY)
-_ORDER_TABLE_FULL: Final = int(Refusal.ORDER_TABLE_FULL)
-_SESSION_ENDED: Final = int(Refusal.SESSION_ENDED)
-_WOULD_CROSS: Final = int(Refusal.WOULD_CROSS)
+
+def set_params(p: Any, strategy: Strategy) -> None:
+    """Put LIMIT_PARAMS of a strategy into a RISK_PARAMS record."""
+    risk = strategy.risk
+    p["collar_bps"] = risk.price_collar_bps
+    p["max_order_e8"] = round(risk.max_order_notional * 1e8)
+    p["max_position_e8"] = round(risk.max_position_notional * 1e8)
+    p["max_open_orders"] = risk.max_open_orders
+    p["max_heat"] = risk.max_portfolio_heat
+    p["message_cost_ns"] = budget.message_cost_ns(risk)
 
 
 @kernel
 def is_exit(purpose: int) -> bool:
     """Whether a purpose closes the signal-opened position."""
-    return _EXIT_FIRST <= purpose <= _EXIT_LAST
+    return Purpose.EXIT_STOP <= purpose <= Purpose.EXIT_SIGNAL
 
 
 @kernel
-def check_trading(state: Recs, glob: Recs, params: Recs, s: int, ts_ns: int) -> int:
-    """What stands against any new order in symbol `s`: session, halt, book. A Refusal, 0 if nothing."""
+def check_trading(state: Recs, glob: Recs, s: int, ts_ns: int) -> int:
+    """What stands against any new order in symbol `s`: session, halt, book. A Refusal, NONE if nothing."""
     st = state[s]
     if glob[0].ended != 0:
-        return _SESSION_ENDED
+        return Refusal.SESSION_ENDED
     if glob[0].halted != 0:
-        return _HALTED
+        return Refusal.HALTED
     if st.book_ok == 0 or ts_ns - st.book_ts_ns > MAX_BOOK_AGE_NS or st.bid_ticks[0] <= 0 or st.ask_ticks[0] <= 0:
-        return _BOOK_STALE
+        return Refusal.BOOK_STALE
     if st.bid_ticks[0] >= st.ask_ticks[0]:
-        return _BOOK_CROSSED
-    return 0
+        return Refusal.BOOK_CROSSED
+    return Refusal.NONE
 
 
 @kernel
@@ -152,19 +140,22 @@ def conflicts(glob: Recs, slot: int, s: int, side: int, order_type: int, limit_t
     row = glob[0].orders[slot]
     if row.symbol != s or row.side == side:
         return False
-    if row.order_type == _MARKET:  # on its way through the book: takes what rests, but two takers never meet
-        return order_type != _MARKET
+    if row.order_type == OrderType.MARKET:  # on its way through the book: takes what rests, but two takers never meet
+        return order_type != OrderType.MARKET
     if side > 0:
         return limit_ticks >= row.price_ticks
     return limit_ticks <= row.price_ticks
 
 
-@kernel
-def would_self_match(state: Recs, glob: Recs, s: int, side: int, order_type: int, price_ticks: int, qty_lots: int) -> bool:
-    """Whether the order could trade with one of ours that may still be live."""
-    limit = reach_ticks(state, s, side, qty_lots) if order_type == _MARKET else price_ticks
+@lean
+def would_self_match(risk: RiskArrays) -> bool:
+    """Whether the intent could trade with one of our orders that may still be live."""
+    glob, want = risk.glob, risk.intent[0]
+    limit = want.price_ticks
+    if want.order_type == OrderType.MARKET:
+        limit = reach_ticks(risk.state, want.symbol, want.side, want.qty_lots)
     for j in range(glob[0].n_live):
-        if conflicts(glob, glob[0].live[j], s, side, order_type, limit):
+        if conflicts(glob, glob[0].live[j], want.symbol, want.side, want.order_type, limit):
             return True
     return False
 
@@ -176,68 +167,57 @@ def too_small(instruments: Recs, s: int, price_ticks: int, qty_lots: int) -> boo
     return qty_lots < it.min_qty_lots or notional_e8(instruments, s, price_ticks, qty_lots) < it.min_notional_e8
 
 
-@kernel
-def check_order(
-    state: Recs,
-    glob: Recs,
-    params: Recs,
-    instruments: Recs,
-    s: int,
-    ts_ns: int,
-    side: int,
-    order_type: int,
-    price_ticks: int,
-    qty_lots: int,
-    purpose: int,
-    heat_e8: float,
-) -> int:
-    """Every check of one new order; a Refusal, 0 if it may leave.
+@lean
+def check_order(risk: RiskArrays, heat_e8: float) -> int:
+    """Every check of the intent; a Refusal, NONE if it may leave.
 
-    `price_ticks` is 0 for MARKET. `heat_e8` is the money at risk in all positions with a stop if this order fills.
+    Its price is 0 for MARKET. `heat_e8` is the money at risk in all positions with a stop if this order fills.
     """
-    refusal = check_trading(state, glob, params, s, ts_ns)
-    if refusal != 0:
+    want = risk.intent[0]
+    s, side, price, qty = want.symbol, want.side, want.price_ticks, want.qty_lots
+    refusal = check_trading(risk.state, risk.glob, s, want.ts_ns)
+    if refusal != Refusal.NONE:
         return refusal
-    st, p, it, g = state[s], params[0], instruments[s], glob[0]
-    bid, ask, mid_up = st.bid_ticks[0], st.ask_ticks[0], value_ticks(state, s)
-    is_market = order_type == _MARKET
-    if qty_lots <= 0 or (price_ticks <= 0 and not is_market) or (side != 1 and side != -1):
-        return _NOT_POSITIVE
-    if qty_lots % it.step_lots != 0:
-        return _STEP_MULTIPLE
-    if qty_lots > it.max_qty_lots:
-        return _MAX_QTY
-    reference = price_ticks
+    instruments, st, p, it, g = risk.instruments, risk.state[s], risk.params[0], risk.instruments[s], risk.glob[0]
+    bid, ask, mid_up = st.bid_ticks[0], st.ask_ticks[0], value_ticks(risk.state, s)
+    is_market = want.order_type == OrderType.MARKET
+    if qty <= 0 or (price <= 0 and not is_market) or (side != Side.BUY and side != Side.SELL):
+        return Refusal.NOT_POSITIVE
+    if qty % it.step_lots != 0:
+        return Refusal.STEP_MULTIPLE
+    if qty > it.max_qty_lots:
+        return Refusal.MAX_QTY
+    reference = price
     if is_market:
         reference = ask if side > 0 else bid
     mid = 0.5 * float(bid + ask)
     if abs(float(reference) - mid) * 1e4 > p.collar_bps * mid:
-        return _PRICE_COLLAR
-    valued = mid_up if is_market else price_ticks
-    if budget.too_large(valued, qty_lots) or notional_e8(instruments, s, valued, qty_lots) > p.max_order_e8:
-        return _MAX_NOTIONAL
-    if too_small(instruments, s, valued, qty_lots):
-        return _MIN_NOTIONAL
-    worst = (worst_lots(state, s, side) + side * qty_lots) * side
+        return Refusal.PRICE_COLLAR
+    valued = mid_up if is_market else price
+    if budget.too_large(valued, qty) or notional_e8(instruments, s, valued, qty) > p.max_order_e8:
+        return Refusal.MAX_NOTIONAL
+    if too_small(instruments, s, valued, qty):
+        return Refusal.MIN_NOTIONAL
+    worst = (worst_lots(risk.state, s, side) + side * qty) * side
     if worst > 0 and (budget.too_large(mid_up, worst) or notional_e8(instruments, s, mid_up, worst) > p.max_position_e8):
-        return _MAX_POSITION
-    if order_type == _POST_ONLY and ((side > 0 and price_ticks >= ask) or (side < 0 and price_ticks <= bid)):
-        return _WOULD_CROSS
-    if would_self_match(state, glob, s, side, order_type, price_ticks, qty_lots):
-        return _SELF_MATCH
-    if not is_exit(purpose):
+        return Refusal.MAX_POSITION
+    if want.order_type == OrderType.POST_ONLY and ((side > 0 and price >= ask) or (side < 0 and price <= bid)):
+        return Refusal.WOULD_CROSS
+    if would_self_match(risk):
+        return Refusal.SELF_MATCH
+    if not is_exit(want.purpose):
         if g.portfolio_e8 <= 0:
-            return _NO_EQUITY
+            return Refusal.NO_EQUITY
         if g.day_breached != 0:
-            return _LOSS_LIMIT
+            return Refusal.LOSS_LIMIT
         if g.drawdown_breached != 0:
-            return _DRAWDOWN
+            return Refusal.DRAWDOWN
         if heat_e8 > p.max_heat * float(g.portfolio_e8):
-            return _PORTFOLIO_HEAT
+            return Refusal.PORTFOLIO_HEAT
         if g.n_live >= p.max_open_orders:
-            return _MAX_OPEN_ORDERS
+            return Refusal.MAX_OPEN_ORDERS
     if g.n_live >= MAX_LIVE:
-        return _ORDER_TABLE_FULL
-    if not budget.has_budget(glob, params, ts_ns):
-        return _MESSAGE_RATE
-    return 0
+        return Refusal.ORDER_TABLE_FULL
+    if not budget.has_budget(risk.glob, risk.params, want.ts_ns):
+        return Refusal.MESSAGE_RATE
+    return Refusal.NONE

@@ -12,7 +12,7 @@ What this module is not: it knows no order, no limit, and takes each fill once (
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from trading.instruments import notional_e8
 from trading.jit import Recs, kernel
@@ -54,8 +54,9 @@ def mul_div(a: int, b: int, c: int) -> int:
 
 
 @kernel
-def apply_fill(state: Recs, s: int, instruments: Recs, side: int, price_ticks: int, lots: int, fee_e8: int) -> None:
-    """Take one fill of `lots` (> 0) at `price_ticks` into symbol `s`; `side` is +1 or -1. `fee_e8` < 0 is a rebate."""
+def apply_fill(state: Recs, instruments: Recs, rec: Any) -> None:
+    """Take the fill of a REPORT_RECORD into its symbol: `last_lots` (> 0) at `last_ticks`; a `fee_e8` below 0 is a rebate."""
+    s, side, price_ticks, lots = rec.symbol, rec.side, rec.last_ticks, rec.last_lots
     p = state[s]
     value = notional_e8(instruments, s, price_ticks, lots)
     held = abs(p.position_lots)
@@ -72,8 +73,8 @@ def apply_fill(state: Recs, s: int, instruments: Recs, side: int, price_ticks: i
     if lots > closing:
         p.cost_e8 += value_left
     p.position_lots += side * lots
-    p.cash_e8 -= side * value + fee_e8
-    p.fees_e8 += fee_e8
+    p.cash_e8 -= side * value + rec.fee_e8
+    p.fees_e8 += rec.fee_e8
     p.turnover_e8 += value
     p.n_fills += 1
 

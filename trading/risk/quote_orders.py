@@ -10,100 +10,81 @@ What this module is not: it decides no price (trading.quoting.skewed does) and p
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from trading.jit import Recs, kernel
+from trading.jit import lean
 from trading.orders import table as orders
 from trading.records import OrderStatus, OrderType, Purpose, Refusal, Side
-from trading.risk.layout import NS_PER_MS
-from trading.risk.submitting import cancel, submit
+from trading.risk.arrays import RiskArrays
+from trading.risk.submitting import begin, cancel, submit
 
-QUOTE_RETRY_NS: Final = 1_000 * NS_PER_MS
+QUOTE_RETRY_NS: Final = 1_000_000_000
 """A target quote older than this is not tried again."""
 
-_BUY: Final = int(Side.BUY)
-_SELL: Final = int(Side.SELL)
-_POST_ONLY: Final = int(OrderType.POST_ONLY)
-_QUOTE: Final = int(Purpose.QUOTE)
-_PENDING_CANCEL: Final = int(OrderStatus.PENDING_CANCEL)
-_MAX_POSITION: Final = int(Refusal.MAX_POSITION)
-_MAX_OPEN_ORDERS: Final = int(Refusal.MAX_OPEN_ORDERS)
-_SELF_MATCH: Final = int(Refusal.SELF_MATCH)
+QUOTE_FIELDS: Final = (
+    ("bid_id", "i8"),  # working quote order of each side
+    ("ask_id", "i8"),
+    ("target_ts_ns", "i8"),  # the last target quote ...
+    ("target_bid_ticks", "i8"),
+    ("target_bid_lots", "i8"),
+    ("target_ask_ticks", "i8"),
+    ("target_ask_lots", "i8"),
+    ("retry_bid", "i8"),  # ... and 1 where an order of ours that is dying stood in its way
+    ("retry_ask", "i8"),
+)
+"""Per-symbol fields."""
 
 
-@kernel
-def quote_side(
-    state: Recs,
-    glob: Recs,
-    params: Recs,
-    instruments: Recs,
-    s: int,
-    ts_ns: int,
-    side: int,
-    price_ticks: int,
-    qty_lots: int,
-    orders_out: Recs,
-    refusals_out: Recs,
-) -> None:
+@lean
+def _quote_side(risk: RiskArrays, s: int, ts_ns: int, side: int) -> None:
     """Bring one side's working order to the target."""
-    st = state[s]
-    working = st.bid_id if side > 0 else st.ask_id
+    st = risk.state[s]
     if side > 0:
+        working, price_ticks, qty_lots = st.bid_id, st.target_bid_ticks, st.target_bid_lots
         st.retry_bid = 0
     else:
+        working, price_ticks, qty_lots = st.ask_id, st.target_ask_ticks, st.target_ask_lots
         st.retry_ask = 0
     wanted = qty_lots != 0 and st.exit_purpose == 0
-    slot = orders.find(glob, working) if working != 0 else -1
+    slot = orders.find(risk.glob, working) if working != 0 else -1
     if slot >= 0:
-        row = glob[0].orders[slot]
+        row = risk.glob[0].orders[slot]
         left = row.qty_lots - row.cum_lots
-        same = row.price_ticks == price_ticks and left <= qty_lots and 2 * left >= qty_lots and row.status != _PENDING_CANCEL
-        if wanted and same:
+        same = row.price_ticks == price_ticks and left <= qty_lots and 2 * left >= qty_lots
+        if wanted and same and row.status != OrderStatus.PENDING_CANCEL:
             return
-        cancel(glob, params, slot, ts_ns, orders_out)
+        cancel(risk, slot, ts_ns)
     order_id = 0
     if wanted:
-        order_id = submit(
-            state,
-            glob,
-            params,
-            instruments,
-            s,
-            ts_ns,
-            side,
-            _POST_ONLY,
-            price_ticks,
-            qty_lots,
-            _QUOTE,
-            0.0,
-            orders_out,
-            refusals_out,
-        )
-    retry = int(order_id == -_SELF_MATCH or order_id == -_MAX_POSITION or order_id == -_MAX_OPEN_ORDERS)
+        begin(risk, s, ts_ns, side, Purpose.QUOTE)
+        want = risk.intent[0]
+        want.order_type, want.price_ticks, want.qty_lots = OrderType.POST_ONLY, price_ticks, qty_lots
+        order_id = submit(risk, 0.0)
+    dying = order_id == -Refusal.SELF_MATCH or order_id == -Refusal.MAX_POSITION or order_id == -Refusal.MAX_OPEN_ORDERS
     if side > 0:
-        st.bid_id, st.retry_bid = max(order_id, 0), retry
+        st.bid_id, st.retry_bid = max(order_id, 0), int(dying)
     else:
-        st.ask_id, st.retry_ask = max(order_id, 0), retry
+        st.ask_id, st.retry_ask = max(order_id, 0), int(dying)
 
 
-@kernel
-def retry_quotes(
-    state: Recs,
-    glob: Recs,
-    params: Recs,
-    instruments: Recs,
-    s: int,
-    ts_ns: int,
-    orders_out: Recs,
-    refusals_out: Recs,
-) -> None:
+@lean
+def follow_target(risk: RiskArrays, rec: Any) -> None:
+    """Take a QUOTE_RECORD as the target and send what leads there."""
+    st = risk.state[rec.symbol]
+    st.target_ts_ns = rec.ts_ns
+    st.target_bid_ticks, st.target_bid_lots = rec.bid_ticks, rec.bid_lots
+    st.target_ask_ticks, st.target_ask_lots = rec.ask_ticks, rec.ask_lots
+    _quote_side(risk, rec.symbol, rec.ts_ns, Side.BUY)
+    _quote_side(risk, rec.symbol, rec.ts_ns, Side.SELL)
+
+
+@lean
+def retry_quotes(risk: RiskArrays, s: int, ts_ns: int) -> None:
     """An order of this symbol has ended: try the sides that it stood in the way of."""
-    st = state[s]
+    st = risk.state[s]
     if ts_ns - st.target_ts_ns > QUOTE_RETRY_NS:
         return
     if st.retry_bid != 0:
-        price, lots = st.target_bid_ticks, st.target_bid_lots
-        quote_side(state, glob, params, instruments, s, ts_ns, _BUY, price, lots, orders_out, refusals_out)
+        _quote_side(risk, s, ts_ns, Side.BUY)
     if st.retry_ask != 0:
-        price, lots = st.target_ask_ticks, st.target_ask_lots
-        quote_side(state, glob, params, instruments, s, ts_ns, _SELL, price, lots, orders_out, refusals_out)
+        _quote_side(risk, s, ts_ns, Side.SELL)

@@ -9,16 +9,25 @@ What this module is not: it refuses nothing (trading.risk.limits does) and place
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from trading.jit import Recs, kernel
+from trading.jit import Recs, kernel, lean
+from trading.risk.arrays import RiskArrays
 from trading.risk.limits import value_ticks, worst_lots
+from trading.settings import Strategy
 
 SIZING_PARAMS: Final = (
     ("risk_share", "f8"),  # of equity, a trade
     ("atr_multiplier", "f8"),
     ("min_stop_share", "f8"),  # of the mid
 )
+
+
+def set_params(p: Any, strategy: Strategy) -> None:
+    """Put SIZING_PARAMS of a strategy into a RISK_PARAMS record."""
+    p["risk_share"] = strategy.risk.base_risk_pct / 100.0
+    p["atr_multiplier"] = strategy.execution.atr_stop_multiplier
+    p["min_stop_share"] = strategy.execution.min_stop_bps / 1e4
 
 
 @kernel
@@ -38,25 +47,23 @@ def lots_worth(instruments: Recs, s: int, price_ticks: int, value_e8: int) -> in
     return max(lots - lots % it.step_lots, 0)
 
 
-@kernel
-def room_lots(state: Recs, params: Recs, instruments: Recs, s: int, side: int) -> int:
+@lean
+def room_lots(risk: RiskArrays, s: int, side: int) -> int:
     """How much of `side` the position limit still has room for when all open orders of that side fill; >= 0."""
-    limit = lots_worth(instruments, s, value_ticks(state, s), params[0].max_position_e8)
-    room = limit - side * worst_lots(state, s, side)
-    return max(room - room % instruments[s].step_lots, 0)
+    limit = lots_worth(risk.instruments, s, value_ticks(risk.state, s), risk.params[0].max_position_e8)
+    room = limit - side * worst_lots(risk.state, s, side)
+    return max(room - room % risk.instruments[s].step_lots, 0)
 
 
-@kernel
-def entry_lots(
-    state: Recs, params: Recs, instruments: Recs, s: int, side: int, price_ticks: int, distance_ticks: float, equity_e8: int
-) -> int:
-    """Quantity of an entry at `price_ticks` with a stop `distance_ticks` away; 0 when the limits leave no room."""
-    it = instruments[s]
+@lean
+def entry_lots(risk: RiskArrays, s: int, side: int, price_ticks: int, distance_ticks: float) -> int:
+    """Quantity of an entry at `price_ticks` with a stop `distance_ticks` away; 0 when equity or limits leave no room."""
+    it, p, equity_e8 = risk.instruments[s], risk.params[0], risk.glob[0].portfolio_e8
     if equity_e8 <= 0 or price_ticks <= 0:
         return 0
     loss_per_lot_e8 = distance_ticks * float(it.notional_mul) / float(it.notional_div)
-    wanted = float(equity_e8) * params[0].risk_share / loss_per_lot_e8
+    wanted = float(equity_e8) * p.risk_share / loss_per_lot_e8
     lots = int(min(wanted, float(it.max_qty_lots)))
-    lots = min(lots, lots_worth(instruments, s, price_ticks, params[0].max_order_e8))
-    lots = min(lots, room_lots(state, params, instruments, s, side))
+    lots = min(lots, lots_worth(risk.instruments, s, price_ticks, p.max_order_e8))
+    lots = min(lots, room_lots(risk, s, side))
     return max(lots - lots % it.step_lots, 0)
