@@ -7,7 +7,8 @@ its line here; the checks at the end of the module refuse a table that contradic
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from operator import attrgetter
+from typing import Any, Final
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Ring:
 
     def reader_index(self, stage: str) -> int:
         """Which of the ring's reader lines belongs to this stage."""
-        return self.readers.index(stage)
+        return self.readers.index(STAGE[stage].part)
 
     @property
     def bytes(self) -> int:
@@ -52,23 +53,96 @@ class Stage:
     module: str
     inputs: tuple[str, ...]
     meaning: str
-    hot: bool = True  # its loop is one compiled function
+    hot: bool = True  # its loop is compiled (procs.fold.loop), and it is a fold; else the module has a `main`
     essential: bool = True  # without it there is no pipeline; else its end is its own affair
+    worlds: tuple[str, ...] = ("paper", "replay")  # in which it runs
+    source: str = ""  # the kind of source that it runs with; "": with any
+    asked: str = ""  # the profile's switch without which it does not run; "": it always does
+    role: str = ""  # a part that several stages can play, but one in a run; a profile chooses
+    feedback: str = ""  # the input on which it hears what became of what it wrote
+    reference: str = ""  # its output that its readers' promises are compared with (procs.fold.merge); "": its feedback
+    compile_s: float = 0.0  # measured; the slowest is compiled first, so that the last worker does not end long after the others
 
+    @property
+    def part(self) -> str:
+        """Its name in the rings' table, where a role stands for whoever plays it."""
+        return self.role or self.name
+
+    @property
+    def promises(self) -> bool:
+        """Whether it promises to write nothing before a time unless its feedback says more."""
+        return bool(self.feedback)
+
+    @property
+    def logged(self) -> bool:
+        """Whether it writes down the order in which it takes its inputs, on the ring `intake.<part>`."""
+        return self.hot and len(self.inputs) > 1
+
+
+EXCHANGE: Final = "exchange"
+"""The role of the stage that answers the router's wire."""
+
+RECORDER: Final = "recorder"
+"""The role of the stage that reads every ring; it starts first, and stands in every ring's readers."""
+
+ANY_WORLD: Final = ("paper", "replay", "record")
 
 STAGES: Final = (
-    Stage(1, "feed", "procs.stages.feed", ("frames",), "raw frames to integer records and a right book"),
-    Stage(2, "features", "procs.stages.features", ("market",), "features, signals and their score for every market record"),
-    Stage(3, "quoter", "procs.stages.quoter", ("reports", "market"), "two-sided target quotes"),
+    Stage(
+        1,
+        "feed",
+        "procs.stages.feed",
+        ("frames",),
+        "raw frames to integer records and a right book",
+        worlds=ANY_WORLD,
+        compile_s=60.0,
+    ),
+    Stage(
+        2,
+        "features",
+        "procs.stages.features",
+        ("market",),
+        "features, signals and their score for every market record",
+        compile_s=20.0,
+    ),
+    Stage(
+        3,
+        "quoter",
+        "procs.stages.quoter",
+        ("reports", "market"),
+        "two-sided target quotes",
+        feedback="reports",
+        compile_s=10.0,
+    ),
     Stage(
         4,
         "risk",
         "procs.stages.risk",
         ("control", "reports", "market", "signals", "quotes"),
         "positions, limits, exits, kill switch: the only way to the router",
+        feedback="reports",
+        compile_s=40.0,
     ),
-    Stage(5, "router", "procs.stages.router", ("executions", "orders"), "order state at the venue"),
-    Stage(6, "exchange", "procs.stages.exchange", ("depth", "market", "wire"), "the simulated exchange"),
+    Stage(
+        5,
+        "router",
+        "procs.stages.router",
+        ("executions", "orders"),
+        "order state at the venue",
+        feedback="executions",
+        reference="reports",
+        compile_s=30.0,
+    ),
+    Stage(
+        6,
+        "exchange",
+        "procs.stages.exchange",
+        ("depth", "market", "wire"),
+        "the simulated exchange",
+        role=EXCHANGE,
+        reference="executions",
+        compile_s=50.0,
+    ),
     Stage(
         7,
         "recorder",
@@ -76,6 +150,9 @@ STAGES: Final = (
         (),
         "journals every ring to disk",
         hot=False,
+        worlds=ANY_WORLD,
+        role=RECORDER,
+        compile_s=5.0,
     ),
     Stage(
         8,
@@ -84,6 +161,8 @@ STAGES: Final = (
         ("resync",),
         "the venue's connections: raw frames in, snapshots fetched",
         hot=False,
+        worlds=ANY_WORLD,
+        source="live",
     ),
     Stage(
         9,
@@ -93,6 +172,7 @@ STAGES: Final = (
         "signals, books and health over HTTP, read-only",
         hot=False,
         essential=False,
+        asked="gateway.enabled",
     ),
     Stage(
         10,
@@ -102,10 +182,17 @@ STAGES: Final = (
         "trains models on what this run has recorded, publishes those that beat the baseline",
         hot=False,
         essential=False,
+        asked="ml.learner.enabled",
     ),
 )
+"""In the order in which records flow: so a backtest polls them, and so they are listed everywhere."""
 
-_LOGGED: Final = ("quoter", "risk", "router", "exchange")
+
+def _intake(ring_id: int, stage: str) -> Ring:
+    """The intake log of a stage with several inputs."""
+    meaning = f"the order in which {stage} took its inputs"
+    return Ring(ring_id, f"intake.{stage}", records.INTAKE_RECORD, stage, (stage, "recorder"), 4096, meaning)
+
 
 RINGS: Final = (
     Ring(
@@ -132,18 +219,10 @@ RINGS: Final = (
         burst=2,
     ),  # fmt: skip
     Ring(9, "control", records.CONTROL_RECORD, "supervisor", ("risk", "recorder"), 64, "halt and resume", timed=False),
-    *(
-        Ring(
-            10 + i,
-            f"intake.{stage}",
-            records.INTAKE_RECORD,
-            stage,
-            (stage, "recorder"),
-            4096,
-            f"the order in which {stage} took its inputs",
-        )
-        for i, stage in enumerate(_LOGGED)
-    ),
+    _intake(10, "quoter"),
+    _intake(11, "risk"),
+    _intake(12, "router"),
+    _intake(13, "exchange"),
     Ring(
         14,
         "frames",
@@ -176,61 +255,103 @@ RINGS: Final = (
     ),
 )
 
-_FEEDBACK: Final = ("reports", "executions")
-"""Rings on which a stage hears what became of what it wrote."""
-
 RING: Final = {ring.name: ring for ring in RINGS}
 STAGE: Final = {stage.name: stage for stage in STAGES}
+SUPERVISOR: Final = "supervisor"
 SUPERVISOR_ID: Final = 0
 MAX_STAGE_ID: Final = 15
 
 
 def outputs(stage: str) -> tuple[Ring, ...]:
     """The rings that this stage writes, intake log last."""
-    return tuple(ring for ring in RINGS if ring.writer == stage)
+    return tuple(ring for ring in RINGS if ring.writer == STAGE[stage].part)
 
 
 def inputs(stage: str) -> tuple[Ring, ...]:
     """The rings that this stage reads, in merge order. The recorder reads all."""
-    if stage == "recorder":
-        return RINGS
-    return tuple(RING[name] for name in STAGE[stage].inputs)
+    return RINGS if STAGE[stage].role == RECORDER else tuple(RING[name] for name in STAGE[stage].inputs)
 
 
 def intake(stage: str) -> Ring | None:
     """The stage's intake log, where it has several inputs."""
-    return RING.get(f"intake.{stage}")
+    return RING.get(f"intake.{STAGE[stage].part}")
 
 
 def stage_id(name: str) -> int:
-    """Number of a process; the supervisor is 0."""
-    return SUPERVISOR_ID if name == "supervisor" else STAGE[name].stage_id
+    """Number of a process; the supervisor is 0. A role's is that of the stage called like it."""
+    return SUPERVISOR_ID if name == SUPERVISOR else STAGE[name].stage_id
 
 
-LIVE: Final = ("receiver", "frames", "resync")
-"""The stage and the rings that only sockets as a source bring to life."""
-
-TRADING: Final = ("exchange", "router", "risk", "quoter", "features")
-"""The stages that a world without decisions (`record`) does without."""
+def compile_s(name: str) -> float:
+    """How long a stage's kernels take to compile, as measured; 0 for one that is not in the table."""
+    return STAGE[name].compile_s if name in STAGE else 0.0
 
 
-def start_order(live: bool = False, trading: bool = True, gateway: bool = False, learner: bool = False) -> tuple[str, ...]:
-    """The stages that run, readers before writers as far as the cycle allows: the recorder first, feed and receiver last.
-
-    What the pipeline can do without comes after all that it needs.
-    """
-    needed = ("recorder", *(TRADING if trading else ()), "feed", *(("receiver",) if live else ()))
-    return (*needed, *(("gateway",) if gateway and trading else ()), *(("learner",) if learner and trading else ()))
+def playing(role: str) -> tuple[str, ...]:
+    """The stages that can play this role."""
+    return tuple(stage.name for stage in STAGES if stage.role == role)
 
 
-def rings(live: bool = False) -> tuple[Ring, ...]:
-    """The rings that carry something."""
-    return tuple(ring for ring in RINGS if live or ring.name not in LIVE)
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run is made of: which stages, in which order, over which rings. Whoever needs a list of stages asks this."""
 
+    world: str = "paper"
+    source: str = "generated"
+    exchange: str = EXCHANGE  # the stage that plays this role
+    asked: frozenset[str] = frozenset()  # the switches that are on
 
-def stages(live: bool = False) -> tuple[Stage, ...]:
-    """The stages that work on records, in the order of the table."""
-    return tuple(stage for stage in STAGES if stage.essential and (live or stage.name not in LIVE))
+    @classmethod
+    def of(cls, profile: Any) -> Run:
+        """The run that a procs.profiles.schema.Profile asks for; that room stands above this module."""
+        switches = {stage.asked for stage in STAGES if stage.asked}
+        on = frozenset(key for key in switches if attrgetter(key)(profile))
+        return cls(profile.world, profile.source.kind, profile.pipeline.exchange, on)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages that run, in the order of the table."""
+        return tuple(stage for stage in STAGES if self._runs(stage))
+
+    def _runs(self, stage: Stage) -> bool:
+        played = stage.role != EXCHANGE or stage.name == self.exchange
+        wanted = not stage.asked or stage.asked in self.asked
+        return self.world in stage.worlds and stage.source in ("", self.source) and played and wanted
+
+    @property
+    def essential(self) -> tuple[Stage, ...]:
+        """Those without which there is no pipeline."""
+        return tuple(stage for stage in self.stages if stage.essential)
+
+    @property
+    def hot(self) -> tuple[Stage, ...]:
+        """Those that are folds; a backtest consists of them."""
+        return tuple(stage for stage in self.stages if stage.hot)
+
+    @property
+    def start_order(self) -> tuple[Stage, ...]:
+        """Readers before writers as far as the cycle allows: the recorder first, feed and receiver last.
+
+        What the pipeline can do without comes after all that it needs.
+        """
+        recorders = [stage for stage in self.stages if stage.role == RECORDER]
+        others = [stage for stage in self.stages if not stage.hot and stage.role != RECORDER]
+        return (*recorders, *reversed(self.hot), *sorted(others, key=lambda stage: not stage.essential))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the stages, in start order."""
+        return tuple(stage.name for stage in self.start_order)
+
+    @property
+    def rings(self) -> tuple[Ring, ...]:
+        """The rings that carry something: somebody writes them, and they are not for a source's stage that is absent."""
+        return tuple(ring for ring in RINGS if self._carries(ring))
+
+    def _carries(self, ring: Ring) -> bool:
+        heard = [STAGE[name] for name in ring.readers if name != RECORDER]
+        written = ring.writer in {SUPERVISOR, *(stage.part for stage in self.stages)}
+        return written and (not heard or any(stage.source in ("", self.source) for stage in heard))
 
 
 def diagram(kind: str = "mermaid") -> str:
@@ -238,9 +359,8 @@ def diagram(kind: str = "mermaid") -> str:
     edges = [
         (ring.writer, reader, ring.name)
         for ring in RINGS
-        if not ring.name.startswith("intake.")
         for reader in ring.readers
-        if reader != "recorder"
+        if reader not in (ring.writer, RECORDER)
     ]
     if kind == "dot":
         body = [f'  "{a}" -> "{b}" [label="{name}"];' for a, b, name in edges]
@@ -250,25 +370,33 @@ def diagram(kind: str = "mermaid") -> str:
 
 
 def _check() -> None:
-    names = {stage.name for stage in STAGES} | {"supervisor"}
+    names = {stage.name for stage in STAGES} | {SUPERVISOR}
     assert [ring.ring_id for ring in RINGS] == list(range(len(RINGS))), "a ring's id is its index"
-    assert len({stage.stage_id for stage in STAGES}) == len(STAGES)
+    assert len({stage.stage_id for stage in STAGES}) == len(STAGES) == len(STAGE), "a stage's id and name are its own"
     assert all(0 < stage.stage_id <= MAX_STAGE_ID for stage in STAGES)
+    assert all(stage.part in STAGE for stage in STAGES), "a role is called like the first stage that plays it"
     for ring in RINGS:
         assert ring.capacity & (ring.capacity - 1) == 0, ring.name
         assert ring.capacity >= CHECKPOINT_HEADROOM * 1024 or ring.name == "control", f"{ring.name}: see checkpoint_every"
         assert ring.burst <= ring.capacity // 2, f"{ring.name}: a burst must leave room for a checkpoint's worth"
         assert ring.writer in names and set(ring.readers) <= names, ring.name
-        assert "recorder" in ring.readers, f"{ring.name}: the recorder keeps every ring"
+        assert RECORDER in ring.readers, f"{ring.name}: the recorder keeps every ring"
+        for reader in ring.readers:
+            known = reader in (ring.writer, RECORDER) or ring.name in STAGE[reader].inputs
+            assert known, f"{ring.name} is read by {reader}, the stage does not say so"
+        assert ring.writer == SUPERVISOR or STAGE[ring.writer].essential, f"{ring.name}: what a ring needs is essential"
+    heard = {stage.feedback for stage in STAGES if stage.feedback}
     for stage in STAGES:
         for name in stage.inputs:
-            assert stage.name in RING[name].readers, f"{stage.name} reads {name}, the ring does not say so"
+            assert stage.part in RING[name].readers, f"{stage.name} reads {name}, the ring does not say so"
+        assert stage.feedback in ("", *stage.inputs), f"{stage.name}: its feedback is one of its inputs"
+        assert stage.reference in ("", *(ring.name for ring in outputs(stage.name))), f"{stage.name}: a reference is an output"
+        assert stage.feedback or not stage.promises, f"{stage.name}: a promise holds until the feedback says more"
         # procs.fold.merge believes a promise only on the last input, when it knows what the others may make the stage write
-        promising = [name for name in stage.inputs if RING[name].writer in ("quoter", "risk", "router") and name not in _FEEDBACK]
+        writers = {name: STAGE.get(RING[name].writer) for name in stage.inputs if name not in heard}
+        promising = [name for name, writer in writers.items() if writer is not None and writer.promises]
         assert promising in ([], list(stage.inputs[-1:])), f"{stage.name}: {promising} carry promises, only the last input may"
-        assert len(stage.inputs) < 2 or intake(stage.name) is not None, f"{stage.name}: several inputs need an intake log"
-    assert set(start_order(live=True, gateway=True, learner=True)) == set(STAGE)
-    assert all(STAGE[ring.writer].essential for ring in RINGS if ring.writer in STAGE), "what a ring needs is essential"
+        assert stage.logged == (intake(stage.name) is not None), f"{stage.name}: several inputs need an intake log"
 
 
 _check()

@@ -229,7 +229,7 @@ def test_status_tells_every_process(supervised: Supervised, capsys: pytest.Captu
     code, out, err = run(capsys, "status", "--json", "--window", "0.01")
     said = json.loads(out)
     assert code == OK, err
-    assert [entry["name"] for entry in said["stages"]] == [stage.name for stage in topology.stages()]
+    assert [entry["name"] for entry in said["stages"]] == [stage.name for stage in topology.Run().essential]
     for key in ("instance", "world", "supervisor", "zygote", "total_pss_kb", "cpu_pct_total", "halted"):
         assert key in said
     keys = ("pid", "state", "ready", "incarnation", "restarts", "heartbeat_age_ms", "core", "pss_kb", "cpu_pct")
@@ -250,7 +250,7 @@ def test_stats_and_latency_of_the_living(supervised: Supervised, capsys: pytest.
     """Every ring with every reader, every hop, read from the segments without asking anybody."""
     code, out, _ = run(capsys, "stats", "--json", "--window", "0.01")
     said = json.loads(out)
-    assert code == OK and said["running"] and len(said["rings"]) == len(topology.rings())
+    assert code == OK and said["running"] and len(said["rings"]) == len(topology.Run().rings)
     assert all("rate" in ring for ring in said["rings"])
     code, out, _ = run(capsys, "latency", "--json")
     assert code == OK and {hop["stage"] for hop in json.loads(out)["hops"]} >= {"features", "risk", "router"}
@@ -374,7 +374,7 @@ def test_an_instance_makes_and_removes_its_segments(own_places: Path) -> None:
     seen: list[int] = []
     it = Instance(load_profile("paper", {"instance": NAME}), "", None, lambda memory: seen.append(len(memory.segments)))
     it.create()
-    assert [stage.name for stage in it.stages] == list(topology.start_order())
+    assert [stage.name for stage in it.stages] == list(topology.Run().names)
     it.prepare("risk", 3)
     assert not it.ready("risk") and not it.finished("risk") and it.heartbeat("risk") == 0 and it.progress() == 0
     it.request_stop()
@@ -477,7 +477,7 @@ def test_halt_and_resume_are_records_on_the_control_ring(own_places: Path) -> No
         it.destroy()
 
 
-NAMES = [stage.name for stage in topology.stages()]
+NAMES = [stage.name for stage in topology.Run().essential]
 
 
 @pytest.mark.parametrize(

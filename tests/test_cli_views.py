@@ -64,9 +64,9 @@ def test_every_line_of_the_view_fits(width: int, height: int) -> None:
 def test_the_view_shows_what_matters() -> None:
     """Stages, rings with tail and head, the book, the position and its profit are on one wide frame."""
     text = "\n".join(frame(_view(), 200, 0, plain))
-    for stage in topology.stages():
+    for stage in topology.Run().essential:
         assert stage.name in text
-    for ring in topology.rings():
+    for ring in topology.Run().rings:
         assert ring.name in text
     for words in ("TAIL (WRITE)", "HEAD (READ)", "60,000.00", "60,002.00", "+0.01000", "7 of 7 times", " 50.0%"):
         assert words in text, words
@@ -121,7 +121,7 @@ def test_status_shows_every_process_and_what_is_wrong(width: int) -> None:
     seen["stages"][2]["state"], seen["stages"][2]["last_end"] = "FATAL", "SIGSEGV"
     lines = status.lay_out({**seen, "world": "paper", "progress": 5}, width, plain)
     text = "\n".join(lines)
-    for name in (*topology.start_order(), "zygote", "supervisor"):
+    for name in (*topology.Run().names, "zygote", "supervisor"):
         assert name in text
     assert "was given up (SIGSEGV)" in text and "scalperctl restart" in text
     assert max(map(visible, lines[:-1])) <= width

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,10 @@ from numba import njit
 from numba.core.runtime import _nrt_python, rtsys
 
 from procs import topology
+from procs.fold import far_calls
+from procs.fold.block import BEFORE, ENDED, POLL, WAITING
 from procs.fold.checkpoint import save
+from procs.fold.loop import poll
 
 ALLOCATES = ("NRT_Allocate", "NRT_MemInfo_alloc", "NRT_MemInfo_new", "NRT_MemInfo_varsize", "PyObject_", "PyList_", "PyTuple_")
 
@@ -78,14 +80,30 @@ def test_both_ways_of_looking_have_teeth() -> None:
     assert named_in(asm)
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_no_allocation_stands_in_the_machine_code(name: str) -> None:
-    """Linked afresh with all that it calls (numba shows no code that it has from its cache), poll names neither numba's
-    allocator nor Python's objects."""
-    Session(small_market(1.0)).poll(name)  # compiled or loaded
-    poll = importlib.import_module(topology.STAGE[name].module).poll
-    fresh = njit(nogil=True, error_model="numpy")(poll.py_func)
-    fresh.compile(poll.signatures[0])
+def code_of(compiled: Any) -> str:
+    """The machine code of a compiled function, linked afresh with all that it calls: numba shows none from its cache."""
+    fresh = njit(nogil=True, error_model="numpy")(compiled.py_func)
+    fresh.compile(compiled.signatures[0])
     (asm,) = fresh.inspect_asm().values()
-    assert asm.count("\n") > 1000 and "NRT_incref" in asm, "no code was looked at"
-    assert named_in(asm) == []
+    return str(asm)
+
+
+def test_no_allocation_stands_in_the_loops_machine_code() -> None:
+    """Poll names neither numba's allocator nor Python's objects; the feed has one of its own."""
+    session = Session(small_market(1.0))
+    session.poll("feed")  # compiled or loaded
+    feed = next(call.compiled for call in far_calls._made if call.module == topology.STAGE["feed"].module and call.number == POLL)
+    for compiled in (poll, feed):
+        asm = code_of(compiled)
+        assert asm.count("\n") > 1000 and "NRT_incref" in asm, "no code was looked at"
+        assert named_in(asm) == []
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_no_allocation_stands_in_the_machine_code_of_a_stages_end(name: str) -> None:
+    """What a stage does when an input has ended is rare, and allocates no more than the rest."""
+    Session(small_market(1.0))
+    module = topology.STAGE[name].module
+    for call in far_calls._made:
+        if call.module == module and call.number in (ENDED, WAITING, BEFORE):
+            assert named_in(code_of(call.compiled)) == []

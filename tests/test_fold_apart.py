@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from procs.fold import far_calls as apart
+from procs.fold.assembly import LoopSettings, assemble, heap_world
 from procs.fold.block import BLOCK_WORDS, CALLS, MAX_CALLS
+from procs.stages import quoter
 from ringbuf.jit import Words, kernel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +29,17 @@ def _weigh(b: Words, small: int, flag: int, word: int) -> int:
 @apart.apart(4)
 def _note(b: Words, word: int) -> None:
     b[1] = word
+
+
+@apart.apart(5, apart.INT)
+def _twice(b: Words, word: int) -> int:
+    return 2 * word
+
+
+@kernel
+def _by_number(b: Words, note: int, twice: int, word: int) -> int:
+    apart.call_numbered(b, note, word)
+    return apart.ask_numbered(b, twice, word)
 
 
 @kernel
@@ -56,11 +69,27 @@ def test_an_exception_comes_through_the_call() -> None:
         _ask(linked(), 1, -1)
 
 
+def test_a_caller_may_know_only_the_place() -> None:
+    """What stands at the place that the number names is called, and its answer comes back."""
+    block = linked()
+    assert _by_number(block, 4, 5, 21) == 42 and block[1] == 21
+
+
+def test_a_stage_without_a_handler_for_an_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop would jump to address zero: putting the stage together says so first."""
+    left = [call for call in apart._made if (call.module, call.number) != (quoter.__name__, quoter.MARKET)]
+    world = heap_world({quoter.NAME: ()})
+    assemble(quoter.NAME, world, (), LoopSettings())
+    monkeypatch.setattr(apart, "_made", left)
+    with pytest.raises(AssertionError, match="quoter: the loop has no handler"):
+        assemble(quoter.NAME, world, (), LoopSettings())
+
+
 def test_linking_writes_only_the_addresses_of_the_modules_named() -> None:
     """Other words stay, other modules' functions are not there, and linking again gives the same."""
     block = linked()
     calls = block[CALLS : CALLS + MAX_CALLS].copy()
-    assert (np.flatnonzero(calls) == [3, 4]).all()
+    assert (np.flatnonzero(calls) == [3, 4, 5]).all()
     assert not np.delete(block, np.arange(CALLS, CALLS + MAX_CALLS)).any()
     apart.link(block, __name__)
     assert (block[CALLS : CALLS + MAX_CALLS] == calls).all()

@@ -70,7 +70,7 @@ def test_the_order_of_intake_is_a_function_of_the_records(seed: int) -> None:
     for _ in range(3):
         world = heap_world({"exchange": ()})
         loop = LoopSettings(batch=int(rng.integers(1, 65)))
-        bound = assemble("exchange", world, (), loop, shifts={"wire": WIRE_SHIFT}, reference=0)
+        bound = assemble("exchange", world, (), loop, shifts={"wire": WIRE_SHIFT})
         writers = [Writer(world.rings[e.name], e.record, stream) for e, stream in zip(entries, streams)]
         got: list[tuple[int, int]] = []
         steps = 0

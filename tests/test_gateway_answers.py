@@ -369,7 +369,7 @@ def test_health_is_200_only_while_all_is_well(world: GatewayWorld) -> None:
     world.both(1)
     status, said = asked(world, "/healthz")
     assert status == 200 and said["ok"] and said["problems"] == [] and said["lost"] == 0
-    assert [row["name"] for row in said["stages"]] == list(topology.start_order())
+    assert [row["name"] for row in said["stages"]] == list(topology.Run().names)
     assert {row["state"] for row in said["stages"]} == {"running"}
     assert [(row["name"], row["book"]) for row in said["symbols"]] == [(name, "valid") for name in NAMES]
     world.memory.page("risk")[board.READY] = 0

@@ -264,9 +264,10 @@ def test_wrong_settings_are_refused(key: str) -> None:
 def test_the_gateway_gates_no_ring_and_is_not_needed() -> None:
     """It is in no ring's table of readers or writers, starts last and only where it is enabled, and never for `record`."""
     assert not any("gateway" in (ring.writer, *ring.readers) for ring in topology.RINGS)
-    assert not topology.STAGE["gateway"].essential and "gateway" not in topology.start_order(live=True)
-    assert topology.start_order(gateway=True)[-1] == "gateway"
-    assert "gateway" not in topology.start_order(True, False, True)
+    wanted = frozenset({"gateway.enabled"})
+    assert not topology.STAGE["gateway"].essential and "gateway" not in topology.Run(source="live").names
+    assert topology.Run(asked=wanted).names[-1] == "gateway"
+    assert "gateway" not in topology.Run("record", "live", asked=wanted).names
     assert [s.name for s in topology.STAGES if not s.essential] == ["gateway", "learner"]
 
 

@@ -40,7 +40,7 @@ MAY_IMPORT = {
         "sim/exchange": "sim trading*",
         "sim/local_venue": "sim sim/market trading*",
         "procs": RINGS + "trading*",
-        "procs/profiles": "sim trading*",
+        "procs/profiles": "sim trading* procs",
         "procs/journal": RINGS + "trading* procs",
         "procs/memory": RINGS + "trading* procs procs/profiles",
         "procs/fold": STAGES_NEED,

@@ -13,6 +13,7 @@ from fold_world import STAGES, Session, small_market
 
 from procs.fold.assembly import LoopSettings, heap_world
 from procs.fold.checkpoint import diverged, restore, save
+from procs.fold.loop import poll
 from procs.fold.merge import flush_outputs
 from procs.fold.plan import plan_of
 from procs.learning import registry
@@ -127,7 +128,7 @@ def test_what_was_fitted_is_part_of_the_state_and_of_one_symbol() -> None:
     published["micro_fitted"][1], published["micro_table"][1] = 1, 0.25
     for done, upto in enumerate((1000, 2000)):
         slots[:upto, -1], ctl[TAIL] = 1 + np.arange(upto), upto
-        assert int(module.poll(bound.block)) == 1000
+        assert int(poll(bound.block)) == 1000
         flush_outputs(bound.block)
         if not done:
             save(bound.block)
@@ -146,7 +147,7 @@ def test_what_was_fitted_is_part_of_the_state_and_of_one_symbol() -> None:
     again = module.build(plan, world, LoopSettings())
     restore(again.block)
     assert again.state["state"]["micro_fitted"].tolist() == [0, 1]
-    module.poll(again.block)
+    poll(again.block)
     flush_outputs(again.block)
     assert int(diverged(again.block)) == 0
     assert views(world.rings["signals"], SIGNAL_RECORD)[2][:2000].tobytes() == out.tobytes()

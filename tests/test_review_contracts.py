@@ -12,9 +12,9 @@ from fold_world import STAGES, Session, small_market
 
 from procs import topology
 from procs.fold.assembly import LoopSettings, World, heap_world
-from procs.fold.block import FEEDBACK, R_ARMED, R_BLOCKED, R_WAIT_NS
+from procs.fold.block import BLOCK, FEEDBACK, R_ARMED, R_BLOCKED, R_WAIT_NS
 from procs.fold.checkpoint import save
-from procs.fold.loop import BLOCK, settle
+from procs.fold.loop import settle
 from procs.journal.file import JournalFull, JournalReader, JournalWriter, journal_path
 from procs.memory import board
 from procs.profiles.config import load_profile

@@ -32,6 +32,7 @@ from procs.cli.table import Column as C
 from procs.cli.table import count, span, table
 from procs.fold.block import R_SINCE, registers
 from procs.fold.checkpoint import show_cursors
+from procs.fold.loop import poll
 from procs.fold.merge import flush_outputs
 from procs.memory import board
 from procs.memory.board import Words
@@ -136,7 +137,7 @@ class _Watch:
         words = self.memory.board_words
         if not self.started_ns and int(board.page(words, topology.stage_id("feed"))[board.FRAMES]):
             self.started_ns = self._before_ns
-        hot = [stage.stage_id for stage in topology.STAGES if stage.hot]
+        hot = [stage.stage_id for stage in topology.Run().hot]
         if not self.ended_ns and all(int(board.page(words, number)[board.FINISHED]) for number in hot):
             self.ended_ns = now
         self._before_ns = now
@@ -155,8 +156,8 @@ def _in_one_process(profile: Profile) -> dict[str, Any]:
         if profile.source.kind == "recording":
             staged = stage([Path(file) for file in profile.source.files], Path(folder) / "spool")
         plan = plan_of(profile, staged)
-        for name in _order():
-            warm_stage(name, profile)
+        for entry in plan.run.hot:
+            warm_stage(entry.name, profile)
         costs, checkpoint_ns, frames, elapsed = _polled(plan)
     whole = sum(cost["total_ns"] for cost in costs.values())
     for cost in costs.values():
@@ -177,12 +178,6 @@ def _give_back(b: Words) -> None:
     show_cursors(b)
 
 
-def _order() -> tuple[str, ...]:
-    from procs.research.backtest import ORDER
-
-    return ORDER
-
-
 def _polled(plan: Any) -> tuple[dict[str, dict[str, Any]], dict[str, float], int, float]:
     """Run the plan as the backtest does, with a clock around each poll; and the cost of one checkpoint of each stage."""
     from procs.fold.assembly import LoopSettings, heap_world
@@ -190,7 +185,7 @@ def _polled(plan: Any) -> tuple[dict[str, dict[str, Any]], dict[str, float], int
     from procs.fold.checkpoint import save
     from ringbuf.layout import GATING, reader_line
 
-    modules: dict[str, Any] = {name: importlib.import_module(topology.STAGE[name].module) for name in _order()}
+    modules: dict[str, Any] = {stage.name: importlib.import_module(stage.module) for stage in plan.run.hot}
     world = heap_world({name: module.state_spec(plan.symbols) for name, module in modules.items()})
     for entry in topology.RINGS:
         world.rings[entry.name][reader_line(entry.reader_index("recorder")) + GATING] = 0
@@ -204,7 +199,7 @@ def _polled(plan: Any) -> tuple[dict[str, dict[str, Any]], dict[str, float], int
             if stage.registers[R_DONE]:
                 continue
             low, before = int(stage.registers[R_LOW]), clock()
-            work = modules[name].poll(stage.block)
+            work = poll(stage.block)
             after = clock()
             if work:
                 cost = costs[name]
@@ -222,7 +217,6 @@ def _polled(plan: Any) -> tuple[dict[str, dict[str, Any]], dict[str, float], int
         for _ in range(100):
             save(stage.block)
         checkpoints[name] = round((clock() - before) / 100, 1)
-    modules["feed"].show(bound["feed"].block)
     page: Words = board.page(world.board, topology.stage_id("feed"))
     return costs, checkpoints, int(page[board.FRAMES]), elapsed
 

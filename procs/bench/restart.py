@@ -58,7 +58,7 @@ def _measured(kills: int, settings: dict[str, Any]) -> dict[str, Any]:
             raise CliError(f"the bench's pipeline did not start: see {launched.log}", FAILED)
         memory = attach(INSTANCE, readonly=True)
         _wait_for(lambda: int(board.page(memory.board_words, topology.stage_id("risk"))[board.RECORDS]) > 100, "risk", launched)
-        taken: dict[str, list[float]] = {stage.name: [] for stage in topology.stages()}
+        taken: dict[str, list[float]] = {stage.name: [] for stage in topology.Run().essential}
         for _ in range(kills):
             for name in taken:
                 taken[name].append(_killed(memory, name, launched))

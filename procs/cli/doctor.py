@@ -67,7 +67,7 @@ def parse_cores(text: str) -> set[int]:
 
 def cores() -> Finding:
     """Cores that this process may use, against the number of processes."""
-    here, wanted = len(os.sched_getaffinity(0)), len(topology.stages()) + 1
+    here, wanted = len(os.sched_getaffinity(0)), len(topology.Run().essential) + 1
     if here >= wanted:
         return Finding("cores", OK_, f"{here} usable, one for each of {wanted} processes")
     if here >= 2:

@@ -103,12 +103,12 @@ def stage_figures(words: Words, stage: str) -> StageFigures:
 
 def snapshot(memory: Memory) -> Snapshot:
     """Everything that an instance's memory says now."""
-    live = getattr(memory, "arena", None) is not None
+    run = topology.Run(source="generated" if getattr(memory, "arena", None) is None else "live")
     return Snapshot(
         instance=memory.instance,
         window_s=0.0,
-        rings=[ring_figures(memory.ring(entry.name), entry) for entry in topology.rings(live)],
-        stages=[stage_figures(memory.board_words, stage.name) for stage in topology.stages(live)],
+        rings=[ring_figures(memory.ring(entry.name), entry) for entry in run.rings],
+        stages=[stage_figures(memory.board_words, stage.name) for stage in run.essential],
     )
 
 

@@ -230,9 +230,10 @@ def run_backtest(profile: Profile, plan: Plan, note: _Note) -> tuple[Report, dic
     def progress(frames: int, expected: int) -> None:
         note(f"{frames:,} frames" + (f" of {expected:,}" if expected else ""))
 
-    for number, name in enumerate(world.ORDER, 1):
-        note(f"kernels {number}/{len(world.ORDER)}: {name} (the first time compiles them: a minute or two)")
-        warm_stage(name, profile)
+    stages = world.stages_of(plan)
+    for number, stage in enumerate(stages, 1):
+        note(f"kernels {number}/{len(stages)}: {stage.name} (the first time compiles them: a minute or two)")
+        warm_stage(stage.name, profile)
     started = time.monotonic()
     outcome = world.run(plan, keep=JOURNALS, progress=progress)
     wall = time.monotonic() - started

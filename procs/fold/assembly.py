@@ -1,7 +1,7 @@
 """How a stage is put together: its arena, its ends of the rings, its fold; and how a record is emitted.
 
 The same builder serves the pipeline (rings in shared segments) and the backtest (the same rings on the heap): a `World`
-says where the words are. A stage module gives `state_spec`, `build` and the compiled `poll` and `run`.
+says where the words are. A stage module gives `state_spec`, `build`, `warm` and its handlers (procs.fold.loop).
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from procs.fold.block import (
     REGISTERS,
     in_ctl,
     in_loc,
+    in_slots,
     out_ctl,
     out_identity,
     out_loc,
     out_slots,
 )
 from procs.fold.checkpoint import checkpoint_words
-from procs.fold.loop import IDLE_NS, SPIN
 from procs.memory import board
 from procs.memory.segments import aligned_words, format_ring
 from ringbuf import layout
 from ringbuf.intrinsics import recs_at, words2_at, words_at
 from ringbuf.jit import Recs, Words, kernel
-from ringbuf.layout import CAPACITY
+from ringbuf.layout import CAPACITY, RING_ID
 from ringbuf.ring import I_HEAD, I_READER, I_RELEASED, I_SHIFT, I_TIMED, LOC_WORDS, open_slot, publish_slot
 from shm.histogram import WORDS as HISTOGRAM_WORDS
 from shm.histogram import record as record_latency
@@ -83,6 +83,9 @@ for _record in (MARKET_RECORD, SIGNAL_RECORD, VECTOR_RECORD, QUOTE_RECORD, ORDER
 StateSpec = Sequence[tuple[str, np.dtype, int]]
 """A stage's own state: (name, record dtype, how many), all of 8-byte words."""
 
+IDLE_NS: Final = 100_000_000
+"""Longest sleep: bounds how stale a heartbeat can be."""
+
 FRAME: Final = -1
 """`cause_ring` of a record that answers a raw frame."""
 
@@ -102,7 +105,7 @@ class World:
 class LoopSettings:
     """How a stage's loop waits and checkpoints."""
 
-    strategy: int = SPIN
+    strategy: int = block.SPIN
     spin: int = 100
     checkpoint_every: int = 1024
     batch: int = 64
@@ -178,16 +181,12 @@ def assemble(
     *,
     shifts: Mapping[str, int] | None = None,
     lead_ns: int = 0,
-    feedback: str | None = None,
-    reference: int = block.BY_INPUT,
 ) -> Bound:
     """Lay out a stage's arena and fill its block with the addresses of its ends of the rings.
 
     `shifts` puts an input's records later in the merge (ns), `lead_ns` is how far the outputs' watermarks lead the inputs'.
-    `feedback` names the input on which reports come back, `reference` what promises about it are compared with
-    (procs.fold.merge).
     """
-    inputs, log = topology.inputs(name), topology.intake(name)
+    stage, inputs, log = topology.STAGE[name], topology.inputs(name), topology.intake(name)
     outputs = [entry for entry in topology.outputs(name) if entry is not log]
     words = arena_words(name, spec)
     arena, b = aligned_words(words), aligned_words(block.BLOCK_WORDS)
@@ -228,11 +227,16 @@ def assemble(
     b[block.INPUTS], b[block.OUTPUTS], b[block.LOG] = len(inputs), len(outputs), -1 if log is None else len(outputs)
     b[block.STRATEGY], b[block.SPIN_POLLS] = loop.strategy, loop.spin
     b[block.CHECKPOINT_EVERY], b[block.BATCH] = loop.checkpoint_every, loop.batch
-    b[block.DOORBELL] = board.doorbell(topology.stage_id(name))
+    b[block.DOORBELL] = board.doorbell(topology.stage_id(stage.part))
     b[block.TIMED], b[block.IDLE_NS] = loop.timed, loop.idle_ns
-    b[block.FEEDBACK] = -1 if feedback is None else [entry.name for entry in inputs].index(feedback)
-    b[block.REFERENCE] = reference
-    apart.link(b, topology.STAGE[name].module)
+    b[block.FEEDBACK] = stage.inputs.index(stage.feedback) if stage.feedback else -1
+    b[block.REFERENCE] = [out.name for out in outputs].index(stage.reference) if stage.reference else block.BY_INPUT
+    stamped = (entry.timed and "ts_publish_mono_ns" in (entry.record.names or ()) for entry in inputs)
+    b[block.STAMPED] = sum(1 << r for r, said in enumerate(stamped) if said)
+    apart.link(b, stage.module)
+    calls = b[block.CALLS :]
+    handled = calls[block.POLL] or (calls[block.ENDED] and calls[: len(inputs)].all())
+    assert handled or not calls.any(), f"{name}: the loop has no handler for one of its inputs, or for its end"
     return bound
 
 
@@ -273,6 +277,12 @@ def in_row(b: Words, r: int) -> int:
 
 
 @kernel
+def in_time(b: Words, r: int) -> int:
+    """When the record that is next on this input takes effect here: its `ts_ns`, put later by the input's shift."""
+    return in_slots(b, r)[in_row(b, r), 0] + in_loc(b, r)[I_SHIFT]
+
+
+@kernel
 def emit(b: Words, o: int, rows: Words, at: int, cause_ring: int, cause_seq: int, origin_mono_ns: int, now: int) -> int:
     """Publish the record that a kernel wrote into row `at` of a scratch buffer, with its cause and its stamps."""
     ctl, slots, loc = out_ctl(b, o), out_slots(b, o), out_loc(b, o)
@@ -310,6 +320,12 @@ def emit_end(b: Words, o: int, ts_ns: int, cause_ring: int, cause_seq: int) -> i
     slots[slot, W_CAUSE_RING] = END_HIGH | (cause_ring & LOW_HALF)
     slots[slot, W_SYMBOL] = LOW_HALF
     return publish_slot(ctl, slots, loc, out_identity(b, o))
+
+
+@kernel
+def pass_end(b: Words, o: int, r: int) -> int:
+    """Publish END on an output as the answer to the END that is next on this input."""
+    return emit_end(b, o, in_time(b, r), in_ctl(b, r)[RING_ID], in_loc(b, r)[I_HEAD])
 
 
 @kernel

@@ -43,6 +43,11 @@ IDLE_NS: Final = 14
 FEEDBACK: Final = 15  # the input on which reports come, -1: none
 REFERENCE: Final = 16  # what a promise's condition is compared with: BY_INPUT, or an output's number
 
+STAMPED: Final = 17  # bit r: records of input r say when they were published, and when their frame came in
+
+SPIN, YIELD, BLOCK = 0, 1, 2
+"""Ways to wait (STRATEGY)."""
+
 BY_INPUT: Final = -1
 
 IN: Final = 32
@@ -62,6 +67,8 @@ A_IDENTITY_COUNT: Final = 7
 OWN: Final = 128
 CALLS: Final = 224
 MAX_CALLS: Final = 32
+# places of the calls: one an input, MAX_INPUTS .. POLL - 1 are the stage's own, then what procs.fold.loop calls
+POLL, ENDED, WAITING, BEFORE = 28, 29, 30, 31
 BLOCK_WORDS: Final = 256
 
 assert IN + MAX_INPUTS * IN_STRIDE <= OUT

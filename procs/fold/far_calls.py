@@ -10,6 +10,8 @@ The addresses are this process's: `link` writes them into the block whenever a s
 a child forked later has the same code at the same place. Called with a block that nobody linked, the process dies of a jump
 to address zero; procs.fold.assembly.assemble links every block.
 
+Who does not know what it calls (procs.fold.loop, which serves all stages) names the place instead: `call_numbered`.
+
 Arguments are the block and int64s, which a caller's narrower integers and bools are widened to. Only compiled code can call.
 """
 
@@ -52,6 +54,18 @@ class _Apart:
 _made: list[_Apart] = []
 
 
+def _jump(context: Any, builder: Any, returns: Any, takes: tuple[Any, ...], args: Any, number: Any) -> Any:
+    """Call the function at place `number` of the block's calls; what it raises goes on to the caller's caller."""
+    block = context.make_array(_BLOCK)(context, builder, args[0])
+    word = builder.load(builder.gep(block.data, [builder.add(ir.Constant(ir.IntType(64), CALLS), number)]))
+    convention = context.call_conv
+    code = builder.inttoptr(word, convention.get_function_type(returns, takes).as_pointer())
+    status, result = convention.call_function(builder, code, returns, takes, args)
+    with cgutils.if_unlikely(builder, status.is_error):
+        convention.return_status_propagate(builder, status)
+    return result
+
+
 def apart(number: int, returns: Any = NOTHING) -> Callable[[Callable[..., Any]], Any]:
     """Decorate a function of the block and any int64s. `number`: its place among the block's calls, 0 .. MAX_CALLS - 1."""
     assert 0 <= number < MAX_CALLS
@@ -66,14 +80,7 @@ def apart(number: int, returns: Any = NOTHING) -> Callable[[Callable[..., Any]],
             return (returns(*takes), _call) if len(given) == len(takes) and given[0] == _BLOCK and words else None
 
         def _call(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            block = context.make_array(_BLOCK)(context, builder, args[0])
-            word = builder.load(builder.gep(block.data, [ir.Constant(ir.IntType(64), CALLS + number)]))
-            convention = context.call_conv
-            code = builder.inttoptr(word, convention.get_function_type(returns, takes).as_pointer())
-            status, result = convention.call_function(builder, code, returns, takes, args)
-            with cgutils.if_unlikely(builder, status.is_error):
-                convention.return_status_propagate(builder, status)
-            return result
+            return _jump(context, builder, returns, takes, args, ir.Constant(ir.IntType(64), number))
 
         context = inspect.Parameter("typingctx", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         typing.__signature__ = inspect.Signature([context, *shape.parameters.values()])  # type: ignore[attr-defined]
@@ -81,6 +88,26 @@ def apart(number: int, returns: Any = NOTHING) -> Callable[[Callable[..., Any]],
         return intrinsic(typing)  # type: ignore[arg-type,unused-ignore]
 
     return decorate
+
+
+@intrinsic  # type: ignore[arg-type,unused-ignore]
+def call_numbered(typingctx: Any, block: Any, number: Any, word: Any) -> Any:
+    """Call whatever stands at place `number` of the block's calls with (block, word); it returns nothing."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _jump(context, builder, NOTHING, (_BLOCK, INT), [args[0], args[2]], args[1])
+
+    return NOTHING(_BLOCK, INT, INT), codegen
+
+
+@intrinsic  # type: ignore[arg-type,unused-ignore]
+def ask_numbered(typingctx: Any, block: Any, number: Any, word: Any) -> Any:
+    """`call_numbered` for a function that returns an int64."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _jump(context, builder, INT, (_BLOCK, INT), [args[0], args[2]], args[1])
+
+    return INT(_BLOCK, INT, INT), codegen
 
 
 def link(block: Words, *modules: str) -> None:

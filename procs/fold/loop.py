@@ -1,37 +1,59 @@
-"""The loop around a stage's poll: heartbeat, checkpoints, waiting, ending. All compiled, all over the stage's block.
+"""The loop that every hot stage runs: poll, heartbeat, checkpoints, waiting, ending. All compiled, all over the stage's block.
 
-A stage is `poll(b) -> work`: it takes what procs.fold.merge lets it take and never waits. `settle` does what comes after a
-poll; `conclude` leaves everything as readers and a next incarnation want to find it.
+A stage is its handlers (procs.fold.far_calls), by the places that the loop calls them at:
+
+    0, 1, ...   (b, now)       a record has come on this input, in the order of the stage's inputs; never an END
+    ENDED       (b, input)     END has come on this input
+    WAITING     (b, low)       nothing can be taken now, and nothing before `low` will come; only where there is one
+    BEFORE      (b, 0)         before a poll; only where there is one
+    POLL        (b, 0)         the whole poll of a stage that takes no records from a merge (the feed); how much it took
+
+`poll(b) -> work` takes what procs.fold.merge lets it take and never waits. `settle` does what comes after a poll; `conclude`
+leaves everything as readers and a next incarnation want to find it.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from procs.fold.assembly import W_CAUSE_RING, W_ORIGIN, W_PUBLISH, note_latency
 from procs.fold.block import (
+    BEFORE,
+    BLOCK,
+    CALLS,
     CHECKPOINT_EVERY,
     DOORBELL,
+    ENDED,
     INPUTS,
     LOG,
     OUTPUTS,
+    POLL,
     R_ARMED,
     R_BELL,
     R_BLOCKED,
     R_DONE,
+    R_LOW,
+    R_NOW,
     R_SINCE,
     R_SLEPT,
     R_WAIT_NS,
+    SPIN,
     SPIN_POLLS,
+    STAMPED,
     STRATEGY,
+    WAITING,
+    YIELD,
     doorbells,
     in_ctl,
     in_loc,
+    in_slots,
     out_ctl,
     page,
     registers,
 )
 from procs.fold.checkpoint import save
-from procs.fold.merge import flush_outputs
+from procs.fold.far_calls import ask_numbered, call_numbered
+from procs.fold.merge import flush_outputs, next_run
 from procs.memory import board
 from ringbuf.intrinsics import (
     MEMBARRIER_GLOBAL_EXPEDITED,
@@ -47,14 +69,11 @@ from ringbuf.intrinsics import (
 )
 from ringbuf.jit import Words, kernel
 from ringbuf.layout import ARMED_READERS, ARMED_WRITER, CAPACITY, READER_DOORBELL, READERS
-from ringbuf.ring import I_ENDED, I_HEAD, I_READER, I_RELEASED, ring_doorbell
+from ringbuf.ring import I_ENDED, I_HEAD, I_READER, I_RELEASED, I_TIMED, ring_doorbell
+from trading.records import TS_END, Kind
 
-SPIN: Final = 0
-YIELD: Final = 1
-BLOCK: Final = 2
-
-IDLE_NS: Final = 100_000_000
-"""Longest sleep: bounds how stale a heartbeat can be."""
+POLL_RECORDS: Final = 1024
+END: Final = int(Kind.END)
 
 NAP_NS: Final = 20_000_000
 """Longest sleep while something is not checkpointed yet."""
@@ -65,12 +84,6 @@ def taken(b: Words, ring: int) -> None:
     """One record of this input has been processed."""
     in_loc(b, ring)[I_HEAD] += 1
     registers(b)[R_SINCE] += 1
-
-
-@kernel
-def end_input(b: Words, ring: int) -> None:
-    """This input has delivered its END."""
-    in_loc(b, ring)[I_ENDED] = 1
 
 
 @kernel
@@ -181,3 +194,62 @@ def conclude(b: Words) -> None:
     words = page(b)
     if registers(b)[R_DONE] != 0:
         store_release(words, board.FINISHED, 1)
+
+
+@kernel
+def _all_ended(b: Words) -> bool:
+    for r in range(b[INPUTS]):
+        if in_loc(b, r)[I_TIMED] != 0 and not ended(b, r):
+            return False
+    return True
+
+
+@kernel
+def _take(b: Words, r: int, now: int) -> None:
+    """Hand the next record of an input to its handler."""
+    slots = in_slots(b, r)
+    row = in_loc(b, r)[I_HEAD] & (slots.shape[0] - 2)
+    if in_loc(b, r)[I_TIMED] != 0 and slots[row, W_CAUSE_RING] >> 32 == END:
+        in_loc(b, r)[I_ENDED] = 1
+        call_numbered(b, ENDED, r)
+        if _all_ended(b):
+            registers(b)[R_LOW] = TS_END
+            registers(b)[R_DONE] = 1
+        return
+    if (b[STAMPED] >> r) & 1:
+        note_latency(b, slots[row, W_PUBLISH], slots[row, W_ORIGIN], now)
+    call_numbered(b, r, now)
+
+
+@kernel
+def poll(b: Words) -> int:
+    """Drain what is there; how many records were taken."""
+    if b[CALLS + POLL] != 0:
+        return ask_numbered(b, POLL, 0)
+    if b[CALLS + BEFORE] != 0:
+        call_numbered(b, BEFORE, 0)
+    reg = registers(b)
+    work = 0
+    while work < POLL_RECORDS:
+        ring, count = next_run(b)
+        if count == 0 and b[CALLS + WAITING] != 0 and reg[R_DONE] == 0:
+            call_numbered(b, WAITING, reg[R_LOW])
+        flush_outputs(b)
+        if count == 0:
+            break
+        now = reg[R_NOW]
+        for _ in range(count):
+            _take(b, ring, now)
+            taken(b, ring)
+        work += count
+    return work
+
+
+@kernel
+def run(b: Words) -> None:
+    """The hot loop."""
+    store_release(page(b), board.READY, 1)
+    idle = 0
+    while not finished(b):
+        idle = settle(b, poll(b), idle)
+    conclude(b)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from procs.fold.assembly import LoopSettings
-from procs.fold.loop import BLOCK, SPIN, YIELD
+from procs.fold.block import BLOCK, SPIN, YIELD
 from procs.profiles.schema import Profile
-from procs.topology import stages
+from procs.topology import Run
 from sim.recordings.spool import StagedRecording, open_spool
 from sim.settings import Generator, SimulatedExchange
 from trading.instruments import Instrument, instrument_table
@@ -39,8 +39,13 @@ class Plan:
     spool: Path | None
     speed: float  # 0: as fast as it goes
     frames: int  # in the recording; 0: no end known
-    live: bool = False  # frames come over the frames ring
+    run: Run = Run()
     snapshot_levels: int = 0  # a side, that snapshots are asked for; 0: not known (a recording)
+
+    @property
+    def live(self) -> bool:
+        """Whether frames come over the frames ring."""
+        return self.run.source == "live"
 
     @property
     def symbols(self) -> int:
@@ -73,7 +78,7 @@ def plan_of(profile: Profile, recording: StagedRecording | None = None) -> Plan:
         spool=recording.path if recording is not None else None,
         speed=speed,
         frames=recording.n_frames if recording is not None else 0,
-        live=profile.source.kind == "live",
+        run=Run.of(profile),
         snapshot_levels=profile.live.snapshot_levels if profile.source.kind == "live" else 0,
     )
 
@@ -104,7 +109,7 @@ def loop_settings(profile: Profile, cores: int) -> LoopSettings:
     """How the stages wait: `auto` blocks when there are more processes than cores."""
     wait = profile.pipeline.wait
     if wait == "auto":
-        wait = "block" if cores < len(stages(profile.source.kind == "live")) + 1 else "spin"
+        wait = "block" if cores < len(Run(source=profile.source.kind).essential) + 1 else "spin"
     strategy = {"spin": SPIN, "yield": YIELD, "block": BLOCK}[wait]
     return LoopSettings(
         strategy=strategy, spin=max(profile.pipeline.spin_iterations, 1), checkpoint_every=profile.pipeline.checkpoint_every

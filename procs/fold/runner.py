@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from typing import Any, Final
 from procs import topology
 from procs.fold.assembly import Bound, StateSpec, World, arena_words, fold_layout, spec_of
 from procs.fold.checkpoint import checkpoint_words, restore
+from procs.fold.loop import run
 from procs.fold.plan import load_recording, loop_settings, plan_of
 from procs.memory import board
 from procs.memory import segments as pipeline
@@ -52,7 +53,6 @@ class _Prepared:
     bound: Bound
     checkpoints: Segment
     page: Words
-    run: Callable[[Words], None]
 
 
 _prepared: dict[str, _Prepared] = {}
@@ -70,14 +70,12 @@ def prepare(runtime: Mapping[str, Any]) -> None:
     rings = {entry.name: memory.ring(entry.name) for entry in topology.RINGS}
     loop = loop_settings(profile, os.cpu_count() or 1)
     _register_membarrier(MEMBARRIER_REGISTER_GLOBAL_EXPEDITED)
-    for stage in topology.STAGES:
-        if not stage.hot or (profile.world == "record" and stage.name in topology.TRADING):
-            continue
+    for stage in plan.run.hot:
         module: Any = importlib.import_module(stage.module)
         checkpoints = _checkpoints(runtime["instance"], stage.name, spec_of(module, plan))
         world = World(rings, memory.board_words, {stage.name: checkpoints.words}, memory.arena, memory.models)
         page = board.page(memory.board_words, stage.stage_id)
-        _prepared[stage.name] = _Prepared(module.build(plan, world, loop), checkpoints, page, module.run)
+        _prepared[stage.name] = _Prepared(module.build(plan, world, loop), checkpoints, page)
 
 
 def run_stage(name: str, runtime: Mapping[str, Any]) -> int:
@@ -129,7 +127,7 @@ def _run_hot(name: str, stage: _Prepared, runtime: Mapping[str, Any]) -> int:
     def loop() -> None:
         try:
             prepare_thread(core)
-            stage.run(stage.bound.block)
+            run(stage.bound.block)
         except BaseException as error:  # reported by the main thread, which owns the exit code
             failure.append(error)
         finally:

@@ -34,8 +34,8 @@ class Pulse:
         self._looked_ns = now_ns
         self._beats = {
             name: _Beat(board.page(board_words, topology.stage_id(name)), moved_ns=now_ns)
-            for name in stages if topology.STAGE[name].essential
-        }  # fmt: skip
+            for name in stages
+        }
 
     def look(self, now_ns: int) -> None:
         """Note which heartbeats have moved."""

@@ -85,7 +85,7 @@ def answers_of(
 ) -> Answers:
     """The answers over a run's memory."""
     view = MarketView(rings["market"], rings["signals"], rings["vectors"], plan.instruments, plan.names, profile)
-    order = topology.start_order(profile.source.kind == "live", profile.world != "record")
+    order = [stage.name for stage in topology.Run.of(profile).start_order if stage.essential]
     limit_ns = profile.supervisor.heartbeat_timeout_ms * 1_000_000
     pulse = Pulse(board_words, order, limit_ns, clock())
     guard = board.page(board_words, topology.stage_id("features"))[board.USER_GUARD :][:GUARD_WORDS]

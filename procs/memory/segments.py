@@ -144,7 +144,7 @@ def create(
     journal: bool = True,
     raw: bool = False,
     vectors: bool = False,
-    stages: Sequence[str] = topology.start_order(),
+    stages: Sequence[str] = topology.Run().names,
     arena_bytes: int = 0,
     models: int = 0,
 ) -> Memory:
@@ -159,7 +159,8 @@ def create(
     """
     memory = Memory(instance)
     notices: list[str] = []
-    absent = [stage.name for stage in topology.STAGES if stage.name not in stages]
+    played = {topology.STAGE[name].part for name in stages}
+    absent = [stage.part for stage in topology.STAGES if stage.part not in played]
     try:
         memory.segments["board"] = _make(instance, "board", board.BOARD_WORDS * 8, BOARD_LAYOUT, KIND_BOARD, 0, placement, None)
         for entry in topology.RINGS:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from procs.profiles.schema import MAX_SYMBOLS, Profile
+from procs.profiles.schema import MAX_SYMBOLS, PipelineSettings, Profile
 from procs.profiles.strict_yaml import Reader
 from trading.venues.names import DEFAULT
 
@@ -47,6 +47,7 @@ def check(profile: Profile, reader: Reader) -> None:
     _check_relations(profile, reader)
     if profile.world == "record" and profile.source.kind != "live":
         raise reader.fail("world", f"record, but source.kind is {profile.source.kind}", "write source.kind: live")
+    _check_exchange(profile, reader)
     _check_symbols(profile, reader)
     _check_learner(profile, reader)
 
@@ -141,6 +142,18 @@ def pin_models(profile: Profile, reader: Reader, pin: Callable[[str], str]) -> P
             raise reader.fail(key, str(error), "scalperctl model ls lists the models") from None
         profile = msgspec.structs.replace(profile, **{section: told})
     return profile
+
+
+def _check_exchange(profile: Profile, reader: Reader) -> None:
+    """The table of stages needs numpy: only a profile that names another exchange waits for that."""
+    name = profile.pipeline.exchange
+    if name == PipelineSettings().exchange:
+        return
+    from procs.topology import EXCHANGE, playing
+
+    known = playing(EXCHANGE)
+    if name not in known:
+        raise reader.fail("pipeline.exchange", f"no stage {name!r} plays the exchange", "known: " + ", ".join(known))
 
 
 def _check_learner(profile: Profile, reader: Reader) -> None:

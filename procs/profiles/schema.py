@@ -133,6 +133,7 @@ class PipelineSettings(Section, frozen=True):
     journal: bool = True
     journal_vectors: bool = False  # the feature vectors too: half a kilobyte a market record
     journal_dir: str | None = None  # None: below the instance's state directory
+    exchange: str = "exchange"  # the stage that plays the exchange (procs.topology)
 
 
 class SupervisorSettings(Section, frozen=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +17,7 @@ from procs import topology
 from procs.fold.assembly import Bound, LoopSettings, World, heap_world, spec_of
 from procs.fold.block import R_DONE, R_INTERNAL_DUE, R_LOW, R_PROMISE, R_SINCE, registers
 from procs.fold.checkpoint import save, show_cursors
+from procs.fold.loop import poll
 from procs.fold.merge import flush_outputs
 from procs.fold.plan import Plan
 from procs.memory import board
@@ -27,7 +28,6 @@ from trading.own_signals.guard import GUARD_WORDS, STOP_FROM
 
 KEPT: Final = ("orders", "wire", "reports", "refusals")
 """Rings whose records a backtest keeps."""
-ORDER: Final = ("feed", "features", "quoter", "risk", "router", "exchange")
 
 
 class BacktestStalled(RuntimeError):
@@ -90,7 +90,7 @@ def run(
     """
     stops: dict[int, int] = {}
     while True:
-        modules: dict[str, Any] = {name: importlib.import_module(topology.STAGE[name].module) for name in ORDER}
+        modules: dict[str, Any] = {stage.name: importlib.import_module(stage.module) for stage in stages_of(plan)}
         world = heap_world({name: spec_of(module, plan) for name, module in modules.items()})
         guard = guard_of(world)
         for k, record in stops.items():
@@ -107,6 +107,11 @@ def run(
             stops[stuck.k] = stuck.record
 
 
+def stages_of(plan: Plan) -> tuple[topology.Stage, ...]:
+    """The stages of a backtest, in the order in which it polls them: it decides, also where the profile only records."""
+    return replace(plan.run, world="replay").hot
+
+
 def guard_of(world: World) -> Words:
     """What watches over the user's signals (trading.own_signals.guard)."""
     page = board.page(world.board, topology.stage_id("features"))
@@ -121,22 +126,22 @@ def _run(
     checkpoints: bool,
     progress: Callable[[int, int], None] | None,
 ) -> Run:
+    here = {topology.STAGE[name].part for name in modules}
     for entry in topology.RINGS:
-        for reader in ("recorder", "receiver"):
-            if reader in entry.readers:
-                world.rings[entry.name][reader_line(entry.reader_index(reader)) + GATING] = 0
+        for line, reader in enumerate(entry.readers):
+            if reader not in here:
+                world.rings[entry.name][reader_line(line) + GATING] = 0
     keepers = {name: _Keeper(world, name) for name in keep}
     stages: dict[str, Bound] = {name: module.build(plan, world, LoopSettings()) for name, module in modules.items()}
     outcome = Run(world, stages)
     feed_page = board.page(world.board, topology.stage_id("feed"))
     while True:
         work = 0
-        for name in ORDER:
-            bound = stages[name]
+        for bound in stages.values():
             if bound.registers[R_DONE]:
                 continue
             before = bound.registers[[R_LOW, R_PROMISE, R_INTERNAL_DUE]]
-            work += modules[name].poll(bound.block)
+            work += poll(bound.block)
             work += bool((bound.registers[[R_LOW, R_PROMISE, R_INTERNAL_DUE]] != before).any())
             if checkpoints:
                 flush_outputs(bound.block)
@@ -147,13 +152,11 @@ def _run(
             keeper.take()
         outcome.rounds += 1
         if progress is not None and outcome.rounds % 256 == 0:
-            modules["feed"].show(stages["feed"].block)
             progress(int(feed_page[board.FRAMES]), plan.frames)
         if all(bound.registers[R_DONE] for bound in stages.values()):
             break
         if work == 0:
             waiting = ", ".join(f"{n} (low {int(s.registers[R_LOW])})" for n, s in stages.items() if not s.registers[R_DONE])
             raise BacktestStalled(f"nobody can go on: {waiting}")
-    modules["feed"].show(stages["feed"].block)
     outcome.kept = {name: keeper.all() for name, keeper in keepers.items()}
     return outcome

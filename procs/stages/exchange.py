@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -17,36 +18,35 @@ from procs.fold.assembly import (
     emit_end,
     in_recs,
     in_row,
-    note_latency,
+    in_time,
     own,
     own_words,
     scratch,
 )
 from procs.fold.block import (
     A_LEAD,
+    ENDED,
+    MAX_INPUTS,
     OUT,
     OUT_STRIDE,
     R_BLOCKED,
-    R_DONE,
     R_INTERNAL_DUE,
-    R_LOW,
     R_NOW,
+    WAITING,
+    in_ctl,
     in_loc,
     out_ctl,
     out_loc,
-    page,
     registers,
 )
 from procs.fold.far_calls import apart
-from procs.fold.loop import conclude, end_input, ended, finished, settle, taken
-from procs.fold.merge import flush_outputs, next_run
+from procs.fold.loop import ended
 from procs.fold.plan import Plan
 from procs.fold.warm import warm_stage
-from procs.memory import board
-from procs.profiles.schema import Profile
-from ringbuf.intrinsics import mono_ns, store_release
+from ringbuf.intrinsics import mono_ns
 from ringbuf.jit import Words, kernel
-from ringbuf.ring import I_SHIFT, note_full, room
+from ringbuf.layout import RING_ID
+from ringbuf.ring import I_HEAD, note_full, room
 from sim.exchange import fold as exchange
 from sim.exchange.state import EXCH_GLOBAL, EXCH_PARAMS, EXCH_STATE, OUT_ROWS, ExchangeArrays
 from trading.instruments import INSTRUMENT
@@ -59,7 +59,6 @@ EXECUTIONS: Final = 0
 DEPTH_ID: Final = topology.RING["depth"].ring_id
 MARKET_ID: Final = topology.RING["market"].ring_id
 WIRE_ID: Final = topology.RING["wire"].ring_id
-END: Final = int(Kind.END)
 CANCEL: Final = int(Kind.CANCEL)
 # the stage's own arrays
 STATE, GLOB, PARAMS, INSTRUMENTS, SCRATCH, ASKED_OF = 0, 1, 2, 3, 4, 5
@@ -67,7 +66,6 @@ ASKED: Final = np.dtype([("order_id", "i8"), ("wire_seq", "i8"), ("origin_mono_n
 """The wire record that last spoke of an order: the cause of what is reported when it arrives."""
 ASKED_ROWS: Final = 1024  # by order id; more than can be under way
 WIDTH: Final = words(REPORT_RECORD)
-POLL_RECORDS: Final = 1024
 assert topology.RING["executions"].burst >= OUT_ROWS
 
 
@@ -90,7 +88,6 @@ def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
         loop,
         shifts={"wire": exchange.min_entry_ns(params)},
         lead_ns=exchange.min_response_ns(params),
-        reference=EXECUTIONS,
     )
     state, glob = bound.state["state"], bound.state["glob"]
     exchange.init(state, glob, params, plan.instruments)
@@ -116,7 +113,7 @@ def _emit(b: Words, n: int, ring_id: int, head: int, origin: int, now: int) -> N
         emit(b, EXECUTIONS, own_words(b, SCRATCH, WIDTH), k, ring_id, head, origin, now)
 
 
-@apart(3)
+@apart(MAX_INPUTS)
 def _advance(b: Words, ts_ns: int, eager: int) -> None:
     """Let every order in that has arrived by `ts_ns`; when `eager`, as far as there is room (a record brings room with it).
 
@@ -149,8 +146,48 @@ def _advance(b: Words, ts_ns: int, eager: int) -> None:
     reg[R_INTERNAL_DUE] = exchange.next_due(glob)
 
 
-@apart(4)
-def _close_session(b: Words, ts_ns: int, ring_id: int, head: int, now: int) -> None:
+@apart(DEPTH)
+def _on_depth(b: Words, now: int) -> None:
+    recs, row = in_recs(b, DEPTH, DEPTH_RECORD), in_row(b, DEPTH)
+    head = recs[row].seq - 1
+    _advance(b, recs[row].ts_ns, False)
+    n = exchange.on_depth(recs, row, _arrays(b))
+    _emit(b, n, DEPTH_ID, head, now, now)
+
+
+@apart(MARKET)
+def _on_market(b: Words, now: int) -> None:
+    recs, row = in_recs(b, MARKET, MARKET_RECORD), in_row(b, MARKET)
+    head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
+    _advance(b, recs[row].ts_ns, False)
+    n = exchange.on_market(recs, row, _arrays(b))
+    _emit(b, n, MARKET_ID, head, origin, now)
+
+
+@apart(WIRE)
+def _on_wire(b: Words, now: int) -> None:
+    recs, row = in_recs(b, WIRE, ORDER_RECORD), in_row(b, WIRE)
+    head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
+    _advance(b, in_time(b, WIRE), False)
+    order_id = recs[row].target_order_id if recs[row].kind == CANCEL else recs[row].order_id
+    asked = own(b, ASKED_OF, ASKED)[order_id & (ASKED_ROWS - 1)]
+    asked.order_id, asked.wire_seq, asked.origin_mono_ns = order_id, head, origin
+    glob = own(b, GLOB, EXCH_GLOBAL)
+    n = exchange.on_order(recs, row, _arrays(b))
+    _emit(b, n, WIRE_ID, head, origin, now)
+    registers(b)[R_INTERNAL_DUE] = exchange.next_due(glob)
+
+
+@apart(WAITING)
+def _let_in(b: Words, low: int) -> None:
+    """Nothing to take: the orders whose time has come arrive meanwhile."""
+    _advance(b, low, True)
+
+
+@apart(ENDED)
+def _on_end(b: Words, r: int) -> None:
+    ts_ns, ring_id, head, now = in_time(b, r), in_ctl(b, r)[RING_ID], in_loc(b, r)[I_HEAD], registers(b)[R_NOW]
+    _advance(b, ts_ns, False)
     if not (ended(b, DEPTH) and ended(b, MARKET) and ended(b, WIRE)):
         return
     glob = own(b, GLOB, EXCH_GLOBAL)
@@ -161,98 +198,8 @@ def _close_session(b: Words, ts_ns: int, ring_id: int, head: int, now: int) -> N
         _emit(b, n, ring_id, head, now, now)
     last = glob[0].last_visible_ns
     emit_end(b, EXECUTIONS, max(last + 1, ts_ns + b[OUT + EXECUTIONS * OUT_STRIDE + A_LEAD]), ring_id, head)
-    reg = registers(b)
-    reg[R_INTERNAL_DUE] = TS_END
-    reg[R_LOW] = TS_END
-    reg[R_DONE] = 1
+    registers(b)[R_INTERNAL_DUE] = TS_END
 
 
-@apart(0)
-def _on_depth(b: Words, now: int) -> None:
-    recs, row = in_recs(b, DEPTH, DEPTH_RECORD), in_row(b, DEPTH)
-    head = recs[row].seq - 1
-    if recs[row].kind == END:
-        _advance(b, recs[row].ts_ns, False)
-        end_input(b, DEPTH)
-        _close_session(b, recs[row].ts_ns, DEPTH_ID, head, now)
-        return
-    _advance(b, recs[row].ts_ns, False)
-    n = exchange.on_depth(recs, row, _arrays(b))
-    _emit(b, n, DEPTH_ID, head, now, now)
-
-
-@apart(1)
-def _on_market(b: Words, now: int) -> None:
-    recs, row = in_recs(b, MARKET, MARKET_RECORD), in_row(b, MARKET)
-    head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
-    if recs[row].kind == END:
-        _advance(b, recs[row].ts_ns, False)
-        end_input(b, MARKET)
-        _close_session(b, recs[row].ts_ns, MARKET_ID, head, now)
-        return
-    note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
-    _advance(b, recs[row].ts_ns, False)
-    n = exchange.on_market(recs, row, _arrays(b))
-    _emit(b, n, MARKET_ID, head, origin, now)
-
-
-@apart(2)
-def _on_wire(b: Words, now: int) -> None:
-    recs, row = in_recs(b, WIRE, ORDER_RECORD), in_row(b, WIRE)
-    head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
-    if recs[row].kind == END:
-        ts_ns = recs[row].ts_ns + in_loc(b, WIRE)[I_SHIFT]
-        _advance(b, ts_ns, False)
-        end_input(b, WIRE)
-        _close_session(b, ts_ns, WIRE_ID, head, now)
-        return
-    note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
-    _advance(b, recs[row].ts_ns + in_loc(b, WIRE)[I_SHIFT], False)
-    order_id = recs[row].target_order_id if recs[row].kind == CANCEL else recs[row].order_id
-    asked = own(b, ASKED_OF, ASKED)[order_id & (ASKED_ROWS - 1)]
-    asked.order_id, asked.wire_seq, asked.origin_mono_ns = order_id, head, origin
-    glob = own(b, GLOB, EXCH_GLOBAL)
-    n = exchange.on_order(recs, row, _arrays(b))
-    _emit(b, n, WIRE_ID, head, origin, now)
-    registers(b)[R_INTERNAL_DUE] = exchange.next_due(glob)
-
-
-@kernel
-def poll(b: Words) -> int:
-    """Drain what is there, and let in the orders whose time has come; how many records were taken."""
-    reg = registers(b)
-    work = 0
-    while work < POLL_RECORDS:
-        ring, count = next_run(b)
-        if count == 0:
-            if reg[R_DONE] == 0:
-                _advance(b, reg[R_LOW], True)
-            flush_outputs(b)
-            break
-        flush_outputs(b)
-        now = reg[R_NOW]
-        for _ in range(count):
-            if ring == MARKET:
-                _on_market(b, now)
-            elif ring == DEPTH:
-                _on_depth(b, now)
-            else:
-                _on_wire(b, now)
-            taken(b, ring)
-        work += count
-    return work
-
-
-@kernel
-def run(b: Words) -> None:
-    """The hot loop."""
-    store_release(page(b), board.READY, 1)
-    idle = 0
-    while not finished(b):
-        idle = settle(b, poll(b), idle)
-    conclude(b)
-
-
-def warm(profile: Profile) -> None:
-    """Compile or load this stage's kernels (the zygote calls it once)."""
-    warm_stage(NAME, profile)
+warm: Final = partial(warm_stage, NAME)
+"""Compile or load this stage's kernels (the zygote calls it once)."""

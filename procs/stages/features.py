@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -14,25 +15,22 @@ from procs.fold.assembly import (
     World,
     assemble,
     emit,
-    emit_end,
     in_recs,
     in_row,
-    note_latency,
     own,
     own_words,
+    pass_end,
     scratch,
 )
-from procs.fold.block import OWN, R_DONE, R_LOW, R_NOW, out_loc, page, registers
+from procs.fold.block import BEFORE, ENDED, OWN, out_loc
 from procs.fold.checkpoint import save
 from procs.fold.far_calls import apart
-from procs.fold.loop import conclude, end_input, finished, settle, taken
-from procs.fold.merge import flush_outputs, next_run
+from procs.fold.merge import flush_outputs
 from procs.fold.plan import Plan
 from procs.fold.warm import warm_stage
 from procs.learning import install
 from procs.memory import board
 from procs.memory import model_channel as channel
-from procs.profiles.schema import Profile
 from procs.research import signal_files
 from ringbuf.intrinsics import load_acquire, store_release, words_at
 from ringbuf.jit import Words, kernel
@@ -42,7 +40,7 @@ from trading.features.model_layout import MICRO_CELLS, MODEL_IMAGE
 from trading.instruments import INSTRUMENT
 from trading.models import vote as model_vote
 from trading.own_signals.guard import GUARD_WORDS
-from trading.records import MARKET_RECORD, SIGNAL_RECORD, TS_END, VECTOR_RECORD, Kind, words
+from trading.records import MARKET_RECORD, SIGNAL_RECORD, VECTOR_RECORD, words
 from trading.scoring import one_pass as features
 from trading.scoring.one_pass import FEATURE_GLOBAL, FEATURE_PARAMS, FEATURE_STATE
 
@@ -51,11 +49,9 @@ assert [ring.name for ring in topology.outputs(NAME)] == ["signals", "vectors"]
 MARKET: Final = 0
 SIGNALS, VECTORS = 0, 1  # outputs
 CAUSE: Final = topology.RING["market"].ring_id
-END: Final = int(Kind.END)
 # the stage's own arrays
 STATE, GLOB, PARAMS, INSTRUMENTS, SCRATCH, MODELS, LOADED, OWN_IMAGES, ROW = 0, 1, 2, 3, 4, 5, 6, 7, 8
 WIDTH, ROW_WIDTH = words(SIGNAL_RECORD), words(VECTOR_RECORD)
-POLL_RECORDS: Final = 1024
 WANTED, IN_FORCE, IMAGES, IMAGE_WORDS = channel.WANTED, channel.IN_FORCE, channel.IMAGES, channel.IMAGE_WORDS
 CHANNEL_SYMBOLS: Final = channel.SYMBOLS
 
@@ -91,18 +87,10 @@ def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     return bound
 
 
-@apart(0)
+@apart(MARKET)
 def _on_market(b: Words, now: int) -> None:
     recs, row = in_recs(b, MARKET, MARKET_RECORD), in_row(b, MARKET)
     head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
-    if recs[row].kind == END:
-        emit_end(b, SIGNALS, recs[row].ts_ns, CAUSE, head)
-        emit_end(b, VECTORS, recs[row].ts_ns, CAUSE, head)
-        end_input(b, MARKET)
-        registers(b)[R_LOW] = TS_END
-        registers(b)[R_DONE] = 1
-        return
-    note_latency(b, recs[row].ts_publish_mono_ns, origin, now)
     out = own(b, SCRATCH, SIGNAL_RECORD)
     state, glob = own(b, STATE, FEATURE_STATE), own(b, GLOB, FEATURE_GLOBAL)
     n = features.on_market(recs, row, state, glob, own(b, PARAMS, FEATURE_PARAMS), own(b, INSTRUMENTS, INSTRUMENT), out, 0)
@@ -111,6 +99,12 @@ def _on_market(b: Words, now: int) -> None:
         # after the signals: risk waits for those
         feature_vector.on_market(recs, row, state, own(b, PARAMS, FEATURE_PARAMS), own(b, ROW, VECTOR_RECORD), 0)
         emit(b, VECTORS, own_words(b, ROW, ROW_WIDTH), 0, CAUSE, head, origin, now)
+
+
+@apart(ENDED)
+def _on_end(b: Words, r: int) -> None:
+    pass_end(b, SIGNALS, r)
+    pass_end(b, VECTORS, r)
 
 
 @kernel
@@ -139,8 +133,8 @@ def _fit(b: Words) -> None:
                 s.micro_table[k] = image.micro_table[k]
 
 
-@kernel
-def _take_model(b: Words) -> None:
+@apart(BEFORE)
+def _take_model(b: Words, _: int) -> None:
     """Between two batches: compute on with the models that the state says, and make newly published ones those."""
     models = words_at(b[OWN + 2 * MODELS], b[OWN + 2 * MODELS + 1])
     loaded = words_at(b[OWN + 2 * LOADED], 1)
@@ -159,34 +153,5 @@ def _take_model(b: Words) -> None:
         store_release(models, IN_FORCE, number)
 
 
-@kernel
-def poll(b: Words) -> int:
-    """Drain what is there; how many records were taken."""
-    _take_model(b)
-    work = 0
-    while work < POLL_RECORDS:
-        ring, count = next_run(b)
-        flush_outputs(b)
-        if count == 0:
-            break
-        now = registers(b)[R_NOW]
-        for _ in range(count):
-            _on_market(b, now)
-            taken(b, ring)
-        work += count
-    return work
-
-
-@kernel
-def run(b: Words) -> None:
-    """The hot loop."""
-    store_release(page(b), board.READY, 1)
-    idle = 0
-    while not finished(b):
-        idle = settle(b, poll(b), idle)
-    conclude(b)
-
-
-def warm(profile: Profile) -> None:
-    """Compile or load this stage's kernels (the zygote calls it once)."""
-    warm_stage(NAME, profile)
+warm: Final = partial(warm_stage, NAME)
+"""Compile or load this stage's kernels (the zygote calls it once)."""

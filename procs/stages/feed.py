@@ -8,6 +8,7 @@ it goes on with the frame after its last checkpoint. What it wants of the venue 
 from __future__ import annotations
 
 import mmap
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -37,10 +38,12 @@ from procs.fold.assembly import (
 from procs.fold.block import (
     A_BURST,
     IDLE_NS,
+    MAX_INPUTS,
     OUT,
     OUT_STRIDE,
     OUTPUTS,
     OWN,
+    POLL,
     R_BLOCKED,
     R_DONE,
     R_LOW,
@@ -56,14 +59,12 @@ from procs.fold.block import (
     registers,
 )
 from procs.fold.far_calls import INT, apart
-from procs.fold.loop import conclude, finished, settle
 from procs.fold.merge import flush_outputs
 from procs.fold.plan import Plan
 from procs.fold.warm import warm_stage
 from procs.memory import board
 from procs.memory.segments import aligned_words
-from procs.profiles.schema import Profile
-from ringbuf.intrinsics import bytes_at, load_acquire, mono_ns, store_release, words_at
+from ringbuf.intrinsics import bytes_at, load_acquire, mono_ns, words_at
 from ringbuf.jit import Words, kernel
 from ringbuf.layout import CAPACITY, WATERMARK
 from ringbuf.ring import I_HEAD, O_KNOWN, O_TAIL, note_full, ready, room
@@ -194,7 +195,7 @@ def _next_time(b: Words) -> int:
     return where[spool.OUT_RECV_NS]
 
 
-@apart(0, INT)
+@apart(MAX_INPUTS, INT)
 def _fold_frame(b: Words, source: int, start: int, end: int, ts_ns: int, recv: int, symbol: int) -> int:
     """Fold one frame's bytes, which lie in own array `source`; how many market records it made."""
     return market.on_frame(
@@ -213,14 +214,14 @@ def _fold_frame(b: Words, source: int, start: int, end: int, ts_ns: int, recv: i
     )
 
 
-@apart(1, INT)
+@apart(MAX_INPUTS + 1, INT)
 def _generate(b: Words) -> int:
     """Let the generator write its next frame; where it ends, 0: there is none."""
     gen, raw, instruments = own(b, GEN_GLOB, GEN_GLOBAL), _bytes(b, FRAME_BYTES), own(b, INSTRUMENTS, INSTRUMENT)
     return market_generator.next_frame(own(b, GEN, GEN_STATE), gen, own(b, GEN_SETTINGS, GEN_PARAMS), instruments, raw)
 
 
-@apart(2, INT)
+@apart(MAX_INPUTS + 2, INT)
 def _fold_line(b: Words, kind: int, symbol: int, line: int, ts_ns: int, recv: int) -> int:
     """Fold an event of a symbol's line; how many market records it made."""
     state, glob, params = own(b, STATE, FEED_STATE), own(b, GLOB, FEED_GLOBAL), own(b, PARAMS, FEED_PARAMS)
@@ -366,7 +367,25 @@ def _has_room(b: Words) -> bool:
 
 
 @kernel
-def poll(b: Words) -> int:
+def _show(b: Words) -> None:
+    """Put the feed's figures on the board."""
+    words, src = page(b), own(b, SOURCE, SOURCE_STATE)[0]
+    glob, state = own(b, GLOB, FEED_GLOBAL)[0], own(b, STATE, FEED_STATE)
+    words[board.FRAMES], words[board.FRAME_BYTES], words[board.SOURCE_NS] = src.frames, src.bytes, src.last_ns
+    words[board.FRAMES_EXPECTED] = own(b, SOURCE_SETTINGS, SOURCE_PARAMS)[0].expected
+    words[board.MALFORMED], words[board.UNKNOWN] = glob.malformed, glob.unknown
+    gaps, resyncs, checked, equal = 0, 0, 0, 0
+    for s in range(state.shape[0]):
+        gaps += state[s].gaps
+        resyncs += state[s].resyncs
+        checked += state[s].oracle_checked
+        equal += state[s].oracle_equal
+    words[board.GAPS], words[board.RESYNCS] = gaps, resyncs
+    words[board.ORACLE_CHECKED], words[board.ORACLE_EQUAL] = checked, equal
+
+
+@apart(POLL, INT)
+def _let_in(b: Words, _: int) -> int:
     """Let in the frames whose time has come; how many were decoded."""
     reg, src = registers(b), own(b, SOURCE, SOURCE_STATE)[0]
     speed = own(b, SOURCE_SETTINGS, SOURCE_PARAMS)[0].speed
@@ -404,41 +423,10 @@ def poll(b: Words) -> int:
         _consume(b, ts_ns, origin)
         flush_outputs(b)
         work += 1
+    if work > 0:
+        _show(b)
     return work
 
 
-@kernel
-def show(b: Words) -> None:
-    """Put the feed's figures on the board."""
-    words, src = page(b), own(b, SOURCE, SOURCE_STATE)[0]
-    glob, state = own(b, GLOB, FEED_GLOBAL)[0], own(b, STATE, FEED_STATE)
-    words[board.FRAMES], words[board.FRAME_BYTES], words[board.SOURCE_NS] = src.frames, src.bytes, src.last_ns
-    words[board.FRAMES_EXPECTED] = own(b, SOURCE_SETTINGS, SOURCE_PARAMS)[0].expected
-    words[board.MALFORMED], words[board.UNKNOWN] = glob.malformed, glob.unknown
-    gaps, resyncs, checked, equal = 0, 0, 0, 0
-    for s in range(state.shape[0]):
-        gaps += state[s].gaps
-        resyncs += state[s].resyncs
-        checked += state[s].oracle_checked
-        equal += state[s].oracle_equal
-    words[board.GAPS], words[board.RESYNCS] = gaps, resyncs
-    words[board.ORACLE_CHECKED], words[board.ORACLE_EQUAL] = checked, equal
-
-
-@kernel
-def run(b: Words) -> None:
-    """The hot loop."""
-    store_release(page(b), board.READY, 1)
-    idle = 0
-    while not finished(b):
-        work = poll(b)
-        if work > 0:
-            show(b)
-        idle = settle(b, work, idle)
-    show(b)
-    conclude(b)
-
-
-def warm(profile: Profile) -> None:
-    """Compile or load this stage's kernels (the zygote calls it once)."""
-    warm_stage(NAME, profile)
+warm: Final = partial(warm_stage, NAME)
+"""Compile or load this stage's kernels (the zygote calls it once)."""

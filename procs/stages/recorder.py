@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from procs import rundir, topology
-from procs.fold.loop import IDLE_NS
+from procs.fold.assembly import IDLE_NS
 from procs.fold.plan import load_recording
 from procs.journal.file import (
     JournalDamaged,
@@ -357,9 +357,8 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
         lanes.append(Lane(partial(frames_track, profile, runtime, memory.ring(FRAMES), arena, doorbells)))
     if int(runtime.get("incarnation", 0)) > 1:
         page[board.RECOVERIES] += 1
-    order = topology.start_order(profile.source.kind == "live", profile.world != "record")
-    writers = [name for name in order if topology.STAGE[name].hot or (raw and name == RECEIVER)]
-    others = [board.page(memory.board_words, topology.stage_id(name)) for name in writers]
+    writers = [stage for stage in topology.Run.of(profile).stages if stage.hot or (raw and stage.name == RECEIVER)]
+    others = [board.page(memory.board_words, stage.stage_id) for stage in writers]
     while not (stop[0] or page[board.STOP]):
         seen = bell(doorbells, number)
         over = all(other[board.FINISHED] for other in others)

@@ -25,8 +25,6 @@ from typing import Any, Final
 
 COMPLETE: Final = "complete"
 NAME_BYTES: Final = 32
-SLOWEST_FIRST: Final = ("feed", "exchange", "risk", "router", "features", "quoter", "recorder")
-"""Order of work, by measured cost, so that the last worker does not end long after the others. Any order is right."""
 MOST_WORKERS: Final = 4  # a worker takes some 400 MB while it compiles
 
 
@@ -46,11 +44,13 @@ def compile_all(stages: Mapping[str, str], profile: Any, cache_dir: str, tell: C
     Call it before numba is imported: the workers choose their cache folder by the environment. Raises RuntimeError with
     the first worker's complaint.
     """
+    from procs import topology  # it needs numpy, which the supervisor, who imports this for the messages, does without
+
     workers = max(1, min(len(os.sched_getaffinity(0)), MOST_WORKERS, len(stages)))
     folders = [Path(cache_dir) / f"part-{n}-{os.getpid()}" for n in range(workers)]
     queue_read, queue_write = os.pipe()
     result_read, result_write = os.pipe()
-    order = sorted(stages, key=lambda name: SLOWEST_FIRST.index(name) if name in SLOWEST_FIRST else len(SLOWEST_FIRST))
+    order = sorted(stages, key=topology.compile_s, reverse=True)
     pids: list[int] = []
     try:
         for folder in folders:

@@ -22,7 +22,7 @@ from procs.memory.arena import arena_bytes
 from procs.memory.board import Words
 from procs.memory.segments import Memory, Placement
 from procs.profiles.schema import MAX_SYMBOLS, Profile
-from procs.topology import Stage
+from procs.topology import Run, Stage
 from ringbuf.plain_writer import PlainWriter, ring_bell
 from shm import cleanup
 from trading.own_signals.guard import RECORD, RUNNING, STOP_FROM, Health, health_of
@@ -60,20 +60,17 @@ class Instance:
         self._cores = place_stages(
             self.profile.pipeline.cores,
             sorted(os.sched_getaffinity(0)),
-            [stage.name for stage in topology.STAGES if stage.name in self._names and stage.essential],
+            [stage.name for stage in self._run.essential],
         )
 
     @property
     def stages(self) -> Sequence[Stage]:
         """In start order."""
-        return [topology.STAGE[name] for name in self._names]
+        return self._run.start_order
 
     @property
-    def _names(self) -> tuple[str, ...]:
-        return topology.start_order(
-            self.profile.source.kind == "live", self.profile.world != "record", self.profile.gateway.enabled,
-            self.profile.ml.learner.enabled,
-        )  # fmt: skip
+    def _run(self) -> Run:
+        return Run.of(self.profile)
 
     @property
     def _images(self) -> int:
@@ -86,7 +83,7 @@ class Instance:
     @property
     def runtime(self) -> Mapping[str, Any]:
         """What `run_stage` gets besides the supervisor's own entries."""
-        return {"spool": self.spool, "cores": self._cores, "journal_dir": self.journal_dir, "live": False, "stages": self._names}
+        return {"spool": self.spool, "cores": self._cores, "journal_dir": self.journal_dir, "live": False}
 
     def create(self) -> None:
         """Segments and board; first what a dead run of this name left goes. Raises OSError with a sentence."""
@@ -98,7 +95,7 @@ class Instance:
             journal=wish.journal,
             vectors=wish.journal_vectors,
             raw=self.profile.source.kind == "live" and (self.profile.record.raw or self.profile.world == "record"),
-            stages=self._names,
+            stages=self._run.names,
             arena_bytes=arena_bytes(self.profile),
             models=self._images,
         )

@@ -60,7 +60,7 @@ class HeapMemory:
 
 def status_reply(**more: object) -> dict[str, object]:
     """What the supervisor answers to `status`, all stages running."""
-    names = [*topology.start_order(), "zygote"]
+    names = [*topology.Run().names, "zygote"]
     stages = [
         {
             "name": name, "wanted": "UP", "actual": "RUNNING", "ready": True, "pid": 100 + n, "incarnation": 1, "restarts": 0,

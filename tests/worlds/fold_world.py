@@ -17,6 +17,7 @@ from procs import topology
 from procs.fold.assembly import Bound, LoopSettings, heap_world
 from procs.fold.block import R_DONE, R_SINCE, out_loc
 from procs.fold.checkpoint import diverged, restore, save
+from procs.fold.loop import poll
 from procs.fold.merge import LOG_COUNT, LOG_RING, flush_outputs
 from procs.fold.plan import Plan, plan_of
 from procs.journal.digest import digest
@@ -28,7 +29,7 @@ from ringbuf.ring import O_KNOWN, O_TAIL
 from trading.jit import Recs, Words
 from trading.records import Kind
 
-STAGES = backtest.ORDER
+STAGES = tuple(stage.name for stage in topology.Run(world="replay").hot)
 LOGS = tuple(entry.name for entry in topology.RINGS if entry.name.startswith("intake."))
 TIMED = tuple(entry.name for entry in topology.RINGS if entry.name not in LOGS)
 SHOWN = (TAIL, WATERMARK, PROMISE, PROMISE_GIVEN)
@@ -79,7 +80,7 @@ class Session:
 
     def poll(self, name: str) -> int:
         """One poll; returns its work."""
-        return int(self.modules[name].poll(self.stages[name].block))
+        return int(poll(self.stages[name].block))
 
     def settle(self, name: str, work: int) -> None:
         """The checkpoint that procs.fold.loop.settle would make now."""

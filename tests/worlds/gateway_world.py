@@ -44,7 +44,7 @@ class GatewayWorld:
         self.now_ns = 5 * S
         self.event_ns = START_NS
         self.update_id = 100
-        for name in topology.start_order():
+        for name in topology.Run().names:
             self.memory.page(name)[board.READY] = 1
         self.answers: Answers = self.build()
 
@@ -56,7 +56,7 @@ class GatewayWorld:
     def pass_ms(self, ms: float, *, dead: Sequence[str] = ()) -> None:
         """Let the clock go on; every stage but the dead ones beats."""
         self.now_ns += int(ms * 1e6)
-        for name in topology.start_order():
+        for name in topology.Run().names:
             if name not in dead:
                 self.memory.page(name)[board.HEARTBEAT] += 1
 

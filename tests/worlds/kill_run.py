@@ -222,7 +222,7 @@ class Run:
     def quiet(self) -> bool:
         """Every stage lives and is ready, or has finished; so does the zygote."""
         alive = self.children()
-        for stage in topology.stages():
+        for stage in topology.Run().essential:
             page = self.page(stage.name)
             if not page[board.FINISHED] and not (page[board.READY] and int(page[board.PID]) in alive):
                 return False
@@ -255,7 +255,7 @@ class Run:
                 done.kills["zygote"] += 1
                 return True
             return False
-        name = rng.choice([stage.name for stage in topology.stages()])
+        name = rng.choice([stage.name for stage in topology.Run().essential])
         page = self.page(name)
         pid = int(page[board.PID])
         if page[board.FINISHED] or not self._kill_child(pid):
