@@ -9,9 +9,10 @@ from cli_worlds import HeapMemory
 from procs import topology
 from procs.cli import latencies
 from procs.cli.figures import complaints, ring_figures, snapshot, with_rates
-from procs.cli.observe import Account, Markets, Orders, Symbol, latest
+from procs.cli.observe import Account, Markets, Orders, Symbol
 from procs.memory import board
 from ringbuf.layout import FULL_STALLS, GATING, OVERRUNS, reader_line
+from ringbuf.plain import latest
 from shm import histogram
 from trading.records import MARKET_RECORD, REPORT_RECORD, ExecType, Flag, Kind, OrderStatus, Side
 

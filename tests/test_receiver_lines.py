@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from procs.pacing import SECOND
 from procs.receiver.budget import ConnectBudget
 from procs.receiver.lines import (
-    SECOND,
     Action,
     Close,
     Connect,

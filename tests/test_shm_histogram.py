@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 
 from shm.histogram import (
     BUCKETS,
@@ -22,7 +24,7 @@ from shm.histogram import (
     record,
     snapshot,
 )
-from shm.jit import kernel
+from shm.jit import kernel, store_relaxed
 
 VALUE = st.one_of(st.integers(0, 200), st.integers(0, HIGHEST_NS), st.integers(0, 41).map(lambda bit: 1 << bit))
 VALUES = st.lists(VALUE, min_size=1, max_size=300)
@@ -145,3 +147,27 @@ def test_snapshot_is_private_and_histograms_are_placed_soundly() -> None:
     for percent in (-1, 101, math.nan):
         with pytest.raises(ValueError):
             before.percentile(percent)
+
+
+@kernel
+def count_turns(words: np.ndarray, n: int) -> None:
+    """Stores in every turn."""
+    for turn in range(n):
+        store_relaxed(words, 0, words[0] + 1)
+        store_relaxed(words, 1, words[1] + turn)
+
+
+def test_a_store_in_an_endless_loop_is_not_kept_in_a_register() -> None:
+    """The compiled loop stores every count inside the loop, with a plain mov and no locked instruction."""
+    fresh = njit(nogil=True, error_model="numpy")(count_turns.py_func)  # cached code cannot be inspected
+    words = np.zeros(8, dtype=np.int64)
+    fresh(words, 1000)
+    assert words.tolist() == [1000, 499500] + 6 * [0]
+    (assembly,) = fresh.inspect_asm().values()
+    body = assembly[: assembly.find("cfunc.")]
+    assert not re.search(r"\block\b", body)
+    labels = {name: at for at, name in ((m.start(), m[1]) for m in re.finditer(r"^(\.LBB\w+):", body, re.MULTILINE))}
+    loops = [
+        (labels[m[1]], m.start()) for m in re.finditer(r"\bj\w+\s+(\.LBB\w+)", body) if labels.get(m[1], 1 << 60) < m.start()
+    ]
+    assert any(re.search(r"mov\w*\s+%\w+, \d*\(%\w+\)|(inc|add)q\s+.*\(%\w+\)", body[start:end]) for start, end in loops)

@@ -23,7 +23,7 @@ from procs.memory.board import Words
 from procs.memory.segments import Memory, Placement
 from procs.profiles.schema import MAX_SYMBOLS, Profile
 from procs.topology import Stage
-from ringbuf.plain_writer import PlainWriter, ring_bell
+from ringbuf.plain import PlainWriter, ring_bell
 from shm import cleanup
 from trading.own_signals.guard import RECORD, RUNNING, STOP_FROM, Health, health_of
 from trading.records import CONTROL_RECORD, Kind

@@ -21,7 +21,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -38,6 +37,7 @@ from procs.supervision.notify import Notifier
 from procs.supervision.nursery import ZYGOTE, Nursery
 from procs.supervision.table import MS, Actual, Policy, State, Wanted
 from procs.supervision.zygote import Begin, Compiled, Failed, FromZygote, Ready, Waiting, Warmed
+from procs.whole_files import write_whole
 from shm.errors import SegmentError
 
 EXIT_OK: Final = 0  # stopped as asked, or every stage finished its work
@@ -148,7 +148,7 @@ class Supervisor:
         self.pipeline.create()
         self.halting.start()
         path = self.folder / PROFILE_NAME
-        _write_file(path, profile_json(self.profile))
+        write_whole(path, profile_json(self.profile))
         stack.callback(path.unlink, missing_ok=True)
         stack.callback(control.ControlServer(self.folder, self._selector, self._respond).close)
         self._started_ns = time.monotonic_ns()
@@ -449,9 +449,3 @@ class Supervisor:
         if not any(s.actual is Actual.FATAL for s in self.states.values()):
             self.exit_code = EXIT_OK
         return {"stage": stage, "was": state.incarnation, "actual": self.states[stage].actual.value}
-
-
-def _write_file(path: Path, raw: bytes) -> None:
-    path.unlink(missing_ok=True)
-    with open(path, "xb", opener=lambda p, flags: os.open(p, flags | os.O_NOFOLLOW, 0o600)) as file:
-        file.write(raw)
