@@ -144,6 +144,7 @@ class End:
             raise RingClosed("this end of the ring was closed; open it again")
 
     def _buffer(self, rows: int) -> Words:
+        self._open()
         return np.empty((rows, self.slots.shape[1]), np.int64)
 
     @property
@@ -303,7 +304,6 @@ class Reader(End):
 
     def poll(self, most: int = 256) -> Recs:
         """Up to `most` records, copied and released; an empty array where there is none."""
-        self._open()
         into = self._buffer(min(most, self.capacity))
         if self.gating:
             count = int(batch.take_rows(self.ctl, self.slots, self.loc, into, len(into)))

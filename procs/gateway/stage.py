@@ -114,8 +114,8 @@ async def serve(app: Application, listener: socket.socket, answers: Answers, pag
     import uvicorn
 
     config = uvicorn.Config(
-        app, lifespan="off", log_level="warning", log_config=None, access_log=False, server_header=False, ws="none", interface="asgi3",
-        timeout_keep_alive=30, timeout_graceful_shutdown=1, limit_concurrency=512,
+        app, lifespan="off", log_level="warning", log_config=None, access_log=False, server_header=False, ws="none",
+        interface="asgi3", timeout_keep_alive=30, timeout_graceful_shutdown=1, limit_concurrency=512,
     )  # fmt: skip
     server: Any = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from procs.topology import MAX_STAGE_ID
+from shm.percentiles import WORDS
 
 Words = npt.NDArray[np.int64]
 
-HISTOGRAM_WORDS: Final = 1224  # shm.histogram.WORDS; the supervisor reads the board without loading numba
+HISTOGRAM_WORDS: Final = WORDS
 DOORBELL_STRIDE: Final = 8
 DOORBELL_WORDS: Final = 128
 

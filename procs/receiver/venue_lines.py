@@ -118,11 +118,6 @@ class VenueLines:
         self.stopping = True
         return [action for line in self.lines.values() for action in line.close(now, "stopped")]
 
-    @property
-    def all_idle(self) -> bool:
-        """Nothing is open."""
-        return all(line.state in (LineState.IDLE, LineState.BACKOFF) for line in self.lines.values())
-
     def is_open(self, number: int) -> bool:
         """Whether what this line brings counts."""
         return self.lines[number].state in (LineState.SUBSCRIBING, LineState.UP)

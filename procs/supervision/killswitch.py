@@ -114,11 +114,6 @@ def status(instance: str) -> Latch | None:
     return None
 
 
-def halted(instance: str) -> bool:
-    """Whether the latch is set."""
-    return status(instance) is not None
-
-
 def trip(instance: str, who: str, reason: str) -> Latch:
     """Sets the latch, durably; returns the one that holds (the first, if it was set already).
 

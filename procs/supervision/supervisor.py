@@ -42,7 +42,6 @@ from shm.errors import SegmentError
 
 EXIT_OK: Final = 0  # stopped as asked, or every stage finished its work
 EXIT_FAILED: Final = 1  # could not start, or an error of the supervisor itself
-EXIT_USAGE: Final = 2  # the command line or the profile (never given here: the CLI's)
 EXIT_CRASH_LOOP: Final = 3  # a stage was given up
 EXIT_BUSY: Final = 4  # the instance's name is taken
 EXIT_UNCLEAN: Final = 5  # the orderly stop took too long; stages were ended by signals
