@@ -71,7 +71,7 @@ def _wake_op(words: Words, index: int, operation: int, operand: int, wake: int) 
         raise OSError(code, f"futex: {os.strerror(code)}; the ring's memory must be writable")
 
 
-def ring_bell(doorbells: Words, number: int) -> None:
+def ring_doorbell(doorbells: Words, number: int) -> None:
     """Wake whoever sleeps on a doorbell; it counts up atomically, whoever else rings it."""
     _wake_op(doorbells, number, _OP_ADD, 1, _EVERYBODY)
 
@@ -144,7 +144,7 @@ class PlainWriter:
 
     def _ring(self, readers: Any) -> None:
         for reader in readers:
-            ring_bell(self._doorbells, int(self._ctl[READER_DOORBELL + reader]))
+            ring_doorbell(self._doorbells, int(self._ctl[READER_DOORBELL + reader]))
 
     def _published(self) -> int:
         """The sequence after the last published record: ringbuf.ring.published_tail."""
@@ -174,4 +174,4 @@ def latest(words: Words, record: np.dtype, count: int) -> Recs:
     return copied_from(words, record, max(int(words[TAIL]) - count, 0))[0]
 
 
-__all__ = ["PlainWriter", "copied_from", "latest", "ring_bell"]
+__all__ = ["PlainWriter", "copied_from", "latest", "ring_doorbell"]
