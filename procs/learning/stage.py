@@ -79,7 +79,7 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
             LOG.error("cannot go on", problem=str(error))
             failed.set()
         except Exception:  # the process ends with it, and the supervisor begins another
-            LOG.exception("the worker died")
+            LOG.error("the worker died", exc_info=True)
             failed.set()
 
     worker = threading.Thread(target=work, name=NAME, daemon=True)

@@ -123,7 +123,7 @@ class Supervisor:
                 self.log.error("failed", problem=str(e), kind=type(e).__name__)
                 self.exit_code = EXIT_FAILED
             except Exception:
-                self.log.exception("failed")
+                self.log.error("failed", exc_info=True)
                 self.exit_code = EXIT_FAILED
         self.log.info("ended", exit_code=self.exit_code)
         return self.exit_code

@@ -285,7 +285,7 @@ def _exit_code_of(name: str, run: Callable[[], int]) -> int:
     except SystemExit as e:
         return e.code if isinstance(e.code, int) else 1
     except BaseException:
-        stage_log(name).exception("died")
+        stage_log(name).error("died", exc_info=True)
         return 1
 
 
@@ -367,7 +367,7 @@ def serve(channel: socket.socket, supervisor: int, again: bytes = b"") -> int:
     except (BrokenPipeError, ConnectionResetError):
         return 0
     except Exception as e:
-        stage_log("zygote").exception("cannot go on")
+        stage_log("zygote").error("cannot go on", exc_info=True)
         with contextlib.suppress(OSError):
             tell(Failed(what, f"{type(e).__name__}: {e}"[:4000]))
         return 1
