@@ -4,7 +4,7 @@ All return how many records they moved; none waits. Buffers are int64[n, record 
 record's sequence (ignored on the way in, set on the way out).
 
 For compiled loops that move many records (figures: procs/bench/alternatives.md): a writer says in advance which slots it is
-about to fill (`fetch_slots`), keeps its tail in a register meanwhile (`recomputing`, `open_at`, `publish_at`, `step`) and
+about to fill (`fetch_slots`), keeps its tail in a register meanwhile (`recomputing`, ring's `open_at`, `publish_at`, `step`) and
 fills a line at a time (`store_line`); a reader stays a good way behind the writer (`readable_behind`) and so keeps away from
 the lines that the writer is writing.
 
@@ -21,10 +21,23 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from ringbuf.intrinsics import fence_release, load_acquire, load_acquire2, store_release2
+from ringbuf.intrinsics import load_acquire, load_acquire2
 from ringbuf.jit import Words, lean
 from ringbuf.layout import CAPACITY, LINE_WORDS, TAIL
-from ringbuf.ring import I_HEAD, O_KNOWN, O_TAIL, copy_observed, flush, open_slot, publish_slot, ready, ring_doorbell, room
+from ringbuf.ring import (
+    I_HEAD,
+    O_KNOWN,
+    O_TAIL,
+    copy_observed,
+    flush,
+    open_at,
+    open_slot,
+    publish_at,
+    publish_slot,
+    ready,
+    room,
+    step,
+)
 
 I64: Final = ir.IntType(64)
 I32: Final = ir.IntType(32)
@@ -101,30 +114,6 @@ def recomputing(loc: Words) -> bool:
 
 
 @lean
-def open_at(slots: Words, sequence: int) -> int:
-    """open_slot for the record `sequence` of a batch, which begins at the tail and is not `recomputing`; its row.
-
-    The private tail stays where it is until `step`: written and read again for each record it is what limits the rate.
-    """
-    row = sequence & (slots.shape[0] - 2)
-    store_release2(slots, row, slots.shape[1] - 1, 0)
-    fence_release()
-    return row
-
-
-@lean
-def publish_at(slots: Words, sequence: int) -> None:
-    """Publish the record that open_at opened. Readers see it at once; a batch is published in order, without a gap."""
-    store_release2(slots, sequence & (slots.shape[0] - 2), slots.shape[1] - 1, sequence + 1)
-
-
-@lean
-def step(loc: Words, count: int) -> None:
-    """Move the private tail over `count` records that publish_at published: due before anything else looks at it (flush)."""
-    loc[O_TAIL] += count
-
-
-@lean
 def push_rows(ctl: Words, slots: Words, loc: Words, rows: Words, count: int, identity: Words, doorbells: Words) -> int:
     """Push the first `count` rows as far as there is room, then flush."""
     most = min(count, room(ctl, loc, count))
@@ -154,8 +143,7 @@ def open_rows(ctl: Words, slots: Words, loc: Words, wanted: int) -> int:
     row = loc[O_TAIL] & (ctl[CAPACITY] - 1)
     most = min(min(wanted, room(ctl, loc, wanted)), ctl[CAPACITY] - row)
     for n in range(most):
-        store_release2(slots, row + n, slots.shape[1] - 1, 0)
-    fence_release()
+        open_at(slots, loc[O_TAIL] + n)
     return most
 
 
@@ -240,13 +228,3 @@ def observe_rows(ctl: Words, slots: Words, loc: Words, into: Words, most: int) -
             loc[I_HEAD] = oldest_safe(ctl, slots, head)
             lost += loc[I_HEAD] - head
     return count, lost
-
-
-@lean
-def wake_all(ctl: Words, doorbells: Words, first: int, count: int) -> None:
-    """Ring the doorbells named in `count` control words from `first` on, armed or not.
-
-    A predecessor may have died between disarming a sleeper and ringing.
-    """
-    for n in range(count):
-        ring_doorbell(doorbells, ctl[first + n])

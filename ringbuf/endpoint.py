@@ -1,7 +1,8 @@
 """The ends of a ring for Python code: processes that do I/O, users, notebooks. Compiled loops use ringbuf.ring itself.
 
     create_ring(name, record, capacity)      make a ring in a segment of its own
-    open_writer, open_reader, open_observer  attach; a dead owner is succeeded, a living one refuses
+    open_writer, open_reader, open_observer  attach by name; a dead owner is succeeded, a living one refuses
+    Writer, Reader, Observer                 over words that are mapped already (a pipeline's), for whom the caller vouches
 
     RingError
     |-- RingFull        push waited as long as it was allowed to
@@ -18,7 +19,7 @@ caller release when done (a crash repeats that batch). Exactly-once is the busin
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -35,15 +36,13 @@ from ringbuf.layout import (
     LOSSY,
     OVERRUNS,
     POSITION,
-    READER_DOORBELL,
     READERS,
     TAIL,
-    WATERMARK,
     WRITER_DOORBELL,
     RingLayoutError,
     reader_line,
 )
-from ringbuf.ring import I_HEAD, I_READER, I_RELEASED, LOC_WORDS, O_FLUSHED, O_GATE, O_KNOWN, O_TAIL, O_WATERMARK
+from ringbuf.ring import I_HEAD, I_READER, I_RELEASED, LOC_WORDS, O_TAIL
 from shm import owner
 from shm.errors import RoleHeld, SegmentMissing
 from shm.layout import ROLES, SegmentKind
@@ -110,30 +109,29 @@ def create_ring(
 
 
 class End:
-    """What all ends share: the segment, its views, private bookkeeping."""
+    """What all ends share: views of the ring, private bookkeeping; opened by name, also the segment and the role in it.
 
-    def __init__(self, segment: Segment, record: np.dtype, doorbells: Words | None, role: int | None) -> None:
-        words = segment.words
+    words: the ring's payload, int64; doorbells: int64 that its doorbell numbers index (a pipeline's are on its board), None
+    for the ring's own. RingLayoutError where the words contradict each other.
+    """
+
+    def __init__(self, words: Words, record: np.dtype, doorbells: Words | None) -> None:
         self.ctl, self.slots, self.recs = layout.views(words, record)
         self.record: Final = record
         self.doorbells: Final[Words] = ring.own_doorbells(words) if doorbells is None else doorbells
         layout.check_state(self.ctl, self.doorbells.size)
         self.capacity: Final = int(self.ctl[CAPACITY])
         self.loc: Final[Words] = np.zeros(LOC_WORDS, np.int64)
-        self._segment: Segment | None = segment
-        self._role: Final = role
-        self.epoch: Final = 0 if role is None else owner.claim(segment.header, role)
-        waiting.register()
+        self.epoch = 0
+        self._closed = False
+        self._at_close = contextlib.ExitStack()
 
     def close(self) -> None:
         """Give the role back and let go of the segment; again is allowed. The segment itself stays."""
-        segment, self._segment = self._segment, None
-        if segment is not None:
-            if self._role is not None:
-                with contextlib.suppress(SegmentMissing):  # removed meanwhile, and the owner lines with it
-                    owner.release(segment.header, self._role)
+        if not self._closed:
+            self._closed = True
             del self.ctl, self.slots, self.recs
-            segment.close()
+            self._at_close.close()
 
     def __enter__(self: S) -> S:
         return self
@@ -142,10 +140,11 @@ class End:
         self.close()
 
     def _open(self) -> None:
-        if self._segment is None:
+        if self._closed:
             raise RingClosed("this end of the ring was closed; open it again")
 
     def _buffer(self, rows: int) -> Words:
+        self._open()
         return np.empty((rows, self.slots.shape[1]), np.int64)
 
     @property
@@ -156,21 +155,17 @@ class End:
 
 
 class Writer(End):
-    """The writing end. One a ring: opening a second one while the first lives is RoleHeld."""
+    """The writing end. One a ring: opening a second one by name while the first lives is RoleHeld."""
 
-    def __init__(self, segment: Segment, record: np.dtype, doorbells: Words | None = None) -> None:
-        super().__init__(segment, record, doorbells, WRITER_ROLE)
+    def __init__(self, words: Words, record: np.dtype, doorbells: Words | None = None) -> None:
+        super().__init__(words, record, doorbells)
+        waiting.register()
         self._identity: Final[Words] = np.zeros(0, np.int64)
         self._claimed = 0
         fields: Any = record.fields or {}
         payload = [key for key in record.names or () if fields[key][1] + fields[key][0].itemsize <= record.itemsize - 8]
         self._fields: Recs = self.recs[payload]
-        ctl, loc = self.ctl, self.loc
-        loc[O_TAIL] = loc[O_KNOWN] = ring.published_tail(ctl, self.slots, 0)
-        loc[O_GATE] = min(ring.smallest_cursor(ctl), int(loc[O_TAIL]))
-        loc[O_FLUSHED], loc[O_WATERMARK] = -1, int(ctl[WATERMARK])
-        ring.flush(ctl, loc, 0, self.doorbells)
-        batch.wake_all(ctl, self.doorbells, READER_DOORBELL, int(ctl[READERS]))
+        ring.succeed(self.ctl, self.slots, self.loc, self.doorbells)
 
     @property
     def next_sequence(self) -> int:
@@ -257,24 +252,28 @@ class Writer(End):
 
 
 class Reader(End):
-    """The reading end with a line of its own: gating, or observing (then it may be lapped, see `lost`)."""
+    """The reading end with a line of its own: gating, or observing (then it may be lapped, see `lost`).
 
-    def __init__(self, segment: Segment, record: np.dtype, reader: int, doorbells: Words | None = None) -> None:
-        role = reader_role(reader)
-        readers = int(segment.words[READERS])
-        if reader >= readers:
-            raise RingLayoutError(f"reader {reader}: the ring has {readers}")
-        super().__init__(segment, record, doorbells, role)
+    It begins at its released cursor, or at `start` where its reader has had the records before that already.
+    """
+
+    def __init__(
+        self, words: Words, record: np.dtype, reader: int, doorbells: Words | None = None, *, start: int = 0
+    ) -> None:
+        super().__init__(words, record, doorbells)
+        waiting.register()
         self.reader: Final = reader
         self._line: Final = reader_line(reader)
         ctl, loc, line = self.ctl, self.loc, self._line
+        if not 0 <= reader < int(ctl[READERS]):
+            raise RingLayoutError(f"reader {reader}: the ring has {int(ctl[READERS])}")
         loc[I_READER], loc[I_RELEASED] = reader, -1
-        loc[I_HEAD] = int(ctl[line + CURSOR])
+        loc[I_HEAD] = max(int(ctl[line + CURSOR]), start)
         if ctl[line + FENCED]:
             self._join_again()
         self.gating: Final = bool(ctl[line + GATING]) and not ctl[LOSSY]
         ring.release(ctl, loc, self.doorbells)
-        batch.wake_all(ctl, self.doorbells, WRITER_DOORBELL, 1)
+        ring.wake_all(ctl, self.doorbells, WRITER_DOORBELL, 1)
 
     def _join_again(self) -> None:
         """Gate again after having been fenced; what the writer overwrote meanwhile is counted as lost.
@@ -305,7 +304,6 @@ class Reader(End):
 
     def poll(self, most: int = 256) -> Recs:
         """Up to `most` records, copied and released; an empty array where there is none."""
-        self._open()
         into = self._buffer(min(most, self.capacity))
         if self.gating:
             count = int(batch.take_rows(self.ctl, self.slots, self.loc, into, len(into)))
@@ -316,16 +314,17 @@ class Reader(End):
         ring.release(self.ctl, self.loc, self.doorbells)
         return into[:count].reshape(-1).view(self.record)
 
-    def view(self, most: int = 256) -> Recs:
-        """Up to `most` records where they lie, no copy: theirs until `release`. For gating readers.
+    def view(self, most: int = 256, after: int = 0) -> Recs:
+        """Up to `most` records where they lie, no copy, theirs until `release`; the first `after` left out. For gating readers.
 
         Fewer than there are where the ring wraps. RingError for an observing reader, whose slots may change under it.
         """
         self._open()
         if not self.gating:
             raise RingError("an observing reader is not waited for: use poll, which copies and checks")
-        row = self.head & (self.capacity - 1)
-        count = int(batch.count_readable(self.ctl, self.slots, self.head, most))
+        first = self.head + after
+        row = first & (self.capacity - 1)
+        count = int(batch.count_readable(self.ctl, self.slots, first, most))
         seen = self.recs[row : row + count]
         seen.flags.writeable = False
         return seen
@@ -355,10 +354,15 @@ class Reader(End):
 
 
 class Observer(End):
-    """A look from outside: attached read-only, known to nobody, never waited for. For tools and notebooks."""
+    """A look from outside: read-only, known to nobody, never waited for. For tools and notebooks.
 
-    def __init__(self, segment: Segment, record: np.dtype, *, from_oldest: bool = True) -> None:
-        super().__init__(segment, record, np.zeros(layout.CONTROL_WORDS, np.int64), None)
+    It begins at the oldest records that are safely there, or at the newest.
+    """
+
+    def __init__(self, words: Words, record: np.dtype, *, from_oldest: bool = True) -> None:
+        words = words.view()
+        words.flags.writeable = False  # also so that the kernels have one type, wherever the words lie
+        super().__init__(words, record, np.zeros(layout.CONTROL_WORDS, np.int64))
         self._lost = 0
         tail = self.tail
         self.loc[I_HEAD] = max(0, tail - self.capacity + (self.capacity >> 2)) if from_oldest else tail
@@ -375,8 +379,11 @@ class Observer(End):
 
     def poll(self, most: int = 256) -> Recs:
         """Up to `most` records, copied and each proven whole; an empty array where there is none."""
+        return self.poll_into(self._buffer(min(most, self.capacity)))
+
+    def poll_into(self, into: Words) -> Recs:
+        """`poll` that overwrites `into` (int64[most, words of a record]) instead of making an array: for who looks often."""
         self._open()
-        into = self._buffer(min(most, self.capacity))
         count, lost = batch.observe_rows(self.ctl, self.slots, self.loc, into, len(into))
         self._lost += lost
         return into[:count].reshape(-1).view(self.record)
@@ -394,28 +401,36 @@ def open_writer(name: str, record: np.dtype, *, doorbells: Words | None = None, 
 
     `doorbells`: a pipeline's are on its board; a ring that stands alone has its own. `how` goes to Segment.attach.
     """
-    segment = Segment.attach(name, layout_hash=layout.record_hash(record), **how)
-    return _guarded(segment, lambda: Writer(segment, record, doorbells))
+    return _opened(name, record, WRITER_ROLE, how, lambda words: Writer(words, record, doorbells))
 
 
 def open_reader(name: str, record: np.dtype, reader: int = 0, *, doorbells: Words | None = None, **how: Any) -> Reader:
     """Attach as reader number `reader`, succeeding a dead one. Errors of Segment.attach, RoleHeld, RingLayoutError."""
-    segment = Segment.attach(name, layout_hash=layout.record_hash(record), **how)
-    return _guarded(segment, lambda: Reader(segment, record, reader, doorbells))
+    return _opened(name, record, reader_role(reader), how, lambda words: Reader(words, record, reader, doorbells))
 
 
 def open_observer(name: str, record: np.dtype, *, from_oldest: bool = True, **how: Any) -> Observer:
     """Attach read-only: at the oldest records that are safely there, or at the newest. Errors of Segment.attach."""
-    segment = Segment.attach(name, layout_hash=layout.record_hash(record), readonly=True, **how)
-    return _guarded(segment, lambda: Observer(segment, record, from_oldest=from_oldest))
+    wishes = {"readonly": True, **how}
+    return _opened(name, record, None, wishes, lambda words: Observer(words, record, from_oldest=from_oldest))
 
 
-def _guarded(segment: Segment, build: Any) -> Any:
-    try:
-        return build()
-    except BaseException:
-        segment.close()
-        raise
+def _opened(name: str, record: np.dtype, role: int | None, how: dict[str, Any], build: Callable[[Words], S]) -> S:
+    with contextlib.ExitStack() as undo:
+        segment = Segment.attach(name, layout_hash=layout.record_hash(record), **how)
+        undo.callback(segment.close)
+        epoch = 0
+        if role is not None:
+            epoch = owner.claim(segment.header, role)
+            undo.callback(_give_back, segment, role)
+        end = build(segment.words)
+        end.epoch, end._at_close = epoch, undo.pop_all()
+        return end
+
+
+def _give_back(segment: Segment, role: int) -> None:
+    with contextlib.suppress(SegmentMissing):  # removed meanwhile, and the owner lines with it
+        owner.release(segment.header, role)
 
 
 def fence_reader(segment: Segment, record: np.dtype, reader: int, *, doorbells: Words | None = None) -> bool:
@@ -434,7 +449,7 @@ def fence_reader(segment: Segment, record: np.dtype, reader: int, *, doorbells: 
             return False
         _store(ctl, line + FENCED, 1)
         _store(ctl, line + GATING, 0)
-        batch.wake_all(ctl, bells, WRITER_DOORBELL, 1)
+        ring.wake_all(ctl, bells, WRITER_DOORBELL, 1)
         return True
     finally:
         owner.release(segment.header, role)

@@ -29,7 +29,6 @@ FUTEX_WAIT: Final = 0
 FUTEX_WAKE: Final = 1
 MEMBARRIER_GLOBAL_EXPEDITED: Final = 1 << 1
 MEMBARRIER_REGISTER_GLOBAL_EXPEDITED: Final = 1 << 2
-CLOCK_REALTIME: Final = 0
 CLOCK_MONOTONIC: Final = 1
 
 
@@ -116,18 +115,6 @@ fetch_and = intrinsic(_read_modify_write("and"))  # type: ignore[arg-type,unused
 exchange = intrinsic(_read_modify_write("xchg"))  # type: ignore[arg-type,unused-ignore]
 
 
-@intrinsic
-def compare_and_swap(typingctx: Any, arr: Any, index: Any, expected: Any, desired: Any) -> Any:
-    """Sequentially consistent; the value found (equal to `expected` where it was swapped)."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = _pointer(context, builder, sig.args[0], args[0], args[1])
-        found = builder.cmpxchg(pointer, args[2], args[3], "seq_cst", "acquire")
-        return builder.extract_value(found, 0)
-
-    return types.int64(arr, types.int64, types.int64, types.int64), codegen
-
-
 def _fence(order: str) -> Any:
     def typing(typingctx: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -141,7 +128,6 @@ def _fence(order: str) -> Any:
 
 fence_acquire = intrinsic(_fence("acquire"))
 fence_release = intrinsic(_fence("release"))
-fence_full = intrinsic(_fence("seq_cst"))
 
 
 def _void_intrinsic(name: str) -> Any:
@@ -200,16 +186,6 @@ def mono_ns(typingctx: Any) -> Any:
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _clock(builder, CLOCK_MONOTONIC)
-
-    return types.int64(), codegen
-
-
-@intrinsic
-def realtime_ns(typingctx: Any) -> Any:
-    """CLOCK_REALTIME in ns (vDSO, no system call)."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _clock(builder, CLOCK_REALTIME)
 
     return types.int64(), codegen
 

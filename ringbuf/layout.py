@@ -8,7 +8,7 @@ shares a line with what another process writes.
        8      1  both, rarely   ARMED_READERS (bit r) ARMED_WRITER (who sleeps and wants its doorbell rung)
       16      2  creator        CAPACITY RECORD_WORDS READERS RING_ID LOSSY WRITER_DOORBELL RECORD_HASH .
       24      3  creator        doorbell number of reader 0..7
-      32+8r   4..11  reader r   CURSOR POSITION GATING OVERRUNS ATTACHED_PID FENCED . .
+      32+8r   4..11  reader r   CURSOR POSITION GATING OVERRUNS . FENCED . .
       96  12,13  any            16 doorbells of the ring's own, for rings that stand alone
      112..511    spare to the end of the page
      512      slot 0: record words, the last one is the slot's sequence
@@ -60,7 +60,6 @@ CURSOR: Final = 0
 POSITION: Final = 1
 GATING: Final = 2
 OVERRUNS: Final = 3
-ATTACHED_PID: Final = 4
 FENCED: Final = 5  # 1: it gated, died, and was taken out so that the writer goes on (ringbuf.endpoint.fence_reader)
 
 DOORBELLS: Final = 96

@@ -7,6 +7,10 @@ path. A gating reader's cursor is read by the writer only when its cached copy s
     writer: begin -> fill slot -> commit ... flush        reader: ready -> use slot -> advance ... release
     (begin opens the slot: sequence 0)                    (release publishes the cursor)
 
+What is stored when a record is published stands in two functions, `open_at` and `publish_at`; all compiled writers go through
+them, one record at a time (`open_slot`, `publish_slot`, which also recompute) or many (ringbuf.batch). ringbuf.plain says
+the same without a compiler.
+
 Private bookkeeping is one row of int64 an endpoint (`loc`), plain data: copying it is a checkpoint of the endpoint.
 
 A *recomputing* writer (one restarted from a checkpoint) runs through the same begin/commit: while its tail is below what
@@ -139,20 +143,41 @@ def room(ctl: Words, loc: Words, wanted: int) -> int:
 
 
 @lean
-def open_slot(ctl: Words, words: Words, loc: Words) -> int:
-    """Open the next slot and return its row; fill it, then publish_slot. The caller has made sure that there is room.
+def open_at(words: Words, sequence: int) -> int:
+    """Open the slot of record `sequence` and return its row; fill it, then publish_at. There is room, nothing is recomputed.
 
     Opening marks the slot unreadable before the first word of it changes, so that an observing reader that is lapped in
     the middle of a copy sees it. Capacity and width are taken from the slots' shape, which was checked once (layout.views)
-    and stays in registers, not from the control page.
+    and stays in registers, not from the control page. The private tail stays where it is until `step`: written and read
+    again for each record of a batch it is what limits the rate.
     """
-    tail, capacity = loc[O_TAIL], words.shape[0] - 1
-    if tail < loc[O_KNOWN]:
-        return capacity
-    row = tail & (capacity - 1)
+    row = sequence & (words.shape[0] - 2)
     store_release2(words, row, words.shape[1] - 1, 0)
     fence_release()
     return row
+
+
+@lean
+def publish_at(words: Words, sequence: int) -> None:
+    """Publish the record that open_at opened. Readers see it at once; a batch is published in order, without a gap."""
+    store_release2(words, sequence & (words.shape[0] - 2), words.shape[1] - 1, sequence + 1)
+
+
+@lean
+def step(loc: Words, count: int) -> None:
+    """Move the private tail over `count` records that publish_at published: due before anything else looks at it (flush)."""
+    loc[O_TAIL] += count
+
+
+@lean
+def open_slot(ctl: Words, words: Words, loc: Words) -> int:
+    """Open the next slot, or the scratch slot of a recomputing writer, and return its row; fill it, then publish_slot.
+
+    The caller has made sure that there is room.
+    """
+    if loc[O_TAIL] < loc[O_KNOWN]:
+        return words.shape[0] - 1
+    return open_at(words, loc[O_TAIL])
 
 
 @lean
@@ -162,16 +187,15 @@ def publish_slot(ctl: Words, words: Words, loc: Words, identity: Words) -> int:
     `identity` names the words that a recomputed record is compared in.
     """
     tail, capacity = loc[O_TAIL], words.shape[0] - 1
-    last = words.shape[1] - 1
-    row = tail & (capacity - 1)
     if tail < loc[O_KNOWN]:
-        if load_acquire2(words, row, last) == tail + 1:
+        row = tail & (capacity - 1)
+        if load_acquire2(words, row, words.shape[1] - 1) == tail + 1:
             for k in range(identity.shape[0]):
                 if words[row, identity[k]] != words[capacity, identity[k]]:
                     loc[O_DIVERGED] += 1
                     break
     else:
-        store_release2(words, row, last, tail + 1)
+        publish_at(words, tail)
     loc[O_TAIL] = tail + 1
     return tail
 
@@ -198,6 +222,16 @@ def ring_doorbell(doorbells: Words, number: int) -> None:
     if 0 <= number < doorbells.shape[0]:
         fetch_add(doorbells, number, 1)
         futex_wake(doorbells, number, 1 << 30)
+
+
+@lean
+def wake_all(ctl: Words, doorbells: Words, first: int, count: int) -> None:
+    """Ring the doorbells named in `count` control words from `first` on, armed or not.
+
+    A predecessor may have died between disarming a sleeper and ringing.
+    """
+    for n in range(count):
+        ring_doorbell(doorbells, ctl[first + n])
 
 
 @lean
@@ -326,6 +360,19 @@ def published_tail(ctl: Words, words: Words, start: int) -> int:
     return tail
 
 
+@lean
+def succeed(ctl: Words, words: Words, loc: Words, doorbells: Words) -> None:
+    """Make `loc` (zeroed) the row of a writer that goes on after the last published record, whoever wrote it.
+
+    What a predecessor did not come to is done: its last records are shown, and whoever may sleep is woken.
+    """
+    loc[O_TAIL] = loc[O_KNOWN] = published_tail(ctl, words, 0)
+    loc[O_GATE] = min(smallest_cursor(ctl), loc[O_TAIL])
+    loc[O_FLUSHED], loc[O_WATERMARK] = -1, ctl[WATERMARK]
+    flush(ctl, loc, 0, doorbells)
+    wake_all(ctl, doorbells, READER_DOORBELL, ctl[READERS])
+
+
 def own_doorbells(words: Words) -> Words:
     """The doorbells inside a ring's own control page, for rings that stand alone."""
     return words[DOORBELLS : DOORBELLS + layout.DOORBELL_COUNT]
@@ -343,10 +390,12 @@ __all__ = [
     "flush",
     "input_",
     "note_full",
+    "open_at",
     "open_slot",
     "output",
-    "publish_slot",
     "own_doorbells",
+    "publish_at",
+    "publish_slot",
     "published_tail",
     "ready",
     "release",
@@ -354,5 +403,8 @@ __all__ = [
     "ring_doorbell",
     "room",
     "smallest_cursor",
+    "step",
+    "succeed",
+    "wake_all",
     "wake_readers",
 ]

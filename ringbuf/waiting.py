@@ -42,7 +42,6 @@ from ringbuf.ring import ready, room
 SPIN: Final = 0
 YIELD: Final = 1
 BLOCK: Final = 2
-STRATEGIES: Final = {"spin": SPIN, "yield": YIELD, "block": BLOCK}
 
 SPINS: Final = 200
 """Polls before a blocking wait arms itself: about the time of one trip to the kernel."""

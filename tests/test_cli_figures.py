@@ -9,10 +9,12 @@ from cli_worlds import HeapMemory
 from procs import topology
 from procs.cli import latencies
 from procs.cli.figures import complaints, ring_figures, snapshot, with_rates
-from procs.cli.observe import Account, Markets, Orders, Symbol, latest
+from procs.cli.observe import Account, Markets, Orders, Symbol
 from procs.memory import board
 from ringbuf.layout import FULL_STALLS, GATING, OVERRUNS, reader_line
+from ringbuf.plain import latest
 from shm import histogram
+from shm.percentiles import Snapshot
 from trading.records import MARKET_RECORD, REPORT_RECORD, ExecType, Flag, Kind, OrderStatus, Side
 
 BTC = Symbol("BTCUSDT", 0.01, 1e-8, 2)
@@ -110,22 +112,9 @@ def test_each_fault_is_complained_about(break_it: object, says: str) -> None:
     assert complaints(snapshot(memory), ended=True) == [says]  # type: ignore[arg-type]
 
 
-def test_percentiles_agree_with_the_histogram_that_the_stages_write() -> None:
-    """The numba-free reader and shm.histogram give the same figures for the same words."""
-    assert latencies.W_MAX == histogram.W_MAX and latencies.W_BUCKETS == histogram.W_BUCKETS
-    assert np.array_equal(latencies.MIDPOINTS, histogram.MIDPOINTS)
-    words = np.zeros(histogram.WORDS, np.int64)
-    for value in np.random.default_rng(3).lognormal(9, 2, 4321).astype(np.int64).tolist():
-        histogram.record(words, value)
-    ours, theirs = latencies.spread(words), histogram.snapshot(words)
-    assert ours["count"] == theirs.count == 4321
-    assert (ours["p50_ns"], ours["p99_ns"], ours["p999_ns"]) == tuple(theirs.percentile(p) for p in (50, 99, 99.9))
-    assert ours["max_ns"] == theirs.max_ns and ours["mean_ns"] == round(theirs.mean_ns, 1)
-
-
 def test_an_empty_histogram_has_zeros() -> None:
     """Nothing counted: no division, no percentile."""
-    found = latencies.spread(np.zeros(board.HISTOGRAM_WORDS, np.int64))
+    found = latencies.spread(Snapshot(np.zeros(board.HISTOGRAM_WORDS, np.int64)))
     assert set(found.values()) == {0}
 
 
@@ -133,10 +122,10 @@ def test_difference_of_histograms_is_what_came_between() -> None:
     """`since` leaves only what was recorded between two copies."""
     words = np.zeros(histogram.WORDS, np.int64)
     histogram.record(words, 1_000_000)
-    before = words.copy()
+    before = Snapshot(words)
     for _ in range(3):
         histogram.record(words, 500)
-    found = latencies.spread(latencies.since(before, words))
+    found = latencies.spread(Snapshot(words).since(before))
     assert found["count"] == 3 and abs(found["max_ns"] - 500) <= 500 / 64
 
 

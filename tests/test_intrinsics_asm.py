@@ -13,12 +13,10 @@ from numba.core.runtime import _nrt_python, rtsys
 
 from ringbuf import batch, layout, ring, waiting
 from ringbuf.intrinsics import (
-    compare_and_swap,
     cycles,
     evict,
     exchange,
     fence_acquire,
-    fence_full,
     fence_release,
     fetch_add,
     fetch_and,
@@ -27,7 +25,6 @@ from ringbuf.intrinsics import (
     load_acquire2,
     mono_ns,
     pause,
-    realtime_ns,
     store_release,
     store_release2,
 )
@@ -208,17 +205,14 @@ def test_atomics_do_what_they_say() -> None:
         seen[1] = fetch_or(w, 0, 2)
         seen[2] = fetch_and(w, 0, 3)
         seen[3] = exchange(w, 0, 9)
-        seen[4] = compare_and_swap(w, 0, 8, 1)
-        seen[5] = compare_and_swap(w, 0, 9, 4)
         store_release(w, 1, 77)
         evict(w, 1)
-        fence_full()
-        seen[6] = load_acquire(w, 1)
+        seen[4] = load_acquire(w, 1)
         before = cycles()
-        mono, real = mono_ns(), realtime_ns()
-        return cycles() > before and mono_ns() >= mono > 0 and realtime_ns() >= real > 1_600_000_000_000_000_000
+        mono = mono_ns()
+        return cycles() > before and mono_ns() >= mono > 0
 
     words, seen = np.zeros(8, np.int64), np.zeros(8, np.int64)
     words[0] = 1
     assert all_of_them(words, seen)
-    assert list(seen[:7]) == [1, 6, 6, 2, 9, 9, 77] and words[0] == 4
+    assert list(seen[:5]) == [1, 6, 6, 2, 77] and words[0] == 9

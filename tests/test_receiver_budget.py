@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from procs.receiver.budget import MINUTE, SECOND, ConnectBudget, SlidingWindow, WeightBudget
+from procs.pacing import MINUTE, SECOND, Pace, SlidingWindow, backoff
+from procs.receiver.budget import ConnectBudget, WeightBudget
 from procs.receiver.clock import FLOOR_NS, ClockEstimate
 from procs.receiver.resync import ANSWER_NS, ResyncDesk
 
@@ -30,6 +31,26 @@ def test_sliding_window_holds_in_every_window() -> None:
         taken.append((now, units))
         assert sum(u for at, u in taken if at > now - MINUTE) <= 100
         now += rng.randrange(2 * S)
+
+
+def test_backoff_doubles_between_its_bounds() -> None:
+    """From the least to the most and no further, however many failures; a draw takes at most half of it off."""
+    assert [backoff(n, 250, 2000) for n in (0, 1, 2, 3, 4, 5, 1000)] == [250, 250, 500, 1000, 2000, 2000, 2000]
+    assert [backoff(3, 250, 2000, draw) for draw in (0.0, 0.5, 1.0)] == [500, 750, 1000]
+    assert backoff(7, 0, 0) == 0
+
+
+def test_a_pace_spreads_what_it_lets_through() -> None:
+    """A unit every gap, a burst at once before that; what is dearer than a burst waits until all is earned back."""
+    pace = Pace(10, burst=3)
+    for _ in range(3):
+        assert pace.wait_ns(0) == 0
+        pace.take(0)
+    assert (pace.wait_ns(0), pace.wait_ns(9), pace.wait_ns(10)) == (10, 1, 0)
+    assert (pace.wait_ns(10, 3), pace.wait_ns(10, 50)) == (20, 20) and pace.wait_ns(30, 50) == 0
+    even = Pace(7)
+    even.take(100)
+    assert (even.wait_ns(100), even.wait_ns(106), even.wait_ns(107)) == (7, 1, 0)
 
 
 def test_more_than_the_whole_budget_goes_through_alone() -> None:

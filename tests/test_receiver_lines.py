@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from procs.pacing import SECOND
 from procs.receiver.budget import ConnectBudget
 from procs.receiver.lines import (
-    SECOND,
     Action,
     Close,
     Connect,
@@ -368,7 +368,8 @@ def test_stop_closes_everything_and_nothing_comes_back() -> None:
     assert {type(action) for action in lines.stop(S)} == {Down, Close}
     for number in (0, 2):
         lines.closed(number, "closed", 2 * S)
-    assert lines.all_idle and not any(isinstance(action, Connect) for action in lines.tick(HOUR))
+    assert all(line.state is LineState.IDLE for line in lines.lines.values())
+    assert not any(isinstance(action, Connect) for action in lines.tick(HOUR))
 
 
 def test_policy_takes_the_stricter_of_venue_and_profile() -> None:

@@ -13,9 +13,10 @@ import pytest
 from receiver_world import Tiny, TinyServer
 
 from procs import rundir
+from procs.pacing import SECOND
 from procs.profiles.schema import EndpointSettings, LiveSettings, Profile, SourceSettings, SymbolSettings
 from procs.receiver import markets, rules
-from procs.receiver.budget import SECOND, WeightBudget
+from procs.receiver.budget import WeightBudget
 from procs.receiver.rest import Answered, Denied, Outcome, RestClient, Unreached, retry_after_s
 from procs.receiver.weight import weight_budget
 from trading.venues.protocol import RestRequest

@@ -13,8 +13,9 @@ from collections import defaultdict, deque
 
 import pytest
 
+from procs.pacing import SECOND
 from procs.receiver.budget import ConnectBudget
-from procs.receiver.lines import SECOND, Action, Close, Connect, Down, LinePolicy, LineState, Ping, Send, Up
+from procs.receiver.lines import Action, Close, Connect, Down, LinePolicy, LineState, Ping, Send, Up
 from procs.receiver.venue_lines import Phase, VenueLines
 from trading.venues.protocol import ConnectionPlan, Subscribed
 

@@ -24,7 +24,7 @@ from procs.receiver import markets, stage
 from procs.receiver.line_table import read_table
 from ringbuf import layout
 from ringbuf.layout import CURSOR, WATERMARK, reader_line
-from ringbuf.plain_writer import PlainWriter
+from ringbuf.plain import PlainWriter
 from trading.records import FRAME_RECORD, RESYNC_RECORD, Kind
 from trading.venues import registry
 

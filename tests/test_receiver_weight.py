@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from receiver_world import TinyServer
 
-from procs.receiver.budget import MINUTE, SECOND, WeightBudget
+from procs.pacing import MINUTE, SECOND
+from procs.receiver.budget import WeightBudget
 from procs.receiver.rest import Answered, RestClient
 from procs.receiver.weight import FORGOTTEN_S, LOCKED_NS, MOST_LOCKED, SharedWeight, weight_budget
 from trading.venues.protocol import RestRequest

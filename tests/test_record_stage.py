@@ -27,7 +27,7 @@ from procs.stages import recorder
 from procs.stages.recorder import RingFrames
 from procs.supervision.instance import Instance
 from ringbuf import layout
-from ringbuf.plain_writer import PlainWriter
+from ringbuf.plain import PlainWriter
 from trading.records import FRAME_RECORD, Kind
 
 T0 = 1_723_161_253_937_085_768

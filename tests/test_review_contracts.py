@@ -20,7 +20,7 @@ from procs.memory import board
 from procs.profiles.config import load_profile
 from procs.stages import recorder
 from ringbuf.layout import ARMED_WRITER, PROMISE, PROMISE_GIVEN, WATERMARK
-from ringbuf.plain_writer import PlainWriter
+from ringbuf.plain import PlainWriter
 from ringbuf.ring import I_HEAD
 from trading.records import CONTROL_RECORD, ORDER_RECORD, Kind
 

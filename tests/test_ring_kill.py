@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 from numba import types
 
-from ringbuf import batch, layout, ring
+from ringbuf import layout, ring
 from ringbuf.endpoint import create_ring, open_reader, open_writer
 from ringbuf.intrinsics import load_acquire, store_release
-from ringbuf.layout import ARMED_READERS, ARMED_WRITER, CURSOR, READER_DOORBELL, READERS, TAIL, reader_line
-from ringbuf.ring import I_HEAD, I_READER, I_RELEASED, LOC_WORDS, O_FLUSHED, O_GATE, O_KNOWN, O_TAIL, Input, Output
+from ringbuf.layout import ARMED_READERS, ARMED_WRITER, CURSOR, TAIL, reader_line
+from ringbuf.ring import I_HEAD, I_READER, I_RELEASED, LOC_WORDS, O_TAIL, Input, Output
 from shm.segment import Segment
 
 REC = np.dtype([("ts_ns", "i8"), ("body", "i8", 6), ("seq", "i8")])
@@ -75,12 +75,7 @@ def pop(end: Input, bells: np.ndarray, into: np.ndarray) -> bool:
 @lean
 def recover_writer(out: Output, bells: np.ndarray) -> None:
     """What endpoint.Writer does when it attaches."""
-    out.loc[O_TAIL] = ring.published_tail(out.ctl, out.words, 0)
-    out.loc[O_KNOWN] = out.loc[O_TAIL]
-    out.loc[O_GATE] = min(ring.smallest_cursor(out.ctl), out.loc[O_TAIL])
-    out.loc[O_FLUSHED] = -1
-    ring.flush(out.ctl, out.loc, 0, bells)
-    batch.wake_all(out.ctl, bells, READER_DOORBELL, out.ctl[READERS])
+    ring.succeed(out.ctl, out.words, out.loc, bells)
 
 
 @lean

@@ -16,7 +16,7 @@ from ringbuf.layout import (
     TAIL,
     WATERMARK,
 )
-from ringbuf.plain_writer import PlainWriter
+from ringbuf.plain import PlainWriter
 from ringbuf.ring import I_HEAD
 from trading.records import CONTROL_RECORD
 
@@ -58,7 +58,7 @@ def test_plain_writer_writes_the_same_ring(armed: bool) -> None:
 def test_plain_writer_needs_no_compiler() -> None:
     """A process that pushes with PlainWriter has not loaded numba."""
     code = (
-        "import sys, numpy as np; from ringbuf import layout; from ringbuf.plain_writer import PlainWriter\n"
+        "import sys, numpy as np; from ringbuf import layout; from ringbuf.plain import PlainWriter\n"
         "r = np.dtype([('a', 'i8', 8)]); w = np.zeros(layout.payload_bytes(2, r) // 8, np.int64); layout.format_ring(w, r, 2)\n"
         "p = PlainWriter(w, r); assert [p.try_push(np.zeros(1, r)) for _ in range(3)] == [True, True, False]\n"
         "assert 'numba' not in sys.modules and 'llvmlite' not in sys.modules"

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 
-from shm.histogram import (
-    BUCKETS,
-    HIGHEST_NS,
-    MIDPOINTS,
-    WORDS,
-    Snapshot,
-    bucket_of,
-    clear,
-    place,
-    record,
-    snapshot,
-)
-from shm.jit import kernel
+from shm.histogram import bucket_of, record
+from shm.jit import kernel, store_relaxed
+from shm.percentiles import BUCKETS, HIGHEST_NS, MIDPOINTS, WORDS, Snapshot
 
 VALUE = st.one_of(st.integers(0, 200), st.integers(0, HIGHEST_NS), st.integers(0, 41).map(lambda bit: 1 << bit))
 VALUES = st.lists(VALUE, min_size=1, max_size=300)
@@ -40,7 +32,7 @@ def histogram_of(values: list[int]) -> Snapshot:
     """The histogram of the values."""
     words = np.zeros(WORDS, dtype=np.int64)
     record_all(words, np.array(values, dtype=np.int64))
-    return snapshot(words)
+    return Snapshot(words)
 
 
 @settings(max_examples=300, deadline=None)
@@ -92,7 +84,7 @@ def test_any_value_is_recorded(value: int) -> None:
     memory = np.zeros(WORDS + 16, dtype=np.int64)
     words = memory[8:-8]
     record(words, value)
-    got = snapshot(words)
+    got = Snapshot(words)
     assert got.count == 1 and (got.below, got.above) == (value < 0, value > HIGHEST_NS)
     assert got.max_ns == max(value, 0) and got.mean_ns == min(max(value, 0), HIGHEST_NS)
     assert not memory[:8].any() and not memory[-8:].any()
@@ -123,25 +115,44 @@ def test_decimal_percentages_do_not_round_up() -> None:
     for _ in range(999):
         record(words, 10)
     record(words, 50)
-    assert snapshot(words).percentile(99.9) == 10 and snapshot(words).percentile(99.91) == 50
+    assert Snapshot(words).percentile(99.9) == 10 and Snapshot(words).percentile(99.91) == 50
 
 
-def test_snapshot_is_private_and_histograms_are_placed_soundly() -> None:
-    """A snapshot does not move with its histogram; placing outside or across a cache line, and a wrong shape, are refused."""
-    memory = np.zeros(2 * WORDS + 8, dtype=np.int64)
-    words = place(memory, WORDS)
+def test_snapshot_is_private() -> None:
+    """A snapshot does not move with its histogram; a wrong shape is refused."""
+    memory = np.zeros(2 * WORDS, dtype=np.int64)
+    words = memory[WORDS:]
     record(words, 5)
-    before = snapshot(words)
+    before = Snapshot(words)
     record(words, 5)
-    assert before.count == 1 and snapshot(words).count == 2 and not before.words.flags.writeable
+    assert before.count == 1 and Snapshot(words).count == 2 and not before.words.flags.writeable
     assert not memory[:WORDS].any()
-    clear(words)
-    assert not memory.any()
-    for at in (-8, 3, WORDS + 16):
-        with pytest.raises(ValueError, match="histogram"):
-            place(memory, at)
     with pytest.raises(ValueError, match="shape"):
-        snapshot(memory)
+        Snapshot(memory)
     for percent in (-1, 101, math.nan):
         with pytest.raises(ValueError):
             before.percentile(percent)
+
+
+@kernel
+def count_turns(words: np.ndarray, n: int) -> None:
+    """Stores in every turn."""
+    for turn in range(n):
+        store_relaxed(words, 0, words[0] + 1)
+        store_relaxed(words, 1, words[1] + turn)
+
+
+def test_a_store_in_an_endless_loop_is_not_kept_in_a_register() -> None:
+    """The compiled loop stores every count inside the loop, with a plain mov and no locked instruction."""
+    fresh = njit(nogil=True, error_model="numpy")(count_turns.py_func)  # cached code cannot be inspected
+    words = np.zeros(8, dtype=np.int64)
+    fresh(words, 1000)
+    assert words.tolist() == [1000, 499500] + 6 * [0]
+    (assembly,) = fresh.inspect_asm().values()
+    body = assembly[: assembly.find("cfunc.")]
+    assert not re.search(r"\block\b", body)
+    labels = {name: at for at, name in ((m.start(), m[1]) for m in re.finditer(r"^(\.LBB\w+):", body, re.MULTILINE))}
+    loops = [
+        (labels[m[1]], m.start()) for m in re.finditer(r"\bj\w+\s+(\.LBB\w+)", body) if labels.get(m[1], 1 << 60) < m.start()
+    ]
+    assert any(re.search(r"mov\w*\s+%\w+, \d*\(%\w+\)|(inc|add)q\s+.*\(%\w+\)", body[start:end]) for start, end in loops)

@@ -20,7 +20,7 @@ def test_a_stage_that_nobody_needs_delays_and_trips_nothing(start: Any, command:
         assert run.until("given up", stage=ASIDE)["pipeline"] == "goes on without it"
         status = control.request("t", {"do": "status"})
         assert {s["name"]: s["actual"] for s in status["stages"]}[ASIDE] == "FATAL"
-        assert status["phase"] == "running" and not status["halted"] and not killswitch.halted("t")
+        assert status["phase"] == "running" and not status["halted"] and not killswitch.status("t")
         run.board[ASIDE, 3] = OBEY
         control.request("t", {"do": "restart", "stage": ASIDE})
         run.until("state", stage=ASIDE, now="RUNNING")

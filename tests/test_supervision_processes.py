@@ -179,7 +179,7 @@ def test_a_crash_loop_trips_the_kill_switch(start: Any) -> None:
     status = control.request("t", {"do": "status"})
     assert status["halted"] and status["phase"] == "running"
     assert {s["name"]: s["actual"] for s in status["stages"]}["source"] == "FATAL"
-    assert run.board["middle", HALTED] == 1 and killswitch.halted("t")
+    assert run.board["middle", HALTED] == 1 and killswitch.status("t")
     assert status["stages"][0]["pid"] == pids["sink"]
     assert any(line.get("last_line") == "cannot start: told so" for line in run.lines)
     run.board["source", 3] = OBEY
@@ -187,7 +187,7 @@ def test_a_crash_loop_trips_the_kill_switch(start: Any) -> None:
     run.until("state", stage="source", now="RUNNING")
     assert run.board["middle", HALTED] == 1, "a restart does not lift the halt"
     control.request("t", {"do": "resume", "reason": "mended"})
-    assert run.board["middle", HALTED] == 0 and not killswitch.halted("t")
+    assert run.board["middle", HALTED] == 0 and not killswitch.status("t")
     control.request("t", {"do": "stop"})
     assert run.end() == 0
 
@@ -196,7 +196,7 @@ def test_a_crash_loop_ends_a_replay(start: Any, folder: Path) -> None:
     """A replay has no orders at a venue: it fails with 3 and latches nothing."""
     run = start({"supervisor.max_restarts": 2, "world": "replay"}, middle=CRASH_AT_START)
     assert run.end() == 3
-    assert run.left()["children"] == 0 and not killswitch.halted("t")
+    assert run.left()["children"] == 0 and not killswitch.status("t")
 
 
 def test_exit_0_without_the_end_is_a_crash(start: Any) -> None:
@@ -306,7 +306,7 @@ def test_halt_by_request_and_by_file(start: Any) -> None:
     run.running()
     assert "why not" in control.request("t", {"do": "halt", "reason": "why not"})["halted"]
     run.until("halted")
-    assert run.board["middle", HALTED] == 1 and killswitch.halted("t")
+    assert run.board["middle", HALTED] == 1 and killswitch.status("t")
     control.request("t", {"do": "resume", "reason": "because"})
     run.until("resumed")
     assert run.board["middle", HALTED] == 0

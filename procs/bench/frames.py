@@ -215,7 +215,7 @@ def idle_share() -> float:
 
     words, _, arena = new_ring()
     writer = FrameWriter(words, arena)
-    link = VenueLink(OneStream(), LiveSettings(), writer, Say("bench", sys.stderr), random.Random(1), name="bench")
+    link = VenueLink(OneStream(), LiveSettings(), writer, Say("bench"), random.Random(1), name="bench")
 
     async def run() -> float:
         loop = asyncio.get_running_loop()

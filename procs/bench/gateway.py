@@ -20,12 +20,10 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any, Final
 
-import numpy as np
-
 from procs import topology
 from procs.cli import running
 from procs.cli.doctor import AUTOGROUP
-from procs.cli.latencies import W_MAX, histograms, since, spread
+from procs.cli.latencies import histograms, spread
 from procs.cli.outcome import FAILED, USAGE, CliError
 from procs.cli.staging import child_environment
 from procs.cli.starting import Launch
@@ -33,10 +31,10 @@ from procs.cli.symbols import symbols_of
 from procs.cli.table import Column, clean_text, count, span, table
 from procs.gateway.packages import missing
 from procs.memory import board
-from procs.memory.board import Words
 from procs.memory.segments import Memory, attach
 from procs.profiles.config import load_profile
 from procs.supervision import control
+from shm.percentiles import Snapshot
 
 INSTANCE: Final = "bench-gateway"
 RATE: Final = 1000.0
@@ -98,7 +96,7 @@ def measured(memory: Memory, port: int, path: str, seconds: float, rounds: int) 
     """The figures of a pipeline that runs, with its gateway at `port`."""
     _loaded(port, path, WARM_S)
     share = seconds / rounds
-    gained: dict[str, Words] = {}
+    gained: dict[str, Snapshot] = {}
     loads: list[dict[str, Any]] = []
     each: list[dict[str, Any]] = []
     acts: dict[str, Callable[[], None]] = {
@@ -109,7 +107,7 @@ def measured(memory: Memory, port: int, path: str, seconds: float, rounds: int) 
         for kind in KINDS if number % 2 == 0 else KINDS[::-1]:
             found = _window(memory, acts[kind])
             _still_runs(memory, seconds)
-            _add(gained, kind, found)
+            gained[kind] = gained[kind].merged(found) if kind in gained else found
             row[kind] = spread(found)["p99_ns"]
         each.append(row)
     statuses: dict[str, int] = {}
@@ -184,17 +182,10 @@ def _loaded(port: int, path: str, seconds: float) -> dict[str, Any]:
     return found
 
 
-def _window(memory: Memory, act: Callable[[], None]) -> Words:
-    before = histograms(memory.board_words, HOP)[0].copy()
+def _window(memory: Memory, act: Callable[[], None]) -> Snapshot:
+    before, _ = histograms(memory.board_words, HOP)
     act()
-    return since(before, histograms(memory.board_words, HOP)[0].copy())
-
-
-def _add(gained: dict[str, Words], kind: str, found: Words) -> None:
-    kept = gained.setdefault(kind, np.zeros_like(found))
-    top = max(int(kept[W_MAX]), int(found[W_MAX]))
-    kept += found
-    kept[W_MAX] = top
+    return histograms(memory.board_words, HOP)[0].since(before)
 
 
 def format(result: dict[str, Any]) -> str:

@@ -28,17 +28,14 @@ from ringbuf.batch import (
     LINE_TUPLE,
     fetch_slots,
     load_line,
-    open_at,
-    publish_at,
     readable_behind,
     recomputing,
-    step,
     store_line,
 )
 from ringbuf.intrinsics import cycles, load_acquire, mono_ns, pause, store_release
 from ringbuf.jit import lean
 from ringbuf.layout import CONTROL_WORDS
-from ringbuf.ring import I_HEAD, Input, Output, begin, commit, flush, ready, release, room
+from ringbuf.ring import I_HEAD, Input, Output, begin, commit, flush, open_at, publish_at, ready, release, room, step
 
 FACTOR: Final = 0x9E3779B97F4A7C15 - (1 << 64)
 SHOW_EVERY: Final = 32

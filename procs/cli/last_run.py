@@ -16,6 +16,7 @@ import msgspec
 
 from procs import rundir
 from procs.cli.outcome import NOT_RUNNING, CliError
+from procs.whole_files import write_whole
 
 FILE: Final = "last_run.json"
 MAX_BYTES: Final = 4 << 20
@@ -47,16 +48,7 @@ def state_folders(instance: str) -> list[Path]:
 def save(run: LastRun) -> Path:
     """Write it, whole or not at all. Raises OSError."""
     path = rundir.state_dir(run.instance) / FILE
-    new = path.with_name(f".{FILE}.{os.getpid()}")
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with open(fd, "wb") as file:
-            file.write(msgspec.json.encode(run))
-        os.replace(new, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            new.unlink()
-        raise
+    write_whole(path, msgspec.json.encode(run))
     return path
 
 

@@ -1,8 +1,7 @@
 """What the market and our orders look like right now, read from rings and journals without holding anybody up.
 
-Rings are read as an observing reader does it: copy, then look whether the slot's sequence is still the one wanted. Fills come
-from the reports journal where there is one, because a ring only remembers its last thousands of records; else from the ring,
-and then only those since we began to look (`since_start` is False).
+Fills come from the reports journal where there is one, because a ring only remembers its last thousands of records; else from
+the ring, and then only those since we began to look (`since_start` is False).
 
 What this module is not: no authority. Risk keeps the positions; the report computes them again from the journals.
 """
@@ -21,7 +20,7 @@ import numpy as np
 from procs import topology
 from procs.journal.format import HEADER_BYTES, JournalError, journal_path, open_regular, parse_header
 from procs.memory.board import Words
-from ringbuf.layout import TAIL, views
+from ringbuf.plain import copied_from, latest
 from trading.records import REPORT_RECORD, ExecType, Flag, Kind, layout_hash
 
 Recs = Any
@@ -104,21 +103,6 @@ class Counts:
     live: dict[int, int] = field(default_factory=dict)  # order id -> symbol
 
 
-def latest(words: Words, record: np.dtype, count: int) -> Recs:
-    """Copies of the last `count` records of a ring, oldest first; what was overwritten meanwhile is left out."""
-    ctl, _, recs = views(words, record)
-    tail = int(ctl[TAIL])
-    wanted = np.arange(max(tail - min(count, len(recs) - 1), 0), tail, dtype=np.int64)
-    return _whole(recs, wanted)
-
-
-def _whole(recs: Recs, wanted: Words) -> Recs:
-    rows = wanted & (len(recs) - 2)  # capacity is a power of two, and there is one slot more
-    copied = recs[rows]
-    kept = (copied["seq"] == wanted + 1) & (recs["seq"][rows] == wanted + 1)
-    return copied[kept]
-
-
 class Markets:
     """The top of each symbol's book, as of the last look."""
 
@@ -185,12 +169,9 @@ class Orders:
             return recs
 
     def _from_ring(self, words: Words) -> Recs:
-        ctl, _, recs = views(words, REPORT_RECORD)
-        tail = int(ctl[TAIL])
-        first = max(self._next, tail - (len(recs) - 1))
-        if first > self._next:
+        found, tail = copied_from(words, REPORT_RECORD, self._next)
+        if len(found) < tail - self._next:
             self.since_start = False
-        found = _whole(recs, np.arange(first, tail, dtype=np.int64))
         self._next = tail
         return found
 

@@ -6,7 +6,7 @@ A function here adds one command's options to its parser; procs.cli.arguments ha
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NoReturn
 
 from procs.cli.outcome import USAGE, CliError
@@ -236,8 +236,8 @@ def record(p: argparse.ArgumentParser) -> None:
     only_json(p)
 
 
-def data(p: argparse.ArgumentParser) -> None:
-    """Of `data`."""
+def _parts(p: argparse.ArgumentParser) -> Callable[..., argparse.ArgumentParser]:
+    """What makes the parts of a command, by name, sentence and examples."""
     parts = p.add_subparsers(metavar="WHAT", dest="what", required=True, parser_class=Parser)
 
     def part(name: str, sentence: str, *lines: str) -> argparse.ArgumentParser:
@@ -247,6 +247,12 @@ def data(p: argparse.ArgumentParser) -> None:
         )  # fmt: skip
         return found
 
+    return part
+
+
+def data(p: argparse.ArgumentParser) -> None:
+    """Of `data`."""
+    part = _parts(p)
     ls = part("ls", "recordings with venue, symbol, span, frames and size", "data ls ./recordings")
     ls.add_argument("paths", metavar="PATH", nargs="*", default=["."], help="files, or folders with files (default: here)")
     only_json(ls)
@@ -287,15 +293,7 @@ def features(p: argparse.ArgumentParser) -> None:
 
 def model(p: argparse.ArgumentParser) -> None:
     """Of `model`."""
-    parts = p.add_subparsers(metavar="WHAT", dest="what", required=True, parser_class=Parser)
-
-    def part(name: str, sentence: str, *lines: str) -> argparse.ArgumentParser:
-        found: argparse.ArgumentParser = parts.add_parser(
-            name, help=sentence, description=sentence[0].upper() + sentence[1:] + ".", epilog=examples(lines),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
-        return found
-
+    part = _parts(p)
     only_json(part("ls", "the models on disk, and which may vote", "model ls"))
     train = part("train", "train a model on recordings, judged out of sample", "model train edge --recording day1.gz day2.gz")
     train.add_argument("name", metavar="NAME", help="its name; a new version each time")

@@ -141,10 +141,10 @@ def trade_sources(args: argparse.Namespace) -> list[TradeCandles]:
 def market_records(instance: str) -> Any:
     """What a living pipeline's market journal holds, or, without a journal, its ring. Raises SourceFailed."""
     from procs import topology
-    from procs.cli.observe import latest
     from procs.journal.file import JournalReader
     from procs.journal.format import JournalError, journal_path
     from procs.prices.answer import SourceFailed
+    from ringbuf.plain import latest
 
     entry = topology.RING["market"]
     folder = running.journal_folder(instance)

@@ -21,6 +21,7 @@ from procs.memory.segments import Memory
 from procs.profiles.config import load_profile, parse_override, profile_from_json
 from procs.profiles.schema import Profile
 from procs.supervision import control
+from procs.whole_files import write_whole
 from shm.errors import SegmentError, SegmentMissing
 
 PROFILE_NAME = "profile.json"
@@ -131,9 +132,7 @@ RUN_NAME = "run.json"
 
 def write_note(path: Path, note: dict[str, Any]) -> None:
     """Where a run has its journals and its spool, for whoever looks while it lives. Raises OSError."""
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600, exist_ok=False)
-    path.write_bytes(msgspec.json.encode(note))
+    write_whole(path, msgspec.json.encode(note))
 
 
 def read_note(path: Path) -> dict[str, Any]:

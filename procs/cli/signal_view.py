@@ -19,7 +19,7 @@ import msgspec
 
 from procs import rundir, topology
 from procs.cli import running
-from procs.cli.observe import Symbol, latest
+from procs.cli.observe import Symbol
 from procs.cli.outcome import NOT_RUNNING, OK, USAGE, CliError
 from procs.cli.symbols import symbols_of
 from procs.cli.table import Cell, Column, Paint, clip, paint_for, span, table
@@ -27,6 +27,7 @@ from procs.gateway.explain import decision_of, finite, health_by_name, patterns_
 from procs.gateway.shapes import Decision
 from procs.memory import board
 from procs.memory.segments import Memory
+from ringbuf.plain import latest
 from trading.own_signals.guard import Health
 from trading.records import Kind
 from trading.settings import Strategy

@@ -221,13 +221,14 @@ def step_of(line: str) -> str:
 
 def problem_of(line: str) -> str:
     """What a log line says went wrong, "" if nothing."""
+    from procs.logs import sentence_of
+
     said = _said(line)
     if not said:
         text = clean_text(line.strip())
         return text.removeprefix("scalperctl: ")
     if said.get("level") in ("error", "critical") or said.get("event") == "crash":
-        text = said.get("problem") or said.get("last_line") or said.get("reason") or said.get("event", "")
-        return clean_text(str(text))
+        return clean_text(sentence_of(line))
     return ""
 
 

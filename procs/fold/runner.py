@@ -10,7 +10,6 @@ import importlib
 import os
 import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from procs.fold.assembly import Bound, StateSpec, World, arena_words, fold_layou
 from procs.fold.checkpoint import checkpoint_words, restore
 from procs.fold.loop import run
 from procs.fold.plan import load_recording, loop_settings, plan_of
+from procs.logs import stage_log
 from procs.memory import board
 from procs.memory import segments as pipeline
 from procs.profiles.schema import Profile
@@ -113,7 +113,7 @@ def _run_hot(name: str, stage: _Prepared, runtime: Mapping[str, Any]) -> int:
     try:
         claim(stage.checkpoints.header, OWNER_ROLE)
     except RoleHeld as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        stage_log(name).error("cannot start", problem=str(error))
         return EXIT_FAILED
     page, core = stage.page, (runtime.get("cores") or {}).get(name)
     page[board.PID], page[board.INCARNATION] = os.getpid(), int(runtime.get("incarnation", 0))
@@ -139,7 +139,7 @@ def _run_hot(name: str, stage: _Prepared, runtime: Mapping[str, Any]) -> int:
         raise failure[0]
     diverged = int(page[board.DIVERGED])
     if diverged:
-        print(f"{name}: {diverged} recomputed records differ from what had been published", file=sys.stderr)
+        stage_log(name).error("diverged", problem=f"{diverged} recomputed records differ from what had been published")
         return EXIT_DIVERGED
     return EXIT_OK
 

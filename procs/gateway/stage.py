@@ -11,7 +11,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from procs.gateway.front import Application, Front, known_hosts
 from procs.gateway.market_view import MarketView
 from procs.gateway.packages import missing
 from procs.gateway.pulse import Pulse
+from procs.logs import stage_log
 from procs.memory import board
 from procs.memory import segments as pipeline
 from procs.memory.board import Words
@@ -38,6 +38,7 @@ from trading.own_signals.guard import GUARD_WORDS
 from trading.records import Kind, Side
 
 NAME: Final = "gateway"
+LOG: Final = stage_log(NAME)
 KINDS: Final = {"market": Kind.TRADE, "signals": Kind.SIGNAL, "vectors": Kind.VECTOR}
 """What stands on the rings that it looks at."""
 RINGS: Final = tuple(KINDS)
@@ -113,8 +114,8 @@ async def serve(app: Application, listener: socket.socket, answers: Answers, pag
     import uvicorn
 
     config = uvicorn.Config(
-        app, lifespan="off", log_level="warning", access_log=False, server_header=False, ws="none", interface="asgi3",
-        timeout_keep_alive=30, timeout_graceful_shutdown=1, limit_concurrency=512,
+        app, lifespan="off", log_level="warning", log_config=None, access_log=False, server_header=False, ws="none",
+        interface="asgi3", timeout_keep_alive=30, timeout_graceful_shutdown=1, limit_concurrency=512,
     )  # fmt: skip
     server: Any = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -152,12 +153,12 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
         listener = listening(profile.gateway)
     except (GatewayError, SegmentError, ValueError) as error:
         page[board.FAULT] = FAULT_START
-        print(f"{NAME}: {error}", file=sys.stderr, flush=True)
+        LOG.error("cannot start", problem=str(error))
         return EXIT_FAILED
     page[board.FAULT] = 0
     with listener:
         host = f"[{profile.gateway.host}]" if ":" in profile.gateway.host else profile.gateway.host
-        print(f"{NAME}: http://{host}:{listener.getsockname()[1]}/docs", flush=True)
+        LOG.info("listening", url=f"http://{host}:{listener.getsockname()[1]}/docs")
         with asyncio.Runner(loop_factory=event_loop()) as runner:
             runner.run(serve(application(answers, profile.gateway), listener, answers, page, stop))
     page[board.PORT] = 0

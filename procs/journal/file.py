@@ -50,6 +50,7 @@ from procs.journal.format import (
     open_regular,
     parse_header,
 )
+from procs.whole_files import sync_folder
 from trading.jit import Recs, Words
 from trading.records import layout_hash
 
@@ -154,11 +155,7 @@ class JournalWriter:
             if os.pwrite(fd, page, 0) != len(page):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(fd)
-            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(path.parent)
         except OSError as error:
             if error.errno in _NO_ROOM:
                 raise JournalFull(f"no room for the journal {path} ({error.strerror}); free some and retry", 0) from error

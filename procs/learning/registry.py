@@ -18,7 +18,6 @@ import contextlib
 import fcntl
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,11 +29,11 @@ from procs import rundir
 from procs.learning.extras import LearningError
 from procs.learning.figures import Verdict
 from procs.learning.model_file import Model, decode, encode
+from procs.whole_files import PARTIAL, write_whole
 
 NAME: Final = re.compile(r"[a-z0-9_-]{1,32}")
 PROMOTED: Final = "promoted"
 ATTEMPT: Final = "attempt"
-NEW: Final = ".new-"
 LEFT_BEHIND_S: Final = 3600.0
 TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 MAX_BYTES: Final = 16 << 20
@@ -107,22 +106,8 @@ def _of(name: str) -> Path:
 
 
 def _write(target: Path, text: bytes, *, replace: bool) -> None:
-    """All of the text under this name or none, also through a crash."""
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd, temporary = tempfile.mkstemp(dir=target.parent, prefix=NEW)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            os.replace(temporary, target)
-        else:
-            os.link(temporary, target)  # fails where the name is taken
-            os.unlink(temporary)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(target, text, replace=replace, sync=True)
 
 
 def names() -> list[str]:
@@ -169,7 +154,7 @@ def attempts(instance: str = "") -> list[Attempt]:
 
 def tidy() -> None:
     """Remove what writers left that were killed an hour ago or longer; a version or promotion is never half there."""
-    for path in folder().glob(f"*/{NEW}*"):
+    for path in folder().glob(f"*/.*{PARTIAL}"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > LEFT_BEHIND_S:
                 path.unlink()

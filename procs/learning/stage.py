@@ -13,15 +13,14 @@ import contextlib
 import importlib
 import os
 import signal
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Mapping
 from typing import Any, Final
 
 from procs import topology
 from procs.learning.packages import missing
+from procs.logs import stage_log
 from procs.memory import board
 from procs.memory import segments as pipeline
 from procs.profiles.schema import Profile
@@ -29,14 +28,11 @@ from procs.scheduling import step_back
 from shm.errors import SegmentError
 
 NAME: Final = "learner"
+LOG: Final = stage_log(NAME)
 BEAT_S: Final = 0.1
 FAULT_START: Final = 1
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
-
-
-def _say(text: str) -> None:
-    print(f"{NAME}: {text}", file=sys.stderr, flush=True)
 
 
 def _work(profile: Profile, runtime: Mapping[str, Any], page: Any, stop: threading.Event) -> None:
@@ -49,13 +45,13 @@ def _work(profile: Profile, runtime: Mapping[str, Any], page: Any, stop: threadi
     publish = learner.publisher(profile, names) if profile.ml.learner.publish else None
     registry.tidy()
     if publish is not None:
-        learner.resume(profile, journals, names, publish, _say)
+        learner.resume(profile, journals, names, publish, LOG.info)
     page[board.READY] = 1
     while not stop.wait(learner.wait_s(profile, journals, names, time.time())):
         try:
-            page[board.WORK_POLLS] += len(learner.round_of(profile, journals, names, publish, _say))
+            page[board.WORK_POLLS] += len(learner.round_of(profile, journals, names, publish, LOG.info))
         except OSError as error:
-            _say(f"nothing was kept of this round: {error}")
+            LOG.error("nothing was kept of this round", problem=str(error))
         if stop.wait(BEAT_S):  # a round that tells nothing (no journal yet) is asked again, but not at once
             return
 
@@ -73,17 +69,17 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
     absent = missing(profile)
     if absent:
         page[board.FAULT] = FAULT_START
-        _say(absent)
+        LOG.error("cannot start", problem=absent)
         return EXIT_FAILED
 
     def work() -> None:
         try:
             _work(profile, runtime, page, stop)
         except (SegmentError, ValueError) as error:
-            _say(str(error))
+            LOG.error("cannot go on", problem=str(error))
             failed.set()
         except Exception:  # the process ends with it, and the supervisor begins another
-            traceback.print_exc()
+            LOG.error("the worker died", exc_info=True)
             failed.set()
 
     worker = threading.Thread(target=work, name=NAME, daemon=True)

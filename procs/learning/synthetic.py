@@ -38,7 +38,6 @@ PLANTED_EDGE: Final = 8.0
 """Ticks a step that pressure 1 moves the mid."""
 
 RECORDS: Final = 24_000
-WARM_RECORDS: Final = 4_000
 TRADE_SHARE: Final = 0.4
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from procs.profiles.relations import ARENA_SHARE
 from procs.profiles.schema import Profile
+from shm.backing import segment_name
 from shm.layout import SegmentKind
 from shm.segment import Segment
 
@@ -38,32 +39,21 @@ def arena_bytes(profile: Profile) -> int:
     return profile.live.arena_mb * (1 << 20) + PAD if profile.source.kind == "live" else 0
 
 
-def arena_name(instance: str) -> str:
-    """Name of the instance's arena."""
-    return f"/scalper.{instance}.{ARENA}"
-
-
 def create_arena(instance: str, payload_bytes: int, *, prefault: bool = False) -> Segment:
     """Make the arena (the pipeline's creator does). Raises shm.errors.SegmentError."""
     if payload_bytes < MIN_BYTES + PAD:
         raise ValueError(f"an arena of {payload_bytes} bytes: at least {MIN_BYTES + PAD}")
     return Segment.create(
-        arena_name(instance), payload_bytes, layout_hash=LAYOUT, kind=int(SegmentKind.ARENA), segment_id=0, prefault=prefault
-    )
+        segment_name(instance, ARENA), payload_bytes, layout_hash=LAYOUT, kind=int(SegmentKind.ARENA), segment_id=0,
+        prefault=prefault,
+    )  # fmt: skip
 
 
 def attach_arena(instance: str, *, readonly: bool = True) -> Segment:
     """Open the arena. Raises shm.errors.SegmentError; SegmentMissing where the pipeline has no live source."""
-    return Segment.attach(arena_name(instance), layout_hash=LAYOUT, kind=int(SegmentKind.ARENA), readonly=readonly)
+    return Segment.attach(segment_name(instance, ARENA), layout_hash=LAYOUT, kind=int(SegmentKind.ARENA), readonly=readonly)
 
 
 def arena_view(segment: Segment) -> Bytes:
     """All of it as contiguous uint8, PAD included: what the compiled feed indexes with `at`."""
     return segment.payload
-
-
-def frame_view(arena: Bytes, at: int, length: int) -> memoryview:
-    """One frame's bytes where they lie, no copy: theirs until the record is released. ValueError outside of the arena."""
-    if not 0 <= at <= at + length <= arena.size - PAD:
-        raise ValueError(f"a frame of {length} bytes at {at}: the arena has {arena.size - PAD}")
-    return arena.data[at : at + length]

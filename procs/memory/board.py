@@ -9,27 +9,35 @@ Every counter is declared once, below, with its unit and a sentence; the CLI pri
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from procs.topology import MAX_STAGE_ID
+from shm.percentiles import WORDS
 
 Words = npt.NDArray[np.int64]
 
-HISTOGRAM_WORDS: Final = 1224  # shm.histogram.WORDS; the supervisor reads the board without loading numba
+HISTOGRAM_WORDS: Final = WORDS
 DOORBELL_STRIDE: Final = 8
 DOORBELL_WORDS: Final = 128
 
 
-class Counter(NamedTuple):
-    """One word of a stage's page."""
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """One word of a stage's page: `key` as programs name it, `unit`, and one sentence for people."""
 
     word: int
     key: str
     unit: str
     meaning: str
+
+    def __post_init__(self) -> None:
+        assert self.key.isidentifier() and self.key == self.key.lower(), f"{self.key!r} is no lower-case identifier"
+        one_sentence = self.meaning.endswith(".") and ". " not in self.meaning and self.meaning[:1].isupper()
+        assert one_sentence, f"{self.key}: the meaning must be one sentence, from a capital to its full stop"
 
 
 # commands and state
@@ -124,3 +132,12 @@ def histogram(page_words: Words, which: int) -> Words:
     """One of the page's latency histograms."""
     start = HISTOGRAMS + which * HISTOGRAM_WORDS
     return page_words[start : start + HISTOGRAM_WORDS]
+
+
+def _sound(counters: tuple[Counter, ...]) -> bool:
+    """Whether each key and each word stands there once, before the histograms."""
+    words, keys = {counter.word for counter in counters}, {counter.key for counter in counters}
+    return len(words) == len(keys) == len(counters) and max(words) < HISTOGRAMS
+
+
+assert _sound(LOOP_COUNTERS + FEED_COUNTERS)

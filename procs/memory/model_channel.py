@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import Final
 
 from procs.memory.board import Words
+from shm.backing import segment_name
 from shm.layout import SegmentKind
 from shm.segment import Segment
 from trading.features.model_layout import MODEL_IMAGE, MODEL_IMAGE_FIELDS
@@ -40,11 +41,6 @@ assert MODEL_IMAGE.itemsize % 8 == 0
 LAYOUT: Final = MODEL_IMAGE.itemsize * 1000 + len(MODEL_IMAGE_FIELDS)
 
 
-def segment_name(instance: str) -> str:
-    """The segment's name."""
-    return f"/scalper.{instance}.{CHANNEL}"
-
-
 def words_for(symbols: int) -> int:
     """Words of a channel for so many symbols."""
     return IMAGES + 2 * symbols * IMAGE_WORDS
@@ -53,7 +49,7 @@ def words_for(symbols: int) -> int:
 def create(instance: str, symbols: int) -> Segment:
     """Make the segment (the pipeline's creator does). Raises shm.errors.SegmentError."""
     found = Segment.create(
-        segment_name(instance), words_for(symbols) * 8, layout_hash=LAYOUT, kind=int(SegmentKind.STATE), segment_id=0,
+        segment_name(instance, CHANNEL), words_for(symbols) * 8, layout_hash=LAYOUT, kind=int(SegmentKind.STATE), segment_id=0,
         prefault=False,
     )  # fmt: skip
     found.words[SYMBOLS] = symbols
@@ -62,7 +58,7 @@ def create(instance: str, symbols: int) -> Segment:
 
 def attach(instance: str, *, readonly: bool = False) -> Segment:
     """Open the segment. Raises shm.errors.SegmentError; SegmentMissing where the pipeline runs without models."""
-    return Segment.attach(segment_name(instance), layout_hash=LAYOUT, kind=int(SegmentKind.STATE), readonly=readonly)
+    return Segment.attach(segment_name(instance, CHANNEL), layout_hash=LAYOUT, kind=int(SegmentKind.STATE), readonly=readonly)
 
 
 def place(words: Words, number: int) -> int:

@@ -28,6 +28,7 @@ from procs.memory.board import Words
 from procs.topology import Ring
 from ringbuf import layout
 from shm import numa
+from shm.backing import segment_name as segment_name
 from shm.errors import SegmentError, SegmentMissing
 from shm.layout import SegmentKind
 from shm.segment import Segment
@@ -46,11 +47,6 @@ def aligned_words(count: int) -> Words:
     raw = np.zeros(count + 512, np.int64)
     start = (-raw.ctypes.data % 4096) // 8
     return raw[start : start + count]
-
-
-def segment_name(instance: str, what: str) -> str:
-    """Name of one of an instance's segments."""
-    return f"/scalper.{instance}.{what}"
 
 
 def ring_segment(name: str) -> str:

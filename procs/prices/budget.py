@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from procs.pacing import Pace, backoff
 from procs.prices.answer import BudgetSpent, SourceFailed
 
 Clock = Callable[[], int]
@@ -20,7 +21,7 @@ Sleep = Callable[[float], Awaitable[None]]
 class RequestBudget:
     """`per_s` units a second, `burst` of them at once; who would wait longer than `max_wait_s` is refused at once.
 
-    Callers are served in the order in which they come (the generic cell rate algorithm: one number is all its state).
+    Callers are served in the order in which they come.
     """
 
     def __init__(
@@ -33,27 +34,20 @@ class RequestBudget:
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         assert per_s > 0 and burst > 0
-        self._ns_per_unit: Final = 1e9 / per_s
-        self._burst_ns: Final = burst * self._ns_per_unit
+        self._pace: Final = Pace(1e9 / per_s, burst)
         self._max_wait_s: Final = max_wait_s
         self._clock, self._sleep = clock, sleep
-        self._paid_ns = 0.0  # the time by which all that was spent is earned
         self.spent = 0.0
         self.refused = 0
 
     async def spend(self, cost: float = 1.0) -> None:
         """Wait until `cost` units may be spent, and spend them. Raises BudgetSpent."""
         now = self._clock()
-        paid = max(self._paid_ns, now) + cost * self._ns_per_unit
-        wait_s = (
-            max(paid - self._burst_ns - now, 0.0) / 1e9
-            if cost * self._ns_per_unit <= self._burst_ns
-            else (max(self._paid_ns - now, 0.0) / 1e9)
-        )  # what is dearer than a whole burst waits until everything is earned back
+        wait_s = self._pace.wait_ns(now, cost) / 1e9
         if wait_s > self._max_wait_s:
             self.refused += 1
             raise BudgetSpent(f"not asked: the next request within its budget is {wait_s:.1f} s away", wait_s)
-        self._paid_ns = paid
+        self._pace.take(now, cost)
         self.spent += cost
         if wait_s > 0:
             await self._sleep(wait_s)
@@ -98,7 +92,7 @@ class Hold:
         """Note a failure."""
         self.failures += 1
         self._why = str(error)
-        wait_s = max(min(self._least_s * 2.0 ** min(self.failures - 1, 30), self._most_s), error.hold_s)
+        wait_s = max(backoff(self.failures, self._least_s, self._most_s), error.hold_s)
         self._until_ns = self._clock() + int(wait_s * 1e9)
 
     def succeeded(self) -> None:

@@ -8,63 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-SECOND: Final = 1_000_000_000
-MINUTE: Final = 60 * SECOND
+from procs.pacing import MINUTE, SlidingWindow
+from procs.whole_files import write_whole
+
 MAX_KEPT: Final = 10_000
-
-
-class SlidingWindow:
-    """At most `limit` units within any `window_ns`. Units are counted when they are taken, whatever came of them."""
-
-    def __init__(self, limit: int, window_ns: int) -> None:
-        if limit < 1 or window_ns < 1:
-            raise ValueError(f"a budget of {limit} within {window_ns} ns: both must be at least 1")
-        self.limit: Final = limit
-        self.window_ns: Final = window_ns
-        self._taken: deque[tuple[int, int]] = deque()
-        self._sum = 0
-
-    def used(self, now_ns: int) -> int:
-        """Units within the window that ends now."""
-        while self._taken and self._taken[0][0] <= now_ns - self.window_ns:
-            self._sum -= self._taken.popleft()[1]
-        return self._sum
-
-    def wait_ns(self, now_ns: int, units: int = 1) -> int:
-        """How long until `units` may be taken; 0: now. More than the whole limit is let through when the window is empty."""
-        left = self.used(now_ns) + min(units, self.limit) - self.limit
-        if left <= 0:
-            return 0
-        for at, count in self._taken:
-            left -= count
-            if left <= 0:
-                return at + self.window_ns - now_ns
-        return self.window_ns
-
-    def take(self, now_ns: int, units: int = 1) -> None:
-        """Count `units`; the caller has asked `wait_ns`."""
-        self.used(now_ns)
-        self._taken.append((now_ns, units))
-        self._sum += units
-
-    def times(self) -> list[int]:
-        """When units were taken, oldest first."""
-        return [at for at, _ in self._taken]
-
-    def entries(self) -> list[tuple[int, int]]:
-        """(when, units) of what was taken, oldest first."""
-        return list(self._taken)
-
-    def replace(self, entries: Iterable[tuple[int, int]]) -> None:
-        """These, in the order of their times, are what was taken."""
-        self._taken = deque(entries)
-        self._sum = sum(units for _, units in self._taken)
 
 
 class WeightBudget:
@@ -159,9 +110,7 @@ class ConnectBudget:
         shift = self._wall() - now_ns
         text = json.dumps([at + shift for at in self._window.times()][-MAX_KEPT:])
         with contextlib.suppress(OSError):
-            fresh = self._file.with_name(f".{self._file.name}.{os.getpid()}")
-            fresh.write_text(text, encoding="ascii")
-            fresh.replace(self._file)
+            write_whole(self._file, text.encode())
 
     def used(self, now_ns: int) -> int:
         """Attempts within the window."""

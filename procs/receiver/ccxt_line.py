@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from procs.pacing import backoff
 from trading.venues.ccxt_book import CcxtBook
 from trading.venues.ccxt_market import find_market, refuse_contracts, replaced_addresses, rules_of
 from trading.venues.names import LINEAR, SPOT, Market
@@ -278,7 +279,7 @@ class CcxtLine:
         low, high = self._backoff_s
         tries = self.counts.tries.get(key, 0)
         self.counts.tries[key] = tries + 1
-        await self._sleep(self._rng.uniform(low, max(low, min(high, low * 2.0 ** min(tries + 1, 30)))))
+        await self._sleep(self._rng.uniform(low, max(low, backoff(tries + 2, low, high))))
 
     def _count(self, error: BaseException) -> None:
         import ccxt

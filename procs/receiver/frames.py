@@ -22,11 +22,21 @@ import numpy.typing as npt
 
 from procs.memory.arena import ALIGN, LARGEST_SHARE, PAD
 from ringbuf import layout
-from ringbuf.batch import wake_all
-from ringbuf.intrinsics import fence_release, load_acquire, store_release, words_at
+from ringbuf.intrinsics import words2_at, words_at
 from ringbuf.jit import Words, kernel
-from ringbuf.layout import CAPACITY, CONTROL_WORDS, READER_DOORBELL, READERS, TAIL, WATERMARK
-from ringbuf.ring import published_tail, smallest_cursor, wake_readers
+from ringbuf.layout import CAPACITY, CONTROL_WORDS, WATERMARK
+from ringbuf.ring import (
+    LOC_WORDS,
+    O_GATE,
+    O_TAIL,
+    flush,
+    open_at,
+    own_doorbells,
+    publish_at,
+    smallest_cursor,
+    step,
+    succeed,
+)
 from ringbuf.waiting import register
 from trading.records import FRAME_RECORD, Kind
 
@@ -36,8 +46,7 @@ assert FRAME_RECORD.fields is not None and WIDTH == 8
 assert FRAME_RECORD.fields["at"][1] == W_AT * 8 and FRAME_RECORD.fields["length"][1] == W_LENGTH * 8
 
 # the kernels' block
-B_CTL, B_SLOTS, B_CAPACITY, B_TAIL, B_GATE, B_SIZE, B_END, B_BELLS, B_BELL_COUNT, B_LIMIT = range(10)
-B_BEGAN, B_WRITTEN, B_LAST_NS = 10, 11, 12
+B_CTL, B_SLOTS, B_CAPACITY, B_LOC, B_SIZE, B_END, B_BELLS, B_BELL_COUNT, B_LIMIT, B_BEGAN, B_WRITTEN, B_LAST_NS = range(12)
 BLOCK: Final = 16
 NOWHERE: Final = -1
 _NO_CAUSE: Final = 0xFFFFFFFF  # cause_ring -1
@@ -48,27 +57,24 @@ _FRAME: Final = int(Kind.FRAME)
 def _publish(block: int, ts_ns: int, count: int, kind: int, symbol: int, line: int, at: int, length: int, origin_ns: int) -> int:
     """Write one record at the tail, show it, wake who sleeps; the new tail. There is room. Time never runs backwards."""
     b = words_at(block, BLOCK)
-    tail = b[B_TAIL]
+    loc = words_at(b[B_LOC], LOC_WORDS)
+    tail = loc[O_TAIL]
     b[B_LAST_NS] = max(b[B_LAST_NS], ts_ns)
     words_at(b[B_BEGAN], b[B_CAPACITY])[tail & (b[B_CAPACITY] - 1)] = b[B_WRITTEN]
     b[B_WRITTEN] += (length + ALIGN - 1) & ~(ALIGN - 1)
-    slots = words_at(b[B_SLOTS], b[B_CAPACITY] * WIDTH)
-    row = (tail & (b[B_CAPACITY] - 1)) * WIDTH
-    store_release(slots, row + W_SEQ, 0)
-    fence_release()
-    slots[row + W_TS] = b[B_LAST_NS]
-    slots[row + W_CAUSE] = count
-    slots[row + W_KIND] = kind << 32 | _NO_CAUSE
-    slots[row + W_SYMBOL] = line << 32 | (symbol & 0xFFFFFFFF)
-    slots[row + W_AT] = at
-    slots[row + W_LENGTH] = length
-    slots[row + W_ORIGIN] = origin_ns
-    store_release(slots, row + W_SEQ, tail + 1)
-    b[B_TAIL] = tail + 1
+    slots = words2_at(b[B_SLOTS], b[B_CAPACITY] + 1, WIDTH)
+    row = open_at(slots, tail)
+    slots[row, W_TS] = b[B_LAST_NS]
+    slots[row, W_CAUSE] = count
+    slots[row, W_KIND] = kind << 32 | _NO_CAUSE
+    slots[row, W_SYMBOL] = line << 32 | (symbol & 0xFFFFFFFF)
+    slots[row, W_AT] = at
+    slots[row, W_LENGTH] = length
+    slots[row, W_ORIGIN] = origin_ns
+    publish_at(slots, tail)
+    step(loc, 1)
     b[B_END] = (at + length + ALIGN - 1) & ~(ALIGN - 1)
-    ctl = words_at(b[B_CTL], CONTROL_WORDS)
-    store_release(ctl, TAIL, tail + 1)
-    wake_readers(ctl, words_at(b[B_BELLS], b[B_BELL_COUNT]))
+    flush(words_at(b[B_CTL], CONTROL_WORDS), loc, 0, words_at(b[B_BELLS], b[B_BELL_COUNT]))
     return tail + 1
 
 
@@ -79,19 +85,18 @@ def _find_room(block: int, need: int) -> int:
     Leaves in the block the gate that was seen and the end of the free piece (B_LIMIT).
     """
     b = words_at(block, BLOCK)
-    ctl = words_at(b[B_CTL], CONTROL_WORDS)
-    gate = min(smallest_cursor(ctl), b[B_TAIL])
-    b[B_GATE] = gate
-    if b[B_TAIL] - gate >= b[B_CAPACITY]:
+    loc = words_at(b[B_LOC], LOC_WORDS)
+    tail = loc[O_TAIL]
+    gate = loc[O_GATE] = min(smallest_cursor(words_at(b[B_CTL], CONTROL_WORDS)), tail)
+    if tail - gate >= b[B_CAPACITY]:
         return -1
     size, end = b[B_SIZE], b[B_END]
-    if gate == b[B_TAIL]:
+    if gate == tail:
         b[B_LIMIT] = size
         if end + need <= size:
             return end
         return 0 if need <= size else -1
-    slots = words_at(b[B_SLOTS], b[B_CAPACITY] * WIDTH)
-    oldest = slots[(gate & (b[B_CAPACITY] - 1)) * WIDTH + W_AT]
+    oldest = words2_at(b[B_SLOTS], b[B_CAPACITY] + 1, WIDTH)[gate & (b[B_CAPACITY] - 1), W_AT]
     if end >= oldest:
         b[B_LIMIT] = size
         if end + need <= size:
@@ -106,11 +111,8 @@ def _find_room(block: int, need: int) -> int:
 def _promise(block: int, watermark_ns: int) -> None:
     """Raise the watermark and wake who sleeps."""
     b = words_at(block, BLOCK)
-    ctl = words_at(b[B_CTL], CONTROL_WORDS)
     b[B_LAST_NS] = max(b[B_LAST_NS], watermark_ns)
-    if b[B_LAST_NS] > load_acquire(ctl, WATERMARK):
-        store_release(ctl, WATERMARK, b[B_LAST_NS])
-        wake_readers(ctl, words_at(b[B_BELLS], b[B_BELL_COUNT]))
+    flush(words_at(b[B_CTL], CONTROL_WORDS), words_at(b[B_LOC], LOC_WORDS), b[B_LAST_NS], words_at(b[B_BELLS], b[B_BELL_COUNT]))
 
 
 class FrameWriter:
@@ -122,34 +124,34 @@ class FrameWriter:
 
     def __init__(self, ring: Words, arena: npt.NDArray[np.uint8], doorbells: Words | None = None) -> None:
         ctl, slots, recs = layout.views(ring, FRAME_RECORD)
-        bells = ring[layout.DOORBELLS : layout.DOORBELLS + layout.DOORBELL_COUNT] if doorbells is None else doorbells
+        bells = own_doorbells(ring) if doorbells is None else doorbells
         layout.check_state(ctl, bells.size)
         register()
+        self._loc: Final = np.zeros(LOC_WORDS, np.int64)
         self._keep: Final[Any] = (ring, arena, bells)
         self._recs: Final = recs
         self.capacity: Final = int(ctl[CAPACITY])
         self.size: Final = (arena.size - PAD) & ~(ALIGN - 1)
         self.largest: Final = self.size // LARGEST_SHARE
         self._bytes: Final = arena.data
-        tail = int(published_tail(ctl, slots, 0))
+        watermark = int(ctl[WATERMARK])
+        succeed(ctl, slots, self._loc, bells)
+        tail = int(self._loc[O_TAIL])
         last = recs[(tail - 1) & (self.capacity - 1)] if tail else None
         end = 0 if last is None else int(last["at"] + last["length"] + ALIGN - 1) & ~(ALIGN - 1)
         self._block: Final = np.zeros(BLOCK, np.int64)
-        self._block[:7] = ctl.ctypes.data, slots.ctypes.data, self.capacity, tail, 0, self.size, end
-        self._block[B_BELLS], self._block[B_BELL_COUNT] = bells.ctypes.data, bells.size
+        self._block[:B_SIZE] = ctl.ctypes.data, slots.ctypes.data, self.capacity, self._loc.ctypes.data
+        self._block[B_SIZE:B_LIMIT] = self.size, end, bells.ctypes.data, bells.size
         self._at: Final = int(self._block.ctypes.data)
         self.tail = tail
         self._end, self._limit, self._ring_limit = end, 0, 0  # the first frame looks
-        self._block[B_LAST_NS] = max(int(ctl[WATERMARK]), 0 if last is None else int(last["ts_ns"]))
+        self._block[B_LAST_NS] = max(watermark, 0 if last is None else int(last["ts_ns"]))
         # where each record's bytes began, in bytes written since we started: tells whether they have been overwritten
         self._began: Final = np.zeros(self.capacity, np.int64)
         self._block[B_BEGAN] = self._began.ctypes.data
         self._first: Final = tail
         self._owed: dict[tuple[int, int], list[bool]] = {}
         self.frames = self.bytes = self.dropped = 0
-        if tail > ctl[TAIL]:
-            ctl[TAIL] = tail  # a predecessor died between publishing and showing
-        wake_all(ctl, bells, READER_DOORBELL, int(ctl[READERS]))
 
     def frame(
         self, payload: bytes | memoryview, symbol: int, line: int, count: int, origin_ns: int, now_ns: int, kind: int = _FRAME
@@ -241,7 +243,7 @@ class FrameWriter:
         if need > self.largest or not self.settle(now_ns):
             return NOWHERE
         at = int(_find_room(self._at, need))
-        self._limit, self._ring_limit = int(self._block[B_LIMIT]), int(self._block[B_GATE]) + self.capacity
+        self._limit, self._ring_limit = int(self._block[B_LIMIT]), int(self._loc[O_GATE]) + self.capacity
         if at < 0:
             self._limit = 0  # look again next time
         return at
@@ -249,7 +251,7 @@ class FrameWriter:
     def _notice(self, kind: int, line: int, symbol: int, now_ns: int) -> bool:
         if self.tail >= self._ring_limit:
             _find_room(self._at, 0)
-            self._ring_limit = int(self._block[B_GATE]) + self.capacity
+            self._ring_limit = int(self._loc[O_GATE]) + self.capacity
             self._limit = 0
             if self.tail >= self._ring_limit:
                 return False

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from procs.receiver.budget import SECOND
+from procs.pacing import SECOND
+from procs.whole_files import write_whole
 
 if TYPE_CHECKING:
     from procs.receiver.frames import FrameWriter
@@ -89,9 +90,7 @@ def write_table(folder: Path, writer: FrameWriter, venues: Sequence[dict[str, An
     frames = {"frames": writer.frames, "bytes": writer.bytes, "dropped": writer.dropped, "owed": writer.owed}
     table = {"version": VERSION, "at_ns": time.time_ns(), "pid": os.getpid(), "frames": frames, "venues": list(venues)}
     with contextlib.suppress(OSError):
-        fresh = folder / f".{FILE}.{os.getpid()}"
-        fresh.write_bytes(msgspec.json.encode(table))
-        fresh.replace(folder / FILE)
+        write_whole(folder / FILE, msgspec.json.encode(table), mode=0o644)
 
 
 def read_table(folder: Path) -> dict[str, Any] | None:

@@ -24,10 +24,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from procs.receiver.budget import SlidingWindow
+from procs.pacing import SECOND, Pace, SlidingWindow, backoff
 from trading.venues.protocol import RESUBSCRIBE, ConnectionPlan, Limits, Refused, Subscribed
 
-SECOND: Final = 1_000_000_000
 MOST_QUEUED: Final = 512
 """Messages that wait for the venue's message rate; more means that something asks without end."""
 
@@ -176,13 +175,6 @@ def policy_of(
     )
 
 
-@dataclass(slots=True)
-class Pace:
-    """When the next message may go out."""
-
-    next_ns: int = 0
-
-
 class Line:
     """One line. Its driver sets `seen_ns` whenever anything arrives, and hands on every event.
 
@@ -208,7 +200,7 @@ class Line:
         self.ends_soon = ""  # the venue's word that it will end this connection
         self.last_end = ""
         self._queue: deque[Send | Ping | Pong] = deque()
-        self._pace: Final = pace or Pace()
+        self._pace = pace or Pace(policy.message_gap_ns)
         self._pace_is_own: Final = pace is None
         self._requests: SlidingWindow | None = None  # of this connection
         self._ping_at = 0
@@ -241,7 +233,7 @@ class Line:
         self._queue.extend(Send(self.number, message) for message in messages)
         self._to_send, self._ping_at = len(messages), now + self.policy.ping_ns
         if self._pace_is_own:
-            self._pace.next_ns = now
+            self._pace = Pace(self.policy.message_gap_ns)
         if self.policy.requests:
             self._requests = SlidingWindow(self.policy.requests, self.policy.request_window_ns)
             self._requests.take(now, self.plan.requests or len(messages))
@@ -363,11 +355,11 @@ class Line:
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _pump(self, now: int) -> list[Action]:
-        if not self._queue or now < self._pace.next_ns:
+        if not self._queue or self._pace.wait_ns(now) > 0:
             return []
         message = self._queue.popleft()
         self._to_send -= 1 if self._to_send else 0
-        self._pace.next_ns = now + self.policy.message_gap_ns
+        self._pace.take(now)
         return [message]
 
     def _up(self, now: int, symbols: Sequence[int]) -> list[Action]:
@@ -388,5 +380,4 @@ class Line:
         return [Down(self.number, told, why)] if told else []
 
     def _backoff(self) -> int:
-        longest = min(self.policy.backoff_min_ns << min(self.failures - 1, 30), self.policy.backoff_max_ns)
-        return longest // 2 + self._rng.randrange(longest // 2 + 1)
+        return int(backoff(self.failures, self.policy.backoff_min_ns, self.policy.backoff_max_ns, self._rng.random()))

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from procs.memory.arena import LARGEST_SHARE
+from procs.pacing import SECOND
 from procs.profiles.schema import LiveSettings
 from procs.receiver import transport
-from procs.receiver.budget import SECOND, ConnectBudget
+from procs.receiver.budget import ConnectBudget
 from procs.receiver.clock import ClockEstimate
 from procs.receiver.frames import NOWHERE, FrameWriter
 from procs.receiver.line_socket import LineCounts, Socket

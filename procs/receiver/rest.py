@@ -21,7 +21,8 @@ from typing import Any, Final
 
 import aiohttp
 
-from procs.receiver.budget import SECOND, WeightBudget
+from procs.pacing import SECOND, backoff
+from procs.receiver.budget import WeightBudget
 from trading.venues.protocol import RestRequest
 
 TIMEOUT_S: Final = 10.0
@@ -122,8 +123,7 @@ class RestClient:
                     self.failed, self.last_failure = self.failed + 1, last
                     return Denied(status, _start_of(body))
             if attempt + 1 < self._tries:
-                longest = min(PAUSE_S * 2**attempt, LONGEST_PAUSE_S)
-                await self._sleep(longest * (0.5 + 0.5 * self._rng.random()))
+                await self._sleep(backoff(attempt + 1, PAUSE_S, LONGEST_PAUSE_S, self._rng.random()))
         self.failed, self.last_failure = self.failed + 1, last
         return Unreached(last)
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from procs.receiver.budget import MINUTE, SECOND, SlidingWindow
+from procs.pacing import MINUTE, SECOND, SlidingWindow, backoff
 
 PAUSE_NS: Final = SECOND // 4
 LONGEST_PAUSE_NS: Final = 10 * SECOND
@@ -121,5 +121,4 @@ class ResyncDesk:
         it.not_before_ns = now + self._pause(it)
 
     def _pause(self, it: _Symbol) -> int:
-        longest = min(PAUSE_NS << min(it.tries - 1, 20), LONGEST_PAUSE_NS)
-        return longest // 2 + self._rng.randrange(longest // 2 + 1)
+        return int(backoff(it.tries, PAUSE_NS, LONGEST_PAUSE_NS, self._rng.random()))

@@ -1,25 +1,27 @@
-"""What the receiver says in its log: one line an event, and of events that repeat one line in a while, with how often."""
+"""What the receiver says in its log: one entry an event, and of events that repeat one in a while, with how often."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
-from typing import Final, TextIO
+from typing import Final
+
+from procs.logs import stage_log
 
 QUIET_NS: Final = 10_000_000_000
 MOST_KEYS: Final = 256
 
 
 class Say:
-    """Writes lines to `out` (the stage's log)."""
+    """Makes entries in the stage's log."""
 
-    def __init__(self, who: str, out: TextIO | None = None, mono_ns: Callable[[], int] = time.monotonic_ns) -> None:
-        self._who, self._out, self._mono = who, out, mono_ns
+    def __init__(self, who: str, mono_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self._log, self._mono = stage_log(who), mono_ns
         self._seen: dict[str, tuple[int, int]] = {}  # when it was last written, how often it was not since
 
     def __call__(self, text: str, key: str = "") -> None:
-        """One line; with a `key`, at most one such line in QUIET_NS."""
+        """One entry; with a `key`, at most one such entry in QUIET_NS."""
+        held = 0
         if key:
             now = self._mono()
             last, held = self._seen.get(key, (-QUIET_NS, 0))
@@ -29,7 +31,4 @@ class Say:
             if len(self._seen) >= MOST_KEYS:
                 self._seen.clear()
             self._seen[key] = now, 0
-            if held:
-                text += f" ({held} more like it since)"
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        print(f"{stamp} {self._who}: {text}", file=self._out or sys.stderr, flush=True)
+        self._log.info(text, **({"more_like_it": held} if held else {}))

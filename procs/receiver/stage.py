@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,13 +20,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from procs import topology
+from procs.logs import stage_log
 from procs.memory import board
 from procs.memory import segments as pipeline
 from procs.profiles.schema import Profile
 from procs.scheduling import prepare_thread
-from ringbuf.jit import Words, kernel
-from ringbuf.layout import CAPACITY, CURSOR, reader_line
-from ringbuf.ring import I_HEAD, I_RELEASED, LOC_WORDS, input_, ready, release
+from ringbuf.endpoint import Reader
 from trading.records import Kind
 
 if TYPE_CHECKING:
@@ -48,44 +46,6 @@ WRITER_ROLE: Final = 0
 MOST_RESYNCS: Final = 256  # taken a tick
 
 
-@kernel
-def _count_ready(ctl: Words, words: Words, head: int) -> int:
-    """Published records from `head` on, up to the end of the slots."""
-    mask = ctl[CAPACITY] - 1
-    most = min(ctl[CAPACITY] - (head & mask), MOST_RESYNCS)
-    count = 0
-    while count < most and ready(ctl, words, head + count):
-        count += 1
-    return count
-
-
-class Resyncs:
-    """The reading end of the resync ring, polled."""
-
-    def __init__(self, memory: pipeline.Memory) -> None:
-        entry = topology.RING["resync"]
-        loc = np.zeros(LOC_WORDS, np.int64)
-        self._end: Final = input_(memory.ring("resync"), entry.record, loc, entry.reader_index(NAME))
-        self._bells: Final = memory.board_words[: board.DOORBELL_WORDS]
-        loc[I_HEAD] = int(self._end.ctl[reader_line(entry.reader_index(NAME)) + CURSOR])
-        loc[I_RELEASED] = -1
-
-    def take(self) -> list[tuple[int, int, int, int]]:
-        """(kind, symbol, reason, update_id) of what is there; taken and released."""
-        end = self._end
-        head = int(end.loc[I_HEAD])
-        count = int(_count_ready(end.ctl, end.words, head))
-        if count == 0:
-            return []
-        row = head & (int(end.ctl[CAPACITY]) - 1)
-        found = [
-            (int(r["kind"]), int(r["symbol"]), int(r["reason"]), int(r["update_id"])) for r in end.recs[row : row + count]
-        ]
-        end.loc[I_HEAD] = head + count
-        release(end.ctl, end.loc, self._bells)
-        return found
-
-
 class Receiver:
     """All venues of a profile in one event loop."""
 
@@ -97,7 +57,8 @@ class Receiver:
         self.profile, self.writer, self.say = profile, writer, say
         self.page: Final = board.page(memory.board_words, topology.stage_id(NAME))
         self.feed: Final = board.page(memory.board_words, topology.stage_id("feed"))
-        self.resyncs: Final = Resyncs(memory)
+        resync, bells = topology.RING["resync"], memory.board_words[: board.DOORBELL_WORDS]
+        self.resyncs: Final = Reader(memory.ring(resync.name), resync.record, resync.reader_index(NAME), bells)
         self.run_dir: Final = rundir.run_dir(runtime["instance"])
         self.rng: Final = random.Random(os.getpid() << 32 ^ time.time_ns())
         self.state_dir: Final[Path] = rundir.state_dir(runtime["instance"])
@@ -172,8 +133,8 @@ class Receiver:
         """What is done TICK_S apart."""
         self._ticks += 1
         self.writer.promise(time.time_ns())
-        for kind, symbol, reason, update_id in self.resyncs.take():
-            self._asked(kind, symbol, reason, update_id)
+        for asked in self.resyncs.poll(MOST_RESYNCS):
+            self._asked(*(int(asked[name]) for name in ("kind", "symbol", "reason", "update_id")))
         if self._ticks % LINES_EVERY == 0:
             for link in self.links:
                 link.tick()
@@ -238,7 +199,7 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
         receiver.build()
     except (SegmentError, ValueError) as error:  # VenueError is a ValueError
         page[board.FAULT] = FAULT_VENUE
-        print(f"{NAME}: {error}", file=sys.stderr, flush=True)
+        stage_log(NAME).error("cannot start", problem=str(error))
         return 1
     prepare_thread(core)
     asyncio.run(receiver.run())
@@ -260,6 +221,4 @@ def warm(profile: Profile) -> None:
     resync = topology.RING["resync"]
     words = aligned_words(layout.payload_bytes(2, resync.record) // 8)
     layout.format_ring(words, resync.record, 2)
-    end = input_(words, resync.record, np.zeros(LOC_WORDS, np.int64), 0)
-    _count_ready(end.ctl, end.words, 0)
-    release(end.ctl, end.loc, end.ctl)
+    Reader(words, resync.record, 0).poll()

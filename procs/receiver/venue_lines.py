@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from procs.pacing import Pace
 from procs.receiver.budget import ConnectBudget
-from procs.receiver.lines import Action, Close, Down, Gap, Line, LinePolicy, LineState, Note, Pace
+from procs.receiver.lines import Action, Close, Down, Gap, Line, LinePolicy, LineState, Note
 from trading.venues.protocol import ConnectionPlan, Refused, Subscribed
 
 SPREAD: Final = 0.03
@@ -88,7 +89,7 @@ class VenueLines:
         self.strands: Final[list[Strand]] = []
         self.lines: Final[dict[int, Line]] = {}
         self._strand: Final[dict[int, Strand]] = {}
-        pace = Pace() if policy.messages_shared else None
+        pace = Pace(policy.message_gap_ns) if policy.messages_shared else None
         number = first_line
         for index, plan in enumerate(plans):
             for copy in range(copies):
@@ -116,11 +117,6 @@ class VenueLines:
         """Want everything down."""
         self.stopping = True
         return [action for line in self.lines.values() for action in line.close(now, "stopped")]
-
-    @property
-    def all_idle(self) -> bool:
-        """Nothing is open."""
-        return all(line.state in (LineState.IDLE, LineState.BACKOFF) for line in self.lines.values())
 
     def is_open(self, number: int) -> bool:
         """Whether what this line brings counts."""

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, Final, TypeGuard
 from urllib.parse import urlsplit
 
-from procs.receiver.budget import MAX_KEPT, MINUTE, WeightBudget
+from procs.pacing import MINUTE
+from procs.receiver.budget import MAX_KEPT, WeightBudget
 
 MOST_BYTES: Final = 1 << 20
 LONGEST_HOLD_NS: Final = 3 * 24 * 60 * MINUTE  # the longest ban that there is

@@ -44,6 +44,7 @@ from procs.recordings.frame_log_format import (
     members,
     sound_members,
 )
+from procs.whole_files import sync_folder
 from trading.records import Kind
 from trading.venues.names import CCXT
 
@@ -313,11 +314,7 @@ class SymbolLog:
         self.path, self._fd, self._size, self._began_ns = path, fd, 0, self._first_ns
         self._mark = b""
         if self._policy.sync != "never":
-            folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(self.folder)
 
     def _sync(self) -> None:
         if not self._unsynced:

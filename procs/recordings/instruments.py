@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Final
 
+from procs.whole_files import write_whole
 from trading.instruments import Instrument, Market
 
 FILE: Final = "instruments.json"
@@ -21,13 +21,8 @@ def note(folder: Path, instruments: Sequence[Instrument]) -> None:
     if path.exists():
         return
     said = [{f.name: getattr(it, f.name) for f in fields(it)} | {"market": it.market.label} for it in instruments]
-    partial = path.with_suffix(f".{os.getpid()}.partial")
     with contextlib.suppress(OSError):
-        try:
-            partial.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, json.dumps(said, indent=1).encode() + b"\n", mode=0o644)
 
 
 def noted(folder: Path) -> list[Instrument]:

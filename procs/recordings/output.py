@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written under a temporary name beside the place, synced, renamed; never over another.
+"""Where a command writes what it made: a file or a folder that appears whole or not at all, never over another unasked.
 
 It hands out a path or a folder to write to, and puts that in place.
 """
@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from procs.whole_files import whole_file
 
 
 class RecordingsError(ValueError):
@@ -30,16 +32,8 @@ def new_file(target: Path, *, force: bool = False) -> Iterator[Path]:
     _refuse(target, force)
     if target.is_dir():
         raise RecordingsError(f"{target} is a folder; name a file with --out")
-    fd, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-    partial = Path(name)
-    os.close(fd)
-    try:
-        yield partial
-        _sync(partial)
-        partial.chmod(0o644)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(target, sync=True, mode=0o644) as file:
+        yield Path(file.name)
 
 
 @contextmanager

@@ -22,8 +22,9 @@ from procs.fold.merge import flush_outputs
 from procs.fold.plan import Plan
 from procs.memory import board
 from procs.research.watched import Stuck, watched
+from ringbuf.endpoint import Reader
 from ringbuf.jit import Recs, Words, kernel
-from ringbuf.layout import CAPACITY, CURSOR, GATING, reader_line
+from ringbuf.layout import GATING, reader_line
 from trading.own_signals.guard import GUARD_WORDS, STOP_FROM
 
 KEPT: Final = ("orders", "wire", "reports", "refusals")
@@ -56,27 +57,19 @@ class _Keeper:
     """Copies a ring's records out before they are overwritten, as the recorder does."""
 
     def __init__(self, world: World, name: str) -> None:
-        entry = topology.RING[name]
-        words = world.rings[name]
-        self.ctl = words
-        self.cursor = reader_line(entry.reader_index("recorder")) + CURSOR
-        words[self.cursor - CURSOR + GATING] = 1
-        self.recs = words[512:].view(entry.record)
+        entry, words = topology.RING[name], world.rings[name]
+        number = entry.reader_index("recorder")
+        words[reader_line(number) + GATING] = 1
+        self.reader = Reader(words, entry.record, number, world.board[: board.DOORBELL_WORDS])
         self.pieces: list[Recs] = []
-        self.head = 0
 
     def take(self) -> None:
-        tail = int(self.ctl[0])
-        capacity = int(self.ctl[CAPACITY])
-        while self.head < tail:
-            row = self.head & (capacity - 1)
-            upto = min(capacity, row + tail - self.head)
-            self.pieces.append(self.recs[row:upto].copy())
-            self.head += upto - row
-        self.ctl[self.cursor] = self.head
+        while len(recs := self.reader.view(self.reader.capacity)):
+            self.pieces.append(recs.copy())
+            self.reader.release(len(recs))
 
     def all(self) -> Recs:
-        return np.concatenate(self.pieces) if self.pieces else self.recs[:0].copy()
+        return np.concatenate(self.pieces) if self.pieces else np.zeros(0, self.reader.record)
 
 
 def run(

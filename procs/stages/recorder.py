@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -38,6 +37,7 @@ from procs.journal.file import (
     JournalWriter,
     journal_path,
 )
+from procs.logs import stage_log
 from procs.memory import board
 from procs.memory import segments as pipeline
 from procs.profiles.schema import Profile
@@ -45,14 +45,14 @@ from procs.recordings.frame_log import FrameLog, FrameLogError, FrameLogFull, Fr
 from procs.recordings.frame_log_format import Taken, head_of
 from procs.recordings.instruments import note
 from procs.topology import Ring
+from ringbuf.endpoint import Reader
 from ringbuf.intrinsics import futex_wait, load_acquire, store_release
 from ringbuf.jit import Words, kernel
-from ringbuf.layout import CAPACITY, CURSOR, reader_line
-from ringbuf.ring import I_HEAD, I_RELEASED, LOC_WORDS, Input, input_, ready, release
 from trading.instruments import Instrument
 from trading.venues.names import NATIVE
 
 NAME: Final = "recorder"
+LOG: Final = stage_log(NAME)
 SLEEP_NS: Final = 20_000_000
 """Longest nap: a writer that finds its ring full rings the bell, so this only bounds how late the files are."""
 RETRY_NS: Final = 500_000_000
@@ -70,17 +70,6 @@ FLUSH_FRAMES: Final = topology.RING[FRAMES].capacity // 4
 """Frames that wait for the disk at most: the ring must keep room for what comes meanwhile."""
 MOST_TEXT: Final = 1 << 20
 Bytes = NDArray[np.uint8]
-
-
-@kernel
-def count_ready(ctl: Words, words: Words, head: int) -> int:
-    """Published records from `head` on, at most up to the end of the slots (so that they lie in one piece)."""
-    mask = ctl[CAPACITY] - 1
-    most = ctl[CAPACITY] - (head & mask)
-    count = 0
-    while count < most and ready(ctl, words, head + count):
-        count += 1
-    return count
 
 
 @kernel
@@ -108,16 +97,11 @@ class Track:
         self, entry: Ring, words: Words, doorbells: Words, folder: Path, instance: str, sync_every: int
     ) -> None:
         """Raises JournalError."""
-        self._doorbells: Final = doorbells
-        loc = np.zeros(LOC_WORDS, np.int64)
-        reader = entry.reader_index(NAME)
-        self.end: Final[Input] = input_(words, entry.record, loc, reader)
         self.journal: Final = JournalWriter.open(
             journal_path(folder, entry.name), entry.name, entry.record, instance, sync_every=sync_every
         )
-        cursor = int(self.end.ctl[reader_line(reader) + CURSOR])
-        loc[I_HEAD] = max(cursor, self.journal.next_sequence)
-        loc[I_RELEASED] = -1
+        begin = self.journal.next_sequence
+        self.reader: Final = Reader(words, entry.record, entry.reader_index(NAME), doorbells, start=begin)
 
     def take(self, now_ns: int, *, last: bool = False) -> int:
         """Write what is there; how many records. `last`: also what lies behind the end of the slots. Raises JournalError."""
@@ -125,20 +109,13 @@ class Track:
         return count + self._take() if last else count
 
     def _take(self) -> int:
-        end = self.end
-        head = int(end.loc[I_HEAD])
-        count = count_ready(end.ctl, end.words, head)
-        if count == 0 and end.loc[I_RELEASED] == head:
-            return 0
-        row = head & (int(end.ctl[CAPACITY]) - 1)
-        try:
-            if count:
-                self.journal.append(end.recs[row : row + count])
-        finally:
-            # after a full disk: as far as the journal got
-            end.loc[I_HEAD] = max(head, self.journal.next_sequence)
-            release(end.ctl, end.loc, self._doorbells)
-        return count
+        recs = self.reader.view(self.reader.capacity)
+        if len(recs):
+            try:
+                self.journal.append(recs)
+            finally:  # after a full disk: as far as the journal got
+                self.reader.release(max(0, self.journal.next_sequence - self.reader.head))
+        return len(recs)
 
     def close(self) -> None:
         """Sync and close the journal. Raises JournalError."""
@@ -150,33 +127,27 @@ class RingFrames:
 
     def __init__(self, words: Words, arena: Bytes, doorbells: Words) -> None:
         entry = topology.RING[FRAMES]
-        loc = np.zeros(LOC_WORDS, np.int64)
-        reader = entry.reader_index(NAME)
-        self._end: Final[Input] = input_(words, entry.record, loc, reader)
+        self._reader: Final = Reader(words, entry.record, entry.reader_index(NAME), doorbells)
         self._arena: Final = arena
-        self._doorbells: Final = doorbells
-        loc[I_HEAD] = int(self._end.ctl[reader_line(reader) + CURSOR])
-        loc[I_RELEASED] = -1
+        self._taken = 0  # and not released
 
     def take(self, most: int) -> list[Taken]:
         """The next frames, copied out of the arena."""
-        end = self._end
-        head = int(end.loc[I_HEAD])
-        count = min(count_ready(end.ctl, end.words, head), most)
-        row = head & (int(end.ctl[CAPACITY]) - 1)
-        recs = end.recs[row : row + count]
+        head = self._reader.head + self._taken
+        recs = self._reader.view(most, self._taken)
         columns = (recs[name].tolist() for name in ("ts_ns", "kind", "symbol", "flags", "at", "length"))
         found = [
             Taken(head + k, ts_ns, kind, symbol, line, self._arena[at : at + length].tobytes())
             for k, (ts_ns, kind, symbol, line, at, length) in enumerate(zip(*columns, strict=True))
         ]
-        end.loc[I_HEAD] = head + count
+        self._taken += len(recs)
         return found
 
     def release(self, seq: int) -> None:
         """Give slots and arena below `seq` back to the receiver."""
-        assert seq == self._end.loc[I_HEAD], "a flush covers all that was taken"
-        release(self._end.ctl, self._end.loc, self._doorbells)
+        assert seq == self._reader.head + self._taken, "a flush covers all that was taken"
+        self._reader.release(self._taken)
+        self._taken = 0
 
 
 class FramesTrack:
@@ -301,14 +272,14 @@ class Lane:
             return 0
         if self.fault:
             self.fault, self.hopeless, self._retry_ns, self._said = 0, False, 0, ""
-            print("recorder: it can be written again; nothing that waited is lost", file=sys.stderr, flush=True)
+            LOG.info("it can be written again; nothing that waited is lost")
         return work
 
     def conclude(self, now_ns: int) -> int:
         """The last records to disk, and the files closed; how many. A disk that is full now keeps them out for good."""
         work = self.take(now_ns, last=True)
         if self.fault:
-            print("recorder: what came after that is not recorded", file=sys.stderr, flush=True)
+            LOG.error("what came after that is not recorded")
         try:
             if self._track is not None:
                 self._track.close()
@@ -321,7 +292,7 @@ class Lane:
         kind = f"{type(error).__name__} {getattr(error.__cause__, 'errno', '')}"
         if kind != self._said:
             self._said = kind
-            print(f"recorder: {error}", file=sys.stderr, flush=True)
+            LOG.error("not written", problem=str(error))
 
 
 def durable(entry: Ring) -> int:
@@ -389,12 +360,10 @@ def warm(profile: Profile) -> None:
     entry = topology.RING["control"]
     words = aligned_words(layout.payload_bytes(2, entry.record) // 8)
     layout.format_ring(words, entry.record, 2)
-    loc = np.zeros(LOC_WORDS, np.int64)
-    end = input_(words, entry.record, loc, 0)
-    count_ready(end.ctl, end.words, 0)
-    release(end.ctl, end.loc, end.ctl)
-    sleep_on(end.ctl, 100, bell(end.ctl, 100) + 1, 0)
-    show(end.ctl, 101, 0)
+    reader = Reader(words, entry.record, 0)
+    reader.release(len(reader.view()))
+    sleep_on(words, 100, bell(words, 100) + 1, 0)
+    show(words, 101, 0)
 
 
 assert SLEEP_NS <= IDLE_NS

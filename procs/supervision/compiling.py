@@ -18,10 +18,11 @@ import json
 import os
 import shutil
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
+
+from procs.logs import stage_log
 
 COMPLETE: Final = "complete"
 NAME_BYTES: Final = 32
@@ -106,7 +107,7 @@ def _work(stages: Mapping[str, str], profile: Any, folder: Path, queue: int, res
                 importlib.import_module(stages[name]).warm(profile)
                 said: dict[str, Any] = {"stage": name, "seconds": time.perf_counter() - began}
             except BaseException as error:
-                traceback.print_exc()
+                stage_log("zygote").error("compiling failed", of=name, exc_info=True)
                 said = {"stage": name, "problem": f"{type(error).__name__}: {error}"[:2000]}
             os.write(results, json.dumps(said).encode() + b"\n")
         code = 0

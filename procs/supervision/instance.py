@@ -23,7 +23,7 @@ from procs.memory.board import Words
 from procs.memory.segments import Memory, Placement
 from procs.profiles.schema import MAX_SYMBOLS, Profile
 from procs.topology import Run, Stage
-from ringbuf.plain_writer import PlainWriter, ring_bell
+from ringbuf.plain import PlainWriter, ring_doorbell
 from shm import cleanup
 from trading.own_signals.guard import RECORD, RUNNING, STOP_FROM, Health, health_of
 from trading.records import CONTROL_RECORD, Kind
@@ -178,7 +178,7 @@ class Instance:
         """The feed ends its stream; END then runs through all stages."""
         self._page("feed")[board.DRAIN] = 1
         assert self.memory is not None, "created first"
-        ring_bell(self.memory.board_words, board.doorbell(topology.stage_id("feed")))
+        ring_doorbell(self.memory.board_words, board.doorbell(topology.stage_id("feed")))
 
     def halt(self, reason: str) -> None:
         """Tell risk to cancel everything and open nothing."""

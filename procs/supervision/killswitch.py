@@ -19,6 +19,7 @@ from typing import Final
 import msgspec
 
 from procs import rundir
+from procs.whole_files import sync_folder, write_whole
 
 LATCH: Final = "halt.json"
 HISTORY: Final = "halts.log"
@@ -72,14 +73,6 @@ def _text(value: str, what: str) -> str:
     return words[:MAX_TEXT]
 
 
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def _write_all(fd: int, raw: bytes) -> None:
     view = memoryview(raw)
     while view:
@@ -121,11 +114,6 @@ def status(instance: str) -> Latch | None:
     return None
 
 
-def halted(instance: str) -> bool:
-    """Whether the latch is set."""
-    return status(instance) is not None
-
-
 def trip(instance: str, who: str, reason: str) -> Latch:
     """Sets the latch, durably; returns the one that holds (the first, if it was set already).
 
@@ -135,22 +123,12 @@ def trip(instance: str, who: str, reason: str) -> Latch:
     kept: Latch | None = None
     for folder in _folders(instance):
         path = folder / LATCH
-        new = folder / f".{LATCH}.{os.getpid()}"
         try:
             with contextlib.suppress(OSError):  # the latch is worth more than its history
                 _log(folder, _Entry(what="trip", who=mine.who, reason=mine.reason, time=mine.time, pid=mine.pid))
             if _read(folder) is None:
-                new.unlink(missing_ok=True)
-                fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-                try:
-                    _write_all(fd, msgspec.json.encode(mine))
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
-                with contextlib.suppress(FileExistsError):
-                    os.link(new, path)  # unlike rename, never replaces the words of whoever was first
-                new.unlink()
-                _sync_folder(folder)
+                with contextlib.suppress(FileExistsError):  # somebody was first, and his words stay
+                    write_whole(path, msgspec.json.encode(mine), replace=False, sync=True)
         except OSError as e:
             raise KillSwitchError(f"{path}: the kill switch could not be latched ({e.strerror})") from e
         kept = kept or _read(folder)
@@ -169,7 +147,7 @@ def reset(instance: str, who: str, reason: str) -> Latch | None:
         try:
             _log(folder, _Entry(what="reset", who=who, reason=reason, time=time.time(), pid=os.getpid()))
             (folder / LATCH).unlink(missing_ok=True)
-            _sync_folder(folder)
+            sync_folder(folder)
         except OSError as e:
             raise KillSwitchError(f"{folder / LATCH}: the kill switch could not be reset ({e.strerror})") from e
     return found

@@ -21,7 +21,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -38,11 +37,11 @@ from procs.supervision.notify import Notifier
 from procs.supervision.nursery import ZYGOTE, Nursery
 from procs.supervision.table import MS, Actual, Policy, State, Wanted
 from procs.supervision.zygote import Begin, Compiled, Failed, FromZygote, Ready, Waiting, Warmed
+from procs.whole_files import write_whole
 from shm.errors import SegmentError
 
 EXIT_OK: Final = 0  # stopped as asked, or every stage finished its work
 EXIT_FAILED: Final = 1  # could not start, or an error of the supervisor itself
-EXIT_USAGE: Final = 2  # the command line or the profile (never given here: the CLI's)
 EXIT_CRASH_LOOP: Final = 3  # a stage was given up
 EXIT_BUSY: Final = 4  # the instance's name is taken
 EXIT_UNCLEAN: Final = 5  # the orderly stop took too long; stages were ended by signals
@@ -124,7 +123,7 @@ class Supervisor:
                 self.log.error("failed", problem=str(e), kind=type(e).__name__)
                 self.exit_code = EXIT_FAILED
             except Exception:
-                self.log.exception("failed")
+                self.log.error("failed", exc_info=True)
                 self.exit_code = EXIT_FAILED
         self.log.info("ended", exit_code=self.exit_code)
         return self.exit_code
@@ -148,7 +147,7 @@ class Supervisor:
         self.pipeline.create()
         self.halting.start()
         path = self.folder / PROFILE_NAME
-        _write_file(path, profile_json(self.profile))
+        write_whole(path, profile_json(self.profile))
         stack.callback(path.unlink, missing_ok=True)
         stack.callback(control.ControlServer(self.folder, self._selector, self._respond).close)
         self._started_ns = time.monotonic_ns()
@@ -449,9 +448,3 @@ class Supervisor:
         if not any(s.actual is Actual.FATAL for s in self.states.values()):
             self.exit_code = EXIT_OK
         return {"stage": stage, "was": state.incarnation, "actual": self.states[stage].actual.value}
-
-
-def _write_file(path: Path, raw: bytes) -> None:
-    path.unlink(missing_ok=True)
-    with open(path, "xb", opener=lambda p, flags: os.open(p, flags | os.O_NOFOLLOW, 0o600)) as file:
-        file.write(raw)

@@ -28,6 +28,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
+from procs.pacing import backoff
+
 FREE_RESTARTS: Final = 3
 MS: Final = 1_000_000
 
@@ -219,9 +221,8 @@ def backoff_ns(state: State, crashes: int) -> int:
     if crashes <= FREE_RESTARTS:
         return 0
     policy = state.policy
-    full = min(policy.backoff_max_ns, policy.backoff_min_ns << min(crashes - FREE_RESTARTS - 1, 40))
-    jitter = zlib.crc32(f"{state.name}:{state.incarnation}".encode()) % 1024
-    return full // 2 + full * jitter // 2048
+    draw = zlib.crc32(f"{state.name}:{state.incarnation}".encode()) % 1024 / 1024
+    return int(backoff(crashes - FREE_RESTARTS, policy.backoff_min_ns, policy.backoff_max_ns, draw))
 
 
 def next_deadline_ns(state: State) -> int:

@@ -41,7 +41,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -49,6 +48,7 @@ from typing import Any, Final
 
 import msgspec
 
+from procs.logs import stage_log, take_over_logging
 from procs.supervision import compiling
 
 MAX_PACKET: Final = 131_072
@@ -266,6 +266,7 @@ def _become_stage(begin: Begin, profile: Any, runner: Runner, spawn: Spawn, supe
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
+    take_over_logging(stage_log(spawn.stage))
     runtime = {
         **begin.runtime,
         "stage": spawn.stage,
@@ -277,21 +278,21 @@ def _become_stage(begin: Begin, profile: Any, runner: Runner, spawn: Spawn, supe
     return runner(spawn.stage, runtime)
 
 
-def _exit_code_of(run: Callable[[], int]) -> int:
-    """Runs it; an exception is written to stderr and becomes 1. Nothing gets out: the caller's frames are the zygote's."""
+def _exit_code_of(name: str, run: Callable[[], int]) -> int:
+    """Runs it; an exception goes to the log and becomes 1. Nothing gets out: the caller's frames are the zygote's."""
     try:
         return run()
     except SystemExit as e:
         return e.code if isinstance(e.code, int) else 1
     except BaseException:
-        traceback.print_exc()
+        stage_log(name).error("died", exc_info=True)
         return 1
 
 
-def fork_stage(become: Callable[[], int], supervisor: int, close: tuple[int, ...]) -> int:
+def fork_stage(name: str, become: Callable[[], int], supervisor: int, close: tuple[int, ...]) -> int:
     """Double-forks and returns the child's pid once it is the supervisor's; `become` gives the child's exit code.
 
-    `close`: descriptors that the child must not have.
+    `name`: of the stage, for its log; `close`: descriptors that the child must not have.
     """
     go_read, go_write = os.pipe()
     pid_read, pid_write = os.pipe()
@@ -308,7 +309,7 @@ def fork_stage(become: Callable[[], int], supervisor: int, close: tuple[int, ...
             os.close(go_read)
             if os.getppid() != supervisor:
                 os._exit(1)
-            code = _exit_code_of(become)
+            code = _exit_code_of(name, become)
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
                 sys.stderr.flush()
@@ -361,12 +362,12 @@ def serve(channel: socket.socket, supervisor: int, again: bytes = b"") -> int:
             assert isinstance(spawn, Spawn), "after Begin only Spawn"
             what = f"forking {spawn.stage}"
             become = partial(_become_stage, begin, profile, runner, spawn, supervisor)
-            pid = fork_stage(become, supervisor, (channel.fileno(),))
+            pid = fork_stage(spawn.stage, become, supervisor, (channel.fileno(),))
             tell(Spawned(spawn.stage, spawn.incarnation, pid))
     except (BrokenPipeError, ConnectionResetError):
         return 0
     except Exception as e:
-        traceback.print_exc()
+        stage_log("zygote").error("cannot go on", exc_info=True)
         with contextlib.suppress(OSError):
             tell(Failed(what, f"{type(e).__name__}: {e}"[:4000]))
         return 1

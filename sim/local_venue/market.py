@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Final
 
 from sim.local_venue import messages
 from sim.local_venue.bars import GRACE_MS, bucket, following
@@ -370,8 +370,3 @@ class Market:
         """Funding is settled every eight hours, on the clock."""
         self.funding += [(now_ms, symbol, symbol.mark_text()) for symbol in self.of("usdm")]
         self._at(now_ms + FUNDING_MS, self._settle)
-
-
-def listing(messages_: list[Message]) -> list[dict[str, Any]]:
-    """The bodies of messages, for tests and for looking at: `{"stream": ..., "data": ...}` each."""
-    return [{"stream": message.stream, "data": message.body} for message in messages_]

@@ -38,7 +38,6 @@ N_TRADE: Final = 5
 N_SNAPSHOT: Final = 6
 N_SPOT: Final = 7  # frames only Binance spot sends
 N_USDM: Final = 8  # frames only Binance USD-M sends
-N_OTHER_SYMBOL: Final = 9
 NAME_LEN: Final = 10
 NAME: Final = 11  # ASCII codes, a word each
 QTY_DECIMALS: Final = NAME + NAME_BYTES  # [k]: quantities that need k decimals

@@ -1,10 +1,15 @@
-"""A ring's writing end without numba: for the supervisor, which is to stay small and start at once.
+"""Writing and looking at a ring without numba: for the supervisor and the command line, which stay small and start at once.
+
+    PlainWriter            the writing end
+    latest, copied_from    what stands on a ring now, copied as an observing reader does it
 
 The same protocol as ringbuf.ring in plain stores. Why that is right: CPython makes each 8-byte numpy store with one `mov`
 and reorders nothing, and x86 keeps stores in order, so "sequence 0, payload, sequence" arrives as it was made; on
 other machines shm.order puts a barrier before each store that others wait for. Python has no atomic
 read-modify-write, but the kernel does: FUTEX_WAKE_OP adds to a doorbell, or takes bits out of the armed mask,
 atomically, and wakes in the same call. Sleepers' membarriers must reach us, so we register (ringbuf.waiting).
+
+A copy is a numpy call between two looks at the sequences, which x86 does not load out of order either.
 
 Not for hot paths: a push is a few microseconds.
 """
@@ -66,7 +71,7 @@ def _wake_op(words: Words, index: int, operation: int, operand: int, wake: int) 
         raise OSError(code, f"futex: {os.strerror(code)}; the ring's memory must be writable")
 
 
-def ring_bell(doorbells: Words, number: int) -> None:
+def ring_doorbell(doorbells: Words, number: int) -> None:
     """Wake whoever sleeps on a doorbell; it counts up atomically, whoever else rings it."""
     _wake_op(doorbells, number, _OP_ADD, 1, _EVERYBODY)
 
@@ -139,7 +144,7 @@ class PlainWriter:
 
     def _ring(self, readers: Any) -> None:
         for reader in readers:
-            ring_bell(self._doorbells, int(self._ctl[READER_DOORBELL + reader]))
+            ring_doorbell(self._doorbells, int(self._ctl[READER_DOORBELL + reader]))
 
     def _published(self) -> int:
         """The sequence after the last published record: ringbuf.ring.published_tail."""
@@ -153,4 +158,20 @@ class PlainWriter:
         return int(sound.max()) if sound.size else tail
 
 
-__all__ = ["PlainWriter", "ring_bell"]
+def copied_from(words: Words, record: np.dtype, first: int) -> tuple[Recs, int]:
+    """(copies, tail): the records from `first` to the tail that are there, oldest first; what was overwritten is left out."""
+    ctl, slots, _ = layout.views(words, record)
+    tail, capacity = int(ctl[TAIL]), len(slots) - 1
+    wanted = np.arange(max(first, tail - capacity, 0), tail, dtype=np.int64)
+    rows = wanted & (capacity - 1)
+    copied = slots[rows]
+    whole = (copied[:, -1] == wanted + 1) & (slots[rows, -1] == wanted + 1)
+    return copied[whole].reshape(-1).view(record), tail
+
+
+def latest(words: Words, record: np.dtype, count: int) -> Recs:
+    """Copies of the last `count` records of a ring, oldest first; what was overwritten meanwhile is left out."""
+    return copied_from(words, record, max(int(words[TAIL]) - count, 0))[0]
+
+
+__all__ = ["PlainWriter", "copied_from", "latest", "ring_doorbell"]
