@@ -14,7 +14,8 @@ from procs.cli.outcome import MEANINGS
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (
     "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "systemd/README.md",
-    "docs/recording.md", "docs/local-venue.md", "docs/add-a-venue.md", "docs/http.md", "docs/learning.md", "docs/user-signals.md",
+    "docs/recording.md", "docs/local-venue.md", "docs/add-a-venue.md", "docs/http.md", "docs/learning.md",
+    "docs/testing-a-strategy.md", "docs/user-signals.md",
 )  # fmt: skip
 ROOMS = ("shm", "ringbuf", "trading", "sim", "procs", "config", "scripts", "systemd", "tests")
 

@@ -39,6 +39,7 @@ MAY_IMPORT = {
         "sim/recordings": "sim trading*",
         "sim/exchange": "sim trading*",
         "sim/local_venue": "sim sim/market trading*",
+        "sim/worlds": "sim sim/exchange sim/local_venue trading*",
         "procs": RINGS + "trading*",
         "procs/profiles": "sim trading*",
         "procs/journal": RINGS + "trading* procs",
