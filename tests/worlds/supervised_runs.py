@@ -19,7 +19,7 @@ from supervised_stages import (
 from procs import rundir
 from procs.supervision import control
 
-LIMIT_S = 40.0
+LIMIT_S = 120.0
 HERE = Path(__file__).resolve().parent
 
 
