@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import fcntl
 import hashlib
 import os
 import platform
 import shutil
 import signal
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,11 +23,17 @@ import psutil
 import pytest
 from segment_world import INSTANCE
 
-from procs import rundir
+from procs import rundir, topology
+from procs.profiles.config import load_profile
+from procs.supervision import compiling
 from shm import backing
 
 ROOT = Path(__file__).resolve().parents[1]
 SHM = Path("/dev/shm")
+SECOND_HALF_FROM = "test_m"
+"""`scripts/test` runs two halves of the files side by side, cut by name. Move the cut when one of them takes much longer."""
+PATIENCE_S = 30.0
+"""For a segment that a test run beside this one is about to remove."""
 CACHES_KEPT = 8
 DAY_S = 86_400
 """Caches of compiled kernels beyond CACHES_KEPT go when unused for a day: a younger one may be another run's."""
@@ -55,10 +64,38 @@ def imported_sources(starts: list[Path]) -> list[Path]:
     return sorted(found)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--half first` and `--half second` are the two runs of `scripts/test`."""
+    parser.addoption("--half", choices=("first", "second"), help="only this half of the test files, as scripts/test runs them")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the files of the other half."""
+    half, name = config.getoption("half"), collection_path.name
+    return True if half and name.startswith("test_") and (name >= SECOND_HALF_FROM) != (half == "second") else None
+
+
+def compiled_stages() -> Path:
+    """The cache of the pipelines of these very sources, filled as their first start would fill it: on all cores.
+
+    Tests of one process each would compile the same kernels one after the other. numba must not have been imported yet.
+    """
+    folder = rundir.numba_cache_dir()
+    with open(folder / "compile.lock", "a", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not compiling.is_complete(str(folder)):
+            stages = {stage.name: stage.module for stage in topology.stages()}
+            print("tests: compiling the kernels of these sources, once", file=sys.stderr, flush=True)
+            compiling.compile_all(stages, load_profile("paper"), str(folder), lambda stage, seconds: None)
+            compiling.mark_complete(str(folder))
+    return folder
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Key numba's cache by the sources that these tests import: numba does not see an edited *imported* kernel.
 
-    Only files that name a kernel decorator count, so that editing the CLI recompiles nothing.
+    Only files that name a kernel decorator count, so that editing the CLI recompiles nothing; and no test, for nobody imports a
+    test's kernels, and numba sees an edited file's own.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in a script's background: children would not hear it either
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -66,20 +103,24 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     chosen = [Path(arg.split("::")[0]).resolve() for arg in config.args]
     starts = [path for path in chosen if path.is_file()]
-    if len(starts) != len(chosen) or not chosen:
+    whole = len(starts) != len(chosen) or not chosen
+    if whole:
         starts = sorted(ROOT.glob("tests/**/*.py"))
     key = hashlib.sha256(platform.python_version().encode())  # numba itself looks at its version and the CPU
     for path in imported_sources(starts):
-        source = path.read_bytes()
+        source = path.read_bytes() if path.parent != ROOT / "tests" else b""
         if b"kernel" in source or b"intrinsic" in source or b"njit" in source:
             key.update(source)
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scalper" / "numba-tests"
-    ours = home / key.hexdigest()[:16]
+    # each half has a cache of its own: numba's is not made for two writers (procs.supervision.compiling)
+    half = config.getoption("half")
+    ours = home / (key.hexdigest()[:16] + (f"-{half}" if half else ""))
     if not ours.exists():
         home.mkdir(parents=True, exist_ok=True)
         # what pipelines of these very sources have compiled need not be compiled again; numba replaces files, so links do
         with tempfile.TemporaryDirectory(dir=home) as fresh:
-            shutil.copytree(rundir.numba_cache_dir(), fresh, copy_function=os.link, dirs_exist_ok=True)
+            seed = compiled_stages() if whole else rundir.numba_cache_dir()
+            shutil.copytree(seed, fresh, copy_function=os.link, dirs_exist_ok=True)
             with contextlib.suppress(OSError):  # another run of tests was first
                 Path(fresh).rename(ours)
     ours.mkdir(exist_ok=True)
@@ -126,7 +167,9 @@ def nothing_left_in_shared_memory() -> Iterator[None]:
     before = segments()
     yield
     left = segments() - before
-    left -= mapped_by_strangers(left)
+    limit = time.monotonic() + PATIENCE_S
+    while (left := (left & segments()) - mapped_by_strangers(left)) and time.monotonic() < limit:
+        pass
     assert not left, f"left in {SHM} by this test run: {sorted(left)}"
 
 

@@ -12,8 +12,9 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from market_feed import SPOT_BTC, USDM_BTC, Feed, diff, snapshot, synced, ticker
+from market_feed import SPOT_BTC, USDM_BTC
 
+from sim.worlds.feed import Feed, diff, snapshot, synced, ticker
 from trading.books import fold as market
 from trading.instruments import Instrument
 from trading.jit import kernel

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from market_feed import SPOT_BTC, Feed, diff, snapshot, synced, ticker
+from market_feed import SPOT_BTC
 
+from sim.worlds.feed import Feed, diff, snapshot, synced, ticker
 from trading.books import fold as market
 from trading.records import DEPTH_RECORD, Kind
 

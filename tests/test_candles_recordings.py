@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 from candle_streams import all_candles, naive, recorded_trades, shown, streamed
-from market_feed import RECORDINGS, Feed, read_recording
+from market_feed import RECORDINGS, read_recording
 
+from sim.worlds.feed import Feed
 from trading import candles as cd
 from trading.candles import CandleFlag
 

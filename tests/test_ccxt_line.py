@@ -72,7 +72,7 @@ class World:
 
 def run(main: Callable[[], Coroutine[Any, Any, World]]) -> World:
     """The world that `main` makes and plays, with 20 s of patience."""
-    return asyncio.run(asyncio.wait_for(main(), 20))
+    return asyncio.run(asyncio.wait_for(main(), 120))
 
 
 def played(**how: Any) -> World:

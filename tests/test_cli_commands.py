@@ -277,7 +277,7 @@ def test_top_in_a_terminal_ends_with_q_and_puts_it_back(supervised: Supervised) 
         os.write(ours, b"q")
         while b"\x1b[?1049l" not in seen:
             seen += os.read(ours, 65_536)
-        assert child.wait(20) == OK
+        assert child.wait(120) == OK
     assert seen.startswith(b"\x1b[?1049h\x1b[?25l") and seen.rstrip().endswith(b"\x1b[?25h\x1b[?1049l")
     assert termios.tcgetattr(theirs) == before
     os.close(ours)

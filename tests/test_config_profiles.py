@@ -356,7 +356,7 @@ def test_loading_imports_neither_numpy_nor_numba() -> None:
     """The supervisor and the command line stay small: a profile is loaded without the heavy libraries."""
     code = "import sys; from procs.profiles.config import load_profile; load_profile('paper')"
     code += "; import procs.supervision.supervisor; print([m for m in ('numpy', 'numba', 'llvmlite') if m in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
     assert out.stdout.strip() == "[]"
 
 

@@ -19,7 +19,7 @@ from procs import rundir
 from procs.supervision import control
 from procs.supervision.control import ControlError, ControlServer, NotRunningError, answer, decode
 
-LIMIT_S = 20.0
+LIMIT_S = 120.0
 
 
 class Served:

@@ -36,7 +36,6 @@ def run_disturbed(session: Session, rng: np.random.Generator, crash_share: float
     words, said = (Kind.HALT, Kind.RESUME), 0
     while not all(session.done(name) for name in STAGES):
         name = STAGES[rng.integers(len(STAGES))]
-        outputs = [entry.name for entry in topology.outputs(name)]
         if told_share and rng.random() < told_share and session.tell(words[said % 2]):
             said += 1
         dies = rng.random() < crash_share
@@ -44,7 +43,7 @@ def run_disturbed(session: Session, rng: np.random.Generator, crash_share: float
         work = session.poll(name)
         if dies:
             kind = rng.integers(4)
-            for ring in outputs:
+            for ring in session.outputs[name]:
                 old, page = before[ring]
                 now = session.tail(ring)
                 if kind == 0 or (kind == 1 and ring in LOGS) or now == old:

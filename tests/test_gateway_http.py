@@ -48,7 +48,7 @@ class Asked(msgspec.Struct):
 
 def ask(port: int, path: str, method: str = "GET", **headers: str) -> Asked:
     """One request on a connection of its own."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     with contextlib.closing(connection):
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.putrequest(method, path, skip_host="Host" in named)
@@ -78,7 +78,7 @@ def served_by_uvicorn(world: GatewayWorld) -> Iterator[int]:
         yield int(page[board.PORT])
     finally:
         stop[0] = True
-        thread.join(30)
+        thread.join(120)
         listener.close()
         assert not thread.is_alive()
 

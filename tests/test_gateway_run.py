@@ -21,13 +21,13 @@ pytestmark = [
     pytest.mark.timeout(900),  # the first start after an edit compiles the kernels
     pytest.mark.skipif(bool(packages.missing()), reason="the extra `web` (fastapi, uvicorn) is not installed"),
 ]
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 
 
 def get(port: int, path: str) -> tuple[int, Any]:
     """Status and JSON of one GET on loopback."""
     try:
-        with urllib.request.urlopen(f"http://localhost:{port}{path}", timeout=10) as response:
+        with urllib.request.urlopen(f"http://localhost:{port}{path}", timeout=LIMIT_S) as response:
             return response.status, json.loads(response.read())
     except urllib.error.HTTPError as error:
         with error:

@@ -39,6 +39,7 @@ MAY_IMPORT = {
         "sim/recordings": "sim trading*",
         "sim/exchange": "sim trading*",
         "sim/local_venue": "sim sim/market trading*",
+        "sim/worlds": "sim sim/exchange sim/local_venue trading*",
         "procs": RINGS + "trading*",
         "procs/profiles": "sim trading* procs",
         "procs/journal": RINGS + "trading* procs",
@@ -126,6 +127,7 @@ def folder_of(path: Path) -> str:
     return str(path.relative_to(ROOT).parent)
 
 
+@cache
 def room_named(name: str) -> str:
     """The room in which a dotted name of ours lives: its longest part that is a folder with a module in it; "" for others'."""
     parts = name.split(".")
@@ -157,15 +159,22 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
+@cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    """All nodes of the parsed module."""
+    return tuple(ast.walk(tree_of(path)))
+
+
 def place(path: Path, line: int = 0) -> str:
     """The path as a reader of the project knows it, with the line if there is one."""
     return str(path.relative_to(ROOT)) + (f":{line}" if line else "")
 
 
+@cache
 def imports(path: Path) -> list[tuple[int, str]]:
     """Line and dotted name of everything that a module imports, wherever in it; relative imports made absolute."""
     found = []
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -198,9 +207,10 @@ def none(wrong: list[str]) -> None:
     assert not wrong, "\n" + "\n".join(wrong)
 
 
+@cache
 def calls(path: Path) -> list[tuple[int, str]]:
     """Line and dotted name of every call by a plain or dotted name."""
-    return [(node.lineno, ast.unparse(node.func)) for node in ast.walk(tree_of(path))
+    return [(node.lineno, ast.unparse(node.func)) for node in nodes_of(path)
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute)]  # fmt: skip
 
 
@@ -290,7 +300,7 @@ def test_every_test_states_its_claim() -> None:
     wrong = [
         place(path, node.lineno)
         for path in python_in("tests")
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         if node.name.startswith("test_") and not ast.get_docstring(node)
     ]  # fmt: skip
@@ -351,7 +361,7 @@ def test_children_look_for_modules_in_no_working_directory() -> None:
     """Each Python child is started with -P: else a `procs.py` in the user's folder would run in place of ours."""
     wrong = []
     for path in (*modules(), *python_in("scripts")):
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.List) and node.elts and ast.unparse(node.elts[0]) == "sys.executable":
                 if len(node.elts) < 2 or ast.unparse(node.elts[1]) != "'-P'":
                     wrong.append(place(path, node.lineno))
@@ -371,7 +381,7 @@ def test_kernels_are_compiled_alike() -> None:
         for line, name in imports(path) if name.startswith("numba.") and name.split(".")[-1] in COMPILERS
     ]  # fmt: skip
     wrong += [
-        place(path, node.lineno) for path in modules() if path.name != "jit.py" for node in ast.walk(tree_of(path))
+        place(path, node.lineno) for path in modules() if path.name != "jit.py" for node in nodes_of(path)
         if isinstance(node, ast.Attribute) and node.attr in COMPILERS and ast.unparse(node.value) in ("numba", "nb")
     ]  # fmt: skip
     none(wrong)

@@ -10,6 +10,7 @@ import pytest
 from procs.recordings.checking import check
 from procs.recordings.files import chains, expand
 from sim.local_venue import Limits, generated
+from sim.worlds.served import ServedVenue
 from trading.records import Kind
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
@@ -40,7 +41,7 @@ def test_books_are_right_or_stale_through_every_fault(market: str, seed: int, li
     keys = [(market, "BTCUSDT"), (market, "ETHUSDT")]
     raw = tmp_path / "raw"
     limits = Limits(connects_per_5_minutes=60)
-    with lw.Served(generated(events_per_s=300.0), seed=seed, limits=limits) as served:
+    with ServedVenue(generated(events_per_s=300.0), seed=seed, limits=limits) as served:
         with lw.live("live-faults", served, keys, {**QUICK, "live.lines": lines, "record.raw": True,
                                                    "record.folder": str(raw)}) as run:  # fmt: skip
             served.begin_faults(SCHEDULE, seed)

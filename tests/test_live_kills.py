@@ -9,6 +9,7 @@ import pytest
 
 from procs.memory import board
 from sim.local_venue import generated
+from sim.worlds.served import ServedVenue
 from trading.records import Kind
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
@@ -24,7 +25,7 @@ def test_a_killed_feed_loses_nothing() -> None:
     """Eight kills: the next incarnation reads the frames that its predecessor had not published. From the first snapshot on the
     market ring has every depth update id and every trade id exactly once, and is never stale."""
     rng = random.Random(31)
-    with lw.Served(generated(events_per_s=400.0)) as served:
+    with ServedVenue(generated(events_per_s=400.0)) as served:
         with lw.live("live-feed", served, KEYS, QUICK) as run:
             for _ in range(8):
                 run.go_on(rng.uniform(0.3, 1.5))
@@ -56,7 +57,7 @@ def test_a_killed_receiver_is_a_gap_that_is_told() -> None:
     missing, and no book is ever wrong."""
     rng = random.Random(32)
     took = []
-    with lw.Served(generated(events_per_s=400.0)) as served:
+    with ServedVenue(generated(events_per_s=400.0)) as served:
         with lw.live("live-receiver", served, KEYS, QUICK) as run:
             for n in range(6):
                 run.go_on(rng.uniform(0.3, 1.5))

@@ -9,6 +9,7 @@ import live_world as lw
 import pytest
 
 from sim.local_venue import generated
+from sim.worlds.served import ServedVenue
 from trading.records import Kind
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
@@ -23,7 +24,7 @@ def test_cutting_either_line_loses_and_doubles_nothing(market: str, seed: int) -
     depth update id exactly once, no STALE, and the venue's books."""
     keys = [(market, "BTCUSDT"), (market, "ETHUSDT")]
     rng = random.Random(seed)
-    with lw.Served(generated(events_per_s=400.0), seed=seed) as served:
+    with ServedVenue(generated(events_per_s=400.0), seed=seed) as served:
         with lw.live("live-lines", served, keys, QUICK) as run:
             due, cuts = time.monotonic(), 0
 

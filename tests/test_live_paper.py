@@ -13,6 +13,7 @@ import pytest
 
 from procs.recordings.files import chains, expand
 from sim.local_venue import Source, generated, recorded
+from sim.worlds.served import Key, ServedVenue
 from trading.records import MARKET_RECORD, ExecType, Kind, identity_words
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
@@ -21,7 +22,7 @@ TRADING_S = 32.0
 """The strategy's bars are warm after a quarter of a minute."""
 SPOT = (("binance_spot", "BTCUSDT"), ("binance_spot", "ETHUSDT"))
 USDM = (("binance_usdm", "BTCUSDT"), ("binance_usdm", "ETHUSDT"))
-MARKETS: dict[str, tuple[tuple[str, ...], float, tuple[lw.Key, ...]]] = {
+MARKETS: dict[str, tuple[tuple[str, ...], float, tuple[Key, ...]]] = {
     "generated, both markets": ((), 2.0, (SPOT[0], USDM[1])),
     "recorded spot": (("spot_btcusdt_20240808", "spot_btcusdt_20240809"), 10.0, SPOT[:1]),
     "recorded usdm": (("usdm_btcusdt_20240808",), 3.0, USDM[:1]),
@@ -49,7 +50,7 @@ def test_live_paper_trades_on_books_that_are_the_venues(case: str, folder_of_rec
     """Ready, orders, fills, an orderly end with nothing left; 0 gaps; the book is the venue's own at every update id, and its
     best bid/offer whenever both stand at one id."""
     files, speed, keys = MARKETS[case]
-    with lw.Served(source_of(files, folder_of_recordings), speed=speed, loop=bool(files)) as served:
+    with ServedVenue(source_of(files, folder_of_recordings), speed=speed, loop=bool(files)) as served:
         with lw.live("live-paper", served, keys) as run:
             run.go_on(SECONDS if files else TRADING_S)
             kept = run.end()
@@ -80,11 +81,11 @@ def market_identity(recs: Any) -> Any:
 
 @pytest.mark.usefixtures("own_folders")
 @pytest.mark.parametrize("keys", [SPOT, USDM], ids=["spot", "usdm"])
-def test_the_raw_frames_of_a_live_run_replay_to_the_same_books(keys: tuple[lw.Key, ...], tmp_path: Path) -> None:
+def test_the_raw_frames_of_a_live_run_replay_to_the_same_books(keys: tuple[Key, ...], tmp_path: Path) -> None:
     """What came off the wire, replayed by `--config replay` through the same stages: every market record is the live run's,
     kind, ids, times and all levels; every book of the depth ring is the same at the same update id."""
     raw = tmp_path / "raw"
-    with lw.Served(generated(events_per_s=300.0)) as served:
+    with ServedVenue(generated(events_per_s=300.0)) as served:
         with lw.live("live-raw", served, keys, {"record.raw": True, "record.folder": str(raw)}) as run:
             run.go_on(SECONDS)
             kept = run.end()

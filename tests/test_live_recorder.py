@@ -36,6 +36,7 @@ from ringbuf import layout
 from shm.errors import SegmentError
 from sim.local_venue import generated
 from sim.recordings.recording import stage
+from sim.worlds.served import ServedVenue
 from trading.records import MARKET_RECORD, Kind, identity_words
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
@@ -93,7 +94,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 class Recording:
     """The command, running."""
 
-    def __init__(self, served: lw.Served, folder: Path) -> None:
+    def __init__(self, served: ServedVenue, folder: Path) -> None:
         (end,) = (e for e in served.endpoints() if e["venue"] == KEYS[0][0])
         settings = {"pipeline.journal": "true", "supervisor.max_restarts": "100", "supervisor.backoff_min_ms": "0",
                     "supervisor.backoff_max_ms": "0", "record.flush_s": "0.2", "record.rotate_minutes": "0.2"}  # fmt: skip
@@ -178,7 +179,7 @@ def test_a_recorder_killed_time_and_again_and_while_its_disk_is_full(disk: Disk)
     gzip; the members of all files together hold every record of the frames ring exactly once, up to the last; `data check`
     finds nothing wrong; the files replayed are the market records that the live run had published."""
     folder, rng = disk.place / "raw", random.Random(41)
-    with lw.Served(generated(events_per_s=300.0)) as served:
+    with ServedVenue(generated(events_per_s=300.0)) as served:
         recording = Recording(served, folder)
         try:
             recording.until("the books are valid", lambda: int(recording.feed[board.RESYNCS]) == len(KEYS), 60)

@@ -6,6 +6,7 @@ import live_world as lw
 import pytest
 
 from sim.local_venue import Limits, generated
+from sim.worlds.served import ServedVenue
 from trading.records import Kind
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
@@ -26,7 +27,7 @@ def test_rotation_leaves_no_gap(market: str, lines: int, told: bool) -> None:
     keys = [(market, "BTCUSDT"), (market, "ETHUSDT")]
     limits = Limits(lifetime_s=LIFE_S, shutdown_notice_s=1.5 if told else 0.0)
     rotate = {} if told else {"live.rotate_hours": 2.4 / 3600}
-    with lw.Served(generated(events_per_s=400.0), limits=limits) as served:
+    with ServedVenue(generated(events_per_s=400.0), limits=limits) as served:
         with lw.live("live-rotation", served, keys, {**QUICK, **rotate, "live.lines": lines}) as run:
             run.go_on(SECONDS)
             assert all(run.valid())

@@ -18,11 +18,12 @@ from typing import Any
 import ccxt.async_support
 import ccxt.pro
 import pytest
-from market_feed import SPOT_BTC, USDM_BTC, Feed
+from market_feed import SPOT_BTC, USDM_BTC
 from venue_client import run, small_market
 
 from sim.local_venue import LocalVenue, Market, recorded
 from sim.local_venue.book import ASK, BID
+from sim.worlds.feed import Feed
 from trading.books import book as depth_book
 from trading.books import fold
 

@@ -45,10 +45,10 @@ def test_serves_until_it_is_told_to_stop(recording: Path, number: int) -> None:
     told: dict[str, Any] = json.loads(process.stdout.readline())
     (endpoint,) = told["settings"]["live"]["endpoints"]
     assert endpoint == {"venue": "binance_spot", "stream": told["streams"]["spot"], "rest": told["rest"]}
-    with urllib.request.urlopen(f"{told['rest']}/api/v3/depth?symbol=ABCUSDT", timeout=10) as answer:
+    with urllib.request.urlopen(f"{told['rest']}/api/v3/depth?symbol=ABCUSDT", timeout=120) as answer:
         assert json.load(answer)["asks"] == [["11.00", "2.00"]]
     process.send_signal(number)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=120)
     last = json.loads(out)
     assert (process.returncode, err) == (0, "")
     assert last["event"] == "stopped" and last["requests"] == {"/api/v3/depth": 1} and last["statuses"] == {"200": 1}
@@ -57,7 +57,7 @@ def test_serves_until_it_is_told_to_stop(recording: Path, number: int) -> None:
 def test_ends_by_itself_and_says_what_to_paste(recording: Path) -> None:
     """With --seconds it ends alone; without --json the settings stand there as YAML."""
     process = begun("--port", "0", "--seconds", "0.2", "--recording", str(recording), "--fault", "drop:p=0.5")
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
     assert "in a profile:\n  live:\n    endpoints:\n      - {venue: binance_spot, stream:" in out
     assert out.splitlines()[-1].startswith("stopped: 0 connections")
@@ -70,7 +70,7 @@ def test_a_taken_port_is_named_with_the_remedy(recording: Path) -> None:
         other.listen()
         port = other.getsockname()[1]
         process = begun("--port", str(port), "--recording", str(recording))
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 1
     said = f"port {port} on 127.0.0.1 is taken by another program; choose another port, or 0 for any free one"
     assert err == f"scalperctl: {said}\n"
@@ -85,6 +85,6 @@ def test_a_taken_port_is_named_with_the_remedy(recording: Path) -> None:
 def test_mistakes_are_one_sentence(words: tuple[str, ...], said: str) -> None:
     """Exit code 2, nothing but one sentence on stderr."""
     process = begun(*words)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (2, "")
     assert said in err and err.count("\n") == 1

@@ -8,8 +8,9 @@ from decimal import Decimal
 import numpy as np
 import orjson
 import pytest
-from market_feed import USDM_BTC, Feed
+from market_feed import USDM_BTC
 
+from sim.worlds.feed import Feed
 from trading.books import fold as market
 from trading.records import Kind
 from trading.wire.binance_layout import FrameKind

@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 import numpy as np
-from market_feed import SPOT_BTC, Feed, diff, snapshot
+from market_feed import SPOT_BTC
 from numba.core.runtime import _nrt_python, rtsys
 
+from sim.worlds.feed import Feed, diff, snapshot
 from trading.books import fold as market
 from trading.instruments import Instrument, Market
 from trading.jit import kernel

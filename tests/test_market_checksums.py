@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from market_feed import Feed
 
+from sim.worlds.feed import Feed
 from trading.books import fold as market
 from trading.instruments import Instrument, Market
 from trading.records import Flag, Kind

@@ -6,8 +6,9 @@ import random
 from typing import Any
 
 import pytest
-from market_feed import SPOT_BTC, Feed, diff, snapshot, synced, ticker
+from market_feed import SPOT_BTC
 
+from sim.worlds.feed import Feed, diff, snapshot, synced, ticker
 from trading.books import book
 from trading.books import fold as market
 from trading.books.edge import is_cut

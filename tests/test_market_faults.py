@@ -7,23 +7,9 @@ import random
 from functools import cache
 
 import pytest
-from fault_world import (
-    DEPTH_MS,
-    END_MS,
-    LATENCY_MS,
-    LINE_SKEW_MS,
-    NAMES,
-    SNAPSHOT_MS,
-    TARGET,
-    Delivery,
-    Frame,
-    Plan,
-    Rest,
-    Truth,
-    World,
-    truth_of,
-)
+from fault_world import TARGET, Plan, Rest, World
 
+from sim.worlds.faults import DEPTH_MS, END_MS, NAMES, SNAPSHOT_MS, Frame, Truth, bent, deliveries, truth_of
 from trading.books import fold as market
 
 FAULTS = (
@@ -39,42 +25,6 @@ RECOVERY = 1_500
 """A snapshot that was under way and missed, another, backing off in between."""
 _STEADY_MS = 2_000.0
 _TRUTHS = 8
-
-
-def _deliveries(truth: Truth, lines: int) -> list[Delivery]:
-    return [Delivery(f.at_ms + LATENCY_MS + LINE_SKEW_MS * line, line, f, f.raw) for f in truth.frames for line in range(lines)]
-
-
-def _damaged(raw: bytes, rng: random.Random) -> bytes:
-    """Cut short, or overwritten with what no digit, quote or bracket is."""
-    if rng.random() < 0.5:
-        return raw[: rng.randrange(len(raw))]
-    at = rng.randrange(len(raw) - 4)
-    return raw[:at] + bytes(rng.choice(b"\x00x\xff") for _ in range(rng.randint(1, 4))) + raw[at + 4 :]
-
-
-def _bent(deliveries: list[Delivery], fault: str, start: float, end: float, line: int, rng: random.Random) -> list[Delivery]:
-    """What becomes of the target symbol's frames on that line that arrive within the fault's time."""
-    out: list[Delivery] = []
-    late: list[Delivery] = []
-    for d in deliveries:
-        if d.frame.symbol != TARGET or d.line != line or not start <= d.at_ms < end:
-            out.append(d)
-        elif fault == "drop" and rng.random() < 0.3:
-            continue
-        elif fault in ("gap", "disconnect"):
-            continue
-        elif fault == "duplicate" and rng.random() < 0.5:
-            out += [d, Delivery(d.at_ms + rng.choice((0.1, 40, 350)), line, d.frame, d.raw)]
-        elif fault == "reorder" and rng.random() < 0.4:
-            late.append(Delivery(d.at_ms + rng.choice((1.5, 120, 230)), line, d.frame, d.raw))
-        elif fault == "stall":
-            late.append(Delivery(end + 0.001 * len(late), line, d.frame, d.raw))
-        elif fault == "corrupt" and rng.random() < 0.3:
-            out.append(Delivery(d.at_ms, line, d.frame, _damaged(d.raw, rng)))
-        else:
-            out.append(d)
-    return out + late
 
 
 def _rest(fault: str, start: float, end: float, rng: random.Random) -> Rest:
@@ -110,16 +60,17 @@ def schedule(seed: int) -> tuple[str, str, Truth, Plan]:
     truth = truth_of(rng.randrange(_TRUTHS), bool(seed % 2))
     lines = 2 if rng.random() < 0.3 else 1
     limit = 9 if rng.random() < 0.5 else 0
-    deliveries = _deliveries(truth, lines)
+    arriving = deliveries(truth, lines)
     length = rng.uniform(100, 900)
     start = {"sync": rng.uniform(0, 2.0 * SNAPSHOT_MS), "steady": _STEADY_MS}.get(position, _STEADY_MS + rng.uniform(20, 250))
     if position == "resync":
         # a message that no line brings: a snapshot is wanted when the next one comes
         lost = next(f for f in truth.frames if f.symbol == TARGET and f.kind == "depth" and f.at_ms >= _STEADY_MS - DEPTH_MS)
-        deliveries = [d for d in deliveries if d.frame is not lost]
+        arriving = [d for d in arriving if d.frame is not lost]
     end = start + length
     line = rng.randrange(lines)
-    plan = Plan(_bent(deliveries, fault, start, end, line, rng), lines=lines, rest=_rest(fault, start, end, rng), limit=limit)
+    bent_ones = bent(arriving, fault, start, end, rng, TARGET, line)
+    plan = Plan(bent_ones, lines=lines, rest=_rest(fault, start, end, rng), limit=limit)
     plan.faults_end_ms = end + (350 if fault in ("duplicate", "reorder") else 0) + (900 if fault == "slow snapshot" else 0)
     if fault == "slow consumer":
         plan.slow = (start, end)
@@ -136,7 +87,7 @@ def schedule(seed: int) -> tuple[str, str, Truth, Plan]:
 def undisturbed(seed: int, usdm: bool, lines: int, limit: int) -> tuple[tuple[bytes, ...], ...]:
     """The records of each symbol in a run without any fault."""
     truth = truth_of(seed, usdm)
-    world = World(truth, Plan(_deliveries(truth, lines), lines=lines, limit=limit))
+    world = World(truth, Plan(deliveries(truth, lines), lines=lines, limit=limit))
     world.run()
     assert all(len(s) == 0 for s in world.stale) and all(v is not None for v in world.valid_since)
     assert len(world.rest.asked) == len(NAMES) + int(world.feed.state["edge_wants"].sum())
@@ -203,7 +154,7 @@ def test_a_storm_of_gaps_keeps_to_the_weight_and_recovers_a_minute_later() -> No
     end_ms = 75_000
     truth = truth_of(1, False, end_ms)
     plan = Plan([
-        d for i, d in enumerate(_deliveries(truth, 1)) if d.frame.kind != "depth" or i % 3 or not 1_000 < d.at_ms < 21_000
+        d for i, d in enumerate(deliveries(truth)) if d.frame.kind != "depth" or i % 3 or not 1_000 < d.at_ms < 21_000
     ])  # fmt: skip
     world = World(truth, plan, weight=600)
     world.run(end_ms)
@@ -214,14 +165,14 @@ def test_a_storm_of_gaps_keeps_to_the_weight_and_recovers_a_minute_later() -> No
 def test_the_check_has_teeth() -> None:
     """A diff whose quantity was altered on the way, and nothing else, is found by the world's comparison."""
     truth = truth_of(0, False)
-    deliveries = _deliveries(truth, 1)
-    for d in deliveries:
+    arriving = deliveries(truth)
+    for d in arriving:
         if d.frame.symbol == TARGET and d.frame.kind == "depth" and d.at_ms > _STEADY_MS and b'.1' in d.raw:
             at = d.raw.rindex(b'"]')
             d.raw = d.raw[: at - 1] + (b"1" if d.raw[at - 1 : at] != b"1" else b"2") + d.raw[at:]
             break
     with pytest.raises(AssertionError):
-        World(truth, Plan(deliveries)).run()
+        World(truth, Plan(arriving)).run()
 
 
 def test_frames_of_the_truth_are_whole() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from market_feed import SPOT_BTC, SPOT_ETH, USDM_BTC, Feed, diff, snapshot, synced, ticker
+from market_feed import SPOT_BTC, SPOT_ETH, USDM_BTC
 
+from sim.worlds.feed import Feed, diff, snapshot, synced, ticker
 from trading.books import fold as market
 from trading.books.fold import Want
 from trading.books.state import LATE_LIMIT, PATIENCE, TRADE_WINDOW

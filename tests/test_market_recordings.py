@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from market_feed import RECORDINGS, Feed, PlainFeed, fold_frames, read_recording
+from market_feed import RECORDINGS, PlainFeed, fold_frames, read_recording
 
+from sim.worlds.feed import Feed
 from trading.books import fold as market
 from trading.records import DEPTH_RECORD, MARKET_RECORD, Flag
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from market_feed import SPOT_BTC, SPOT_ETH, USDM_BTC, Feed, diff, snapshot, synced, ticker
+from market_feed import SPOT_BTC, SPOT_ETH, USDM_BTC
 
+from sim.worlds.feed import Feed, diff, snapshot, synced, ticker
 from trading.books import book
 from trading.books import fold as market
 from trading.books.state import PENDING_WORDS

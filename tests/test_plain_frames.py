@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from market_feed import Feed
 
+from sim.worlds.feed import Feed
 from trading.books import fold as market
 from trading.instruments import Instrument, Market
 from trading.records import Flag, Kind

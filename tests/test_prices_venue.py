@@ -32,18 +32,18 @@ from trading.venues.protocol import VenueError
 
 
 def run(main: Callable[[Clock, SmallVenue, CcxtEndpoint], Coroutine[Any, Any, None]]) -> None:
-    """Run a test's coroutine with a clock, a venue and an endpoint at it, with 30 s of patience."""
+    """Run a test's coroutine with a clock, a venue and an endpoint at it, with two minutes of patience."""
 
     async def world() -> None:
         clock = Clock()
         async with SmallVenue(clock) as venue:
-            endpoint = CcxtEndpoint("binance_spot", venue.url, now_ns=clock, timeout_s=5.0)
+            endpoint = CcxtEndpoint("binance_spot", venue.url, now_ns=clock, timeout_s=60.0)
             try:
                 await main(clock, venue, endpoint)
             finally:
                 await endpoint.close()
 
-    asyncio.run(asyncio.wait_for(world(), 30))
+    asyncio.run(asyncio.wait_for(world(), 120))
 
 
 def test_candles_and_prices_of_the_real_ccxt_are_the_venues_decimals() -> None:
@@ -102,7 +102,7 @@ def test_every_step_down_and_up_again_against_servers(tmp_path: Path) -> None:
 
     async def main(clock: Clock, venue: SmallVenue, endpoint: CcxtEndpoint) -> None:
         async with SmallVenue(clock) as other:
-            second = CcxtEndpoint("binance_spot", other.url, now_ns=clock, timeout_s=5.0)
+            second = CcxtEndpoint("binance_spot", other.url, now_ns=clock, timeout_s=60.0)
             file = recording(tmp_path / "day.gz", clock() - 3_000_000_000)
             trades = TradeCandles(RecordedTrades([file]), now_ns=clock)
             source = PriceSource([endpoint, second], [trades], now_ns=clock)
@@ -131,7 +131,7 @@ def test_receiver_and_prices_spend_from_one_budget(tmp_path: Path) -> None:
     spent the rest, prices are not asked any more."""
 
     async def main(clock: Clock, venue: SmallVenue, _: CcxtEndpoint) -> None:
-        mine = CcxtEndpoint("binance_spot", venue.url, now_ns=clock, timeout_s=5.0, venues_dir=tmp_path)
+        mine = CcxtEndpoint("binance_spot", venue.url, now_ns=clock, timeout_s=60.0, venues_dir=tmp_path)
         await mine.ticker("BTCUSDT")
         receiver = weight_budget(venue.url, 6000, 0.5, tmp_path, time.monotonic_ns())
         assert 20 <= receiver.used(time.monotonic_ns()) <= 40
@@ -264,10 +264,10 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallVenue]:
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(120)
     yield box["venue"]
     box["loop"].call_soon_threadsafe(end.set)
-    thread.join(20)
+    thread.join(120)
     assert not thread.is_alive()
 
 

@@ -91,4 +91,4 @@ def test_what_ccxt_finds_goes_into_the_ring(monkeypatch: pytest.MonkeyPatch) -> 
         await link.stop()
         assert line.over.is_set()
 
-    asyncio.run(asyncio.wait_for(body(), 20))
+    asyncio.run(asyncio.wait_for(body(), 120))

@@ -105,7 +105,7 @@ def run(body: Callable[[TinyServer, Pipeline], Awaitable[Any]]) -> None:
     """One test with a server and a pipeline."""
 
     async def whole() -> None:
-        async with asyncio.timeout(60), TinyServer() as server:
+        async with asyncio.timeout(120), TinyServer() as server:
             server.pages = {"/time": [(200, {}, str(time.time_ns()).encode())], "/depth": [(200, {}, b'{"lastUpdateId":5}')]}
             pipe = Pipeline(server.port)
             try:
@@ -130,7 +130,7 @@ def test_a_receivers_life() -> None:
             return sum(what is kind and raw in found for what, _, found in seen)
 
         pipe.spawn()
-        await until(lambda: got(Kind.LINE_UP) == 2, 30.0)
+        await until(lambda: got(Kind.LINE_UP) == 2)
         assert pipe.page[board.READY] == 1 and pipe.page[board.PID] == pipe.pid
         await server.sockets[0].send_str('{"s":1,"n":1}')
         await until(lambda: got(Kind.FRAME, b'{"s":1,"n":1}') == 1)
@@ -149,7 +149,7 @@ def test_a_receivers_life() -> None:
         assert pipe.end() == -signal.SIGKILL
         seen.clear()
         pipe.spawn()
-        await until(lambda: got(Kind.LINE_UP) == 2, 30.0)
+        await until(lambda: got(Kind.LINE_UP) == 2)
         assert [kind for kind, *_ in seen][:4] == [Kind.LINE_DOWN] * 4 and pipe.page[board.RECOVERIES] == 1
         await server.sockets[1].send_str('{"s":0,"n":2}')
         await until(lambda: got(Kind.FRAME, b'"n":2') == 1)
@@ -167,7 +167,7 @@ def test_sigterm_is_an_orderly_end_and_one_writer_is_enough() -> None:
 
     async def body(server: TinyServer, pipe: Pipeline) -> None:
         pipe.spawn()
-        await until(lambda: pipe.page[board.READY], 30.0)
+        await until(lambda: pipe.page[board.READY])
         first = pipe.pid
         pipe.spawn()
         assert pipe.end(0) == 1
@@ -183,7 +183,7 @@ def test_it_leaves_when_the_feed_has_ended() -> None:
 
     async def body(server: TinyServer, pipe: Pipeline) -> None:
         pipe.spawn()
-        await until(lambda: pipe.page[board.READY], 30.0)
+        await until(lambda: pipe.page[board.READY])
         board.page(pipe.memory.board_words, topology.stage_id("feed"))[board.FINISHED] = 1
         await until(lambda: pipe.page[board.FINISHED])
         assert pipe.end(0) == 0

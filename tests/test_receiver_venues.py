@@ -47,7 +47,7 @@ def run(market: Market, body: Body, made: Callable[[Venue], Venue] = lambda venu
     instruments = [Instrument(f"S{i}", market, "0.1", "0.00000001", "0.00000001", "0.00000001") for i in range(2)]
 
     async def whole() -> None:
-        async with asyncio.timeout(40), speaking(names).serve() as speaker:
+        async with asyncio.timeout(120), speaking(names).serve() as speaker:
             url = f"127.0.0.1:{speaker.port}"
             venue = made(kind(symbols, Streams(snapshot_levels=1000)))
             async with Run(venue, instruments, f"ws://{url}", f"http://{url}", **more) as at:
@@ -91,9 +91,9 @@ def test_a_refused_resubscription_is_tried_until_the_snapshot_comes(market: Mark
     async def body(speaker: Speaker, at: Run) -> None:
         speaker.refusals = 3
         await lose_a_message(speaker, at, speaker.names[0])
-        await until(lambda: at.link.desk.failed_count == 3, 20.0)
+        await until(lambda: at.link.desk.failed_count == 3)
         assert at.link.desk.waiting == 1 and not at.behind.valid[0]
-        await until(lambda: at.right(speaker, 0), 20.0)
+        await until(lambda: at.right(speaker, 0))
         await until(lambda: at.link.desk.waiting == 0)
         for name in speaker.names:
             await speaker.trade(name, 20)
@@ -113,7 +113,7 @@ def test_a_confirmed_resubscription_without_its_snapshot_is_tried_again(market: 
     async def body(speaker: Speaker, at: Run) -> None:
         speaker.swallowed = 2
         await lose_a_message(speaker, at, speaker.names[1])
-        await until(lambda: at.right(speaker, 1), 20.0)
+        await until(lambda: at.right(speaker, 1))
         assert speaker.subscriptions[2:] == [speaker.names[1]] * 3 and at.link.desk.failed_count == 2
         assert Kind.STALE not in at.behind.kinds[0]
 
@@ -130,7 +130,7 @@ def test_a_cut_line_brings_the_books_anew(market: Market) -> None:
         await until(lambda: len(speaker.subscriptions) == 3)
         speaker.cut()
         await until(lambda: not at.behind.valid[1])
-        await until(lambda: at.right(speaker, 0) and at.right(speaker, 1), 20.0)
+        await until(lambda: at.right(speaker, 0) and at.right(speaker, 1))
         await until(lambda: at.link.desk.waiting == 0)
         for name in speaker.names:
             await speaker.trade(name, 20)
@@ -158,7 +158,7 @@ def test_a_line_whose_requests_are_used_up_is_replaced() -> None:
         await until(lambda: at.right(speaker, 0))
         assert len(speaker.sockets) == 1
         await lose_a_message(speaker, at, speaker.names[0])
-        await until(lambda: at.right(speaker, 0), 20.0)
+        await until(lambda: at.right(speaker, 0))
         assert len(speaker.sockets) == 2 and speaker.subscriptions[2:] == [speaker.names[0], *speaker.names]
         assert Kind.STALE not in at.behind.kinds[1]
 
@@ -213,7 +213,7 @@ def spot(body: Body) -> None:
     symbols = [VenueSymbol(i, name, name) for i, name in enumerate(("BTCUSDT", "ETHUSDT"))]
 
     async def whole() -> None:
-        async with asyncio.timeout(40), Speaker(()).serve() as speaker:
+        async with asyncio.timeout(120), Speaker(()).serve() as speaker:
             url = f"127.0.0.1:{speaker.port}"
             at = Run(BinanceSpot(symbols, Streams()), [Instrument("BTCUSDT"), Instrument("ETHUSDT")], f"ws://{url}", f"http://{url}")
             async with at:
@@ -343,10 +343,10 @@ def test_a_symbol_whose_snapshots_are_always_bad_disturbs_nobody() -> None:
         for turn in range(5):
             first = last[0] + 1
             await diff(speaker, first, first, "ETHUSDT")
-            await until(lambda: at.behind.valid[1], 5.0)
+            await until(lambda: at.behind.valid[1])
             last[0] += 100  # a gap
             await diff(speaker, last[0], last[0], "ETHUSDT")
-            await until(lambda turn=turn: at.behind.kinds[1].count(Kind.STALE) > turn, 5.0)  # type: ignore[misc]
+            await until(lambda turn=turn: at.behind.kinds[1].count(Kind.STALE) > turn)  # type: ignore[misc]
         await until(lambda: len(times) >= 4)
         assert depth_requests(speaker, "ETHUSDT") >= 5 and not at.behind.valid[0]
         gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
@@ -363,7 +363,7 @@ def test_prints_that_are_cut_leave_the_books_alone() -> None:
         sizes = [(spec.name, spec.tick_size, spec.step_size) for spec in source.symbols]
         symbols = [VenueSymbol(i, name, name, tick, lot) for i, (name, tick, lot) in enumerate(sizes)]
         instruments = [Instrument(name, Market.BINANCE_USDM, tick, lot, lot, lot) for name, tick, lot in sizes]
-        async with asyncio.timeout(60), LocalVenue(LocalMarket(source)) as venue:
+        async with asyncio.timeout(120), LocalVenue(LocalMarket(source)) as venue:
             at = Run(BinanceUsdm(symbols, Streams()), instruments, venue.usdm_stream_url, venue.rest_url)
             async with at:
                 await until(lambda: all(at.behind.valid))

@@ -91,7 +91,7 @@ def test_a_full_ring_answers_and_names_the_laggard(ring_of: Callable[..., Segmen
         check(first.poll(), 0)
         with pytest.raises(RingFull, match="reader 1 "):
             writer.push(records(2, 1), timeout_s=0.001)
-        assert len(second.poll(1)) == 1 and writer.push(records(2, 1), timeout_s=5.0) == 3
+        assert len(second.poll(1)) == 1 and writer.push(records(2, 1), timeout_s=60.0) == 3
         with pytest.raises(TypeError, match="this ring takes"):
             writer.push(np.zeros(1, OTHER))
 
@@ -229,7 +229,7 @@ def test_a_dead_gating_reader_is_fenced(ring_of: Callable[..., Segment]) -> None
         assert fence_reader(segment, REC, 0) and not fence_reader(segment, REC, 0)
         assert writer.laggard() == 1
         for n in range(4, 9):
-            writer.push(records(n, 1), timeout_s=5.0)
+            writer.push(records(n, 1), timeout_s=60.0)
             check(other.poll(), n)
         with open_reader(NAME, REC, 0) as back:
             assert back.lost == 9 and back.head == 9 and back.gating
@@ -301,7 +301,7 @@ def test_a_reader_asleep_in_another_process(ring_of: Callable[..., Segment]) -> 
         seen = 0
         with open_reader(NAME, REC) as reader:
             while seen < 50:
-                assert reader.wait(20.0)
+                assert reader.wait(60.0)
                 seen = check(reader.poll(), seen)
 
     with open_writer(NAME, REC) as writer:
@@ -317,7 +317,7 @@ def test_a_reader_asleep_in_another_process(ring_of: Callable[..., Segment]) -> 
         for n in range(1, 50):
             while not writer.ctl[ARMED_READERS] and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 os.sched_yield()
-            writer.push(records(n, 1), timeout_s=20.0)
+            writer.push(records(n, 1), timeout_s=60.0)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 

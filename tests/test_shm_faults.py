@@ -123,7 +123,7 @@ def test_full_tmpfs(small_tmpfs: Path, options: dict[str, object]) -> None:
             SegmentSpace, match=r"second.*69632 bytes do not fit, .*small has 45056 of 65536 free; run `scalperctl clean`"
         ):
             make(f"/scalper.{INSTANCE}.second", 65536, **options)
-        assert open_fds() == before and os.statvfs(small_tmpfs).f_bavail == free
+        assert open_fds() <= before and os.statvfs(small_tmpfs).f_bavail == free
         assert [state.name for state in list_segments()] == [NAME]
         first.words[:] = 1
         make(f"/scalper.{INSTANCE}.third", 32768).close()

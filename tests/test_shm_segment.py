@@ -211,7 +211,7 @@ def test_close_with_living_views(place: Path) -> None:
         with pytest.raises(SegmentClosed):
             use()
     del view, part
-    assert open_fds() == before
+    assert open_fds() <= before
 
 
 def test_no_descriptor_leaks(place: Path) -> None:
@@ -232,7 +232,7 @@ def test_no_descriptor_leaks(place: Path) -> None:
             segment.unlink()
         with pytest.raises(SegmentMissing):
             Segment.attach(NAME)
-    assert open_fds() == before
+    assert open_fds() <= before
 
 
 def test_mode_is_exact_and_checked(place: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from exchange_world import BUY, SELL, level, opened
 
+from sim.worlds.exchange import level, opened
 from trading.records import Flag, OrderStatus, OrderType, Side, TimeInForce
 
+BUY, SELL = Side.BUY, Side.SELL
 IOC = TimeInForce.IOC
 
 TAKING = [

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from exchange_world import BOOK, BUY, INSTRUMENTS, LOT, MS, SELL, T0, Venue, level, opened
 
 from sim.exchange import fold as ex
 from sim.settings import Latency, SimulatedExchange
-from trading.records import TS_END, ExecType, Kind, OrderStatus, OrderType, TimeInForce
+from sim.worlds.exchange import BOOK, INSTRUMENTS, LOT, MS, T0, ExchangeWorld, level, opened
+from trading.records import TS_END, ExecType, Kind, OrderStatus, OrderType, Side, TimeInForce
+
+BUY, SELL = Side.BUY, Side.SELL
 
 
 def test_prints_use_up_the_queue_then_fill() -> None:
@@ -124,7 +126,7 @@ def test_a_stale_book_refuses_new_orders_and_lets_cancels_pass() -> None:
 
 def test_before_any_snapshot_the_book_is_stale() -> None:
     """A venue without a book takes no order."""
-    venue = Venue()
+    venue = ExchangeWorld()
     venue.order(1, 1, BUY, 0, 1, OrderType.MARKET)
     venue.advance(60)
     assert venue.told() == [(1, "REJECT", "VENUE_BOOK_STALE")]

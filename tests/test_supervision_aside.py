@@ -14,7 +14,7 @@ from procs.supervision import control, killswitch
 @pytest.mark.parametrize("command", [CRASH_AT_START, NEVER_READY, OBEY, HANG])
 def test_a_stage_that_nobody_needs_delays_and_trips_nothing(start: Any, command: int) -> None:  # noqa: F811
     """Whether it runs, crashes for ever, hangs or never gets ready: the pipeline runs, nothing is latched, the end is 0."""
-    run = start({"aside": True, "supervisor.max_restarts": 3, "supervisor.heartbeat_timeout_ms": 400}, aside=command)
+    run = start({"aside": True, "supervisor.max_restarts": 3, "supervisor.heartbeat_timeout_ms": 1000}, aside=command)
     pids = run.running()
     if command == CRASH_AT_START:
         assert run.until("given up", stage=ASIDE)["pipeline"] == "goes on without it"

@@ -109,13 +109,13 @@ def test_many_kills_leave_no_zombie_and_no_descriptor(start: Any) -> None:
     run = start({"supervisor": {"max_restarts": 1000, "backoff_min_ms": 0, "backoff_max_ms": 0}})
     pids = run.running()
     names = [*STAGES, "zygote"]
-    descriptors = len(os.listdir(f"/proc/{run.process.pid}/fd"))
+    descriptors = run.descriptors()
     for n in range(60):
         name = names[n % len(names)]
         os.kill(pids[name], signal.SIGKILL)
         run.until("state", stage=name, now="RUNNING")
         pids = run.pids()
-    assert len(os.listdir(f"/proc/{run.process.pid}/fd")) == descriptors
+    assert run.descriptors() <= descriptors
     with open(f"/proc/{run.process.pid}/task/{run.process.pid}/children", encoding="ascii") as file:
         assert sorted(map(int, file.read().split())) == sorted(pids.values())
     run.process.terminate()
@@ -147,7 +147,7 @@ def test_a_stuck_zygote_is_replaced(start: Any) -> None:
 @pytest.mark.parametrize("how", ["command", "SIGSTOP"])
 def test_a_hang_is_killed_and_restarted(start: Any, how: str) -> None:
     """A heartbeat that stands still, by a hung loop or a stopped process, ends in SIGKILL and a new incarnation."""
-    run = start({"supervisor.heartbeat_timeout_ms": 200})
+    run = start({"supervisor.heartbeat_timeout_ms": 1000})
     pids = run.running()
     if how == "SIGSTOP":
         os.kill(pids["middle"], signal.SIGSTOP)
@@ -162,7 +162,7 @@ def test_a_hang_is_killed_and_restarted(start: Any, how: str) -> None:
 
 def test_never_ready_is_a_crash(start: Any) -> None:
     """A stage that lives but does not get ready within start_timeout_ms is killed and tried again."""
-    run = start({"supervisor.start_timeout_ms": 200}, middle=NEVER_READY)
+    run = start({"supervisor.start_timeout_ms": 1000}, middle=NEVER_READY)
     run.until("kill", stage="middle")
     run.board["middle", 3] = OBEY
     run.running()

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import orjson
 from fuzz_target import Features, Target, claim, mutate_text, recordings
-from market_feed import SPOT_BTC, SPOT_ETH, USDM_BTC, USDM_ETH, Feed, diff, snapshot, ticker
+from market_feed import SPOT_BTC, SPOT_ETH, USDM_BTC, USDM_ETH
 
 from procs.bench.market_frames import generated
+from sim.worlds.feed import Feed, diff, snapshot, ticker
 from trading.books import fold as market
 from trading.instruments import Instrument
 from trading.records import Flag, Kind

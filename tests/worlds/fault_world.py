@@ -1,9 +1,8 @@
 """A small venue and a faulty network around the feed fold and the shipped client, in virtual time.
 
-The truth is drawn once per seed: for each symbol a chain of depth messages with trades and tickers between them, and the whole
-book after every message. A schedule bends how those frames reach the fold. What stands between is what ships: frames go
-through the receiver's FrameWriter and its ring, the fold's wants to its ResyncDesk, and the RestClient with its WeightBudget asks
-for snapshots, which a venue that counts the weight answers. Only the clock, the sleeping and the socket are ours.
+The truth and what bends it are sim.worlds.faults'. What stands between it and the fold is what ships: frames go through the
+receiver's FrameWriter and its ring, the fold's wants to its ResyncDesk, and the RestClient with its WeightBudget asks for
+snapshots, which a venue that counts the weight answers. Only the clock, the sleeping and the socket are ours.
 
 What this is not: the local venue (sim.local_venue), which speaks the real protocol over sockets.
 """
@@ -15,11 +14,9 @@ import random
 import types
 from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
-from market_feed import Feed
 
 from procs.memory.arena import PAD
 from procs.memory.segments import aligned_words
@@ -30,21 +27,27 @@ from procs.receiver.link import OF_NO_USE
 from procs.receiver.rest import Answered, RestClient
 from procs.receiver.resync import ResyncDesk
 from ringbuf import layout
+from sim.worlds.faults import (
+    END_MS,
+    LATENCY_MS,
+    MS,
+    NAMES,
+    SNAPSHOT_MS,
+    Delivery,
+    Levels,
+    Truth,
+    instruments,
+    snapshot_bytes,
+)
+from sim.worlds.feed import Feed
 from trading.books import book
 from trading.books import fold as market
-from trading.instruments import Instrument, Market
+from trading.instruments import Market
 from trading.jit import kernel
 from trading.records import FRAME_RECORD, Flag, Kind
 from trading.venues.protocol import Streams, VenueSymbol
 from trading.venues.registry import make_venue
 
-MS = 1_000_000
-END_MS = 6_000
-DEPTH_MS = 100
-LATENCY_MS = 5
-LINE_SKEW_MS = 3
-SNAPSHOT_MS = 150
-NAMES = ("AAAUSDT", "BBBUSDT", "CCCUSDT")
 TARGET = 1
 """The symbol that faults fall on."""
 MINUTE_MS = 60_000
@@ -54,111 +57,6 @@ RING = 32
 """Records of the frames ring: few, so that a consumer that is slow for long loses some."""
 ARENA = 1 << 17
 LIVE = LiveSettings()
-
-Levels = dict[tuple[int, int], int]
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One message of the venue."""
-
-    at_ms: float
-    symbol: int
-    kind: str  # depth, trade, bbo
-    raw: bytes
-    trade_id: int = 0
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What really happened, by symbol."""
-
-    usdm: bool
-    frames: tuple[Frame, ...]
-    books: tuple[dict[int, Levels], ...]  # by update id, of each depth message
-    times: tuple[list[tuple[float, int]], ...]  # (ms, update id) of them
-
-
-def instruments(usdm: bool) -> list[Instrument]:
-    """The symbols: cent ticks, lots of a thousandth."""
-    place = Market.BINANCE_USDM if usdm else Market.BINANCE_SPOT
-    return [Instrument(name, place, "0.01", "0.001", "0.001", "0.001") for name in NAMES]
-
-
-def _text(levels: Levels, side: int) -> str:
-    chosen = sorted((price, lots) for (s, price), lots in levels.items() if s == side)
-    return ",".join(f'["{p // 100}.{p % 100:02d}","{q // 1000}.{q % 1000:03d}"]' for p, q in chosen)
-
-
-def snapshot_bytes(truth: Truth, symbol: int, at_ms: float, limit: int) -> bytes:
-    """What REST would answer at that time; `limit` levels a side, 0: all."""
-    update_id = max((u for t, u in truth.times[symbol] if t <= at_ms), default=truth.times[symbol][0][1])
-    levels = truth.books[symbol][update_id]
-    if limit:
-        for side in range(2):
-            kept = sorted((p for s, p in levels if s == side), reverse=side == 0)[:limit]
-            levels = {k: q for k, q in levels.items() if k[0] != side or k[1] in kept}
-    return f'{{"lastUpdateId":{update_id},"bids":[{_text(levels, 0)}],"asks":[{_text(levels, 1)}]}}'.encode()
-
-
-@cache
-def truth_of(seed: int, usdm: bool, end_ms: int = END_MS) -> Truth:
-    """The truth of a seed."""
-    rng = random.Random(seed)
-    frames: list[Frame] = []
-    books: list[dict[int, Levels]] = []
-    times: list[list[tuple[float, int]]] = []
-    for symbol, name in enumerate(NAMES):
-        middle = 10_000 + 100 * symbol
-        levels: Levels = {}
-        for i in range(1, 11):
-            levels[0, middle - i] = rng.randrange(1, 9000)
-            levels[1, middle + i] = rng.randrange(1, 9000)
-        last, trade_id = 1_000 * (symbol + 1), 10 * (symbol + 1)
-        history = {last: dict(levels)}
-        at = 7.0 * symbol
-        clock = [(-1.0, last)]
-        low = name.lower()
-        for _ in range(int((end_ms - at) / DEPTH_MS)):
-            changed: Levels = {}
-            middle = max(9_000, middle + rng.choice((-2, -1, 0, 0, 1, 2)))
-            for key in [k for k in levels if (k[1] >= middle) != (k[0] == 1)]:
-                changed[key] = 0
-            for _ in range(rng.randint(1, 4)):
-                side = rng.randrange(2)
-                price = middle - rng.randint(1, 12) if side == 0 else middle + rng.randint(0, 11)
-                changed[side, price] = 0 if rng.random() < 0.3 and (side, price) in levels else rng.randrange(1, 9000)
-            for side in range(2):
-                changed.setdefault((side, middle - 1 if side == 0 else middle), rng.randrange(1, 9000))
-                if changed[side, middle - 1 if side == 0 else middle] == 0:
-                    changed[side, middle - 1 if side == 0 else middle] = 5
-            levels.update(changed)
-            for key in [k for k, q in levels.items() if q == 0]:
-                del levels[key]
-            prev, first = last, last + (rng.randint(1, 4) if usdm else 1)
-            last = first + rng.randint(0, 5)
-            history[last] = dict(levels)
-            clock.append((at, last))
-            rest = f',"T":{int(at)},"pu":{prev}' if usdm else ""
-            body = f'"e":"depthUpdate","E":{int(at)}{rest},"s":"{name}","U":{first},"u":{last}'
-            sides = f'"b":[{_text(changed, 0)}],"a":[{_text(changed, 1)}]'
-            # removed levels are told with quantity 0, which `_text` prints like any other
-            frames.append(Frame(at, symbol, "depth", f'{{"stream":"{low}@depth@100ms","data":{{{body},{sides}}}}}'.encode()))
-            best = [f'"{p // 100}.{p % 100:02d}","{s}":"{levels[k, p] / 1000:.3f}"' for k, p, s in (
-                (0, max(p for s, p in levels if s == 0), "B"), (1, min(p for s, p in levels if s == 1), "A"))]  # fmt: skip
-            if rng.random() < 0.4:
-                text = f'{{"stream":"{low}@bookTicker","data":{{"u":{last},"s":"{name}","b":{best[0]},"a":{best[1]}}}}}'
-                frames.append(Frame(at + 1, symbol, "bbo", text.encode()))
-            if rng.random() < 0.4:
-                trade_id += 1
-                text = (f'{{"stream":"{low}@trade","data":{{"e":"trade","E":{int(at)},"s":"{name}","t":{trade_id},'
-                        f'"p":"{middle // 100}.{middle % 100:02d}","q":"0.5","T":{int(at)},'
-                        f'"m":{rng.choice(("true", "false"))}}}}}')  # fmt: skip
-                frames.append(Frame(at + 50, symbol, "trade", text.encode(), trade_id))
-            at += DEPTH_MS
-        books.append(history)
-        times.append(clock)
-    return Truth(usdm, tuple(sorted(frames, key=lambda f: f.at_ms)), tuple(books), tuple(times))
 
 
 @kernel
@@ -180,16 +78,6 @@ def dump_book(st: Any, out: Any) -> int:
 def dump_symbol(state: Any, symbol: int, out: Any) -> int:
     """`dump_book` of one symbol."""
     return dump_book(state[symbol], out)
-
-
-@dataclass
-class Delivery:
-    """A frame on its way: when it arrives, on which line, what arrives."""
-
-    at_ms: float
-    line: int
-    frame: Frame
-    raw: bytes
 
 
 @dataclass

@@ -67,12 +67,21 @@ class Session:
         self.loop = loop or LoopSettings()
         self.modules: dict[str, Any] = {name: importlib.import_module(topology.STAGE[name].module) for name in STAGES}
         self.world = heap_world({name: module.state_spec(plan.symbols) for name, module in self.modules.items()})
-        self.stages: dict[str, Bound] = {name: self.modules[name].build(plan, self.world, self.loop) for name in STAGES}
+        self.outputs = {name: tuple(entry.name for entry in topology.outputs(name)) for name in STAGES}
+        self.views = {entry.name: views(self.world.rings[entry.name], entry.record) for entry in topology.RINGS}
+        self.cursors = {entry.name: reader_line(entry.reader_index("recorder")) + CURSOR for entry in topology.RINGS}
+        self.ends: dict[str, Words] = {}  # of each ring that a stage writes, the writer's row of its arena
+        self.stages: dict[str, Bound] = {name: self._born(name) for name in STAGES}
         self.pieces: dict[str, list[Recs]] = {entry.name: [] for entry in topology.RINGS}
         self.heads = dict.fromkeys(self.pieces, 0)
         self.crashes = 0
 
     # --- a stage's life ---------------------------------------------------------------------------------------------
+
+    def _born(self, name: str) -> Bound:
+        bound: Bound = self.modules[name].build(self.plan, self.world, self.loop)
+        self.ends |= {ring: out_loc(bound.block, n) for n, ring in enumerate(self.outputs[name])}
+        return bound
 
     def done(self, name: str) -> bool:
         """Whether the stage has written END everywhere."""
@@ -93,7 +102,7 @@ class Session:
         """Throw the incarnation away, whatever it has not checkpointed; the next one recovers."""
         self.crashes += 1
         self.stages[name].arena[:] = -0x0123456789ABCDEF  # nobody may still look at it
-        self.stages[name] = self.modules[name].build(self.plan, self.world, self.loop)
+        self.stages[name] = self._born(name)
         restore(self.stages[name].block)
 
     def diverged(self) -> int:
@@ -104,20 +113,16 @@ class Session:
 
     def shown(self, name: str) -> dict[str, Words]:
         """Copies of the control pages of the stage's outputs."""
-        return {entry.name: self.world.rings[entry.name][:CONTROL_WORDS].copy() for entry in topology.outputs(name)}
+        return {ring: self.world.rings[ring][:CONTROL_WORDS].copy() for ring in self.outputs[name]}
 
     def tail(self, ring: str) -> int:
         """Records published, as their writer knows."""
-        entry = topology.RING[ring]
-        if entry.writer not in self.stages:
-            return int(self.world.rings[ring][TAIL])
-        writer = self.stages[entry.writer].block
-        loc = out_loc(writer, [out.name for out in topology.outputs(entry.writer)].index(ring))
-        return max(int(loc[O_TAIL]), int(loc[O_KNOWN]))
+        end = self.ends.get(ring)
+        return int(self.world.rings[ring][TAIL]) if end is None else max(int(end[O_TAIL]), int(end[O_KNOWN]))
 
     def take_back(self, ring: str, upto: int, before: Words, garbage: np.random.Generator) -> None:
         """Unpublish all records from `upto` on: the first of them is half written, the ring's page as it was `before`."""
-        ctl, slots, _ = views(self.world.rings[ring], topology.RING[ring].record)
+        ctl, slots, _ = self.views[ring]
         capacity = int(ctl[CAPACITY])
         for at in range(upto, self.tail(ring)):
             slots[at & (capacity - 1), -1] = 0 if at == upto else max(at + 1 - capacity, 0)
@@ -129,9 +134,11 @@ class Session:
     def record(self, rings: Sequence[str] | None = None) -> None:
         """The recorder: takes what is published and lets the writers have the slots."""
         for ring in rings or self.pieces:
-            entry = topology.RING[ring]
-            ctl, slots, recs = views(self.world.rings[ring], entry.record)
-            capacity, head, tail = int(ctl[CAPACITY]), self.heads[ring], self.tail(ring)
+            head, tail = self.heads[ring], self.tail(ring)
+            if head == tail:
+                continue
+            ctl, slots, recs = self.views[ring]
+            capacity = int(ctl[CAPACITY])
             while head < tail:
                 row = head & (capacity - 1)
                 count = min(capacity - row, tail - head)
@@ -139,7 +146,7 @@ class Session:
                 self.pieces[ring].append(recs[row : row + count].copy())
                 head += count
             self.heads[ring] = head
-            ctl[reader_line(entry.reader_index("recorder")) + CURSOR] = head
+            ctl[self.cursors[ring]] = head
 
     def kept(self) -> dict[str, Recs]:
         """Everything that the recorder has."""

@@ -1,6 +1,6 @@
 """A live pipeline against the local venue, and the venue's truth to hold it against.
 
-The venue runs in a thread of the test and notes its own book after every update, independent of all that the pipeline does.
+The venue runs in a thread of the test (sim.worlds.served) and notes its own book after every update.
 The pipeline is the real one, started as `scalperctl start` starts it. Afterwards its journals and raw recordings are read:
 the book is built from the depth ring's records alone and compared with the truth at the same update id.
 
@@ -9,11 +9,8 @@ What this is not: a test.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-import random
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,132 +29,20 @@ from procs.receiver.line_table import read_table
 from procs.recordings.instruments import noted
 from procs.rundir import run_dir
 from shm import cleanup
-from sim.local_venue import Faults, Limits, LocalVenue, Market, Source
-from sim.local_venue.book import ASK, BID, units_of
-from sim.local_venue.connection import Connection
+from sim.local_venue.book import units_of
+from sim.worlds.served import PLACES, Key, ServedVenue, Top, VenueTruth
 from trading.instruments import Instrument
 from trading.records import Flag, Kind
 
-PLACES = 20
-"""Levels a side that are compared."""
-Top = tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]
-"""(price, quantity) in 1e-8, bids and asks, best first."""
-Key = tuple[str, str]
-"""(market, symbol), the market as profiles write it."""
 T = TypeVar("T")
-
-
-class Truth:
-    """What the venue's own books were after each update, and which prints there were."""
-
-    def __init__(self) -> None:
-        self.tops: dict[Key, dict[int, Top]] = {}
-        self.trades: dict[Key, list[int]] = {}
-
-    @staticmethod
-    def key(symbol: Any) -> Key:
-        """The profile's names of it."""
-        return f"binance_{symbol.spec.market}", symbol.spec.name
-
-    def on_diff(self, symbol: Any, diff: Any) -> None:
-        """Note the book."""
-        sides = (tuple((units_of(p), units_of(q)) for p, q in symbol.book.side(side, PLACES)) for side in (BID, ASK))
-        bids, asks = sides
-        self.tops.setdefault(self.key(symbol), {})[diff.last_id] = (bids, asks)
-
-    def on_trade(self, symbol: Any, trade: Any) -> None:
-        """Note the print."""
-        self.trades.setdefault(self.key(symbol), []).append(trade.id)
-
-    def on_bbo(self, symbol: Any) -> None:
-        """Said by the book as well."""
-
-    def on_agg(self, symbol: Any, trade: Any) -> None:
-        """Said by the prints as well."""
-
-
-class Served:
-    """A local venue in a thread of its own."""
-
-    def __init__(
-        self, source: Source, *, faults: Sequence[str] = (), seed: int = 1, speed: float = 1.0, limits: Limits | None = None,
-        loop: bool = False,
-    ) -> None:  # fmt: skip
-        self.truth = Truth()
-        self.hits: dict[str, int] = {}
-        market = Market(source, start_ns=time.time_ns, loop=loop)
-        for symbol in market.symbols.values():
-            symbol.listeners.insert(0, self.truth)  # before the market, which tells the streams
-        self.venue = LocalVenue(market, faults=Faults(faults, seed), speed=speed, limits=limits)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="venue", daemon=True)
-
-    def __enter__(self) -> Served:
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self.venue.start(), self._loop).result(60)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        asyncio.run_coroutine_threadsafe(self.venue.close(), self._loop).result(30)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(30)
-        self._loop.close()
-
-    def call(self, what: Callable[[], T]) -> T:
-        """Do something in the venue's thread."""
-
-        async def run() -> T:
-            return what()
-
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(30)
-
-    def endpoints(self) -> list[dict[str, str]]:
-        """As a profile has them."""
-        venue = self.venue
-        streams = {"spot": venue.stream_url, "usdm": venue.usdm_stream_url}
-        return [{"venue": f"binance_{m}", "stream": streams[m], "rest": venue.rest_url} for m in venue.market.markets]
-
-    def no_more_faults(self) -> None:
-        """From here on the venue behaves; what was held comes."""
-
-        def stop() -> None:
-            self.hits = dict(self.venue.faults.hits)
-            self.venue.faults = Faults(())
-
-        self.call(stop)
-
-    def begin_faults(self, schedule: Sequence[str], seed: int) -> None:
-        """From here on it misbehaves; times of the schedule count from now."""
-        venue = self.venue
-
-        def begin() -> None:
-            venue.faults = Faults(schedule, seed)
-            venue._started_ns = venue.now_ns
-
-        self.call(begin)
-
-    def both_listen(self, streams: int) -> bool:
-        """Whether connections that hear so many streams in all stand."""
-        return self.call(lambda: sum(len(c.streams) for c in self.venue.connections if c._ending is None)) >= streams
-
-    def cut(self, rng: random.Random) -> bool:
-        """End a random connection of those that stand, if at least two do; whether it was done."""
-
-        def do() -> bool:
-            standing: list[Connection] = [c for c in self.venue.connections if c.streams]
-            if len(standing) < 2:
-                return False
-            chosen = rng.choice(standing)
-            chosen.end(rng.choice(("abort", "close")))
-            return True
-
-        return self.call(do)
 
 
 class LiveRun(kill_run.Run):
     """One live pipeline, from launch to what it left."""
 
-    def __init__(self, instance: str, served: Served, symbols: Sequence[Key], overrides: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, instance: str, served: ServedVenue, symbols: Sequence[Key], overrides: dict[str, Any] | None = None
+    ) -> None:
         self.instance = instance
         self.keys = list(symbols)
         wanted: dict[str, Any] = {
@@ -258,7 +143,9 @@ def own_name(instance: str) -> str:
 
 
 @contextlib.contextmanager
-def live(instance: str, served: Served, symbols: Sequence[Key], overrides: dict[str, Any] | None = None) -> Iterator[LiveRun]:
+def live(
+    instance: str, served: ServedVenue, symbols: Sequence[Key], overrides: dict[str, Any] | None = None
+) -> Iterator[LiveRun]:
     """A pipeline that is ready and whose books are valid; ended if the test has not done it. Its name is this run's own."""
     run = LiveRun(own_name(instance), served, symbols, overrides)
     try:
@@ -330,7 +217,7 @@ class Comparison:
     strange: list[tuple[Key, int]] = field(default_factory=list)  # update ids that the venue never had
 
 
-def compare(depth: Any, keys: Sequence[Key], units: Sequence[tuple[int, int]], truth: Truth) -> Comparison:
+def compare(depth: Any, keys: Sequence[Key], units: Sequence[tuple[int, int]], truth: VenueTruth) -> Comparison:
     """Every book of the depth ring with the truth."""
     found = Comparison()
     first: dict[int, bool] = {}

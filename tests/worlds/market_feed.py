@@ -1,4 +1,4 @@
-"""What the market tests stand on: a fold with its arrays, frame builders, and an independent plain book and decoder."""
+"""What the market tests stand on besides sim.worlds.feed: the recordings, and an independent plain book and decoder."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from sim.worlds.feed import Feed
 from trading.books import fold as market
 from trading.books.state import LIMITS
-from trading.instruments import Instrument, Market, instrument_table
+from trading.instruments import Instrument, Market
 from trading.jit import kernel
 from trading.records import DEPTH_RECORD, LEVELS, MARKET_RECORD, Flag, Kind
 
@@ -63,70 +64,6 @@ def fold_frames(
         m_all += m
         d_all += d
     return m_all
-
-
-class Feed:
-    """A feed fold with its arrays; `send` takes one frame and answers (market rows, depth rows) as copies."""
-
-    def __init__(self, *instruments: Instrument, **params: int) -> None:
-        self.table = instrument_table(instruments)
-        self.state = np.zeros(len(instruments), market.FEED_STATE)
-        self.glob = np.zeros(1, market.FEED_GLOBAL)
-        self.params = market.make_params(**params)
-        self.out = np.zeros(market.MAX_MARKET_OUT, MARKET_RECORD)
-        self.rows = np.zeros(market.MAX_DEPTH_OUT, DEPTH_RECORD)
-        self.now = 1_000
-        market.init(self.state, self.glob, self.table, self.params)
-
-    def send(self, frame: Any, hint: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Fold one frame: bytes, text, or what json makes text of."""
-        if not isinstance(frame, (bytes, str)):
-            frame = json.dumps(frame, separators=(",", ":"))
-        raw = frame.encode() if isinstance(frame, str) else frame
-        buf = np.zeros(len(raw) + 16, np.uint8)
-        buf[: len(raw)] = np.frombuffer(raw, np.uint8)
-        self.now += 1
-        m = market.on_frame(
-            buf, 0, len(raw), self.now, self.now - 1, hint, self.state, self.glob, self.params, self.table, self.out, self.rows
-        )
-        return self.out[:m].copy(), self.rows[: int(self.glob[0]["n_depth"])].copy()
-
-    def count(self, name: str, symbol: int = 0) -> int:
-        """A counter of the symbol's state."""
-        return int(self.state[symbol][name])
-
-
-def diff(
-    first: int, last: int, bids: Any = (), asks: Any = (), prev: int | None = None, symbol: str = "BTCUSDT", ms: int = 1
-) -> Any:
-    """A depthUpdate in its envelope; `prev` makes it USD-M's."""
-    body: dict[str, Any] = {"e": "depthUpdate", "E": ms, "s": symbol, "U": first, "u": last}
-    if prev is not None:
-        body |= {"T": ms, "pu": prev}
-    return {
-        "stream": f"{symbol.lower()}@depth@100ms",
-        "data": body | {"b": [list(x) for x in bids], "a": [list(x) for x in asks]},
-    }
-
-
-def snapshot(last: int, bids: Any = (), asks: Any = ()) -> Any:
-    """A REST depth snapshot."""
-    return {"lastUpdateId": last, "bids": [list(x) for x in bids], "asks": [list(x) for x in asks]}
-
-
-def ticker(u: int, bid: str, bid_qty: str, ask: str, ask_qty: str, symbol: str = "BTCUSDT") -> Any:
-    """A spot bookTicker."""
-    return {
-        "stream": f"{symbol.lower()}@bookTicker",
-        "data": {"u": u, "s": symbol, "b": bid, "B": bid_qty, "a": ask, "A": ask_qty},
-    }
-
-
-def synced(feed: Feed, last: int = 100, bids: Any = (("99", "1"),), asks: Any = (("101", "1"),)) -> None:
-    """Bring a spot symbol 0 into step at update id `last`."""
-    feed.send(diff(last, last))
-    feed.send(snapshot(last - 1, bids, asks))
-    assert feed.count("phase") == market.SYNCED
 
 
 def read_recording(folder: Path, names: tuple[str, ...]) -> tuple[list[bytes], np.ndarray]:

@@ -266,7 +266,7 @@ class TinyServer:
             self.changed.notify_all()
 
 
-async def until(true: Callable[[], Any], within_s: float = 10.0) -> None:
+async def until(true: Callable[[], Any], within_s: float = 60.0) -> None:
     """Wait until it is so; fails after `within_s`."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s

@@ -19,7 +19,7 @@ def make(name: str = NAME, payload_bytes: int = 8192, **more: object) -> Segment
 
 
 def open_fds() -> int:
-    """Descriptors of this process."""
+    """Descriptors of this process: compare with <=, for what an earlier test left to a thread may close meanwhile."""
     gc.collect()
     return len(os.listdir("/proc/self/fd"))
 

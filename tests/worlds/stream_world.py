@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 from fault_world import dump_symbol
-from market_feed import Feed
 
+from sim.worlds.feed import Feed
 from trading.books import fold as market
 from trading.instruments import Instrument, Market
 from trading.records import Flag, Kind

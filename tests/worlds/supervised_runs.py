@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import socket
 import subprocess
 import sys
 import time
@@ -15,9 +16,10 @@ from supervised_stages import (
     new_board,
 )  # fmt: skip
 
+from procs import rundir
 from procs.supervision import control
 
-LIMIT_S = 40.0
+LIMIT_S = 120.0
 HERE = Path(__file__).resolve().parent
 
 
@@ -76,6 +78,17 @@ class Run:
     def pids(self) -> dict[str, int]:
         """Each process's pid as the status says."""
         return {s["name"]: s["pid"] for s in control.request(self.instance, {"do": "status"})["stages"]}
+
+    def descriptors(self) -> int:
+        """Open descriptors of the supervisor once it has hung up on everybody who asked it something before."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as last:
+            last.settimeout(LIMIT_S)
+            last.connect(str(rundir.run_dir(self.instance) / control.SOCKET_NAME))
+            last.send(b"{}")
+            last.recv(control.MAX_REPLY)  # answered: whoever closed before this one connected is let go by now
+            last.shutdown(socket.SHUT_WR)
+            assert last.recv(1) == b""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     def end(self) -> int:
         """Reads to the end and returns the exit code."""

@@ -25,7 +25,7 @@ def small_market(**wishes: Any) -> Market:
 
 def run(test: Callable[[], Any]) -> None:
     """Run a test's coroutine; it may not take longer than a minute."""
-    asyncio.run(asyncio.wait_for(test(), 60))
+    asyncio.run(asyncio.wait_for(test(), 120))
 
 
 class Wire:

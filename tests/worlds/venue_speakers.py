@@ -18,12 +18,12 @@ from typing import Any, cast
 
 import numpy as np
 from aiohttp import WSMsgType, web
-from market_feed import Feed
 from receiver_world import LIVE, RingWorld
 
 from procs.profiles.schema import LiveSettings
 from procs.receiver.link import VenueLink
 from procs.receiver.say import Say
+from sim.worlds.feed import Feed
 from trading.books import fold as market
 from trading.instruments import Instrument
 from trading.records import Flag, Kind

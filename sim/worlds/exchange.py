@@ -1,14 +1,22 @@
-"""A simulated venue that the exchange tests talk to: what goes in by time, what is reported."""
+"""The simulated exchange, driven by hand: a market, orders and cancels go in by time, reports come out.
+
+It is the exchange of paper trading and of the backtest (sim.exchange, whose first lines say what it assumes), with latencies that
+are fixed unless you give others. Times are milliseconds from T0; give them in order. Prices are ticks, quantities coins.
+
+What this is not: a whole pipeline. Nothing decides here, and nothing limits what you order.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from sim.exchange import fold as ex
 from sim.settings import Latency, SimulatedExchange
 from trading.instruments import Instrument, instrument_table
+from trading.jit import Recs
 from trading.records import (
     DEPTH_RECORD,
     MARKET_RECORD,
@@ -25,8 +33,10 @@ from trading.records import (
 )
 
 T0 = 1_700_000_000 * 10**9
+"""Unix ns at which a world begins."""
 MS = 1_000_000
-LOT = 100_000_000  # one coin
+LOT = 100_000_000
+"""Lots of one coin."""
 INSTRUMENTS = instrument_table(
     [
         Instrument(
@@ -35,10 +45,11 @@ INSTRUMENTS = instrument_table(
         Instrument("BBBUSDT", tick_size="1", step_size="0.1", min_qty="0.1"),
     ]
 )
+"""Two symbols with ticks of 1: the first pays half a basis point to makers and takes five from takers."""
 
 
 def level(side: str, price: int, coins: float) -> tuple[int, int, int]:
-    """One depth level: flags, price in ticks, lots."""
+    """One depth level, as `ExchangeWorld.depth` takes it: flags, price in ticks, lots. `side` is "bid" or "ask"."""
     return (int(Flag.ASK) if side == "ask" else 0, price, round(coins * LOT))
 
 
@@ -50,18 +61,23 @@ BOOK = [
     level("ask", 103, 4),
     level("ask", 105, 6),
 ]
+"""What `opened` shows: 100 bid, 102 asked."""
 
 
 @dataclass
-class Venue:
-    """The exchange with fixed latency (10 ms in, 20 ms out), and everything that it reported."""
+class ExchangeWorld:
+    """The exchange and everything that it reported (`reports`, REPORT_RECORDs in order; `told` says them in words).
+
+    `latency`: 10 ms in and 20 ms out unless you give another. `queue_power` is the queue model's exponent, `share` how much of
+    what is shown a taker gets. An order acts when it arrives: call `advance` or `finish` to let time pass.
+    """
 
     queue_power: float = 2.0
     share: float = 1.0
     latency: Latency = field(
         default_factory=lambda: Latency(entry_min_ms=10.0, entry_max_ms=10.0, response_min_ms=20.0, response_max_ms=20.0)
     )
-    instruments: np.ndarray = field(default_factory=lambda: INSTRUMENTS)
+    instruments: Recs = field(default_factory=lambda: INSTRUMENTS)
     seed: int = 3
 
     def __post_init__(self) -> None:
@@ -73,7 +89,7 @@ class Venue:
         self.glob = np.zeros(1, ex.EXCH_GLOBAL)
         ex.init(self.state, self.glob, self.params, self.instruments)
         self.out = np.zeros(ex.OUT_ROWS, REPORT_RECORD)
-        self.reports: list[np.void] = []
+        self.reports: list[Any] = []
         self.update_id = 0
 
     def _took(self, n: int) -> int:
@@ -82,11 +98,11 @@ class Venue:
 
     @property
     def world(self) -> ex.ExchangeArrays:
-        """The last argument of every kernel."""
+        """The last argument of every kernel of sim.exchange.fold."""
         return ex.ExchangeArrays(self.state, self.glob, self.params, self.instruments, self.out)
 
     def depth(self, ms: float, levels: list[tuple[int, int, int]], kind: Kind = Kind.DEPTH, symbol: int = 0) -> None:
-        """One depth message; a SNAPSHOT first forgets the book."""
+        """One depth message; a SNAPSHOT first forgets the book, STALE says that it is not known."""
         self.update_id += 10
         rows = [(Kind.SNAPSHOT, 0, 0, 0)] if kind is Kind.SNAPSHOT else []
         rows += [(Kind.DEPTH, *one) for one in levels] if kind is not Kind.STALE else [(Kind.STALE, 0, 0, 0)]
@@ -100,7 +116,7 @@ class Venue:
             self._took(ex.on_depth(recs, k, self.world))
 
     def edge(self, ms: float, flags: int, price: int, symbol: int = 0) -> None:
-        """Beyond this price levels of the side may be missing; 0: none is."""
+        """Beyond this price levels of the side may be missing; 0: none is. `flags`: Flag.ASK for that side."""
         recs = np.zeros(1, DEPTH_RECORD)
         r = recs[0]
         r["ts_ns"], r["kind"], r["symbol"], r["update_id"] = T0 + round(ms * MS), Kind.EDGE, symbol, self.update_id
@@ -118,7 +134,7 @@ class Venue:
         valid: bool = True,
         symbol: int = 0,
     ) -> None:
-        """One market record."""
+        """One market record. `bbo`: bid, coins, ask, coins; `seller`: the aggressor sold; `valid`: the book may be used."""
         recs = np.zeros(1, MARKET_RECORD)
         r = recs[0]
         r["ts_ns"], r["kind"], r["symbol"] = T0 + round(ms * MS), kind, symbol
@@ -132,7 +148,7 @@ class Venue:
         self._took(ex.on_market(recs, 0, self.world))
 
     def trade(self, ms: float, price: int, coins: float, seller: bool) -> None:
-        """A print."""
+        """A print; `seller`: the aggressor sold."""
         self.market(ms, Kind.TRADE, price, coins, seller)
 
     def bbo(self, ms: float, bid: int, bid_coins: float, ask: int, ask_coins: float) -> None:
@@ -150,7 +166,7 @@ class Venue:
         tif: TimeInForce = TimeInForce.GTC,
         symbol: int = 0,
     ) -> None:
-        """Send a new order."""
+        """Send a new order: `price` in ticks (0 for MARKET), `order_id` any number that no other order has."""
         recs = np.zeros(1, ORDER_RECORD)
         r = recs[0]
         r["ts_ns"], r["kind"], r["symbol"], r["order_id"], r["side"] = T0 + round(ms * MS), Kind.NEW, symbol, order_id, side
@@ -159,7 +175,7 @@ class Venue:
         self._took(ex.on_order(recs, 0, self.world))
 
     def cancel(self, ms: float, target: int, symbol: int = 0) -> None:
-        """Send a cancel."""
+        """Send a cancel of the order with the id `target`."""
         recs = np.zeros(1, ORDER_RECORD)
         r = recs[0]
         r["ts_ns"], r["kind"], r["symbol"], r["order_id"], r["target_order_id"] = (
@@ -177,11 +193,11 @@ class Venue:
             pass
 
     def end(self, ms: float, which: int) -> None:
-        """End a stream."""
+        """End a stream (`which` is END_MARKET, END_DEPTH or END_ORDERS of sim.exchange.fold)."""
         self._took(ex.on_end(T0 + round(ms * MS), which, self.world))
 
     def finish(self, ms: float) -> None:
-        """Close the venue."""
+        """Let everything arrive, and close the venue: what still rests expires."""
         while self._took(ex.finish(T0 + round(ms * MS), self.world)):
             pass
 
@@ -199,11 +215,9 @@ class Venue:
         return rows
 
 
-def opened(**settings: object) -> Venue:
-    """A venue that shows BOOK for the first symbol."""
-    venue = Venue(**settings)  # type: ignore[arg-type]
+def opened(**settings: Any) -> ExchangeWorld:
+    """A world that shows BOOK for the first symbol; `settings` are those of ExchangeWorld."""
+    venue = ExchangeWorld(**settings)
     venue.depth(0, BOOK, Kind.SNAPSHOT)
     return venue
 
-
-SELL, BUY = Side.SELL, Side.BUY

@@ -1,0 +1,1 @@
+"""Small worlds to test a strategy in; docs/testing-a-strategy.md shows how."""
