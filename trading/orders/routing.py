@@ -183,7 +183,7 @@ def on_order(recs: Recs, i: int, router: RouterArrays) -> int:
         return _on_cancel(router, rec)
     if rec.approved != 1:
         g.unapproved_count += 1
-        refusal = rec.refusal if rec.refusal > 0 else Refusal.NOT_POSITIVE
+        refusal = rec.refusal if rec.refusal > 0 else Refusal.NOT_POSITIVE.value
     elif rec.symbol < 0 or rec.symbol >= len(router.instruments) or (rec.side != Side.BUY and rec.side != Side.SELL):
         refusal = Refusal.NOT_POSITIVE
     else:
@@ -229,7 +229,7 @@ def on_execution(recs: Recs, i: int, router: RouterArrays) -> int:
         g.strange_count += 1
         if rec.trade_id <= 0 or rec.last_lots <= 0:
             return 0
-        exec_type = ExecType.FILL
+        exec_type = ExecType.FILL.value
     slot = orders.find(router.glob, rec.order_id)
     if slot >= 0 and g.orders[slot].symbol != s:
         slot = -1
