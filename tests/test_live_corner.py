@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 NAMES = ("AB", "CD")
 RECORDS = 400
 """Market records of a run that is long enough."""
-START_S = 800.0
+START_S = 780.0
 """Until all kernels are compiled."""
 
 
@@ -61,7 +61,8 @@ def test_the_documents_venue_is_traded_recorded_and_checked(tmp_path: Path) -> N
     same venue recorded by the command, and the recording proved right."""
     tree, instance = follow(tmp_path / "tree"), own_name("corner")
     with Server(*NAMES) as server:
-        started = scalperctl(tree, "start", "--config", "live-paper", "--instance", instance, *options(server), timeout_s=START_S)
+        words = ["--config", "live-paper", "--instance", instance, "--timeout", f"{START_S:g}", *options(server)]
+        started = scalperctl(tree, "start", *words, timeout_s=START_S + 60)
         assert started.returncode == OK, started.stderr
         try:
             feed = followed(instance)
