@@ -11,7 +11,7 @@ import pytest
 
 from procs import rundir
 from procs.supervision import killswitch
-from procs.supervision.killswitch import KillSwitchError, halted, reset, status, trip
+from procs.supervision.killswitch import KillSwitchError, reset, status, trip
 
 
 @pytest.fixture
@@ -30,14 +30,14 @@ def history(folder: Path) -> list[dict[str, object]]:
 
 def test_trip_and_reset(state: Path) -> None:
     """Tripped: halted with its words; reset: free again; both stand in the history."""
-    assert status("t") is None and not halted("t") and reset("t", "me", "just in case") is None
+    assert status("t") is None and reset("t", "me", "just in case") is None
     latch = trip("t", "risk", "drawdown 9 %\nover 8 %")
     assert (latch.who, latch.reason, latch.pid) == ("risk", "drawdown 9 % over 8 %", os.getpid())
-    assert halted("t") and status("t") == latch and "halted by risk at 20" in latch.in_words()
+    assert status("t") == latch and "halted by risk at 20" in latch.in_words()
     assert (state / "halt.json").stat().st_mode & 0o777 == 0o600
     assert sorted(p.name for p in state.iterdir()) == ["halt.json", "halts.log"], "no temporary file stays"
     assert reset("t", "me", "limits reviewed") == latch
-    assert not halted("t")
+    assert not status("t")
     assert [(e["what"], e["who"], e["reason"]) for e in history(state)] == [
         ("trip", "risk", "drawdown 9 % over 8 %"),
         ("reset", "me", "limits reviewed"),
@@ -60,7 +60,7 @@ def test_no_reason_no_reset(state: Path, words: str) -> None:
             reset("t", who, reason)
         with pytest.raises(ValueError, match="the kill switch wants a"):
             trip("t", who, reason)
-    assert halted("t")
+    assert status("t")
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff", b'{"who": 5}', b"x" * 100_000])
@@ -71,14 +71,14 @@ def test_a_damaged_latch_is_a_latch(state: Path, raw: bytes) -> None:
     assert latch is not None and "is damaged" in latch.reason and str(state) in latch.in_words()
     assert trip("t", "a", "b") == latch
     reset("t", "me", "disk replaced")
-    assert not halted("t")
+    assert not status("t")
 
 
 @pytest.mark.parametrize("make", [lambda p: p.mkdir(), lambda p: p.symlink_to("/dev/null"), lambda p: os.mkfifo(p)])
 def test_whatever_stands_there_is_a_latch(state: Path, make: object) -> None:
     """A folder, a link or a pipe in the latch's place: halted, without waiting."""
     make(state / "halt.json")  # type: ignore[operator]
-    assert halted("t")
+    assert status("t")
 
 
 def test_a_disk_that_refuses(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +103,7 @@ def test_a_reset_that_cannot_be_recorded_does_not_happen(state: Path, monkeypatc
     monkeypatch.setattr(killswitch, "_log", refuse)
     with pytest.raises(KillSwitchError, match="could not be reset"):
         reset("t", "me", "fine now")
-    assert halted("t")
+    assert status("t")
 
 
 def _trip(n: int) -> str:
@@ -122,7 +122,7 @@ def test_many_at_once_agree(state: Path) -> None:
 def test_instances_do_not_share(state: Path) -> None:
     """One instance's halt is not another's."""
     trip("t", "risk", "x")
-    assert not halted("u")
+    assert not status("u")
 
 
 def test_the_services_state_counts_too(state: Path, tmp_path: Path) -> None:
@@ -131,6 +131,6 @@ def test_the_services_state_counts_too(state: Path, tmp_path: Path) -> None:
     trip("t", "operator", "before the service starts")
     assert (tmp_path / "system" / "t" / "halt.json").exists() and (state / "halt.json").exists()
     (state / "halt.json").unlink()
-    assert halted("t"), "the service's latch alone halts"
+    assert status("t"), "the service's latch alone halts"
     reset("t", "operator", "checked")
-    assert not halted("t") and not (tmp_path / "system" / "t" / "halt.json").exists()
+    assert not status("t") and not (tmp_path / "system" / "t" / "halt.json").exists()
