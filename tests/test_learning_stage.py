@@ -83,7 +83,7 @@ def test_a_model_comes_into_force_once_whatever_crashes(crash_every: int) -> Non
     session = Session(small_market(SECONDS, **ON), LoopSettings(checkpoint_every=1024))
     words = session.world.models = np.zeros(channel.words_for(1), np.int64)
     words[channel.SYMBOLS] = 1
-    session.stages["features"] = session.modules["features"].build(session.plan, session.world, session.loop)
+    session.build("features")
     leaves, rounds = [1.0, -1.0], 0
     while not all(session.done(name) for name in STAGES):
         rounds += 1

@@ -71,17 +71,19 @@ class Session:
         self.views = {entry.name: views(self.world.rings[entry.name], entry.record) for entry in topology.RINGS}
         self.cursors = {entry.name: reader_line(entry.reader_index("recorder")) + CURSOR for entry in topology.RINGS}
         self.ends: dict[str, Words] = {}  # of each ring that a stage writes, the writer's row of its arena
-        self.stages: dict[str, Bound] = {name: self._born(name) for name in STAGES}
+        self.stages: dict[str, Bound] = {}
+        for name in STAGES:
+            self.build(name)
         self.pieces: dict[str, list[Recs]] = {entry.name: [] for entry in topology.RINGS}
         self.heads = dict.fromkeys(self.pieces, 0)
         self.crashes = 0
 
     # --- a stage's life ---------------------------------------------------------------------------------------------
 
-    def _born(self, name: str) -> Bound:
-        bound: Bound = self.modules[name].build(self.plan, self.world, self.loop)
-        self.ends |= {ring: out_loc(bound.block, n) for n, ring in enumerate(self.outputs[name])}
-        return bound
+    def build(self, name: str) -> None:
+        """An incarnation of the stage, in place of the one before."""
+        self.stages[name] = self.modules[name].build(self.plan, self.world, self.loop)
+        self.ends |= {ring: out_loc(self.stages[name].block, n) for n, ring in enumerate(self.outputs[name])}
 
     def done(self, name: str) -> bool:
         """Whether the stage has written END everywhere."""
@@ -102,7 +104,7 @@ class Session:
         """Throw the incarnation away, whatever it has not checkpointed; the next one recovers."""
         self.crashes += 1
         self.stages[name].arena[:] = -0x0123456789ABCDEF  # nobody may still look at it
-        self.stages[name] = self._born(name)
+        self.build(name)
         restore(self.stages[name].block)
 
     def diverged(self) -> int:

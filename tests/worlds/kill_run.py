@@ -57,6 +57,9 @@ ZYGOTE_UNTIL = 0.8  # no kill of the zygote in the last fifth: it takes seconds 
 KILLS_UNTIL = 0.96
 LIMIT_S = 900.0
 POLL_S = 0.0005
+"""Between two looks of the killer, who times restarts."""
+PATIENT_S = 0.01
+"""Between two looks of everybody else: whoever looks more often takes the cores from the pipeline."""
 
 
 @dataclass
@@ -141,7 +144,7 @@ class Run:
                 with contextlib.suppress(SegmentError):
                     self.memory = pipeline.attach(self.instance, readonly=True)
 
-        code = self.launched.wait_ready(LIMIT_S, lambda text: None, look, POLL_S)
+        code = self.launched.wait_ready(LIMIT_S, lambda text: None, look, PATIENT_S)
         look()
         if code is not None:
             self.launched.explain(code)
@@ -156,12 +159,12 @@ class Run:
         """Frames that the feed has read."""
         return int(self.page("feed")[board.FRAMES])
 
-    def look_away(self) -> None:
-        """Until the supervisor ends, but no longer than it takes to look again."""
+    def look_away(self, seconds: float = PATIENT_S) -> None:
+        """Until the supervisor ends, but no longer than that."""
         if self._pidfd < 0:
             with contextlib.suppress(ProcessLookupError):
                 self._pidfd = os.pidfd_open(self.launched.pid)
-        select.select([self._pidfd] if self._pidfd >= 0 else [], [], [], POLL_S)
+        select.select([self._pidfd] if self._pidfd >= 0 else [], [], [], seconds)
 
     def close(self) -> None:
         """End it, if it has not ended."""
@@ -178,7 +181,7 @@ class Run:
         """Ask for the orderly end."""
         running.ask(self.instance, {"do": "stop"})
 
-    def wait_end(self, meanwhile: Callable[[], None] = lambda: None) -> int:
+    def wait_end(self, meanwhile: Callable[[], None] = lambda: None, every_s: float = PATIENT_S) -> int:
         """The supervisor's exit code."""
         limit = time.monotonic() + LIMIT_S
         while not self.ended():
@@ -187,7 +190,7 @@ class Run:
                 raise SystemExit(f"the pipeline did not end within {LIMIT_S:g} s: see {self.launched.log}")
             self.strays |= self.children()
             meanwhile()
-            self.look_away()
+            self.look_away(every_s)
         return int(self.launched.ended() or 0)
 
     # --- the supervisor, seen from outside --------------------------------------------------------------------------
@@ -296,7 +299,7 @@ def harass(run: Run, kills: int, seed: int, frames: int) -> Killed:
         elif not done.pending and run.quiet():
             done.fds_after = max(done.fds_after, run.descriptors())  # the most: it may be closing already
 
-    run.wait_end(step)
+    run.wait_end(step, POLL_S)
     return done
 
 
