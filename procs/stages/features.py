@@ -36,7 +36,7 @@ from ringbuf.intrinsics import load_acquire, store_release, words_at
 from ringbuf.jit import Words, kernel
 from ringbuf.ring import O_KNOWN, O_TAIL
 from trading.features import vector as feature_vector
-from trading.features.model_layout import MICRO_CELLS, MODEL_IMAGE
+from trading.features.model_layout import MODEL_IMAGE
 from trading.instruments import INSTRUMENT
 from trading.models import vote as model_vote
 from trading.own_signals.guard import GUARD_WORDS
@@ -129,7 +129,7 @@ def _fit(b: Words) -> None:
             s.garch_omega, s.garch_alpha, s.garch_beta = image.garch_omega, image.garch_alpha, image.garch_beta
         if image.micro_fitted != 0:
             s.micro_fitted = 1
-            for k in range(MICRO_CELLS):
+            for k in range(image.micro_table.size):
                 s.micro_table[k] = image.micro_table[k]
 
 
