@@ -84,9 +84,10 @@ def compiled_stages() -> Path:
     with open(folder / "compile.lock", "a", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not compiling.is_complete(str(folder)):
-            stages = {stage.name: stage.module for stage in topology.stages()}
+            profile = load_profile("paper")
+            stages = {stage.name: stage.module for stage in topology.Run.of(profile).essential}
             print("tests: compiling the kernels of these sources, once", file=sys.stderr, flush=True)
-            compiling.compile_all(stages, load_profile("paper"), str(folder), lambda stage, seconds: None)
+            compiling.compile_all(stages, profile, str(folder), lambda stage, seconds: None)
             compiling.mark_complete(str(folder))
     return folder
 
