@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import select
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 from corner_venue import Server, follow, scalperctl
 from live_world import own_name
 
-from procs import topology
+from procs import rundir, topology
 from procs.cli import last_run
 from procs.cli.figures import stage_figures
 from procs.cli.outcome import OK
@@ -44,13 +46,15 @@ def options(server: Server) -> list[str]:
 def followed(instance: str) -> dict[str, Any]:
     """The feed's counters when the market ring has RECORDS records; fails when it takes a minute."""
     memory = segments.attach(instance, readonly=True)
-    until = time.monotonic() + 60.0
+    supervisor, until = os.pidfd_open(rundir.holder(instance)), time.monotonic() + 60.0
     try:
         while (counters := stage_figures(memory.board_words, "features")["counters"])["records"] < RECORDS:
             assert time.monotonic() < until, counters
+            assert not select.select([supervisor], [], [], 0.05)[0], "the pipeline ended"
         found: dict[str, Any] = stage_figures(memory.board_words, "feed")["counters"]
         return found
     finally:
+        os.close(supervisor)
         with contextlib.suppress(SegmentError, BufferError):
             memory.close()
 

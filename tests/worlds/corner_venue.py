@@ -99,6 +99,7 @@ class Book:
             self.mid += step
             gone, come = ("asks", "bids") if step > 0 else ("bids", "asks")
             changed = {(gone, self.mid): 0, (come, self.mid - step): 5}
+            changed |= {(gone, self.mid + 20 * step): 7, (come, self.mid - 21 * step): 0}  # 20 levels a side remain
         self.n += 1
         self.levels = {key: lots for key, lots in (self.levels | changed).items() if lots}
         return self._said(changed, at_ms, whole=False)
