@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from trading.venues import ccxt_market as cm
 from trading.venues.ccxt_book import CcxtBook
+from trading.venues.names import LINEAR
 from trading.venues.protocol import VenueError, VenueSymbol
 from trading.wire.binance_layout import FrameKind
 from trading.wire.plain_frame import (
@@ -185,7 +186,7 @@ def test_a_symbol_is_found_as_people_write_it() -> None:
         "ETHEUR": "ETH/EUR",
         "XETHZEUR": "ETH/EUR",
     }
-    assert cm.find_market(markets, "BTCUSDT", cm.LINEAR)["symbol"] == "BTC/USDT:USDT"
+    assert cm.find_market(markets, "BTCUSDT", LINEAR)["symbol"] == "BTC/USDT:USDT"
     with pytest.raises(VenueError, match="did you mean BTCUSDT"):
         cm.find_market(markets, "BTCUSD")
     with pytest.raises(VenueError, match="it lists 4 others, such as BTC/USDT"):

@@ -14,7 +14,8 @@ from market_feed import RECORDINGS, market_records, read_recording
 
 from trading import candles
 from trading.features.last_prints import LANE_BITS
-from trading.features.microprice import MICRO_IMBALANCES, MICRO_SPREADS, fit_microprice, set_microprice
+from trading.features.microprice import fit_microprice, set_microprice
+from trading.features.model_layout import MICRO_IMBALANCES, MICRO_SPREADS
 from trading.features.vector import NAMES
 from trading.records import LEVELS, MARKET_RECORD, SIGNAL_RECORD, Flag, Kind
 from trading.scoring import one_pass as features

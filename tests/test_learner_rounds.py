@@ -27,8 +27,7 @@ from procs.profiles.strict_yaml import ConfigError
 from procs.research.columns import recording_columns
 from trading.features import vector as feature_vector
 from trading.features.layout import FEATURE_STATE
-from trading.features.microprice import MICRO_IMBALANCES, MICRO_SPREADS
-from trading.features.model_layout import MODEL_IMAGE, TREES
+from trading.features.model_layout import MICRO_IMBALANCES, MICRO_SPREADS, MODEL_IMAGE, TREES
 from trading.instruments import Instrument
 from trading.jit import Recs, Words
 from trading.records import MARKET_RECORD

@@ -346,7 +346,7 @@ def test_nothing_of_a_message_is_left_for_the_next() -> None:
     same, of diffs, snapshots, gaps, healing, tickers, trades, frames that cannot be read or name nobody, and lines."""
     feed, spoilt = Feed(SPOT_BTC, SPOT_ETH), Feed(SPOT_BTC, SPOT_ETH)
     frames = [
-        diff(100, 100), {}, snapshot(99, [("99", "1")], [("101", "1")]), ticker(101, "99", "1", "101", "1"),
+        diff(100, 100), {}, snapshot(99, [("99", "1")], [("101", "1")]), ticker(101, "99", "2", "101", "1"),
         diff(101, 101, [("99", "2")]), diff(103, 103, [("98", "1")]),
         diff(102, 102, [("97", "1")]), diff(110, 110, symbol="ETHUSDT"), "no frame",
         {"e": "trade", "E": 1, "s": "BTCUSDT", "t": 7, "p": "100", "q": "1", "T": 1, "m": True},

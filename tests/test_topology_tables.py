@@ -224,7 +224,7 @@ def test_a_new_stage_and_its_ring_are_a_row_each_and_one_file() -> None:
     plan = small_market(20.0)
     run = backtest.run(plan, keep=("quotes", "echoes", "orders"))
     quotes, echoes = run.kept["quotes"], run.kept["echoes"]
-    assert len(quotes) == len(echoes) > 100 and echoes["kind"][-1] == int(Kind.END)
+    assert len(quotes) == len(echoes) > 10 and echoes["kind"][-1] == int(Kind.END)
     assert (echoes["cause_ring"] == topology.RING["quotes"].ring_id).all()
     assert (echoes["cause_seq"] == range(len(quotes))).all()
     for field in ("ts_ns", "kind", "symbol", "bid_ticks", "ask_ticks"):

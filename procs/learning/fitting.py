@@ -19,7 +19,8 @@ from procs.learning.extras import LearningError
 from procs.learning.figures import Verdict
 from procs.learning.model_file import Garch
 from procs.learning.promotion import judge_gain
-from trading.features.microprice import MICRO_IMBALANCES, MICRO_SPREADS, fit_microprice
+from trading.features.microprice import fit_microprice
+from trading.features.model_layout import MICRO_IMBALANCES, MICRO_SPREADS
 from trading.jit import Floats, Words, kernel
 from trading.records import Flag, Kind
 from trading.settings import Strategy

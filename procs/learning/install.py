@@ -17,8 +17,8 @@ from procs.learning import registry
 from procs.learning.extras import LearningError
 from procs.learning.model_file import FITTED, Fitted, Model
 from trading.features import vector as feature_vector
-from trading.features.microprice import MICRO_IMBALANCES, MICRO_SPREADS, set_microprice
-from trading.features.model_layout import LINEAR, MODEL_ROW
+from trading.features.microprice import set_microprice
+from trading.features.model_layout import LINEAR, MICRO_IMBALANCES, MICRO_SPREADS, MODEL_ROW
 from trading.jit import Recs
 from trading.models import trees as tree_ensemble
 from trading.settings import Ml, Strategy

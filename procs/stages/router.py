@@ -1,6 +1,6 @@
-"""The router stage: the owner of order state at the venue, here towards the simulated exchange's wire.
+"""The router stage: the owner of order state at the venue, towards whichever stage plays the exchange.
 
-Later issues put real venues behind the same two rings; the decisions are in trading.orders.routing.
+The decisions are in trading.orders.routing.
 """
 
 from __future__ import annotations

@@ -17,11 +17,10 @@ from typing import Final
 import numpy as np
 
 from trading.features.bars import Fields, Rec
+from trading.features.model_layout import MICRO_IMBALANCES, MICRO_SPREADS
 from trading.jit import Floats, Recs, kernel
 from trading.records import Flag, Kind
 
-MICRO_SPREADS: Final = 4
-MICRO_IMBALANCES: Final = 10
 STATES: Final = MICRO_SPREADS * MICRO_IMBALANCES
 ROUNDS: Final = 200
 """Terms of the sum at most; it ends earlier when a term is below 1e-12 ticks."""

@@ -12,9 +12,11 @@ from typing import Final
 
 import numpy as np
 
-from trading.features.microprice import MICRO_IMBALANCES, MICRO_SPREADS
 from trading.records import VECTOR_LENGTH
 
+MICRO_SPREADS: Final = 4
+MICRO_IMBALANCES: Final = 10
+"""Rows and columns of a microprice table (trading.features.microprice). They stand here, where numba is not needed."""
 FEATURES: Final = VECTOR_LENGTH
 BIAS: Final = FEATURES
 MODEL_ROW: Final = 52
