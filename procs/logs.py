@@ -13,10 +13,9 @@ import contextlib
 import json
 import logging
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TextIO
-
-import structlog
 
 TAIL_BYTES: Final = 65_536
 """An entry with a traceback is one long line."""
@@ -39,6 +38,8 @@ class _Tolerant:
 
 
 def _log(file: TextIO | None, **bound: str) -> Any:
+    import structlog  # it imports asyncio and ssl: stages that have nothing to say do without
+
     tty = (file or sys.stderr).isatty()
     renderer: Any = structlog.dev.ConsoleRenderer(colors=tty) if tty else structlog.processors.JSONRenderer()
     return structlog.wrap_logger(
@@ -58,9 +59,23 @@ def supervisor_log(instance: str, file: TextIO | None = None) -> Any:
     return _log(file, instance=instance)
 
 
+class _WhenSaid:
+    """A log that is made when the first entry is written."""
+
+    def __init__(self, **bound: str) -> None:
+        self._bound = bound
+
+    @cached_property
+    def _log(self) -> Any:
+        return _log(None, **self._bound)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+
 def stage_log(stage: str) -> Any:
     """A bound structlog logger with the stage's name in each entry."""
-    return _log(None, stage=stage)
+    return _WhenSaid(stage=stage)
 
 
 class _Entries(logging.Handler):

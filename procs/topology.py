@@ -95,7 +95,7 @@ STAGES: Final = (
         ("frames",),
         "raw frames to integer records and a right book",
         worlds=ANY_WORLD,
-        compile_s=60.0,
+        compile_s=105.0,
     ),
     Stage(
         2,
@@ -103,7 +103,7 @@ STAGES: Final = (
         "procs.stages.features",
         ("market",),
         "features, signals and their score for every market record",
-        compile_s=20.0,
+        compile_s=50.0,
     ),
     Stage(
         3,
@@ -112,7 +112,7 @@ STAGES: Final = (
         ("reports", "market"),
         "two-sided target quotes",
         feedback="reports",
-        compile_s=10.0,
+        compile_s=7.0,
     ),
     Stage(
         4,
@@ -121,7 +121,7 @@ STAGES: Final = (
         ("control", "reports", "market", "signals", "quotes"),
         "positions, limits, exits, kill switch: the only way to the router",
         feedback="reports",
-        compile_s=40.0,
+        compile_s=25.0,
     ),
     Stage(
         5,
@@ -131,7 +131,7 @@ STAGES: Final = (
         "order state at the venue",
         feedback="executions",
         reference="reports",
-        compile_s=30.0,
+        compile_s=8.0,
     ),
     Stage(
         6,
@@ -141,7 +141,7 @@ STAGES: Final = (
         "the simulated exchange",
         role=EXCHANGE,
         reference="executions",
-        compile_s=50.0,
+        compile_s=52.0,
     ),
     Stage(
         7,
@@ -152,7 +152,7 @@ STAGES: Final = (
         hot=False,
         worlds=ANY_WORLD,
         role=RECORDER,
-        compile_s=5.0,
+        compile_s=1.0,
     ),
     Stage(
         8,

@@ -48,6 +48,7 @@ from procs.topology import Ring
 from ringbuf.endpoint import Reader
 from ringbuf.intrinsics import futex_wait, load_acquire, store_release
 from ringbuf.jit import Words, kernel
+from ringbuf.ring import ready
 from trading.instruments import Instrument
 from trading.venues.names import NATIVE
 
@@ -362,6 +363,7 @@ def warm(profile: Profile) -> None:
     layout.format_ring(words, entry.record, 2)
     reader = Reader(words, entry.record, 0)
     reader.release(len(reader.view()))
+    ready(reader.ctl, reader.slots, 0)  # what releasing a record asks
     sleep_on(words, 100, bell(words, 100) + 1, 0)
     show(words, 101, 0)
 
