@@ -98,8 +98,12 @@ NAMES = [("spot_btcusdt_20240808", "spot_btcusdt_20240809"), ("spot_ethusdt_2024
          ("usdm_btcusdt_20240718", "usdm_btcusdt_20240719"), ("usdm_btcusdt_20240808",), ("usdm_ethusdt_20240808",)]  # fmt: skip
 
 
+OTHERS = [pytest.param(names, marks=pytest.mark.slow) for names in (NAMES[1], NAMES[2], NAMES[4])]
+"""One recording of either market runs by default, these with the slow tests."""
+
+
 @pytest.mark.recordings
-@pytest.mark.parametrize("names", NAMES)
+@pytest.mark.parametrize("names", [NAMES[0], NAMES[3], *OTHERS])
 def test_a_recording_through_npz_has_equal_books_at_every_event(recordings: Path, tmp_path: Path, names: tuple[str, ...]) -> None:
     """recording -> npz -> recording: after each message the whole book and all prints so far are the same, at the same time."""
     paths = [recordings / "hftbacktest_binance" / f"{name}.gz" for name in names]

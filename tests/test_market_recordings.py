@@ -32,7 +32,9 @@ def _listed(row: tuple) -> tuple:
     return tuple(x.tolist() if isinstance(x, np.ndarray) else x for x in row)
 
 
-@pytest.mark.parametrize("name", RECORDINGS)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[] if "BTCUSDT" in name and "July" not in name else pytest.mark.slow) for name in RECORDINGS
+])  # fmt: skip
 def test_every_record_of_a_recording_is_right(name: str, recordings: Path) -> None:
     """Every market record (top levels, flags, ids, times) and every depth row equals the plain fold's; the oracle meets as
     often as the venue's data allow and is equal every time; nothing is unknown, malformed, stale or lost. Where the market trades
