@@ -12,6 +12,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from procs.rundir import NO_KERNELS
+
 ROOT = Path(__file__).resolve().parents[1]
 
 RINGS = "shm ringbuf "
@@ -371,6 +373,15 @@ def test_children_look_for_modules_in_no_working_directory() -> None:
 def test_hot_packages_do_not_print() -> None:
     """shm, ringbuf, trading and sim leave speaking to the processes that use them."""
     none([place(path, line) for path in python_in(*HOT) for line, name in calls(path) if name == "print"])
+
+
+def test_cached_kernels_take_nothing_from_rooms_without_kernels() -> None:
+    """The key of the kernels' cache leaves some rooms out: no kernel of another room takes anything from those."""
+    decorated = re.compile(r"^@(?:kernel|lean|apart|intrinsic|checked_kernel)\b|= (?:kernel|lean|apart)\(", re.MULTILINE)
+    holders = [path for path in modules() if folder_of(path) not in NO_KERNELS and decorated.search(path.read_text())]
+    assert len(holders) > 50
+    found = [(place(path, line), name) for path in holders for line, name in imports(path)]
+    none([f"{where} imports {name}" for where, name in found if room_named(name) in NO_KERNELS])
 
 
 def test_kernels_are_compiled_alike() -> None:
