@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 
 from procs import rundir
-from procs.cli import last_run, report, running, signal_view
+from procs.cli import last_run, report, running, signal_view, streams
 from procs.cli.main import exit_code_of, sentence_of
 from procs.cli.observe import Markets, Orders
 from procs.cli.outcome import INTERRUPTED, OK, UNHEALTHY, USAGE, CliError
@@ -151,6 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--symbols", default="BTCUSDT,ETHUSDT,SOLUSDT", help="comma between them")
     parser.add_argument("--speed", default="20", help="times as fast as the clock (default 20; 1: the market's own pace)")
     parser.add_argument("--every", type=float, default=10.0, help="seconds between two looks (default 10)")
+    streams.make_safe()
     args = parser.parse_args(argv)
     try:
         report.use_kernel_cache()

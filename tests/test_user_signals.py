@@ -254,3 +254,35 @@ def test_a_sound_signal_passes_its_trial(tmp_path: Path) -> None:
     """The documented one has nothing to complain of."""
     user = load(strategy_of(tmp_path / "mine.py", documented(), "print_pressure"))
     assert try_signal(user, 0, trial_market()) == 0
+
+
+CHANCES = {
+    "numpy": "out.strength = np.random.random() - 0.5",
+    "random": "out.strength = random.random() - 0.5",
+    "into the state alone": "state.x = np.random.normal()",
+    "only now and then": "if event.vpin > 0.99:\n        out.ready = np.random.randint(2)",
+    "seeded once": "if state.n == 0:\n        np.random.seed(7)\n    state.n += 1\n    out.strength = np.random.random() - 0.5",
+}
+
+
+@pytest.mark.parametrize("how", CHANCES)
+def test_a_signal_that_draws_lots_is_refused_with_its_line(how: str, tmp_path: Path) -> None:
+    """Called twice from equal state it gives two results; a seed once at the beginning does not hide that."""
+    head = "import random\n\nimport numpy as np\n\nfrom trading.user_signals import signal\n\n\n"
+    head += '@signal(state={"n": int, "x": float})\ndef drawn(state, event, out):\n    '
+    text = head + CHANCES[how] + "\n"
+    user = load(strategy_of(tmp_path / "mine.py", text, "drawn"))
+    line = next(n for n, said in enumerate(text.splitlines(), 1) if "random." in said)
+    with pytest.raises(SignalError, match=rf"mine\.py:{line}: drawn: called twice .* two results .*perhaps by [np.]*random\."):
+        try_signal(user, 0, trial_market())
+
+
+def test_a_seeded_answer_is_a_function_of_the_record(tmp_path: Path) -> None:
+    """Numbers that each call makes anew from the event are as good as any other function; NaN twice is the same answer."""
+    text = (
+        "import numpy as np\n\nfrom trading.user_signals import signal\n\n\n"
+        '@signal(state={"x": float})\ndef own(state, event, out):\n'
+        "    np.random.seed(event.ts_ns % 1000)\n    state.x = np.random.random()\n    out.strength = np.sqrt(state.x - 0.5)\n"
+    )
+    user = load(strategy_of(tmp_path / "mine.py", text, "own"))
+    assert 8_000 < try_signal(user, 0, trial_market()) < 12_000

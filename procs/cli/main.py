@@ -5,12 +5,13 @@ An error of this program itself (a defect) still shows its traceback: hiding it 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from procs.cli import streams
 from procs.cli.arguments import COMMANDS, PROGRAM, parser
 from procs.cli.outcome import ALREADY_RUNNING, FAILED, INTERRUPTED, NOT_RUNNING, USAGE, CliError
 
@@ -30,6 +31,7 @@ ERRORS: Final[tuple[tuple[str, str, int], ...]] = (
     ("procs.rundir", "InstanceBusyError", ALREADY_RUNNING),
     ("procs.rundir", "RunDirError", FAILED),
     ("procs.supervision.killswitch", "KillSwitchError", FAILED),
+    ("procs.gateway.bearer", "TokenError", USAGE),
     ("procs.prices.answer", "UnknownSymbol", USAGE),
     ("procs.prices.answer", "UnknownTimeframe", USAGE),
     ("procs.prices.answer", "PriceError", FAILED),
@@ -62,6 +64,8 @@ def exit_code_of(error: BaseException) -> int | None:
 
 def sentence_of(error: BaseException) -> str:
     """The error on one line."""
+    if isinstance(error, OSError) and error.filename in streams.NAMES.values():
+        return f"{error.filename}: {str(error.strerror).lower()}: not all was printed"
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror.lower()}; check the path and its permissions"
     return " ".join(str(error).split()) or type(error).__name__
@@ -69,27 +73,35 @@ def sentence_of(error: BaseException) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    streams.make_safe()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        args = parser(words[0] if words and words[0] in COMMANDS else None).parse_args(words)
-        module, _, function = args.function.partition(":")
-        command: Callable[[Any], int] = getattr(importlib.import_module(f"procs.cli.{module}"), function)
-        code = command(args)
+        code = _run(words)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
-    except SystemExit as end:  # argparse's --help
-        return end.code if isinstance(end.code, int) else USAGE
     except Exception as error:
         code_or_none = exit_code_of(error)
         if code_or_none is None:
             raise
-        print(f"{PROGRAM}: {sentence_of(error)}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print(f"{PROGRAM}: {sentence_of(error)}", file=sys.stderr, flush=True)
         return code_or_none
+    finally:
+        streams.give_up()
+
+
+def _run(words: list[str]) -> int:
+    try:
+        args = parser(words[0] if words and words[0] in COMMANDS else None).parse_args(words)
+    except SystemExit as end:  # argparse's --help and its refusals
+        return end.code if isinstance(end.code, int) else USAGE
+    module, _, function = args.function.partition(":")
+    command: Callable[[Any], int] = getattr(importlib.import_module(f"procs.cli.{module}"), function)
+    return command(args)
 
 
 if __name__ == "__main__":

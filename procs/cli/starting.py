@@ -25,6 +25,7 @@ from procs.cli.outcome import ALREADY_RUNNING, FAILED, INTERRUPTED, OK, UNHEALTH
 from procs.cli.signal_check import with_signals
 from procs.cli.staging import child_environment, rules_apart, stage_apart
 from procs.cli.table import clean_text, paint_for, span
+from procs.gateway.bearer import read_token
 from procs.gateway.packages import missing
 from procs.learning.packages import missing as learner_missing
 from procs.memory.segments import Memory
@@ -74,11 +75,13 @@ def refuse_if_running(instance: str) -> None:
 
 
 def refuse_without_packages(profile: Profile) -> None:
-    """CliError USAGE if the profile wants the gateway or the learner and its packages are not installed."""
+    """CliError USAGE if the profile wants the gateway or the learner and its packages are not installed; TokenError."""
     problem = missing() if profile.gateway.enabled and profile.world != "record" else ""
     problem = problem or learner_missing(profile)
     if problem:
         raise CliError(problem, USAGE)
+    if profile.gateway.enabled and profile.gateway.token_file:
+        read_token(profile.gateway.token_file)
 
 
 def refuse_other_market(profile: Profile, symbols: Sequence[Mapping[str, Any]]) -> None:

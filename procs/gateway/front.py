@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from procs.gateway.answers import NOT_FOUND, ROUTES, Answers, Refused, Reply, refusal
+from procs.gateway.bearer import is_given
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -24,7 +25,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 WILDCARDS: Final = ("0.0.0.0", "::")
 MAX_QUERY: Final = 1024
-BAD_REQUEST, FORBIDDEN, METHOD_NOT_ALLOWED = 400, 403, 405
+BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, METHOD_NOT_ALLOWED, FAILED = 400, 401, 403, 405, 500
+DOCUMENT: Final = ("/docs", "/openapi.json")
 HEADERS: Final = (
     (b"content-type", b"application/json"),
     (b"cache-control", b"no-store"),
@@ -53,10 +55,17 @@ def origin_host(text: str) -> str:
 
 
 class Front:
-    """The application. `document`: what answers the paths that are no route of ours, None for a 404."""
+    """The application.
 
-    def __init__(self, answers: Answers, hosts: frozenset[str], document: Application | None = None) -> None:
-        self._answers, self._hosts, self._document = answers, hosts, document
+    `document`: what answers DOCUMENT, None for a 404; `token`: what a request must carry, None: nothing; `fault` hears what
+    failed in here.
+    """
+
+    def __init__(
+        self, answers: Answers, hosts: frozenset[str], document: Application | None = None, token: bytes | None = None,
+        fault: Callable[[Exception], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        self._answers, self._hosts, self._document, self._token, self._fault = answers, hosts, document, token, fault
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection's request, as ASGI says."""
@@ -69,13 +78,16 @@ class Front:
         try:
             self._check(scope)
             reply = self._answers.get(scope["path"], self._query(scope))
-            if reply is None and self._document is not None:
+            if reply is None and self._document is not None and scope["path"] in DOCUMENT:
                 await self._document(scope, receive, send)
                 return
             if reply is None:
                 raise Refused(NOT_FOUND, "unknown_path", "there is nothing here", known=[route.path for route in ROUTES])
         except Refused as refused:
             reply = refusal(refused)
+        except Exception as error:  # a defect: said in the log, and in the shape of all errors
+            self._fault(error)
+            reply = refusal(Refused(FAILED, "failed", "this answer could not be made: the gateway's log says why"))
         await self._send(scope, send, reply)
 
     def _check(self, scope: Scope) -> None:
@@ -90,6 +102,9 @@ class Front:
             raise Refused(FORBIDDEN, "unknown_host", text)
         if any(origin_host(origin) not in self._hosts for origin in given.get(b"origin", [])):
             raise Refused(FORBIDDEN, "foreign_origin", "pages of other origins may not ask this gateway")
+        if self._token is not None and not any(is_given(text, self._token) for text in given.get(b"authorization", [])):
+            text = "this gateway wants a token: send Authorization: Bearer <the word in gateway.token_file>"
+            raise Refused(UNAUTHORIZED, "no_token", text)
         if scope["method"] not in ("GET", "HEAD"):
             raise Refused(METHOD_NOT_ALLOWED, "read_only", f"{scope['method'][:16]}: this gateway only answers GET and HEAD")
 
@@ -106,5 +121,7 @@ class Front:
         headers = [*HEADERS, (b"content-length", str(len(body)).encode())]
         if status == METHOD_NOT_ALLOWED:
             headers.append((b"allow", b"GET, HEAD"))
+        if status == UNAUTHORIZED:
+            headers.append((b"www-authenticate", b"Bearer"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

@@ -8,6 +8,7 @@ Only its page on the board is written to.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ import numpy as np
 from procs import topology
 from procs.fold.plan import Plan, load_recording, plan_of
 from procs.gateway.answers import Answers
+from procs.gateway.bearer import read_token
 from procs.gateway.front import Application, Front, known_hosts
 from procs.gateway.market_view import MarketView
 from procs.gateway.packages import missing
@@ -94,10 +96,15 @@ def answers_of(
 
 
 def application(answers: Answers, settings: GatewaySettings) -> Application:
-    """The whole ASGI application (imports FastAPI)."""
+    """The whole ASGI application (imports FastAPI). Raises TokenError."""
     from procs.gateway.document import described
 
-    return Front(answers, known_hosts(settings.host, settings.hosts), described(answers))
+    token = read_token(settings.token_file) if settings.token_file else None
+
+    def fault(error: Exception) -> None:
+        logging.getLogger("uvicorn.error").error("an answer failed", exc_info=error)
+
+    return Front(answers, known_hosts(settings.host, settings.hosts), described(answers), token, fault)
 
 
 def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -113,9 +120,13 @@ async def serve(app: Application, listener: socket.socket, answers: Answers, pag
     """Serve until told to stop by the list, by the board, or by a signal."""
     import uvicorn
 
+    from procs.gateway.bounds import KEEP_ALIVE_S, FewLines, bounded
+
+    said = FewLines(time.monotonic_ns)
+    logging.getLogger("uvicorn.error").addFilter(said)
     config = uvicorn.Config(
         app, lifespan="off", log_level="warning", log_config=None, access_log=False, server_header=False, ws="none",
-        interface="asgi3", timeout_keep_alive=30, timeout_graceful_shutdown=1, limit_concurrency=512,
+        interface="asgi3", timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=1, http=bounded(),
     )  # fmt: skip
     server: Any = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -130,6 +141,7 @@ async def serve(app: Application, listener: socket.socket, answers: Answers, pag
             server.should_exit = True
         await asyncio.wait((serving,), timeout=TICK_S)
     await serving
+    logging.getLogger("uvicorn.error").removeFilter(said)
 
 
 def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
@@ -150,6 +162,7 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
         spool = runtime.get("spool")
         plan = plan_of(profile, load_recording(Path(spool) if spool else None))
         answers = answers_of(profile, plan, memory.board_words, {name: memory.ring(name) for name in RINGS})
+        app = application(answers, profile.gateway)
         listener = listening(profile.gateway)
     except (GatewayError, SegmentError, ValueError) as error:
         page[board.FAULT] = FAULT_START
@@ -160,7 +173,7 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
         host = f"[{profile.gateway.host}]" if ":" in profile.gateway.host else profile.gateway.host
         LOG.info("listening", url=f"http://{host}:{listener.getsockname()[1]}/docs")
         with asyncio.Runner(loop_factory=event_loop()) as runner:
-            runner.run(serve(application(answers, profile.gateway), listener, answers, page, stop))
+            runner.run(serve(app, listener, answers, page, stop))
     page[board.PORT] = 0
     return EXIT_OK
 

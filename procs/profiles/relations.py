@@ -5,6 +5,7 @@ Every failure is told at its key, with file, line, column and remedy. Types and 
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import stat
 from collections.abc import Callable
@@ -50,6 +51,7 @@ def check(profile: Profile, reader: Reader) -> None:
     _check_exchange(profile, reader)
     _check_symbols(profile, reader)
     _check_learner(profile, reader)
+    _check_gateway(profile, reader)
 
 
 def _check_relations(profile: Profile, reader: Reader) -> None:
@@ -156,6 +158,22 @@ def _check_exchange(profile: Profile, reader: Reader) -> None:
         raise reader.fail("pipeline.exchange", f"no stage {name!r} plays the exchange", "known: " + ", ".join(known))
 
 
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is this machine's alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _check_gateway(profile: Profile, reader: Reader) -> None:
+    """An address that others reach is opened to those alone who have the token."""
+    gateway = profile.gateway
+    if gateway.enabled and not is_loopback(gateway.host) and not gateway.token_file:
+        problem = f"{gateway.host} is no loopback address: whoever reaches it could read everything"
+        raise reader.fail("gateway.host", problem, "write gateway.token_file: a file (0600) with a word of 16 or more characters")
+
+
 def _check_learner(profile: Profile, reader: Reader) -> None:
     if not profile.ml.learner.enabled:
         return
@@ -223,6 +241,9 @@ def resolve_files(profile: Profile, reader: Reader, path: Path) -> Profile:
     record = profile.record
     if record.folder is not None:
         record = msgspec.structs.replace(record, folder=str(absolute(record.folder, "record.folder")))
+    gateway = profile.gateway
+    if gateway.token_file is not None:
+        gateway = msgspec.structs.replace(gateway, token_file=str(absolute(gateway.token_file, "gateway.token_file")))
     user = []
     for n, one in enumerate(profile.signals.user):
         file = absolute(one.file, f"signals.user[{n}].file")
@@ -230,4 +251,4 @@ def resolve_files(profile: Profile, reader: Reader, path: Path) -> Profile:
             raise reader.fail(f"signals.user[{n}].file", f"{file} is no readable file", "name a file of @signal functions")
         user.append(msgspec.structs.replace(one, file=str(file)))
     signals = msgspec.structs.replace(profile.signals, user=tuple(user))
-    return msgspec.structs.replace(profile, source=source, pipeline=pipeline, record=record, signals=signals)
+    return msgspec.structs.replace(profile, source=source, pipeline=pipeline, record=record, signals=signals, gateway=gateway)

@@ -158,6 +158,7 @@ class GatewaySettings(Section, frozen=True):
     host: HostName = "127.0.0.1"  # address to listen on
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8000  # 0: any free one, named in its log
     hosts: tuple[HostName, ...] = ()  # names besides loopback's that Host and Origin may have
+    token_file: str | None = None  # holds the word that requests must carry; needed where host is not loopback's
     stale_after_ms: Millis = 10_000  # older market data is answered with 503
 
 

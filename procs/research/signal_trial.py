@@ -6,14 +6,19 @@ A strategy (JSON) comes on stdin. Each line on stdout is a JSON object: {"step":
 Whoever started this process limits its time (procs.cli.signal_check): compiled code that never ends cannot be interrupted
 from inside.
 
+Every event is asked about twice from equal state: what gives two results (random numbers, a clock) would break "same recording,
+same orders", and is refused.
+
 A trial is not a proof: a signal that only a rare market breaks is cut off when that market comes (trading.own_signals.call).
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import traceback
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -21,14 +26,15 @@ import numpy as np
 
 from procs.research.signal_files import load
 from trading.features.signals import N_SIGNALS
-from trading.jit import Recs, kernel
+from trading.jit import Bytes, Recs, Words, kernel
 from trading.own_signals.call import USER_ANSWER, USER_EVENT, call_signal
 from trading.records import LEVELS, Kind
 from trading.settings import Strategy
-from trading.user_signals import SignalError, UserSignals
+from trading.user_signals import Declaration, SignalError, UserSignals
 
 EVENTS: Final = 20_000
 SYMBOLS: Final = 4
+CHANCE: Final = re.compile(r"[\w.]*\b(?:random|time|clock|objmode|now)\b[\w.]*")
 
 
 def trial_market(seed: int = 1, count: int = EVENTS) -> Recs:
@@ -69,18 +75,45 @@ def trial_market(seed: int = 1, count: int = EVENTS) -> Recs:
 
 
 @kernel
+def _same(rows: Bytes, kept: Bytes, at: int, count: int) -> bool:
+    """Whether two arrays of bytes agree over `count` places from `at`."""
+    for i in range(at, at + count):
+        if rows[i] != kept[i]:
+            return False
+    return True
+
+
+@kernel
 def _drive(
-    code: int, events: Recs, at: int, event_bytes: int, rows: int, row_bytes: int, answers: Recs, answer: int, upto: int
-) -> tuple[int, int]:
-    """(events answered before the call that failed, answers that were not finite) over events[:upto]."""
-    odd = 0
-    for i in range(upto):
-        answers[0].strength, answers[0].ready = 0.0, 1
-        if call_signal(code, rows + events[i].symbol * row_bytes, at + i * event_bytes, answer) != 0:
-            return i, odd
+    code: int, events: Recs, rows: Bytes, row_bytes: int, answers: Recs, kept: Bytes, again: int, where: Words
+) -> tuple[int, int, int]:
+    """(events answered before the call that ended it, answers that were not finite, 1 if that call gave two results).
+
+    again: each event is asked about twice from equal state. `kept` has room for the rows before and after the first call;
+    `where`: addresses of rows, events and answers, and an event's bytes.
+    """
+    odd, size = 0, rows.shape[0]
+    for i in range(events.shape[0]):
+        at = events[i].symbol * row_bytes
+        first, ready = 0.0, 0
+        for turn in range(1 + again):
+            for j in range(at, at + row_bytes):
+                if turn == 0:
+                    kept[j] = rows[j]
+                else:
+                    kept[size + j], rows[j] = rows[j], kept[j]
+            answers[0].strength, answers[0].ready = 0.0, 1
+            if call_signal(code, where[0] + at, where[1] + i * where[3], where[2]) != 0:
+                return i, odd, 0
+            if turn == 0:
+                first, ready = answers[0].strength, answers[0].ready
+                continue
+            alike = answers[0].strength == first or (np.isnan(first) and np.isnan(answers[0].strength))
+            if not alike or answers[0].ready != ready or not _same(rows, kept[size:], at, row_bytes):
+                return i, odd, 1
         if not np.isfinite(answers[0].strength):
             odd += 1
-    return upto, odd
+    return events.shape[0], odd, 0
 
 
 def _rows(user: UserSignals, k: int) -> Any:
@@ -90,23 +123,29 @@ def _rows(user: UserSignals, k: int) -> Any:
     return rows
 
 
-def _run(user: UserSignals, k: int, events: Recs, rows: Recs, upto: int) -> tuple[int, int]:
-    answers = np.zeros(1, USER_ANSWER)
-    done, odd = _drive(
-        user.addresses[k], events, events.ctypes.data, events.dtype.itemsize, rows.ctypes.data, rows.dtype.itemsize, answers,
-        answers.ctypes.data, upto,
-    )  # fmt: skip
-    return int(done), int(odd)
+def _run(user: UserSignals, k: int, events: Recs, rows: Any, again: int) -> tuple[int, int, int]:
+    flat, answers = rows.view(np.uint8), np.zeros(1, USER_ANSWER)
+    kept = np.zeros(2 * len(flat), np.uint8)
+    where = np.array([flat.ctypes.data, events.ctypes.data, answers.ctypes.data, events.dtype.itemsize])
+    done, odd, two = _drive(user.addresses[k], events, flat, rows.dtype.itemsize, answers, kept, again, where)
+    return int(done), int(odd), int(two)
 
 
 def try_signal(user: UserSignals, k: int, events: Recs) -> int:
-    """Answers that were not finite. Raises SignalError, with the line, where the code fails."""
+    """Answers that were not finite. Raises SignalError, with the line, where the code fails or is no function of its records."""
     declaration = user.declared[k]
-    done, odd = _run(user, k, events, _rows(user, k), len(events))
+    done, odd, two = _run(user, k, events, _rows(user, k), 1)
+    if two:
+        line, what = _chance(declaration)
+        raise SignalError(
+            f"{declaration.file}:{line}: {declaration.name}: called twice with the same state and event it gave two results "
+            f"(event {done + 1} of the trial){what}: the same recording would give other orders each time. Let it follow from "
+            "state and event alone"
+        )
     if done == len(events):
         return odd
     rows = _rows(user, k)
-    _run(user, k, events, rows, done)
+    _run(user, k, events[:done], rows, 0)
     # the same call in Python knows its line
     views = [array.view(np.recarray) for array in (rows, events.copy(), np.ones(1, USER_ANSWER))]
     line, what = declaration.line, "its code fails"
@@ -117,6 +156,16 @@ def try_signal(user: UserSignals, k: int, events: Recs) -> int:
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == declaration.file]
         line, what = (lines[-1] or line) if lines else line, f"{type(error).__name__}: {error}"
     raise SignalError(f"{declaration.file}:{line}: {declaration.name}: {what} (at event {done + 1} of the trial): mend it")
+
+
+def _chance(declaration: Declaration) -> tuple[int, str]:
+    """The first line of the file that looks like chance or a clock, and what it says; else the signal's own."""
+    lines = Path(declaration.file).read_text("utf-8", "replace").splitlines()
+    for number, text in enumerate(lines, 1):
+        found = CHANCE.search(text.partition("#")[0])
+        if found and not text.lstrip().startswith(("import ", "from ")):
+            return number, f", perhaps by {found[0]}"
+    return declaration.line, ""
 
 
 def main() -> int:
