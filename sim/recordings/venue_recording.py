@@ -72,7 +72,8 @@ def venue_of(path: Path) -> Market:
             return _market_of(item, head)
         if item.kind is WireKind.FRAME:
             seen.update(market for market in VENUES if rows(market, item.body))  # of rows that look alike the first
-            seen.update({market: _SIGNED for market in VENUES if market.facts.sign and market.facts.sign in item.body})
+            signed = [market for market in VENUES if market.facts.sign and market.facts.sign in item.body]
+            seen.update(dict.fromkeys(signed[-1:], _SIGNED))  # COIN-M's frames have USD-M's sign as well
     if seen:
         return max(seen, key=lambda market: seen[market])
     for name in [path.name.upper(), *(part.upper() for part in reversed(path.parts[:-1]))]:
