@@ -138,6 +138,13 @@ def _ran(run: RunFacts, instruments: Recs, events: Words) -> Ran:
         own = [name for name, rate in zip(names, charged, strict=True) if rate == (maker, taker)]
         whose = "" if len(rates) == 1 else f" for {', '.join(own)}"
         said.append(f"fees{whose}: maker {maker / 100:g} bps, taker {taker / 100:g} bps of the value")
+    for name, it in zip(names, instruments, strict=True):
+        size = float(it["contract_size"])
+        if it["inverse"]:
+            worth = f"{size:g} {quote_of(name) or 'of the quote currency'}"
+            said.append(f"{name}: inverse, a contract is worth {worth}, settled in {asset_of(name, True)}")
+        elif size != 1.0:
+            said.append(f"{name}: a quantity of 1 is {size:g} of the base currency")
     if run.exchange is not None:
         law = run.exchange.latency
         said.append(
