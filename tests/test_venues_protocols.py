@@ -35,6 +35,7 @@ MS = 1_000_000
 NAMES = {
     Market.BINANCE_SPOT: ("BTCUSDT", "ETHUSDT"),
     Market.BINANCE_USDM: ("BTCUSDT", "ETHUSDT"),
+    Market.BINANCE_COINM: ("BTCUSD_PERP", "ETHUSD_241227"),
     Market.BYBIT: ("linear:BTCUSDT", "spot:ETHUSDT"),
     Market.OKX: ("BTC-USDT", "BTC-USDT-SWAP"),
     Market.KRAKEN: ("BTC/USD", "MATIC/USD"),

@@ -211,14 +211,14 @@ def turnover(fills: Recs, instruments: Recs) -> Figure:
 
 
 def _quoted_fees(fills: Recs, instruments: Recs) -> Floats:
-    """Each fill's fee, shape (n,); paid in coins: at the fill's price."""
+    """Each fill's fee in 1e-8 of the quote currency, shape (n,); paid in coins: at the fill's price."""
     it = instruments[fills["symbol"]]
-    return np.asarray(fills["fee_e8"] / 1e8 * np.where(it["inverse"] != 0, fills["last_ticks"] * it["tick_size"], 1.0))
+    return np.asarray(fills["fee_e8"] * np.where(it["inverse"] != 0, fills["last_ticks"] * it["tick_size"], 1.0))
 
 
 def fees(fills: Recs, instruments: Recs) -> Figure:
     """Fees paid in money, coins at the price of their fill; negative is a rebate."""
-    return Figure(float(_quoted_fees(fills, instruments).sum()), len(fills))
+    return Figure(float(_quoted_fees(fills, instruments).sum()) / 1e8, len(fills))
 
 
 def maker_share(fills: Recs, instruments: Recs) -> Figure:
@@ -312,7 +312,7 @@ def implementation_shortfall(orders: Recs, reports: Recs, marks: Sequence[Marks]
             filled[row] += lots
             moved = int(answer["last_ticks"]) - float(order["decision_ticks"])
             slipped[row] += int(order["side"]) * (moved / int(answer["last_ticks"]) if inverse[row] else moved) * lots
-            paid[row] += float(_quoted_fees(answer.reshape(1), instruments)[0])
+            paid[row] += float(_quoted_fees(answer.reshape(1), instruments)[0]) / 1e8
         elif answer["exec_type"] in (ExecType.CANCELED, ExecType.EXPIRED, ExecType.REJECT):
             ends[row] = answer["ts_ns"]
     end_mid = np.full(len(wanted), np.nan)
