@@ -142,7 +142,7 @@ class VenueRecording:
             self.steps += (head.step,)
         for name, seen in printed.items():
             tick, lot, step = seen.sizes(self.market, listed.get(name))
-            self.symbols += (VenueSymbol(len(self.symbols), _plain_name(name), name, tick, lot),)
+            self.symbols += (VenueSymbol(len(self.symbols), _plain_name(name, self.market), name, tick, lot),)
             self.steps += (step,)
         if len({it.name for it in self.symbols}) < len(self.symbols):
             raise RecordingError(f"{paths[0]}: two symbols have the same letters and digits; replay them one at a time")
@@ -152,7 +152,7 @@ class VenueRecording:
         all_symbols = list(self.symbols)
         for name in [name for name in beside if name not in known]:
             tick, lot, _ = beside[name].sizes(self.market, None)
-            all_symbols.append(VenueSymbol(len(all_symbols), _plain_name(name), name, tick, lot))
+            all_symbols.append(VenueSymbol(len(all_symbols), _plain_name(name, self.market), name, tick, lot))
         levels = {head.levels for head in self._heads.values()} | {Streams().snapshot_levels}
         try:
             self._venues = {most: make_venue(self.market, all_symbols, Streams(snapshot_levels=most)) for most in levels}
@@ -324,8 +324,9 @@ def _market_of(item: WireItem, head: Event) -> Market:
         ) from None
 
 
-def _plain_name(venue_name: str) -> str:
-    name = "".join(c for c in venue_name.upper() if c.isascii() and c.isalnum())
+def _plain_name(venue_name: str, market: Market) -> str:
+    kept = "_" if market.facts.native else ""  # the scanner knows a symbol by the name within its frames
+    name = "".join(c for c in venue_name.upper() if c.isascii() and (c.isalnum() or c in kept))
     if not 0 < len(name) <= NAME_BYTES:
         raise RecordingError(f"symbol {venue_name!r} has no name of 1 to {NAME_BYTES} letters and digits")
     return name
