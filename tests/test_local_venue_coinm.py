@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from venue_client import BookClient, get, run, small_market, wire
 
+from procs.cli.venue import described
 from procs.prices.endpoints import CcxtEndpoint
 from sim.local_venue import LocalVenue, Market, SourceError, generated, recorded
 from sim.local_venue.book import ASK, BID
@@ -101,6 +102,20 @@ def test_prices_of_coinm_through_ccxt() -> None:
                 assert candles[-1].low <= ticker.last <= candles[-1].high
             finally:
                 await endpoint.close()
+
+    run(test)
+
+
+def test_the_command_says_where_each_market_is() -> None:
+    """`venue` prints the address of every market that it serves, as a profile takes it."""
+
+    async def test() -> None:
+        async with LocalVenue(futures(), speed=None) as venue:
+            told = described(venue)
+            assert told["streams"] == {"usdm": f"{venue.stream_url}/usdm", "coinm": f"{venue.stream_url}/coinm"}
+            assert told["symbols"]["coinm"] == ["BTCUSD_PERP", "BTCUSD_241227"]
+            ends = [(end["venue"], end["stream"]) for end in told["settings"]["live"]["endpoints"]]
+            assert ends == [("binance_usdm", f"{venue.stream_url}/usdm"), ("binance_coinm", f"{venue.stream_url}/coinm")]
 
     run(test)
 
