@@ -15,9 +15,11 @@ from procs.fold.plan import plan_of
 from procs.memory import board
 from procs.profiles.config import load_profile
 from procs.recordings.files import look
+from procs.recordings.frame_log_format import head_of
 from procs.research import backtest
-from sim.recordings.recording import stage
+from sim.recordings.recording import RecordingError, StagedRecording, open_spool, stage
 from sim.recordings.venue_recording import venue_of
+from sim.recordings.venue_staging import stage_any
 from sim.report.build import RunFacts, build_report
 from trading.instruments import Market, instrument_table
 from trading.records import ExecType, Kind
@@ -72,6 +74,32 @@ def test_the_market_is_told_by_the_frames(symbol: str, pair: str, market: Market
     own = [{"name": symbol, "market": market.label, "contract_size": "50"}]
     given = load_profile("replay", {"source.files": [str(path)], "symbols": own})
     assert plan_of(given, staged).instruments["contract_size"][0] == 50.0
+
+
+def test_what_a_contract_is_stays_with_the_recording(tmp_path: Path) -> None:
+    """A file of a typed venue begins with its contract's kind and size, and a replay has them, also where the profile names the
+    symbol; what is no contract is refused by name."""
+    levels = [["1", "2"]]
+    body = {"arg": {"channel": "books", "instId": "BTC-USD-SWAP"}, "action": "snapshot",
+            "data": [{"bids": levels, "asks": [["3", "2"]], "ts": "1700000000000", "seqId": 5, "prevSeqId": -1}]}  # fmt: skip
+
+    def staged_with(contract: tuple[str, str]) -> StagedRecording:
+        head = head_of("BTCUSDSWAP", "okx", "BTC-USD-SWAP", "0.1", "1", "1", 400, contract).decode()
+        path = written(tmp_path / "BTCUSDSWAP_20240808.gz", [head, json.dumps(body)])
+        return stage_any([path], tmp_path / "spool")
+
+    staged = staged_with(("inverse", "100"))
+    again = open_spool(staged.path)[1]
+    for one in (staged, again):
+        (found,) = one.symbols
+        assert (found.market, found.contract, found.contract_size) == (Market.OKX, "inverse", "100")
+    own = [{"name": "BTCUSDSWAP", "market": "okx"}]
+    profile = load_profile("replay", {"source.files": [str(staged.path)], "symbols": own})
+    assert plan_of(profile, again).instruments["contract_size"][0] == 100.0
+    assert staged_with(("", "0.01")).symbols[0].contract_size == "0.01"
+    assert (staged_with(("", "")).symbols[0].contract, staged_with(("", "")).symbols[0].contract_size) == ("", "")
+    with pytest.raises(RecordingError, match="no contract"):
+        staged_with(("quanto", "1"))
 
 
 @pytest.mark.recordings

@@ -137,13 +137,17 @@ class VenueRecording:
             )
         self.symbols: tuple[VenueSymbol, ...] = ()
         self.steps: tuple[str, ...] = ()
+        self.contracts: tuple[tuple[str, str], ...] = ()  # contract and its size, "" where the recording does not say
         for head in named.values():
             self.symbols += (VenueSymbol(len(self.symbols), head.s, head.venue_name, head.tick, head.lot),)
             self.steps += (head.step,)
+            self.contracts += ((head.contract, head.contract_size),)
         for name, seen in printed.items():
             tick, lot, step = seen.sizes(self.market, listed.get(name))
             self.symbols += (VenueSymbol(len(self.symbols), _plain_name(name, self.market), name, tick, lot),)
             self.steps += (step,)
+            rule = listed.get(name)
+            self.contracts += ((rule.contract, rule.contract_size) if rule is not None else ("", ""),)
         if len({it.name for it in self.symbols}) < len(self.symbols):
             raise RecordingError(f"{paths[0]}: two symbols have the same letters and digits; replay them one at a time")
         self._index = {it.venue_name: it.index for it in self.symbols}
