@@ -152,7 +152,7 @@ def instrument_table(instruments: Sequence[Instrument]) -> Recs:
         row["notional_div"] = 10 ** max(-shift, 0)
         if row["inverse"]:
             coin = Fraction(size_units * 10 ** (8 + price_decimals), tick_units * 10 ** (qty_decimals + size_decimals))
-            if max(coin.numerator, coin.denominator) >= 1 << 62:
+            if max(coin.numerator, coin.denominator) >= 1 << 61:
                 raise InstrumentError(f"{it.name}: contract_size {size} is too large for tick_size {it.tick_size}")
             row["coin_mul"], row["coin_div"] = coin.numerator, coin.denominator
         row["tick_size"], row["lot_size"] = float(Decimal(it.tick_size)), float(Decimal(it.lot_size))
