@@ -173,7 +173,8 @@ def test_orders_fold_fills_into_position_and_profit() -> None:
 def test_a_fill_through_zero_turns_the_position() -> None:
     """Long 1 at 100, sell 3 at 90: ten lost on one, short 2 at 90."""
     account = Account()
-    account.fill(1, 100.0, 1, 0.0)
-    account.fill(-1, 270.0, 3, 0.0)
+    symbol = Symbol("X", 1.0, 1.0)
+    account.fill(symbol, 1, 100, 1, 0.0)
+    account.fill(symbol, -1, 90, 3, 0.0)
     assert (account.position_lots, account.cost, account.realised) == (-2, 180.0, -10.0)
-    assert account.unrealised(Symbol("X", 1.0, 1.0), 80.0) == 20.0
+    assert account.unrealised(symbol, 80.0) == 20.0

@@ -389,7 +389,7 @@ def test_symbols_are_listed_with_what_they_trade_in(world: GatewayWorld) -> None
     assert status == 200 and [row["name"] for row in said["symbols"]] == list(NAMES)
     assert said["symbols"][0] == {
         "name": "BTCUSDT", "market": "binance_spot", "tick_size": "0.01", "lot_size": "0.00000001", "min_notional": "5.00",
-        "take_signals": True, "seen": True,
+        "contract": "linear", "contract_size": "1", "settles_in": "USDT", "take_signals": True, "seen": True,
     }  # fmt: skip
     assert said["symbols"][1]["seen"] is False and said["timeframes"] == list(TIMEFRAMES)
 

@@ -329,7 +329,7 @@ def test_turnover_fees_maker_share_and_fill_rate() -> None:
         fill(3, -1, 30_000, 10_000, order=2, symbol=1, fee=-(10**7)),
     )
     assert kpis.turnover(fills, TABLE).value == 60_000 + 2 * 30_000
-    assert kpis.fees(fills).value == 4.8
+    assert kpis.fees(fills, TABLE).value == 4.8
     assert kpis.maker_share(fills, TABLE).value == 0.5
     assert kpis.maker_share(fills[:0], TABLE).value is None
     orders = join(*(order(0, n, 1, 10, 5.0) for n in (1, 2, 3, 4, 5)))

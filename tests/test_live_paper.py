@@ -22,19 +22,25 @@ TRADING_S = 32.0
 """The strategy's bars are warm after a quarter of a minute."""
 SPOT = (("binance_spot", "BTCUSDT"), ("binance_spot", "ETHUSDT"))
 USDM = (("binance_usdm", "BTCUSDT"), ("binance_usdm", "ETHUSDT"))
+COINM = (("binance_coinm", "BTCUSD_PERP"), ("binance_usdm", "BTCUSDT_241227"))
 MARKETS: dict[str, tuple[tuple[str, ...], float, tuple[Key, ...]]] = {
     "generated, both markets": ((), 2.0, (SPOT[0], USDM[1])),
+    "generated, COIN-M and a delivery date": ((), 2.0, COINM),
+    "recorded COIN-M": (("cm_ethusd_perp_20240808", "cm_ethusd_perp_20240809"), 3.0, (("binance_coinm", "ETHUSD_PERP"),)),
     "recorded spot": (("spot_btcusdt_20240808", "spot_btcusdt_20240809"), 10.0, SPOT[:1]),
     "recorded usdm": (("usdm_btcusdt_20240808",), 3.0, USDM[:1]),
 }
 
 
-def source_of(files: tuple[str, ...], recordings: Path | None) -> Source:
+def source_of(files: tuple[str, ...], keys: tuple[Key, ...], recordings: Path | None) -> Source:
     """The venue's market."""
     if not files:
+        if keys == COINM:
+            return generated(("BTCUSDT", "BTCUSDT_241227"), ("usdm", "coinm"), events_per_s=300.0)
         return generated(events_per_s=300.0)
     assert recordings is not None
-    return recorded(*(recordings / "hftbacktest_binance" / f"{name}.gz" for name in files))
+    folder = "binance_coinm" if files[0].startswith("cm_") else "hftbacktest_binance"
+    return recorded(*(recordings / folder / f"{name}.gz" for name in files))
 
 
 @pytest.fixture
@@ -50,7 +56,7 @@ def test_live_paper_trades_on_books_that_are_the_venues(case: str, folder_of_rec
     """Ready, orders, fills, an orderly end with nothing left; 0 gaps; the book is the venue's own at every update id, and its
     best bid/offer whenever both stand at one id."""
     files, speed, keys = MARKETS[case]
-    with ServedVenue(source_of(files, folder_of_recordings), speed=speed, loop=bool(files)) as served:
+    with ServedVenue(source_of(files, keys, folder_of_recordings), speed=speed, loop=bool(files)) as served:
         with lw.live("live-paper", served, keys) as run:
             run.go_on(SECONDS if files else TRADING_S)
             kept = run.end()
@@ -80,12 +86,12 @@ def market_identity(recs: Any) -> Any:
 
 
 @pytest.mark.usefixtures("own_folders")
-@pytest.mark.parametrize("keys", [SPOT, USDM], ids=["spot", "usdm"])
+@pytest.mark.parametrize("keys", [SPOT, USDM, COINM], ids=["spot", "usdm", "coinm"])
 def test_the_raw_frames_of_a_live_run_replay_to_the_same_books(keys: tuple[Key, ...], tmp_path: Path) -> None:
     """What came off the wire, replayed by `--config replay` through the same stages: every market record is the live run's,
     kind, ids, times and all levels; every book of the depth ring is the same at the same update id."""
     raw = tmp_path / "raw"
-    with ServedVenue(generated(events_per_s=300.0)) as served:
+    with ServedVenue(source_of((), keys, None)) as served:
         with lw.live("live-raw", served, keys, {"record.raw": True, "record.folder": str(raw)}) as run:
             run.go_on(SECONDS)
             kept = run.end()

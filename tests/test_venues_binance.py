@@ -49,7 +49,24 @@ def test_usdm_hosts_are_split_by_kind() -> None:
         assert plan.path == f"/public/stream?streams=c0usdt{suffix}"
 
 
-@pytest.mark.parametrize("market", [Market.BINANCE_SPOT, Market.BINANCE_USDM])
+def test_coinm_is_one_host() -> None:
+    """All streams of COIN-M are on one connection of at most 200; prints are aggregates, as on USD-M."""
+    (plan,) = venue(Market.BINANCE_COINM, 1, mark=True).connections()
+    assert plan.path == "/stream?streams=c0usdt@depth@100ms/c0usdt@bookTicker/c0usdt@aggTrade/c0usdt@markPrice@1s" and plan.book
+    one = make_venue(Market.BINANCE_COINM, [VenueSymbol(3, "BTCUSD_PERP", "BTCUSD_PERP")], Streams())
+    assert (one.stream_url, one.rest_url) == ("wss://dstream.binance.com", "https://dapi.binance.com")
+    assert one.symbol_of(b'{"stream":"btcusd_perp@depth@100ms","data":{"e":"depthUpdate","ps":"BTCUSD"}}') == 3
+    request = one.snapshot_request(3)
+    assert request is not None and (request.path, request.params, request.weight) == (
+        "/dapi/v1/depth", {"symbol": "BTCUSD_PERP", "limit": "1000"}, 20,
+    )  # fmt: skip
+    assert (one.instruments_request().path, one.instruments_request().weight) == ("/dapi/v1/exchangeInfo", 1)
+    clock = one.time_request()
+    assert clock is not None and clock.path == "/dapi/v1/time"
+    assert (one.limits.streams_per_connection, one.limits.rest_weight_per_minute) == (200, 2400)
+
+
+@pytest.mark.parametrize("market", [Market.BINANCE_SPOT, Market.BINANCE_USDM, Market.BINANCE_COINM])
 def test_many_streams_are_split(market: Market) -> None:
     """1,000 symbols: each stream once, at most 1024 a connection, short URLs, the rest by messages; symbols stay whole."""
     many = venue(market, 1000, mark=True)

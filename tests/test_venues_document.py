@@ -72,7 +72,7 @@ def test_the_profile_knows_the_venue(tree: Path, tmp_path: Path) -> None:
         "print(venue_of(market, symbols, streams_of(profile.live)).connections()[0].messages[0].decode())\n"
     )
     done = call(tree, "-c", program)
-    assert done.stdout == 'corner CORNER 9\n{"op":"join","names":["AB"]}\n', done.stderr
+    assert done.stdout == 'corner CORNER 10\n{"op":"join","names":["AB"]}\n', done.stderr
     refused = call(tmp_path, "-c", program)
     assert refused.returncode != 0 and "'corner' is not allowed" in refused.stderr
 

@@ -15,6 +15,7 @@ from trading.venues.registry import make_venue
 
 WANTED = {
     "BINANCE": (Market.BINANCE_SPOT, 1695, "NKNUSDT", "0.0001", "0.00000001", "1"),
+    "BINANCE_DELIVERY": (Market.BINANCE_COINM, 36, "BTCUSD_PERP", "0.1", "1", "1"),
     "BINANCE_FUTURES": (Market.BINANCE_USDM, 122, "BTCUSDT", "0.01", "0.001", "0.001"),
     "BYBIT": (Market.BYBIT, 15, "BTCUSD", "0.5", "1", "1"),
     "COINBASE": (Market.COINBASE, 162, "SKL-USD", "0.0001", "0.1", "0.1"),
@@ -31,7 +32,8 @@ def test_recorded_lists(recordings: Path, name: str) -> None:
     market, count, symbol, tick, lot, step = WANTED[name]
     reader = make_venue(market, (), Streams())
     found: dict[str, InstrumentRules] = {}
-    for item in read_wire_file(recordings / "cryptofeed_wire" / f"{name}.0.gz"):
+    folder = "binance_coinm" if market is Market.BINANCE_COINM else "cryptofeed_wire"
+    for item in read_wire_file(recordings / folder / f"{name}.0.gz"):
         assert item.kind is WireKind.ANSWER
         found.update(reader.parse_instruments(item.body))
     assert len(found) == count
@@ -40,6 +42,32 @@ def test_recorded_lists(recordings: Path, name: str) -> None:
         assert Decimal(rule.step_size) % Decimal(rule.lot_size) == 0
         sizes = {"tick_size": rule.tick_size, "lot_size": rule.lot_size, "step_size": rule.step_size}
         instrument_table([Instrument("X", market, **sizes, min_qty=rule.step_size, max_qty="9000")] if rule.trading else [])
+
+
+def test_contracts_are_read() -> None:
+    """What a contract is stands in the list: COIN-M's size and state, OKX's ctVal, Bybit's inverse category, Deribit's reversed
+    futures; where the list says nothing it stays empty."""
+    filters = '[{"filterType":"PRICE_FILTER","tickSize":"0.1"},{"filterType":"LOT_SIZE","stepSize":"1","minQty":"1"}]'
+    row = '{"symbol":"%s","contractStatus":"%s","contractSize":%s,"quantityPrecision":0,"filters":' + filters + "}"
+    rows = ",".join(row % it for it in (("BTCUSD_PERP", "TRADING", 100), ("ETHUSD_241227", "PENDING_TRADING", 10)))
+    coinm = only(Market.BINANCE_COINM, f'{{"symbols":[{rows}]}}')
+    got = [(it.contract, it.contract_size, it.lot_size, it.min_notional, it.trading) for it in coinm.values()]
+    assert got == [("", "100", "1", "0", True), ("", "10", "1", "0", False)]
+    okx = ",".join(
+        f'{{"instId":"{name}","tickSz":"0.1","lotSz":"0.01","minSz":"0.01","state":"live","ctType":"{kind}","ctVal":"{size}"}}'
+        for name, kind, size in (("BTC-USDT-SWAP", "linear", "0.01"), ("BTC-USD-SWAP", "inverse", "100"), ("BTC-USDT", "", ""))
+    )
+    found = only(Market.OKX, f'{{"data":[{okx}]}}')
+    assert [(it.contract, it.contract_size) for it in found.values()] == [("linear", "0.01"), ("inverse", "100"), ("", "")]
+    bybit = '{"symbol":"BTCUSD","priceFilter":{"tickSize":"0.5"},"lotSizeFilter":{"qtyStep":"1","minOrderQty":"1"}}'
+    for category, contract in (("inverse", "inverse"), ("linear", "")):
+        answer = f'{{"result":{{"category":"{category}","list":[{bybit}]}}}}'
+        assert only(Market.BYBIT, answer)[f"{category}:BTCUSD"].contract == contract
+    deribit = ",".join(
+        f'{{"instrument_name":"{name}","tick_size":0.5,"min_trade_amount":10,"kind":"{kind}","instrument_type":"{type_}"}}'
+        for name, kind, type_ in (("BTC-PERPETUAL", "future", "reversed"), ("BTC_USDC-PERPETUAL", "future", "linear"))
+    )
+    assert [it.contract for it in only(Market.DERIBIT, f'{{"result":[{deribit}]}}').values()] == ["inverse", ""]
 
 
 @pytest.mark.recordings

@@ -22,6 +22,7 @@ from trading.venues.registry import venue_class
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = {
     "BINANCE_SPOT": 1, "BINANCE_USDM": 2, "BYBIT": 3, "OKX": 4, "KRAKEN": 5, "COINBASE": 6, "DERIBIT": 7, "CCXT": 8,
+    "BINANCE_COINM": 9,
 }  # fmt: skip
 
 
@@ -50,6 +51,8 @@ def test_names_are_known_without_a_compiler() -> None:
 
 @pytest.mark.parametrize(("text", "marks", "market"), [
     ("BINANCE_FUTURES.WS", FILE_MARKS, Market.BINANCE_USDM), ("BINANCE_USDM", FILE_MARKS, Market.BINANCE_USDM),
+    ("BINANCE_DELIVERY.WS", FILE_MARKS, Market.BINANCE_COINM), ("CM_ETHUSD_PERP", FILE_MARKS, Market.BINANCE_COINM),
+    ("dapi.binance.com", HOST_MARKS, Market.BINANCE_COINM), ("dstream.binance.com", HOST_MARKS, Market.BINANCE_COINM),
     ("USDM_BTCUSDT.GZ", FILE_MARKS, Market.BINANCE_USDM), ("BINANCE.HTTP", FILE_MARKS, Market.BINANCE_SPOT),
     ("SPOT_BTCUSDT.GZ", FILE_MARKS, Market.BINANCE_SPOT), ("BINANCE_SPOT", FILE_MARKS, Market.BINANCE_SPOT),
     ("OKX.WS.1", FILE_MARKS, Market.OKX), ("fapi.binance.com", HOST_MARKS, Market.BINANCE_USDM),
@@ -66,7 +69,8 @@ def test_the_longest_mark_that_fits_tells_the_venue(text: str, marks: list[tuple
 def test_kernels_take_their_rules_from_the_rows() -> None:
     """Which sequence rule and which checksum a venue has; a number without a row has no checksum."""
     of_usdm = [it for it in Market if sync_rules.native_rule(int(it)) == sync_rules.USDM]
-    assert of_usdm == [Market.BINANCE_USDM] and sync_rules.native_rule(int(Market.BINANCE_SPOT)) == sync_rules.SPOT
+    assert of_usdm == [Market.BINANCE_USDM, Market.BINANCE_COINM]
+    assert sync_rules.native_rule(int(Market.BINANCE_SPOT)) == sync_rules.SPOT
     table = instruments.instrument_table([instruments.Instrument("A", it) for it in Market])
     known = {it for it, row in zip(Market, table, strict=True) if checksum.has_rule(row)}
     assert known == {it for it in Market if it.facts.checksum is not Checksum.NONE} == {Market.KRAKEN, Market.OKX}

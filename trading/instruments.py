@@ -3,6 +3,11 @@
 Conversion from the venue's decimal strings is exact: a price is `tick_units * 10**-price_decimals` per tick, a
 quantity `10**-qty_decimals` per lot. A lot is the venue's finest quantity, which is finer than its order step on
 Binance spot (prints and levels there are no multiples of the step size).
+
+Two kinds of money: `notional_e8` is in the quote currency, which limits and sizes are written in; `settled_e8` is in what the
+instrument is settled in, which fees and profit are paid in. They are one and the same for a linear instrument. An inverse
+contract has a fixed notional, contracts * size, and settles in the coin: contracts * size / price, so that a falling value is
+the profit of a purchase. `gain_sign` says which way round it is.
 """
 
 from __future__ import annotations
@@ -10,12 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from typing import Final
 
 import numpy as np
 
 from trading.jit import Recs, Words, kernel
-from trading.venues.names import DEFAULT, Facts
+from trading.venues.contracts import CONTRACTS, contract_of
+from trading.venues.names import DEFAULT, INVERSE, Facts, SequenceRule
 from trading.venues.names import Market as Market  # by this name most modules know it
 
 
@@ -39,8 +46,12 @@ INSTRUMENT: Final = np.dtype(
         ("min_qty_lots", "i8"),
         ("max_qty_lots", "i8"),
         ("min_notional_e8", "i8"),
-        ("notional_mul", "i8"),  # notional_e8 = ticks * lots * mul // div
+        ("notional_mul", "i8"),  # notional_e8 = ticks * lots * mul // div; without the ticks where the contract is inverse
         ("notional_div", "i8"),
+        ("inverse", "i8"),  # 1: an inverse contract
+        ("coin_mul", "i8"),  # of an inverse contract: settled_e8 = lots * mul / (ticks * div)
+        ("coin_div", "i8"),
+        ("contract_size", "f8"),  # linear: units of the base currency in a quantity of 1; inverse: units of the quote currency
         ("tick_size", "f8"),
         ("lot_size", "f8"),
         ("maker_fee_e6", "i8"),  # parts per million of notional; negative is a rebate
@@ -68,6 +79,8 @@ class Instrument:
     taker_fee_bps: float = DEFAULT.facts.taker_fee_bps
     make_market: bool = True
     take_signals: bool = True
+    contract: str = ""  # linear or inverse; "": as trading.venues.contracts says
+    contract_size: str = ""
 
 
 def by_market(fact: Callable[[Facts], int], otherwise: int) -> Words:
@@ -77,6 +90,15 @@ def by_market(fact: Callable[[Facts], int], otherwise: int) -> Words:
     for market in Market:
         table[market] = fact(market.facts)
     return table
+
+
+_FUTURE: Final = by_market(lambda facts: int(facts.sequence is SequenceRule.USDM), 0)
+
+
+@kernel
+def is_future(market: int) -> bool:
+    """Whether a market's frames are those of Binance's futures: they have a time of the transaction, and name the diff before."""
+    return _FUTURE[market] != 0
 
 
 def _decimals(text: str, symbol: str, field: str) -> tuple[int, int]:
@@ -106,7 +128,7 @@ def instrument_table(instruments: Sequence[Instrument]) -> Recs:
     for row, it in zip(table, instruments, strict=True):
         name = it.name.encode("ascii")
         if not name or len(name) > NAME_BYTES or it.name != it.name.upper():
-            raise InstrumentError(f"{it.name!r}: a symbol is 1..{NAME_BYTES} upper-case ASCII letters and digits")
+            raise InstrumentError(f"{it.name!r}: a symbol is 1..{NAME_BYTES} upper-case ASCII letters, digits and _")
         price_decimals, tick_units = _decimals(it.tick_size, it.name, "tick_size")
         qty_decimals, lot_units = _decimals(it.lot_size, it.name, "lot_size")
         if lot_units != 1:
@@ -119,10 +141,20 @@ def instrument_table(instruments: Sequence[Instrument]) -> Recs:
         row["min_qty_lots"] = _lots(it.min_qty, qty_decimals, it.name, "min_qty")
         row["max_qty_lots"] = _lots(it.max_qty, qty_decimals, it.name, "max_qty")
         row["min_notional_e8"] = int(Decimal(it.min_notional) * 10**8)
+        contract, size = contract_of(it.market, it.name, it.contract, it.contract_size)
+        if contract not in CONTRACTS:
+            raise InstrumentError(f"{it.name}: contract is {contract!r}, wanted one of {', '.join(CONTRACTS)}")
+        size_decimals, size_units = _decimals(size, it.name, "contract_size")
+        row["inverse"], row["contract_size"] = contract == INVERSE, float(Decimal(size))
         # ticks * lots counts units of tick_size * lot_size = tick_units * 10**-(price_decimals + qty_decimals)
-        shift = 8 - price_decimals - qty_decimals
-        row["notional_mul"] = tick_units * 10 ** max(shift, 0)
+        shift = 8 - qty_decimals - size_decimals - (0 if row["inverse"] else price_decimals)
+        row["notional_mul"] = size_units * (1 if row["inverse"] else tick_units) * 10 ** max(shift, 0)
         row["notional_div"] = 10 ** max(-shift, 0)
+        if row["inverse"]:
+            coin = Fraction(size_units * 10 ** (8 + price_decimals), tick_units * 10 ** (qty_decimals + size_decimals))
+            if max(coin.numerator, coin.denominator) >= 1 << 61:
+                raise InstrumentError(f"{it.name}: contract_size {size} is too large for tick_size {it.tick_size}")
+            row["coin_mul"], row["coin_div"] = coin.numerator, coin.denominator
         row["tick_size"], row["lot_size"] = float(Decimal(it.tick_size)), float(Decimal(it.lot_size))
         row["maker_fee_e6"], row["taker_fee_e6"] = round(it.maker_fee_bps * 100), round(it.taker_fee_bps * 100)
         row["make_market"], row["take_signals"] = it.make_market, it.take_signals
@@ -131,9 +163,75 @@ def instrument_table(instruments: Sequence[Instrument]) -> Recs:
 
 @kernel
 def notional_e8(instruments: Recs, symbol: int, price_ticks: int, qty_lots: int) -> int:
-    """Value of a quantity at a price, in 1e-8 of the quote currency (rounded towards minus infinity)."""
+    """Value of a quantity at a price, in 1e-8 of the quote currency (rounded towards minus infinity). An inverse contract's is
+    the same at every price."""
     it = instruments[symbol]
+    if it.inverse != 0:
+        return (qty_lots // it.notional_div) * it.notional_mul
     return (price_ticks * qty_lots // it.notional_div) * it.notional_mul
+
+
+@kernel
+def coin_e8(instruments: Recs, symbol: int, price_ticks: int, halves: int, qty_lots: int) -> int:
+    """Worth of an inverse contract's quantity (>= 0) in 1e-8 of the coin, rounded to the nearest, half up. The price is
+    `price_ticks / halves` (1, or 2 for the sum of bid and ask); 0 where there is no price."""
+    it = instruments[symbol]
+    parts = price_ticks * it.coin_div
+    if parts <= 0:
+        return 0
+    mul = it.coin_mul * halves
+    whole = mul // parts
+    rest = mul - whole * parts
+    return whole * qty_lots + (2 * rest * qty_lots + parts) // (2 * parts)
+
+
+@kernel
+def settled_e8(instruments: Recs, symbol: int, price_ticks: int, qty_lots: int) -> int:
+    """Value of a quantity (>= 0) at a price in 1e-8 of what the instrument is settled in: the notional, or that many coins."""
+    if instruments[symbol].inverse != 0:
+        return coin_e8(instruments, symbol, price_ticks, 1, qty_lots)
+    return notional_e8(instruments, symbol, price_ticks, qty_lots)
+
+
+@kernel
+def gain_sign(instruments: Recs, symbol: int) -> int:
+    """1 where a rising `settled_e8` is the profit of who has bought, -1 where a falling one is (inverse)."""
+    return 1 - 2 * instruments[symbol].inverse
+
+
+@kernel
+def lot_value(instruments: Recs, symbol: int, price_ticks: float) -> float:
+    """Notional of one lot at a price, in the quote currency; for sizes, not for accounts."""
+    it = instruments[symbol]
+    if it.inverse != 0:
+        return it.contract_size * it.lot_size
+    return price_ticks * it.tick_size * it.lot_size * it.contract_size
+
+
+@kernel
+def loss_e8(instruments: Recs, symbol: int, price_ticks: float, lots: float, distance_ticks: float) -> float:
+    """What a quantity loses over a distance in ticks, in 1e-8 of the quote currency. An inverse contract's loss, in coins, is
+    valued at the price: notional * distance / price."""
+    it = instruments[symbol]
+    loss = lots * distance_ticks * float(it.notional_mul) / float(it.notional_div)
+    if it.inverse != 0:
+        return loss / max(price_ticks, 1.0)
+    return loss
+
+
+@kernel
+def quoted_e8(instruments: Recs, symbol: int, value_e8: int, twice_ticks: int) -> int:
+    """A sum of what the instrument is settled in (any sign), in 1e-8 of the quote currency at the price `twice_ticks / 2`,
+    rounded towards minus infinity; as it is where the two are one."""
+    it = instruments[symbol]
+    if it.inverse == 0:
+        return value_e8
+    parts = 2
+    for _ in range(it.price_decimals):
+        parts *= 10
+    factor = twice_ticks * it.tick_units
+    whole = value_e8 // parts
+    return whole * factor + (value_e8 - whole * parts) * factor // parts
 
 
 @kernel

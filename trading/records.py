@@ -314,7 +314,7 @@ REPORT_RECORD: Final = _record(
     ("last_lots", "i8"),  # FILL: quantity
     ("cum_lots", "i8"),
     ("leaves_lots", "i8"),
-    ("fee_e8", "i8"),  # FILL: fee in 1e-8 of the quote currency; negative is a rebate
+    ("fee_e8", "i8"),  # FILL: fee in 1e-8 of what the symbol is settled in; negative is a rebate
     ("decision_ticks", "f8"),
     ("ts_exchange_ns", "i8"),  # when it happened at the venue (ts_ns is when we see it)
     ("ts_sent_ns", "i8"),  # when the order left the router

@@ -38,6 +38,27 @@ class Symbol:
     tick_size: float
     lot_size: float
     price_digits: int = 2
+    inverse: bool = False  # an inverse contract: quantities are contracts, money is in the coin
+    contract_size: float = 1.0
+    asset: str = ""  # what it is settled in
+
+    @property
+    def money_digits(self) -> int:
+        """Digits after the point of its money."""
+        return 8 if self.inverse else 2
+
+    def notional(self, ticks: float, lots: float) -> float:
+        """Value in the quote currency."""
+        return lots * self.lot_size * self.contract_size * (1.0 if self.inverse else ticks * self.tick_size)
+
+    def value(self, ticks: float, lots: float) -> float:
+        """Value in what it is settled in."""
+        return self.notional(ticks, lots) / (ticks * self.tick_size if self.inverse else 1.0)
+
+    def entry(self, cost: float, lots: int) -> float:
+        """The price at which `lots` are worth `cost`."""
+        size = abs(lots) * self.lot_size * self.contract_size
+        return size / cost if self.inverse else cost / size
 
 
 @dataclass(slots=True)
@@ -60,7 +81,7 @@ class Top:
 
 @dataclass(slots=True)
 class Account:
-    """What our fills in one symbol come to. Money in the quote currency."""
+    """What our fills in one symbol come to. Money in what it is settled in, turnover in the quote currency."""
 
     position_lots: int = 0
     cost: float = 0.0  # of the open position, >= 0
@@ -69,26 +90,27 @@ class Account:
     turnover: float = 0.0
     fills: int = 0
 
-    def fill(self, side: int, value: float, lots: int, fee: float) -> None:
-        """Take one fill of `lots` worth `value`."""
+    def fill(self, symbol: Symbol, side: int, ticks: int, lots: int, fee: float) -> None:
+        """Take one fill of `lots` at `ticks`."""
+        value, gain = symbol.value(ticks, lots), -1 if symbol.inverse else 1
         held = abs(self.position_lots)
         closing = min(lots, held) if self.position_lots * side < 0 else 0
         if closing:
             released = self.cost * closing / held
-            self.realised += -side * (value * closing / lots - released)
+            self.realised += -side * gain * (value * closing / lots - released)
             self.cost -= released
         self.cost += value * (lots - closing) / lots
         self.position_lots += side * lots
         self.fees += fee
-        self.turnover += value
+        self.turnover += symbol.notional(ticks, lots)
         self.fills += 1
 
     def unrealised(self, symbol: Symbol, mid_ticks: float) -> float:
         """Value of the open position at the mid, less what it cost; 0 when flat or without a mid."""
         if not self.position_lots or not mid_ticks:
             return 0.0
-        value = self.position_lots * mid_ticks * symbol.tick_size * symbol.lot_size
-        return value - (self.cost if self.position_lots > 0 else -self.cost)
+        gained = symbol.value(mid_ticks, abs(self.position_lots)) - self.cost
+        return gained if (self.position_lots > 0) != symbol.inverse else -gained
 
 
 @dataclass(slots=True)
@@ -191,9 +213,8 @@ class Orders:
             fills["side"].tolist(), fills["last_ticks"].tolist(), fills["last_lots"].tolist(), fills["fee_e8"].tolist(),
             fills["symbol"].tolist(), strict=True,
         ):  # fmt: skip
-            if 0 <= symbol < len(self.symbols) and lots > 0:
-                units = self.symbols[symbol].tick_size * self.symbols[symbol].lot_size
-                self.accounts[symbol].fill(side, ticks * lots * units, lots, fee / 1e8)
+            if 0 <= symbol < len(self.symbols) and lots > 0 and ticks > 0:
+                self.accounts[symbol].fill(self.symbols[symbol], side, ticks, lots, fee / 1e8)
         ids, statuses, of = recs["order_id"].tolist(), recs["order_status"].tolist(), recs["symbol"].tolist()
         for order, status, symbol in zip(ids, statuses, of, strict=True):
             if status in LIVE:

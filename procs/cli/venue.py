@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sim.local_venue import Faults, LocalVenue, Market
 
 INTERVAL_S: Final = 1.0
-_BOTH: Final = ("spot", "usdm")
+_SEVERAL: Final = {"both": ("spot", "usdm"), "all": ("spot", "usdm", "coinm")}
 
 
 def venue(args: argparse.Namespace) -> int:
@@ -57,7 +57,7 @@ def _market(args: argparse.Namespace) -> Market:
         source = recorded(*args.recording)
     else:
         names = [name.strip().upper() for name in (args.symbols or "BTCUSDT,ETHUSDT").split(",") if name.strip()]
-        markets: Any = _BOTH if args.market in (None, "both") else (args.market,)
+        markets: Any = _SEVERAL.get(args.market or "both", (args.market,))
         source = generated(names, markets, seed=args.seed)
     return Market(source, start_ns=time.time_ns if args.time == "now" else None, loop=args.loop)
 
@@ -65,7 +65,7 @@ def _market(args: argparse.Namespace) -> Market:
 def described(server: LocalVenue) -> dict[str, Any]:
     """Where it listens, what it serves, and the settings of a profile that lead there."""
     served = server.market.markets
-    streams = {"spot": server.stream_url, "usdm": server.usdm_stream_url}
+    streams = server.stream_urls
     endpoints = [{"venue": f"binance_{name}", "stream": streams[name], "rest": server.rest_url} for name in served]
     return {
         "rest": server.rest_url,

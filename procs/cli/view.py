@@ -98,11 +98,11 @@ def net(view: View) -> float:
     return total
 
 
-def signed(value: float) -> Cell:
+def signed(value: float, digits: int = 2) -> Cell:
     """Money with its sign, green above and red below zero."""
-    text = f"{value:+,.2f}"
+    text = f"{value:+,.{digits}f}"
     if float(text.replace(",", "")) == 0:
-        return "0.00"
+        return f"{0:.{digits}f}"
     return text, "green" if value > 0 else "red"
 
 
@@ -202,16 +202,19 @@ def money_rows(view: View) -> list[list[Cell]]:
         if not account.fills:
             continue
         quantity = account.position_lots * symbol.lot_size
-        entry = account.cost / abs(quantity) if account.position_lots else 0.0
-        unrealised = account.unrealised(symbol, top.mid_ticks)
+        entry = symbol.entry(account.cost, account.position_lots) if account.position_lots and account.cost else 0.0
+        digits, unrealised = symbol.money_digits, account.unrealised(symbol, top.mid_ticks)
+        net = signed(account.realised + unrealised - account.fees, digits)
+        if symbol.inverse:
+            net = (f"{net} {symbol.asset}", "") if isinstance(net, str) else (f"{net[0]} {symbol.asset}", net[1])
         found.append([
             (clean_text(symbol.name), "bold"),
             f"{quantity:+,.5f}" if account.position_lots else "flat",
             f"{entry:,.{symbol.price_digits}f}" if account.position_lots else "-",
-            signed(account.realised),
-            signed(unrealised),
-            f"{account.fees:,.2f}",
-            signed(account.realised + unrealised - account.fees),
+            signed(account.realised, digits),
+            signed(unrealised, digits),
+            f"{account.fees:,.{digits}f}",
+            net,
             count(account.fills),
             f"{account.turnover:,.0f}",
         ])  # fmt: skip

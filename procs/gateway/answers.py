@@ -44,6 +44,8 @@ from trading.instruments import Market
 from trading.own_signals.guard import complaints
 from trading.records import LEVELS, Flag, Kind
 from trading.settings import Strategy
+from trading.venues.contracts import asset_of
+from trading.venues.names import INVERSE, LINEAR
 
 DEFAULT_TIMEFRAME: Final = "1m"
 OK, NOT_FOUND, UNPROCESSABLE, UNAVAILABLE = 200, 404, 422, 503
@@ -298,6 +300,9 @@ class Answers:
                     tick_size=scale.price(1),
                     lot_size=scale.qty(1),
                     min_notional=scale.money(scale.min_notional_e8),
+                    contract=INVERSE if scale.inverse else LINEAR,
+                    contract_size=f"{float(row['contract_size']):.15g}",
+                    settles_in=asset_of(name, scale.inverse),
                     take_signals=bool(row["take_signals"]),
                     seen=self.view.market.newest_of(number) is not None,
                 )

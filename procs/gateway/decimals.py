@@ -22,6 +22,7 @@ class Scale:
         self.qty_decimals = int(instrument["qty_decimals"])
         self.tick_size = float(instrument["tick_size"])
         self.min_notional_e8 = int(instrument["min_notional_e8"])
+        self.inverse = bool(instrument["inverse"])
         self._mul, self._div = int(instrument["notional_mul"]), int(instrument["notional_div"])
 
     def price(self, ticks: int) -> str:
@@ -38,4 +39,4 @@ class Scale:
 
     def notional_e8(self, ticks: int, lots: int) -> int:
         """Value of a quantity at a price, as trading.instruments.notional_e8 computes it."""
-        return int(ticks) * int(lots) // self._div * self._mul
+        return (1 if self.inverse else int(ticks)) * int(lots) // self._div * self._mul

@@ -224,13 +224,17 @@ class FeaturesAnswer(Shape, frozen=True):
 
 
 class SymbolRow(Shape, frozen=True):
-    """One symbol of the run."""
+    """One symbol of the run. `contract`: linear or inverse; `contract_size`: what a quantity of 1 is, in units of the base
+    currency (linear) or the quote currency (inverse); `settles_in`: what profit and fees are paid in, by its name."""
 
     name: str
     market: str
     tick_size: str
     lot_size: str
     min_notional: str
+    contract: str
+    contract_size: str
+    settles_in: str
     take_signals: bool
     seen: bool
 

@@ -209,6 +209,8 @@ def _check_symbols(profile: Profile, reader: Reader) -> None:
             if sizes[field] % lot:
                 raise reader.fail(f"{key}.{field}", f"{sizes[field]} is no multiple of lot_size {s.lot_size}",
                                   "write a multiple, or a smaller lot_size")  # fmt: skip
+        if s.contract_size and Decimal(s.contract_size) <= 0:
+            raise reader.fail(f"{key}.contract_size", f"{s.contract_size} is not positive", "write the venue's figure, e.g. 100")
         if sizes["min_qty"] > sizes["max_qty"]:
             raise reader.fail(f"{key}.min_qty", f"{s.min_qty} is above max_qty {s.max_qty}", "swap the two")
 

@@ -21,6 +21,7 @@ MARKET_PATTERN: Final = rf"^(|{'|'.join(NAMES)}|{CCXT}[a-z0-9_]{{2,32}})\Z"
 """Where a symbol is traded: a venue with a decoder of its own, or any that ccxt.pro speaks to."""
 
 DecimalText = Annotated[str, Meta(pattern=r"^[0-9]{1,15}(\.[0-9]{1,15})?\Z")]
+SizeText = Annotated[str, Meta(pattern=r"^(|[0-9]{1,15}(\.[0-9]{1,15})?)\Z")]
 Count = Annotated[int, Meta(ge=0, le=100_000_000)]
 Millis = Annotated[int, Meta(ge=1, le=3_600_000)]
 FeeBps = Annotated[float, Meta(ge=-100.0, le=1000.0)]
@@ -29,7 +30,7 @@ FeeBps = Annotated[float, Meta(ge=-100.0, le=1000.0)]
 class SymbolSettings(Section, frozen=True):
     """One symbol; the fields of trading.instruments.Instrument (a test holds the two together)."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Z0-9]{1,24}\Z")]
+    name: Annotated[str, Meta(pattern=r"^[A-Z0-9][A-Z0-9_]{0,23}\Z")]
     market: Annotated[str, Meta(pattern=MARKET_PATTERN)] = ""  # "": the venue of `live`, else DEFAULT
     venue_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9/:_.-]{0,48}\Z")] = ""  # how the venue writes it; "": as `name`
     tick_size: DecimalText = "0.01"
@@ -42,6 +43,8 @@ class SymbolSettings(Section, frozen=True):
     taker_fee_bps: FeeBps | None = None
     make_market: bool = True
     take_signals: bool = True
+    contract: Literal["", "linear", "inverse"] = ""  # "": as the venue says, else by its row in trading.venues.names
+    contract_size: SizeText = ""
 
     def placed(self, venue: str) -> SymbolSettings:
         """The same with its market, its venue's name for it, and fees. `venue`: where it is traded if it names none."""

@@ -135,7 +135,7 @@ def _with_rules(it: SymbolSettings, rules: InstrumentRules) -> SymbolSettings:
     """The venue's figures; what it does not say (an empty string) stays the profile's."""
     said = {
         field: text
-        for field in ("tick_size", "lot_size", "step_size", "min_qty", "max_qty", "min_notional")
+        for field in ("tick_size", "lot_size", "step_size", "min_qty", "max_qty", "min_notional", "contract", "contract_size")
         if (text := getattr(rules, field))
     }
     return msgspec.structs.replace(it, **said)

@@ -27,7 +27,7 @@ from trading.instruments import Instrument, Market
 
 TARGETS: Final = ("parquet", "npz", "csv", "recording")
 CHUNK_ROWS: Final = 1 << 16
-USDM: Final = Market.BINANCE_USDM.label
+FUTURES: Final = (Market.BINANCE_USDM.label, Market.BINANCE_COINM.label)
 
 Tell = Callable[[str], None]
 
@@ -218,7 +218,7 @@ def _to_recording(paths: Sequence[Path], source: str, wish: Wish, tell: Tell) ->
                 if not wish.symbol:
                     raise RecordingsError("an npz does not say its symbol; give --symbol, e.g. --symbol BTCUSDT")
                 writer = hftbacktest.write_frames(
-                    events, out.write, _name(wish.symbol), wish.market == USDM, tick, lot,
+                    events, out.write, _name(wish.symbol), wish.market in FUTURES, tick, lot,
                     lambda done: tell(f"{done * 100 // max(len(events), 1)}%"),
                 )  # fmt: skip
             else:
@@ -226,7 +226,8 @@ def _to_recording(paths: Sequence[Path], source: str, wish: Wish, tell: Tell) ->
                 names = {table.symbol for table in tables}
                 if len(names) > 1:
                     raise RecordingsError(f"the files hold {', '.join(sorted(names))}; convert one symbol at a time")
-                usdm = wish.market == USDM or (not wish.market and tables[0].exchange == tardis.EXCHANGES[USDM])
+                known = [tardis.EXCHANGES[it] for it in FUTURES]
+                usdm = wish.market in FUTURES or (not wish.market and tables[0].exchange in known)
                 writer = tardis.write_frames(
                     tables, out.write, _name(wish.symbol or tables[0].symbol), usdm, lambda done: tell(f"{done:,} messages")
                 )
@@ -237,7 +238,7 @@ def _to_recording(paths: Sequence[Path], source: str, wish: Wish, tell: Tell) ->
 
 def _name(text: str) -> str:
     """A symbol as recordings write it: BTC-USD becomes BTCUSD."""
-    name = "".join(letter for letter in text.upper() if letter.isascii() and letter.isalnum())
+    name = "".join(letter for letter in text.upper() if letter.isascii() and (letter.isalnum() or letter == "_"))
     if not 1 <= len(name) <= 24:
         raise RecordingsError(f"{text!r} is no symbol of 1 to 24 letters and digits; give one with --symbol")
     return name

@@ -27,11 +27,11 @@ LOOKED_AT: Final = 1 << 20
 """Bytes of text that are looked at to name a file."""
 OURS, WIRE = "recording", "wire"
 _OURS: Final = re.compile(rb"^\d{19} \S", re.M)
-_HEAD: Final = re.compile(rb'^\d{19} \{"scalper":"file","s":"([A-Z0-9]{1,24})","market":"([a-z0-9_]+)"', re.M)
+_HEAD: Final = re.compile(rb'^\d{19} \{"scalper":"file","s":"([A-Z0-9_]{1,24})","market":"([a-z0-9_]+)"', re.M)
 """What the recorder says at the beginning of a file of a venue with a typed decoder."""
 _WIRE: Final = re.compile(rb"^(wss?://|https?://|\d{10}\.\d+: )", re.M)
-_NAME: Final = re.compile(rb'"(?:s|symbol)":\s*"([A-Z0-9]{2,24})"')
-_WIRE_NAME: Final = re.compile(r"^([A-Z]+(?:_FUTURES)?)\.(?:(?:ws|http)\.)?\d+")
+_NAME: Final = re.compile(rb'"(?:s|symbol)":\s*"([A-Z0-9_]{2,24})"')
+_WIRE_NAME: Final = re.compile(r"^([A-Z]+(?:_FUTURES|_DELIVERY)?)\.(?:(?:ws|http)\.)?\d+")
 _PART: Final = re.compile(r"^(.*?)(?:_\d{8}(?:T\d{6}Z)?(?:_\d{3})?)?\.gz$")
 
 
@@ -129,6 +129,8 @@ def _recording(path: Path, size: int, text: bytes) -> Found:
 
 def _venue(path: Path, text: bytes) -> str:
     """By the frames where they tell, else by the folder that the recorder put it in."""
+    if Market.BINANCE_COINM.facts.sign in text:
+        return Market.BINANCE_COINM.label
     if Market.BINANCE_USDM.facts.sign in text or b'"e":"bookTicker"' in text:
         return Market.BINANCE_USDM.label
     if b'"e":"depthUpdate"' in text or b'"lastUpdateId"' in text or b"@bookTicker" in text:

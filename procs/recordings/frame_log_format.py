@@ -95,12 +95,15 @@ def mark_of(came: Came, name: str) -> bytes:
     return _event({"scalper": "on", "s": name, "line": came.line, "connection": came.connection, **aside})
 
 
-def head_of(name: str, market: str, venue_name: str, tick: str, lot: str, step: str, levels: int) -> bytes:
+def head_of(
+    name: str, market: str, venue_name: str, tick: str, lot: str, step: str, levels: int, contract: tuple[str, str] = ("", "")
+) -> bytes:
     """The event that begins each file of a venue with a typed decoder: what a reader must know to decode the frames.
 
-    levels: a side of the book that were asked for."""
+    levels: a side of the book that were asked for; contract: its kind and size, where the venue or the profile says so."""
     said = {"s": name, "market": market, "venue_name": venue_name, "tick": tick, "lot": lot, "step": step, "levels": levels}
-    return _event({"scalper": "file", **said})
+    told = {key: text for key, text in zip(("contract", "contract_size"), contract, strict=True) if text}
+    return _event({"scalper": "file", **said, **told})
 
 
 def damage_of(name: str, size: int) -> bytes:

@@ -21,6 +21,7 @@ import numpy as np
 
 from procs.recordings.output import RecordingsError
 from sim.recordings.spool import decimal_text
+from trading.venues.contracts import pair_of, quote_of
 from trading.venues.names import Market
 from trading.wire.binance_layout import MAX_SNAPSHOT_LEVELS
 
@@ -45,6 +46,8 @@ class FrameWriter:
                 "give --market binance_usdm or --lot"
             )
         self._out, self._symbol, self._usdm = out, symbol, usdm
+        coinm = usdm and "_" in symbol and quote_of(symbol) == "USD"
+        self._book_names = {"s": symbol, "ps": pair_of(symbol)} if coinm else {"s": symbol}
         self._price_decimals, self._qty_decimals = price_decimals, qty_decimals
         self.book: tuple[dict[int, int], dict[int, int]] = ({}, {})
         self._id = FIRST_ID
@@ -97,7 +100,7 @@ class FrameWriter:
     def _diff(self, recv_ns: int, exch_ns: int, changes: list[Change], at_least: int = 0) -> None:
         self._id = max(self._id + 1, at_least)
         sides = [[self._level(p, q) for s, p, q in changes if s == side] for side in (BID, ASK)]
-        said: dict[str, Any] = {"e": "depthUpdate", **self._times(exch_ns), "s": self._symbol}
+        said: dict[str, Any] = {"e": "depthUpdate", **self._times(exch_ns), **self._book_names}
         said |= {"U": self._last_diff + 1, "u": self._id}
         if self._usdm:
             said["pu"] = self._last_diff
@@ -123,7 +126,7 @@ class FrameWriter:
         self._id += 1
         said: dict[str, Any] = {"e": "bookTicker", **self._times(exch_ns)} if self._usdm else {}
         (b, bq), (a, aq) = self._level(*bid), self._level(*ask)
-        self._stream(recv_ns, "bookTicker", said | {"u": self._id, "s": self._symbol, "b": b, "B": bq, "a": a, "A": aq})
+        self._stream(recv_ns, "bookTicker", said | {"u": self._id, **self._book_names, "b": b, "B": bq, "a": a, "A": aq})
 
     def _level(self, price: int, qty: int) -> list[str]:
         return [decimal_text(price, self._price_decimals), decimal_text(qty, self._qty_decimals)]

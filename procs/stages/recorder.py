@@ -229,7 +229,9 @@ def raw_heads(profile: Profile) -> Sequence[bytes]:
     """What the files of each symbol begin with, by index; Binance's frames need no word."""
     levels = profile.live.snapshot_levels
     return [
-        b"" if market in NATIVE else head_of(name, market, it.venue_name or name, it.tick_size, it.lot_size, it.step_size, levels)
+        b"" if market in NATIVE else head_of(
+            name, market, it.venue_name or name, it.tick_size, it.lot_size, it.step_size, levels, (it.contract, it.contract_size)
+        )
         for it, (market, name) in zip(profile.symbols, raw_names(profile), strict=True)
     ]
 

@@ -15,7 +15,7 @@ from sim.exchange.latency import arrival_ns
 from sim.exchange.shown_book import FIRST_KEY, available, displayed, next_available, next_displayed, remember_taken
 from sim.exchange.state import MAX_PENDING, MAX_WALK, NONE, SCRATCH, ExchangeArrays
 from trading.books.book import ASK, BID, NO_KEY
-from trading.instruments import fee_e8, notional_e8
+from trading.instruments import fee_e8, notional_e8, settled_e8
 from trading.jit import kernel, lean
 from trading.records import ExecType, Kind, OrderStatus, OrderType, Refusal, Side, TimeInForce
 
@@ -67,7 +67,7 @@ def fill(venue: ExchangeArrays, order: Order, ticks: int, lots: int, maker: int,
         return
     r = venue.out[row]
     r.trade_id, r.maker, r.last_ticks, r.last_lots = st.trade_id, maker, ticks, lots
-    value = notional_e8(venue.instruments, order.symbol, ticks, lots)
+    value = settled_e8(venue.instruments, order.symbol, ticks, lots)
     r.fee_e8 = fee_e8(value, it.maker_fee_e6 if maker == 1 else it.taker_fee_e6)
 
 

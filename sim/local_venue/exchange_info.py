@@ -1,8 +1,10 @@
-"""`exchangeInfo` of both markets: symbols with their filters, and the limits in force."""
+"""`exchangeInfo` of every market: symbols with their filters, and the limits in force."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from sim.local_venue.book import text_of
@@ -11,9 +13,13 @@ from sim.local_venue.source import SymbolSpec
 
 MAX_PRICE: Final = 10**6
 MAX_QTY: Final = 9000
+NEVER_MS: Final = 4_133_404_800_000
+"""The delivery date of a perpetual."""
 MIN_NOTIONAL: Final = "5.00000000"
 _ORDER_TYPES: Final = ["LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT"]
-_USDM_ORDER_TYPES: Final = ["LIMIT", "MARKET", "STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET", "TRAILING_STOP_MARKET"]
+_FUTURES_ORDER_TYPES: Final = [
+    "LIMIT", "MARKET", "STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET", "TRAILING_STOP_MARKET",
+]  # fmt: skip
 _STP: Final = ["EXPIRE_TAKER", "EXPIRE_MAKER", "EXPIRE_BOTH"]
 
 
@@ -75,44 +81,90 @@ def spot(symbols: Sequence[SymbolSpec], now_ms: int, limits: Limits) -> dict[str
 
 def usdm(symbols: Sequence[SymbolSpec], now_ms: int, limits: Limits) -> dict[str, Any]:
     """USD-M's."""
-    rows = []
-    for spec in symbols:
-        filters = [
-            *_filters(spec),
-            {"filterType": "MARKET_LOT_SIZE", "minQty": spec.step_size, "maxQty": _whole(120, spec.qty_decimals),
-             "stepSize": spec.step_size},
-            {"filterType": "MAX_NUM_ORDERS", "limit": 200},
-            {"filterType": "MAX_NUM_ALGO_ORDERS", "limit": 10},
-            {"filterType": "MIN_NOTIONAL", "notional": "5"},
-            {"filterType": "PERCENT_PRICE", "multiplierUp": "1.0500", "multiplierDown": "0.9500", "multiplierDecimal": "4"},
-        ]  # fmt: skip
-        rows.append({
-            "symbol": spec.name, "pair": spec.name, "contractType": "PERPETUAL", "deliveryDate": 4_133_404_800_000,
-            "onboardDate": 1_569_398_400_000, "status": "TRADING", "maintMarginPercent": "2.5000",
-            "requiredMarginPercent": "5.0000", "baseAsset": spec.base, "quoteAsset": spec.quote, "marginAsset": spec.quote,
-            "pricePrecision": spec.price_decimals, "quantityPrecision": spec.qty_decimals, "baseAssetPrecision": 8,
-            "quotePrecision": 8, "underlyingType": "COIN", "underlyingSubType": ["PoW"], "triggerProtect": "0.0500",
-            "liquidationFee": "0.012500", "marketTakeBound": "0.05", "maxMoveOrderLimit": 10000, "filters": filters,
-            "orderTypes": _USDM_ORDER_TYPES, "timeInForce": ["GTC", "IOC", "FOK", "GTX", "GTD"],
-        })  # fmt: skip
-    assets = sorted({spec.quote for spec in symbols})
     return {
         "timezone": "UTC",
         "serverTime": now_ms,
         "futuresType": "U_MARGINED",
-        "rateLimits": [
-            _rate("REQUEST_WEIGHT", "MINUTE", 1, limits.weight_per_minute["usdm"]),
-            _rate("ORDERS", "MINUTE", 1, 1200),
-            _rate("ORDERS", "SECOND", 10, 300),
-        ],
+        "rateLimits": _futures_rates(limits, "usdm"),
         "exchangeFilters": [],
-        "assets": [{"asset": asset, "marginAvailable": True, "autoAssetExchange": "-10000"} for asset in assets],
-        "symbols": rows,
+        "assets": [
+            {"asset": asset, "marginAvailable": True, "autoAssetExchange": "-10000"}
+            for asset in sorted({spec.quote for spec in symbols})
+        ],
+        "symbols": [_usdm_row(spec) for spec in symbols],
     }
 
 
+def coinm(symbols: Sequence[SymbolSpec], now_ms: int, limits: Limits) -> dict[str, Any]:
+    """COIN-M's: contracts of a fixed worth in the quote asset, settled in the base asset."""
+    return {
+        "timezone": "UTC",
+        "serverTime": now_ms,
+        "rateLimits": _futures_rates(limits, "coinm"),
+        "exchangeFilters": [],
+        "symbols": [_coinm_row(spec) for spec in symbols],
+    }
+
+
+def _futures_rates(limits: Limits, market: str) -> list[dict[str, Any]]:
+    return [
+        _rate("REQUEST_WEIGHT", "MINUTE", 1, limits.weight_per_minute[market]),
+        _rate("ORDERS", "MINUTE", 1, 1200),
+        _rate("ORDERS", "SECOND", 10, 300),
+    ]
+
+
+def _dated(spec: SymbolSpec) -> dict[str, Any]:
+    """What a future's row says of its delivery: at 8:00 UTC of the day in its name."""
+    ends_ms = NEVER_MS
+    with suppress(ValueError):  # a perpetual, or no date
+        ends_ms = int(datetime.strptime(spec.delivery, "%y%m%d").replace(hour=8, tzinfo=UTC).timestamp() * 1000)
+    return {
+        "symbol": spec.name, "pair": spec.pair, "contractType": "CURRENT_QUARTER" if spec.delivery else "PERPETUAL",
+        "deliveryDate": ends_ms, "onboardDate": 1_569_398_400_000,
+    }  # fmt: skip
+
+
+def _usdm_row(spec: SymbolSpec) -> dict[str, Any]:
+    filters = [
+        *_filters(spec),
+        {"filterType": "MARKET_LOT_SIZE", "minQty": spec.step_size, "maxQty": _whole(120, spec.qty_decimals),
+         "stepSize": spec.step_size},
+        {"filterType": "MAX_NUM_ORDERS", "limit": 200},
+        {"filterType": "MAX_NUM_ALGO_ORDERS", "limit": 10},
+        {"filterType": "MIN_NOTIONAL", "notional": "5"},
+        {"filterType": "PERCENT_PRICE", "multiplierUp": "1.0500", "multiplierDown": "0.9500", "multiplierDecimal": "4"},
+    ]  # fmt: skip
+    return _dated(spec) | {
+        "status": "TRADING", "maintMarginPercent": "2.5000",
+        "requiredMarginPercent": "5.0000", "baseAsset": spec.base, "quoteAsset": spec.quote, "marginAsset": spec.quote,
+        "pricePrecision": spec.price_decimals, "quantityPrecision": spec.qty_decimals, "baseAssetPrecision": 8,
+        "quotePrecision": 8, "underlyingType": "COIN", "underlyingSubType": ["PoW"], "triggerProtect": "0.0500",
+        "liquidationFee": "0.012500", "marketTakeBound": "0.05", "maxMoveOrderLimit": 10000, "filters": filters,
+        "orderTypes": _FUTURES_ORDER_TYPES, "timeInForce": ["GTC", "IOC", "FOK", "GTX", "GTD"],
+    }  # fmt: skip
+
+
+def _coinm_row(spec: SymbolSpec) -> dict[str, Any]:
+    filters = [
+        *_filters(spec),
+        {"filterType": "MARKET_LOT_SIZE", "minQty": spec.step_size, "maxQty": "1000", "stepSize": spec.step_size},
+        {"filterType": "MAX_NUM_ORDERS", "limit": 200},
+        {"filterType": "MAX_NUM_ALGO_ORDERS", "limit": 100},
+        {"filterType": "PERCENT_PRICE", "multiplierUp": "1.0500", "multiplierDown": "0.9500", "multiplierDecimal": "4"},
+    ]
+    return _dated(spec) | {
+        "contractStatus": "TRADING", "contractSize": spec.contract_size, "marginAsset": spec.base, "baseAsset": spec.base,
+        "quoteAsset": spec.quote, "maintMarginPercent": "2.5000", "requiredMarginPercent": "5.0000",
+        "pricePrecision": spec.price_decimals, "quantityPrecision": spec.qty_decimals, "baseAssetPrecision": 8,
+        "quotePrecision": 8, "equalQtyPrecision": 4, "maxMoveOrderLimit": 10000, "triggerProtect": "0.0500",
+        "underlyingType": "COIN", "underlyingSubType": ["PoW"], "filters": filters, "orderTypes": _FUTURES_ORDER_TYPES,
+        "timeInForce": ["GTC", "IOC", "FOK", "GTX"], "liquidationFee": "0.015000", "marketTakeBound": "0.05",
+    }  # fmt: skip
+
+
 def empty(now_ms: int) -> dict[str, Any]:
-    """That of COIN-M and options, which this venue does not have."""
+    """That of options, which this venue does not have, and of COIN-M where it is not served."""
     return {
         "timezone": "UTC", "serverTime": now_ms, "rateLimits": [], "exchangeFilters": [], "symbols": [], "optionSymbols": [],
         "optionContracts": [], "optionAssets": [],

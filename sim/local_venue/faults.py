@@ -7,7 +7,7 @@ A fault is `kind:key=value,...`. Its trigger:
     at=10s  for=2s            every matching item within the window is hit (with p: with that chance); every= repeats it
     n=5                       a hit goes on for so many matching items
 
-Its aim: symbol=BTCUSDT, stream=depth (a kind of sim.local_venue.stream_names.KINDS), market=spot|usdm, conn=2 (the second
+Its aim: symbol=BTCUSDT, stream=depth (a kind of sim.local_venue.stream_names.KINDS), market=spot|usdm|coinm, conn=2 (the second
 connection that was opened). Times count from the venue's start. Each fault draws from a generator of its own for each
 connection, so the same seed and the same sequence of messages give the same faults, whatever other connections do.
 

@@ -17,13 +17,13 @@ MINUTE: Final = 60 * SECOND
 class Limits:
     """The figures that Binance documents; tests take smaller ones."""
 
-    weight_per_minute: dict[str, int] = field(default_factory=lambda: {"spot": 6000, "usdm": 2400})
+    weight_per_minute: dict[str, int] = field(default_factory=lambda: {"spot": 6000, "usdm": 2400, "coinm": 2400})
     ban_after: int = 10
     """Requests answered with 429 within a minute that lead to a ban; the venue tells no figure."""
     ban_s: int = 120
     """Of the first ban; each further one is twice as long, up to three days."""
     longest_ban_s: int = 3 * 86_400
-    client_messages_per_s: dict[str, int] = field(default_factory=lambda: {"spot": 5, "usdm": 10})
+    client_messages_per_s: dict[str, int] = field(default_factory=lambda: {"spot": 5, "usdm": 10, "coinm": 10})
     streams_per_connection: int = 1024
     connects_per_5_minutes: int = 300
     ping_s: float = 20.0

@@ -339,8 +339,8 @@ class Market:
         topics = self._topics_of(symbol, "bookTicker")
         if topics:
             bid, bid_qty, ask, ask_qty = symbol.bbo
-            body: Body = {"u": symbol.bbo_id, "s": symbol.spec.name, "b": bid, "B": bid_qty, "a": ask, "A": ask_qty}
-            if symbol.spec.market == "usdm":
+            body: Body = {"u": symbol.bbo_id, **messages.names(symbol), "b": bid, "B": bid_qty, "a": ask, "A": ask_qty}
+            if symbol.spec.is_future:
                 body = {"e": "bookTicker", **body, "T": symbol.bbo_ms[1], "E": symbol.bbo_ms[0]}
             for topic in topics:
                 topic.say(body)
@@ -350,7 +350,7 @@ class Market:
         topics = self._topics_of(symbol, "trade")
         if topics:
             body: Body = {"e": "trade", "E": trade.event_ms}
-            if symbol.spec.market == "usdm":
+            if symbol.spec.is_future:
                 body |= {"T": trade.at_ms, "s": symbol.spec.name, "t": trade.id, "p": trade.price, "q": trade.qty,
                          "X": "MARKET", "m": trade.buyer_is_maker}  # fmt: skip
             else:
@@ -368,5 +368,5 @@ class Market:
 
     def _settle(self, now_ms: int) -> None:
         """Funding is settled every eight hours, on the clock."""
-        self.funding += [(now_ms, symbol, symbol.mark_text()) for symbol in self.of("usdm")]
+        self.funding += [(now_ms, symbol, symbol.mark_text()) for symbol in self._by_index if symbol.spec.perpetual]
         self._at(now_ms + FUNDING_MS, self._settle)

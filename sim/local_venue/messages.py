@@ -70,22 +70,28 @@ class Message:
         return other
 
 
+def names(symbol: SymbolMarket) -> Body:
+    """How an event of the book names its symbol; COIN-M says the pair too."""
+    name = {"s": symbol.spec.name}
+    return name | {"ps": symbol.spec.pair} if symbol.spec.market == "coinm" else name
+
+
 def depth_update(
     symbol: SymbolMarket, ids: tuple[int, int, int], bids: Any, asks: Any, times: tuple[int, int]
 ) -> Body:
     """A diff: `ids` are U, u and pu, `times` the event's and the transaction's in ms."""
     first_id, last_id, previous_id = ids
     body: Body = {"e": "depthUpdate", "E": times[0]}
-    if symbol.spec.market == "usdm":
+    if symbol.spec.is_future:
         body["T"] = times[1]
-    body |= {"s": symbol.spec.name, "U": first_id, "u": last_id}
-    if symbol.spec.market == "usdm":
+    body |= {**names(symbol), "U": first_id, "u": last_id}
+    if symbol.spec.is_future:
         body["pu"] = previous_id
     return body | {"b": bids, "a": asks}
 
 
 def partial_depth(symbol: SymbolMarket, levels: int, previous_id: int, now_ms: int) -> Body:
-    """The best levels: spot's own form, or a depthUpdate on USD-M."""
+    """The best levels: spot's own form, or a depthUpdate on futures."""
     book = symbol.book
     bids, asks = book.side(BID, levels), book.side(ASK, levels)
     if symbol.spec.market == "spot":
@@ -111,8 +117,11 @@ def kline(symbol: SymbolMarket, interval: str, bar: Bar, now_ms: int, closed: bo
 
 
 def quote_text(symbol: SymbolMarket, quote_e16: int) -> str:
-    """An amount of the quote asset as the market prints it."""
+    """What was turned over as the market prints it: of the quote asset, or of the base asset where contracts are inverse."""
     spec = symbol.spec
+    if spec.market == "coinm":
+        price = symbol.mid() or 10**8
+        return text_of(quote_e16 * spec.contract_size // price * 10**8 // price, 8)
     return text_of(quote_e16 // 10**8, 8 if spec.market == "spot" else min(8, spec.price_decimals + spec.qty_decimals))
 
 
@@ -159,14 +168,14 @@ _TICKER_KEYS: Final = {
     "o": "openPrice", "h": "highPrice", "l": "lowPrice",
     "v": "volume", "q": "quoteVolume", "O": "openTime", "C": "closeTime", "F": "firstId", "L": "lastId", "n": "count",
 }  # fmt: skip
-_NOT_USDM: Final = set("xbBaA")
+_NOT_FUTURES: Final = set("xbBaA")
 _NOT_WINDOW: Final = set("xQbBaA")
 
 
 def ticker(symbol: SymbolMarket, now_ms: int, window: str = "") -> Body:
     """The 24 h ticker event, or that of a rolling window."""
     figures = statistics(symbol, now_ms, WINDOWS[window] if window else DAY)
-    out = _NOT_WINDOW if window else _NOT_USDM if symbol.spec.market == "usdm" else set()
+    out = _NOT_WINDOW if window else _NOT_FUTURES if symbol.spec.is_future else set()
     body: Body = {"e": f"{window}Ticker" if window else "24hrTicker", "E": now_ms, "s": symbol.spec.name}
     return body | {key: figures[name] for key, name in _TICKER_KEYS.items() if key not in out}
 

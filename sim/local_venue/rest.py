@@ -8,7 +8,7 @@ What this is not: HTTP. sim.local_venue.server reads requests, spends weight and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,15 +17,16 @@ import msgspec
 from sim.local_venue import exchange_info, messages
 from sim.local_venue.bars import INTERVALS, bucket
 from sim.local_venue.book import ASK, BID, VenueBook
-from sim.local_venue.stream_names import MarketName
+from sim.local_venue.stream_names import MARKETS, MarketName
 from sim.local_venue.symbol_market import SymbolMarket, Trade
+from trading.venues.contracts import pair_of
 
 if TYPE_CHECKING:
     from sim.local_venue.limits import Limits
     from sim.local_venue.market import Market
 
 _NAME: Final = re.compile(r"[A-Z0-9-_.]{1,20}")
-USDM_DEPTHS: Final = (5, 10, 20, 50, 100, 500, 1000)
+FUTURES_DEPTHS: Final = (5, 10, 20, 50, 100, 500, 1000)
 
 
 class RestError(Exception):
@@ -117,7 +118,7 @@ def _time(ask: Ask) -> Any:
 
 def _exchange_info(ask: Ask) -> Any:
     symbols, _ = ask.chosen()
-    of = exchange_info.spot if ask.market == "spot" else exchange_info.usdm
+    of = {"spot": exchange_info.spot, "usdm": exchange_info.usdm, "coinm": exchange_info.coinm}[ask.market]
     return of([symbol.spec for symbol in symbols], ask.now_ms, ask.limits)
 
 
@@ -125,7 +126,7 @@ def _depth_limit(ask: Ask) -> int:
     if ask.market == "spot":
         return ask.limit(100, 5000)
     limit = ask.whole("limit", 500) or 0
-    if limit not in USDM_DEPTHS:
+    if limit not in FUTURES_DEPTHS:
         raise RestError(400, -4021, f"'{limit}' is not valid depth limit.")
     return limit
 
@@ -137,8 +138,10 @@ def _depth(ask: Ask) -> Any:
     if ask.age_ns:
         book = book.at_time(ask.truth.now_ns - ask.age_ns)
     answer: dict[str, Any] = {"lastUpdateId": book.last_id}
-    if ask.market == "usdm":
+    if symbol.spec.is_future:
         answer |= {"E": ask.now_ms, "T": symbol.diff_ms + ask.shift_ms}
+    if ask.market == "coinm":
+        answer |= {"symbol": symbol.spec.name, "pair": symbol.spec.pair}
     return answer | {"bids": book.side(BID, limit), "asks": book.side(ASK, limit)}
 
 
@@ -156,7 +159,8 @@ def _trades(ask: Ask) -> Any:
     found = [trade for trade in found if trade.id >= first][:limit] if first is not None else found[-limit:]
     rows = []
     for trade in found:
-        row: dict[str, Any] = {"id": trade.id, "price": trade.price, "qty": trade.qty, "quoteQty": _quote(trade, symbol)}
+        turned = "baseQty" if ask.market == "coinm" else "quoteQty"
+        row: dict[str, Any] = {"id": trade.id, "price": trade.price, "qty": trade.qty, turned: _quote(trade, symbol)}
         row |= {"time": trade.at_ms, "isBuyerMaker": trade.buyer_is_maker}
         rows.append(row | {"isBestMatch": True} if ask.market == "spot" else row)
     return rows
@@ -182,7 +186,7 @@ def _klines(ask: Ask) -> Any:
     interval = ask.params.get("interval", "")
     if not interval:
         raise mandatory("interval")
-    if interval not in INTERVALS or (ask.market == "usdm" and interval == "1s"):
+    if interval not in INTERVALS or (symbol.spec.is_future and interval == "1s"):
         raise RestError(400, -1120, "Invalid interval.")
     limit = ask.limit(500, 1000 if ask.market == "spot" else 1500)
     start, end = ask.whole("startTime", None), ask.whole("endTime", None)
@@ -199,7 +203,7 @@ def _klines(ask: Ask) -> Any:
     return [messages.kline_row(symbol, interval, bar) for bar in bars]
 
 
-_USDM_NO_24H: Final = ("prevClosePrice", "bidPrice", "bidQty", "askPrice", "askQty")
+_FUTURES_NO_24H: Final = ("prevClosePrice", "bidPrice", "bidQty", "askPrice", "askQty")
 _MINI: Final = (
     "symbol", "openPrice", "highPrice", "lowPrice", "lastPrice", "volume", "quoteVolume", "openTime", "closeTime", "firstId",
     "lastId", "count",
@@ -211,11 +215,20 @@ def _day(ask: Ask) -> Any:
     rows = []
     for symbol in symbols:
         row = messages.statistics(symbol, ask.now_ms)
-        if ask.market == "usdm":
-            row = {key: value for key, value in row.items() if key not in _USDM_NO_24H}
+        if symbol.spec.is_future:
+            row = {key: value for key, value in row.items() if key not in _FUTURES_NO_24H}
+            if ask.market == "coinm":
+                row |= {"pair": symbol.spec.pair, "baseVolume": row.pop("quoteVolume")}
         elif ask.params.get("type") == "MINI":
             row = {key: row[key] for key in _MINI}
         rows.append(row)
+    return _answered(ask, rows, single)
+
+
+def _answered(ask: Ask, rows: list[dict[str, Any]], single: bool) -> Any:
+    """The row of a single symbol, else a list; COIN-M always sends a list, and says each symbol's pair."""
+    if ask.market == "coinm":
+        return [row | {"ps": row.get("pair") or pair_of(row["symbol"])} for row in rows]
     return rows[0] if single else rows
 
 
@@ -225,8 +238,8 @@ def _price(ask: Ask) -> Any:
     for symbol in symbols:
         last = symbol.trades[-1] if symbol.trades else None
         row: dict[str, Any] = {"symbol": symbol.spec.name, "price": last.price if last else symbol.average_price(ask.now_ms)}
-        rows.append(row | {"time": last.at_ms if last else ask.now_ms} if ask.market == "usdm" else row)
-    return rows[0] if single else rows
+        rows.append(row | {"time": last.at_ms if last else ask.now_ms} if symbol.spec.is_future else row)
+    return _answered(ask, rows, single)
 
 
 def _book_ticker(ask: Ask) -> Any:
@@ -235,8 +248,8 @@ def _book_ticker(ask: Ask) -> Any:
     for symbol in symbols:
         names = ("bidPrice", "bidQty", "askPrice", "askQty")
         row: dict[str, Any] = {"symbol": symbol.spec.name, **dict(zip(names, symbol.bbo, strict=True))}
-        rows.append(row | {"time": symbol.bbo_ms[1], "lastUpdateId": symbol.bbo_id} if ask.market == "usdm" else row)
-    return rows[0] if single else rows
+        rows.append(row | {"time": symbol.bbo_ms[1], "lastUpdateId": symbol.bbo_id} if symbol.spec.is_future else row)
+    return _answered(ask, rows, single)
 
 
 def _average(ask: Ask) -> Any:
@@ -255,7 +268,7 @@ def _premium(ask: Ask) -> Any:
         }
         for symbol in symbols
     ]  # fmt: skip
-    return rows[0] if single else rows
+    return _answered(ask, rows, single)
 
 
 def _funding(ask: Ask) -> Any:
@@ -340,7 +353,7 @@ _SPOT: Final[dict[str, tuple[Weight, tuple[str, ...], Callable[[Ask], Any]]]] = 
     "ticker/price": (_by_symbol(2, 4), ("symbol", "symbols", "symbolStatus"), _price),
     "ticker/bookTicker": (_by_symbol(2, 4), ("symbol", "symbols", "symbolStatus"), _book_ticker),
 }
-_USDM: Final[dict[str, tuple[Weight, tuple[str, ...], Callable[[Ask], Any]]]] = {
+_FUTURES: Final[dict[str, tuple[Weight, tuple[str, ...], Callable[[Ask], Any]]]] = {
     "v1/ping": (1, (), _ping),
     "v1/time": (1, (), _time),
     "v1/exchangeInfo": (1, (), _exchange_info),
@@ -361,7 +374,7 @@ _SIGNED_SPOT: Final = (
     "order", "order/test", "order/cancelReplace", "openOrders", "allOrders", "account", "account/commission", "myTrades",
     "orderList/oco", "orderList", "sor/order", "rateLimit/order", "userDataStream",
 )  # fmt: skip
-_SIGNED_USDM: Final = (
+_SIGNED_FUTURES: Final = (
     "v1/order", "v1/order/test", "v1/batchOrders", "v1/openOrder", "v1/openOrders", "v1/allOrders", "v1/allOpenOrders",
     "v1/countdownCancelAll", "v1/leverage", "v1/marginType", "v1/userTrades", "v1/income", "v1/commissionRate", "v1/listenKey",
     "v1/positionSide/dual", "v2/account", "v3/account", "v2/balance", "v3/balance", "v2/positionRisk", "v3/positionRisk",
@@ -370,17 +383,17 @@ _SIGNED_USDM: Final = (
 
 def _table() -> dict[tuple[str, str], Endpoint]:
     found: dict[tuple[str, str], Endpoint] = {}
-    for prefix, market, open_paths in (("/api/v3/", "spot", _SPOT), ("/fapi/", "usdm", _USDM)):
+    for prefix, market, open_paths in (("/api/v3/", "spot", _SPOT), ("/fapi/", "usdm", _FUTURES), ("/dapi/", "coinm", _FUTURES)):
         for path, (weight, params, answer) in open_paths.items():
             found["GET", prefix + path] = Endpoint(market, weight, params, answer)  # type: ignore[arg-type]
-    for prefix, market, paths in (("/api/v3/", "spot", _SIGNED_SPOT), ("/fapi/", "usdm", _SIGNED_USDM)):
+    signed = (("/api/v3/", "spot", _SIGNED_SPOT), ("/fapi/", "usdm", _SIGNED_FUTURES), ("/dapi/", "coinm", _SIGNED_FUTURES))
+    for prefix, market, paths in signed:
         for path in paths:
             for method in ("GET", "POST", "PUT", "DELETE"):
                 found[method, prefix + path] = Endpoint(market, 1, (), None)  # type: ignore[arg-type]
     others: tuple[tuple[str, Callable[[Ask], Any]], ...] = (
         ("/sapi/v1/system/status", _system_status), ("/sapi/v1/margin/allPairs", _nothing),
-        ("/sapi/v1/margin/isolated/allPairs", _nothing), ("/dapi/v1/ping", _ping), ("/dapi/v1/time", _time),
-        ("/dapi/v1/exchangeInfo", _no_symbols), ("/eapi/v1/ping", _ping), ("/eapi/v1/time", _time),
+        ("/sapi/v1/margin/isolated/allPairs", _nothing), ("/eapi/v1/ping", _ping), ("/eapi/v1/time", _time),
         ("/eapi/v1/exchangeInfo", _no_symbols),
     )  # fmt: skip
     for path, answer in others:
@@ -393,9 +406,19 @@ ENDPOINTS: Final = _table()
 _SIGNED_PREFIXES: Final = ("/sapi/",)
 
 
-def endpoint_of(method: str, path: str) -> Endpoint | None:
-    """The endpoint of a path; None when the venue has none such."""
+_UNSERVED: Final = {
+    "/dapi/v1/ping": Endpoint("spot", 1, (), _ping),
+    "/dapi/v1/time": Endpoint("spot", 1, (), _time),
+    "/dapi/v1/exchangeInfo": Endpoint("spot", 1, (), _no_symbols),
+}
+"""What clients of all markets at once ask of COIN-M although it is not served."""
+
+
+def endpoint_of(method: str, path: str, markets: Sequence[MarketName] = MARKETS) -> Endpoint | None:
+    """The endpoint of a path; None when the venue, which serves `markets`, has none such."""
     found = ENDPOINTS.get((method, path))
+    if found is not None and found.market == "coinm" and "coinm" not in markets and method == "GET":
+        found = _UNSERVED.get(path)
     if found is None and path.startswith(_SIGNED_PREFIXES):
         return Endpoint("spot", 1, (), None)
     return found

@@ -1,4 +1,4 @@
-"""The server: HTTP and WebSocket on one port, spot and USD-M at once, the market's clock driven by the real one or by hand.
+"""The server: HTTP and WebSocket on one port, all markets at once, the market's clock driven by the real one or by hand.
 
     async with LocalVenue(Market(generated()), port=0) as venue:
         ...  # venue.rest_url, venue.stream_url
@@ -6,9 +6,9 @@
 With `speed` the market follows the real clock, that many times as fast; with `speed=None` it stands still until `step` is
 awaited, which also is the clock of pings, limits and faults then: a test waits for what happens, never for time to pass.
 
-Paths: `/api /fapi /sapi /dapi /eapi` for REST; `/ws`, `/ws/<stream>/...` and `/stream?streams=a/b` for streams. Where both
+Paths: `/api /fapi /sapi /dapi /eapi` for REST; `/ws`, `/ws/<stream>/...` and `/stream?streams=a/b` for streams. Where several
 markets are served, plain stream paths mean spot; USD-M's are `/public /market /private` before them, or any path after
-`/usdm`. `/stream/ws` is the same as `/ws`, because ccxt knows spot by `/stream` in the address.
+`/usdm`, COIN-M's any path after `/coinm`. `/stream/ws` is the same as `/ws`, because ccxt knows spot by `/stream` in the address.
 """
 
 from __future__ import annotations
@@ -112,13 +112,23 @@ class LocalVenue:
 
     @property
     def stream_url(self) -> str:
-        """Base of stream addresses: `stream_url + "/ws"`; plain paths are spot's, or USD-M's where only that is served."""
+        """Base of stream addresses: `stream_url + "/ws"`; plain paths are spot's, or the first market's that is served."""
         return f"ws://{self.host}:{self.port}"
 
     @property
     def usdm_stream_url(self) -> str:
         """Base of USD-M's stream addresses, with and without `/public`, `/market`, `/private`."""
         return f"{self.stream_url}/usdm"
+
+    @property
+    def coinm_stream_url(self) -> str:
+        """Base of COIN-M's stream addresses."""
+        return f"{self.stream_url}/coinm"
+
+    @property
+    def stream_urls(self) -> dict[MarketName, str]:
+        """Bases of stream addresses by market."""
+        return {"spot": self.stream_url, "usdm": self.usdm_stream_url, "coinm": self.coinm_stream_url}
 
     @property
     def connections(self) -> tuple[Connection, ...]:
@@ -296,8 +306,8 @@ class LocalVenue:
     async def _stream(self, request: web.BaseRequest, path: str, forced: MarketName | None) -> web.StreamResponse:
         parts = [part for part in path.split("/") if part]
         category = ""
-        market: MarketName = forced or ("spot" if "spot" in self.market.markets else "usdm")
-        if parts and parts[0] in _CATEGORIES:
+        market: MarketName = forced or self.market.markets[0]
+        if parts and parts[0] in _CATEGORIES and forced != "coinm":
             category, parts, market = parts[0], parts[1:], "usdm"
         if parts[:2] == ["stream", "ws"]:
             parts = parts[1:]
@@ -329,7 +339,7 @@ class LocalVenue:
             self.faults.closed(number)
 
     async def _rest(self, request: web.BaseRequest, path: str) -> web.Response:
-        endpoint = rest.endpoint_of(request.method, path)
+        endpoint = rest.endpoint_of(request.method, path, self.market.markets)
         self.stats.requests[path] += 1
         if endpoint is None or endpoint.market not in self.market.markets:
             return self._refusal(404, "<html><body><h1>404 Not found</h1></body></html>")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import heapq
 import math
+import re
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,8 @@ import msgspec
 
 from sim.local_venue.book import text_of, units_of
 from sim.local_venue.stream_names import MARKETS, MarketName
+from trading.venues.contracts import contract_of, pair_of
+from trading.venues.names import Market
 
 Frame = tuple[int, int, dict[str, Any]]
 """Receive time in ns, index of the symbol, the event (or REST snapshot) as the venue sent it, without its stream's wrapper."""
@@ -31,7 +34,10 @@ SURVEYED: Final = 4000
 GENERATED_WIRE_NS: Final = 1_000_000
 """sim.market.generator.WIRE_NS: from an event to the receipt of its frame; there is no wire inside the venue."""
 STEP_SHARE: Final = 0.99
-SPOT_QTY_DECIMALS: Final = 8
+_QUANTITIES: Final[dict[str, tuple[int, int]]] = {"spot": (8, 10**3), "usdm": (3, 10**5), "coinm": (0, 10**8)}
+"""Decimals of quantities, and the step in 1e-8, of the embedded market's symbols; COIN-M's are whole contracts."""
+VENUE: Final = {"spot": Market.BINANCE_SPOT, "usdm": Market.BINANCE_USDM, "coinm": Market.BINANCE_COINM}
+_SYMBOL: Final = re.compile(r"(?=.{1,20}$)[A-Z0-9]+(_[A-Z0-9]+)?")
 _QUOTES: Final = ("FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USD", "BTC", "ETH", "BNB", "EUR", "GBP", "TRY", "JPY", "BRL")
 _decode: Final = msgspec.json.Decoder().decode
 
@@ -54,17 +60,43 @@ class SymbolSpec:
     has_bbo: bool = True
 
     @property
+    def is_future(self) -> bool:
+        """Whether it is traded on one of the futures markets."""
+        return self.market != "spot"
+
+    @property
+    def pair(self) -> str:
+        """The name without its delivery date or PERP."""
+        return pair_of(self.name)
+
+    @property
+    def delivery(self) -> str:
+        """yymmdd of a future's delivery, "" for a perpetual and on spot."""
+        date = self.name.partition("_")[2]
+        return date if date.isdigit() else ""
+
+    @property
+    def perpetual(self) -> bool:
+        """Whether it is a future that never ends."""
+        return self.is_future and not self.delivery
+
+    @property
+    def contract_size(self) -> int:
+        """What a contract is worth in the quote asset (COIN-M); 1 elsewhere."""
+        return int(contract_of(VENUE[self.market], self.name)[1])
+
+    @property
     def quote(self) -> str:
         """The quote asset, guessed from the name."""
         for quote in _QUOTES:
-            if self.name.endswith(quote) and self.name != quote:
+            if self.pair.endswith(quote) and self.pair != quote:
                 return quote
-        return self.name[-4:]
+        return self.pair[-4:]
 
     @property
     def base(self) -> str:
         """The base asset."""
-        return self.name[: -len(self.quote)]
+        return self.pair[: -len(self.quote)]
 
 
 class Source(ABC):
@@ -123,7 +155,7 @@ class _Survey:
 def _survey(path: Path) -> _Survey:
     names: set[str] = set()
     kinds: set[str] = set()
-    usdm = False
+    usdm = coinm = False
     first_ns = 0
     ahead_ns = -(2**62)
     stream = ""
@@ -138,6 +170,7 @@ def _survey(path: Path) -> _Survey:
             names.add(str(event.get("s", "")))
             kinds.add(event.get("e", "bookTicker" if "B" in event else ""))
             usdm = usdm or "pu" in event or (event.get("e") == "bookTicker")
+            coinm = coinm or "ps" in event
             if event.get("e") == "depthUpdate":
                 stream = stream or event.get("_stream", "")
             if "E" in event:
@@ -151,7 +184,7 @@ def _survey(path: Path) -> _Survey:
         said = f"the symbols {', '.join(sorted(names))}" if names else "no symbol"
         what = f"its first {SURVEYED} lines hold {said} and {len(prices)} levels"
         raise SourceError(f"{path}: {what}; give recordings of Binance depth streams, one symbol a file")
-    name, market = names.pop(), MARKETS[usdm]
+    name, market = names.pop(), MARKETS[2 if coinm else usdm]
     interval = stream.rpartition("@")[2]
     native_ms = int(interval[:-2]) if interval.endswith("ms") and interval[:-2].isdigit() else (1000, 250)[usdm]
     spec = SymbolSpec(name, market, *_sizes(prices, quantities, market), native_ms, "bookTicker" in kinds)
@@ -197,6 +230,13 @@ class RecordedSource(Source):
         return heapq.merge(*chains, key=lambda frame: frame[:2]) if len(chains) > 1 else chains[0]
 
 
+def coinm_name(name: str) -> str:
+    """The COIN-M symbol of the same coin: BTCUSDT is BTCUSD_PERP there, BTCUSDT_241227 is BTCUSD_241227."""
+    pair, _, ends = name.partition("_")
+    coin = next((pair[: -len(quote)] for quote in _QUOTES if pair.endswith(quote) and pair != quote), pair)
+    return f"{coin}USD_{ends or 'PERP'}"
+
+
 def _tick_decimals(price: float, market: MarketName) -> int:
     """Decimals of a tick as the venue has them for such a price, roughly."""
     magnitude = math.floor(math.log10(price))
@@ -210,13 +250,14 @@ class GeneratedSource(Source):
 
     def __init__(self, names: Sequence[str], markets: Sequence[MarketName], settings: Any) -> None:
         from trading.instruments import Instrument
-        from trading.instruments import Market as VenueRules
 
         if not names:
             raise SourceError("no symbol given; name at least one, such as BTCUSDT")
         for name in names:
-            if not (name.isascii() and name.isalnum() and name == name.upper() and len(name) <= 20):
-                raise SourceError(f"{name!r} is no symbol; write it as BTCUSDT: upper-case letters and digits")
+            if not _SYMBOL.fullmatch(name):
+                raise SourceError(f"{name!r} is no symbol; write it as BTCUSDT or BTCUSD_PERP: upper-case letters, digits and _")
+            if "_" in name and "spot" in markets:
+                raise SourceError(f"spot has no {name}: a name with _ is a future's; choose --market usdm or coinm")
         if len(set(names)) != len(names):
             raise SourceError(f"a symbol is named twice in {', '.join(names)}; name each once")
         self._settings = settings
@@ -226,14 +267,14 @@ class GeneratedSource(Source):
         for market in markets:
             table = []
             price = settings.start_price
-            for name in names:
+            for name in map(coinm_name, names) if market == "coinm" else names:
                 tick_decimals = _tick_decimals(price, market)
-                qty_decimals = SPOT_QTY_DECIMALS if market == "spot" else 3
-                step = text_of(10**3 if market == "spot" else 10**5, qty_decimals)
+                qty_decimals, step_e8 = _QUANTITIES[market]
+                step = text_of(step_e8, qty_decimals)
                 table.append(
                     Instrument(
                         name=name,
-                        market=VenueRules.BINANCE_SPOT if market == "spot" else VenueRules.BINANCE_USDM,
+                        market=VENUE[market],
                         tick_size=text_of(10 ** (8 - tick_decimals), tick_decimals),
                         lot_size=text_of(10 ** (8 - qty_decimals), qty_decimals),
                         step_size=step,
@@ -290,7 +331,7 @@ def recorded(*paths: Path | str) -> Source:
 
 def generated(
     symbols: Sequence[str] = ("BTCUSDT", "ETHUSDT"),
-    markets: Sequence[MarketName] = MARKETS,
+    markets: Sequence[MarketName] = ("spot", "usdm"),
     *,
     seed: int = 7,
     start_price: float = 60_000.0,

@@ -1,4 +1,4 @@
-"""What a stream's name means: `btcusdt@depth20@100ms` and its like, of both markets.
+"""What a stream's name means: `btcusdt@depth20@100ms` and its like, of every market.
 
 A name of an unknown symbol is a good name; nothing ever comes of it, as on the venue.
 """
@@ -11,8 +11,9 @@ from typing import Final, Literal
 
 from sim.local_venue.bars import INTERVALS
 
-MarketName = Literal["spot", "usdm"]
-MARKETS: Final[tuple[MarketName, MarketName]] = ("spot", "usdm")
+MarketName = Literal["spot", "usdm", "coinm"]
+MARKETS: Final[tuple[MarketName, ...]] = ("spot", "usdm", "coinm")
+FUTURES: Final = ("usdm", "coinm")
 
 KINDS: Final = (
     "trade", "aggTrade", "bookTicker", "depth", "partial", "kline", "miniTicker", "ticker", "windowTicker", "avgPrice",
@@ -20,9 +21,9 @@ KINDS: Final = (
 )  # fmt: skip
 """Kinds of streams, as faults name them too."""
 
-DIFF_MS: Final[dict[str, tuple[int, ...]]] = {"spot": (1000, 100), "usdm": (250, 500, 100, 0)}
+DIFF_MS: Final[dict[str, tuple[int, ...]]] = {"spot": (1000, 100), "usdm": (250, 500, 100, 0), "coinm": (250, 500, 100, 0)}
 """Intervals of diff and partial depth streams; the first one is what no suffix means."""
-KLINE_MS: Final[dict[str, int]] = {"spot": 2000, "usdm": 250}
+KLINE_MS: Final[dict[str, int]] = {"spot": 2000, "usdm": 250, "coinm": 250}
 WINDOWS: Final[dict[str, int]] = {"1h": 3_600_000, "4h": 14_400_000, "1d": 86_400_000}
 
 _DEPTH: Final = re.compile(r"depth(5|10|20)?(?:@(\d+)ms)?")
@@ -62,7 +63,7 @@ def _single(market: MarketName, rest: str) -> tuple[str, str, int] | None:
             return None
         return ("partial" if match[1] else "depth"), match[1] or "", interval
     kind, _, arg = rest.partition("_")
-    if kind == "kline" and arg in INTERVALS and not (market == "usdm" and arg == "1s"):
+    if kind == "kline" and arg in INTERVALS and not (market in FUTURES and arg == "1s"):
         return "kline", arg, 1000 if arg == "1s" else KLINE_MS[market]
     if rest == "miniTicker":
         return "miniTicker", "", 1000 if market == "spot" else 500
@@ -72,7 +73,7 @@ def _single(market: MarketName, rest: str) -> tuple[str, str, int] | None:
         return "windowTicker", arg, 1000
     if market == "spot" and rest == "avgPrice":
         return "avgPrice", "", 1000
-    if market == "usdm" and rest in ("markPrice", "markPrice@1s"):
+    if market in FUTURES and rest in ("markPrice", "markPrice@1s"):
         return "markPrice", "", 1000 if rest.endswith("1s") else 3000
     return None
 
@@ -81,8 +82,8 @@ def _of_all(market: MarketName, name: str) -> Stream | None:
     intervals = {"!miniTicker@arr": 1000, "!ticker@arr": 1000}
     if name in intervals:
         return Stream(name, "", name[1:].partition("@")[0], "arr", intervals[name])
-    if market == "usdm" and name == "!bookTicker":
+    if market in FUTURES and name == "!bookTicker":
         return Stream(name, "", "bookTicker", "all")
-    if market == "usdm" and name in ("!markPrice@arr", "!markPrice@arr@1s"):
+    if market in FUTURES and name in ("!markPrice@arr", "!markPrice@arr@1s"):
         return Stream(name, "", "markPrice", "arr", 1000 if name.endswith("1s") else 3000)
     return None

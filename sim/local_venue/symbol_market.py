@@ -16,7 +16,7 @@ from sim.local_venue.source import SymbolSpec
 
 TRADES_KEPT: Final = 50_000
 FUNDING_MS: Final = 8 * HOUR
-AGG_MS: Final[dict[str, int]] = {"spot": 1, "usdm": 100}
+AGG_MS: Final[dict[str, int]] = {"spot": 1, "usdm": 100, "coinm": 100}
 """How long prints of one price and side may join one aggregate trade."""
 
 
@@ -153,7 +153,6 @@ class SymbolMarket:
         first, last = int(event["U"]) + self._id_shift, int(event["u"]) + self._id_shift
         if last <= book.last_id:
             return
-        usdm = self.spec.market == "usdm"
         previous = int(event.get("pu", first - self._id_shift - 1)) + self._id_shift
         if previous > book.last_id:
             self.source_gaps += 1
@@ -163,7 +162,7 @@ class SymbolMarket:
             previous = book.last_id
         self._seam = False
         event_ms = int(event["E"]) + shift_ms
-        at_ms = int(event["T"]) + shift_ms if usdm and "T" in event else event_ms
+        at_ms = int(event["T"]) + shift_ms if self.spec.is_future and "T" in event else event_ms
         self._publish(Diff(first, last, previous, event["b"], event["a"], event_ms, at_ms), at_ns)
 
     def _publish(self, diff: Diff, at_ns: int) -> None:

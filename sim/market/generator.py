@@ -108,6 +108,9 @@ def init(state: Recs, glob: Recs, params: Recs, instruments: Recs) -> None:
         st.gap_ticks = st.start_ticks * 2e-6
         st.level_lots = 30_000.0 / price / it.lot_size
         st.trade_mean_lots = 4_000.0 / price / it.lot_size
+        if it.inverse != 0:
+            st.level_lots = 30_000.0 / (it.contract_size * it.lot_size)
+            st.trade_mean_lots = 4_000.0 / (it.contract_size * it.lot_size)
         st.burst = 0.0
         st.update_id = 1_000_000_000 * (s + 1)
         st.trade_id = 1_000_000 * (s + 1)

@@ -1,7 +1,7 @@
 """Frames as Binance sends them, byte for byte, written into a buffer by kernels.
 
-Spot and USD-M differ in fields and decimals; each function writes what the instrument's market sends. The text is
-that of the combined streams (`{"stream":...,"data":...}`), the REST snapshot is a plain object.
+Spot and futures differ in fields and decimals, COIN-M names the pair too; each function writes what the instrument's market
+sends. The text is that of the combined streams (`{"stream":...,"data":...}`), the REST snapshot is a plain object.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import numpy as np
 
 from sim.market.book import ASK, BID, lots_at, price_of
 from trading.instruments import Market as Venue
+from trading.instruments import is_future
 from trading.jit import Bytes, Recs, kernel
 
 MAX_FRAME_BYTES: Final = 65_536
 """A buffer of this size holds every frame: twice 192 levels of at most 60 characters and change."""
 
 SPOT_DECIMALS: Final = 8
-_USDM: Final = int(Venue.BINANCE_USDM)
+_COINM: Final = int(Venue.BINANCE_COINM)
 
 
 def _text(words: str) -> Bytes:
@@ -37,6 +38,7 @@ _U_LAST: Final = _text(',"u":')
 _PU: Final = _text(',"pu":')
 _T: Final = _text(',"T":')
 _E: Final = _text(',"E":')
+_PS: Final = _text('","ps":"')
 _T_ID: Final = _text('","t":')
 _B_OPEN: Final = _text(',"b":[')
 _A_OPEN: Final = _text('],"a":[')
@@ -110,11 +112,24 @@ def put_price(buf: Bytes, at: int, instrument: Any, ticks: int) -> int:
     """Write a price as the venue prints it (spot: always 8 decimals)."""
     units = ticks * instrument.tick_units
     decimals = instrument.price_decimals
-    if instrument.market != _USDM:
+    if not is_future(instrument.market):
         for _ in range(SPOT_DECIMALS - decimals):
             units *= 10
         decimals = SPOT_DECIMALS
     return put_decimal(buf, at, units, decimals)
+
+
+@kernel
+def put_pair(buf: Bytes, at: int, instrument: Any) -> int:
+    """Close the symbol and open the pair behind it, where the market says it (COIN-M): the name up to its `_`."""
+    if instrument.market != _COINM:
+        return at
+    at = put(buf, at, _PS)
+    for i in range(instrument.name_len):
+        if instrument.name[i] == 95:
+            return at + i
+        buf[at + i] = instrument.name[i]
+    return at + instrument.name_len
 
 
 @kernel
@@ -158,7 +173,7 @@ def snapshot_frame(st: Any, instruments: Recs, symbol: int, buf: Bytes) -> int:
 def depth_frame(st: Any, instruments: Recs, symbol: int, event_ms: int, first_id: int, previous_id: int, buf: Bytes) -> int:
     """The depthUpdate of all changed levels (already sorted) with their present quantities; returns its length."""
     it = instruments[symbol]
-    usdm = it.market == _USDM
+    usdm = is_future(it.market)
     at = put(buf, 0, _STREAM)
     at = put_name(buf, at, it, True)
     at = put(buf, at, _DEPTH_USDM if usdm else _DEPTH_SPOT)
@@ -168,6 +183,7 @@ def depth_frame(st: Any, instruments: Recs, symbol: int, event_ms: int, first_id
         at = put_int(buf, at, event_ms)
     at = put(buf, at, _S)
     at = put_name(buf, at, it, False)
+    at = put_pair(buf, at, it)
     at = put(buf, at, _U_FIRST)
     at = put_int(buf, at, first_id)
     at = put(buf, at, _U_LAST)
@@ -190,13 +206,14 @@ def depth_frame(st: Any, instruments: Recs, symbol: int, event_ms: int, first_id
 def bbo_frame(st: Any, instruments: Recs, symbol: int, event_ms: int, update_id: int, buf: Bytes) -> int:
     """The bookTicker of the present touch; returns its length."""
     it = instruments[symbol]
-    usdm = it.market == _USDM
+    usdm = is_future(it.market)
     at = put(buf, 0, _STREAM)
     at = put_name(buf, at, it, True)
     at = put(buf, at, _BBO_USDM if usdm else _BBO_SPOT)
     at = put_int(buf, at, update_id)
     at = put(buf, at, _S)
     at = put_name(buf, at, it, False)
+    at = put_pair(buf, at, it)
     for side in range(2):
         last = st.n[side] - 1
         at = put(buf, at, _BID if side == BID else _ASK)
@@ -219,7 +236,7 @@ def trade_frame(
 ) -> int:
     """The print of `lots` at `ticks` taken from book side `side` (BID: the seller was the aggressor); returns its length."""
     it = instruments[symbol]
-    usdm = it.market == _USDM
+    usdm = is_future(it.market)
     at = put(buf, 0, _STREAM)
     at = put_name(buf, at, it, True)
     at = put(buf, at, _TRADE)

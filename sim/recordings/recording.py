@@ -105,12 +105,14 @@ class _File:
             for market in VENUES:
                 if market.facts.native and folder.parent.name == market.label:
                     return folder.name, market
-        if known == 0 or not (name.isascii() and name.isalnum() and name == name.upper()):
+        if known == 0 or not (name.isascii() and name.replace("_", "").isalnum() and name == name.upper()):
             raise RecordingError(
                 f"{self.path}: lines 1 to {self.line} hold no depthUpdate, bookTicker or trade frame of Binance; "
                 "other venues' recordings cannot be replayed"
             )
-        return name, Market.BINANCE_USDM if self.tally[rt.N_USDM] > self.tally[rt.N_SPOT] else Market.BINANCE_SPOT
+        if self.tally[rt.N_USDM] <= self.tally[rt.N_SPOT]:
+            return name, Market.BINANCE_SPOT
+        return name, Market.BINANCE_COINM if self.tally[rt.N_COINM] * 2 > self.tally[rt.N_USDM] else Market.BINANCE_USDM
 
     def _read(self) -> Iterator[_Block]:
         left = b""

@@ -37,7 +37,8 @@ N_BBO: Final = 4
 N_TRADE: Final = 5
 N_SNAPSHOT: Final = 6
 N_SPOT: Final = 7  # frames only Binance spot sends
-N_USDM: Final = 8  # frames only Binance USD-M sends
+N_USDM: Final = 8  # frames only Binance's futures send, of both kinds
+N_COINM: Final = 9  # of these, those of COIN-M
 NAME_LEN: Final = 10
 NAME: Final = 11  # ASCII codes, a word each
 QTY_DECIMALS: Final = NAME + NAME_BYTES  # [k]: quantities that need k decimals
@@ -206,7 +207,7 @@ def survey(text: Bytes, start: Words, length: Words, n: int, tally: Words) -> in
     for i in range(n):
         begin = start[i]
         end = begin + length[i]
-        depth = bbo = trade = snapshot = named = previous = False
+        depth = bbo = trade = snapshot = named = previous = pair = False
         k = begin + 1
         while k < end - 6:
             if text[k] != _QUOTE:
@@ -237,8 +238,10 @@ def survey(text: Bytes, start: Words, length: Words, n: int, tally: Words) -> in
                         named = True
                         depth = depth or text[k + 5] == 100
                         trade = trade or text[k + 5] == 116 or text[k + 5] == 97
-            elif c == 112 and text[k + 2] == 117 and text[k + 3] == _QUOTE:  # "pu"
+            elif c == 112 and text[k + 3] == _QUOTE and text[k + 2] == 117:  # "pu"
                 previous = True
+            elif c == 112 and text[k + 3] == _QUOTE and text[k + 2] == 115:  # "ps"
+                pair = True
             elif c == 108 and text[k + 5] == 85:  # "lastUpdateId"
                 snapshot = True
             k += 1
@@ -248,5 +251,7 @@ def survey(text: Bytes, start: Words, length: Words, n: int, tally: Words) -> in
         tally[N_TRADE] += trade
         tally[N_SNAPSHOT] += snapshot
         tally[N_SPOT] += (depth and not previous) or (bbo and not named)
-        tally[N_USDM] += (depth and previous) or (bbo and named)
+        future = (depth and previous) or (bbo and named)
+        tally[N_USDM] += future
+        tally[N_COINM] += future and pair
     return -1

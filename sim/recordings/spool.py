@@ -21,9 +21,10 @@ import numpy as np
 
 from trading.instruments import NAME_BYTES, Instrument, Market
 from trading.jit import Bytes, Words, kernel
+from trading.venues.contracts import CONTRACTS
 
 MAGIC: Final = int.from_bytes(b"SCALPSPL", "little")
-VERSION: Final = 2
+VERSION: Final = 3
 DATA_OFFSET: Final = 4096
 MAX_SYMBOLS: Final = 32
 FRAME_HEADER: Final = 16
@@ -41,6 +42,7 @@ SPOOL_SYMBOL: Final = np.dtype(
         ("tick_units", "i8"),  # tick in units of 10**-price_decimals
         ("qty_decimals", "i8"),  # a lot is 10**-qty_decimals
         ("step_decimals", "i8"),  # an order's step is 10**-step_decimals
+        ("contract", "i8"),  # what a contract is, as _contract_word packs it; 0: not told
     ],
     align=True,
 )
@@ -90,6 +92,8 @@ class StagedSymbol:
     tick_units: int
     qty_decimals: int
     step_decimals: int
+    contract: str = ""  # linear or inverse, and its size, where the recording says so
+    contract_size: str = ""
 
     def instrument(self) -> Instrument:
         """The instrument as inferred from the recording; fees are the venue's, maximum and minimum notional the defaults."""
@@ -103,6 +107,8 @@ class StagedSymbol:
             min_qty=step,
             maker_fee_bps=self.market.facts.maker_fee_bps,
             taker_fee_bps=self.market.facts.taker_fee_bps,
+            contract=self.contract,
+            contract_size=self.contract_size,
         )
 
 
@@ -169,9 +175,23 @@ def open_spool(path: Path) -> tuple[Bytes, StagedRecording]:
 
 
 def _symbol(row: np.void) -> StagedSymbol:
-    counts = {name: int(row[name]) for name in (SPOOL_SYMBOL.names or ())[3:]}
+    counts = {name: int(row[name]) for name in (SPOOL_SYMBOL.names or ())[3:-1]}
     name = bytes(row["name"][: int(row["name_len"])]).decode("ascii")
-    return StagedSymbol(name=name, market=Market(int(row["market"])), **counts)
+    word = int(row["contract"])
+    size = decimal_text(word >> 8, word >> 2 & 63) if word >> 8 else ""
+    contract = ("", *CONTRACTS)[word & 3]
+    return StagedSymbol(name=name, market=Market(int(row["market"])), **counts, contract=contract, contract_size=size)
+
+
+def _contract_word(symbol: StagedSymbol) -> int:
+    """Kind (2 bits; 0: not told), decimals (6 bits) and units of the size. Raises RecordingError for what is no contract."""
+    whole, _, part = symbol.contract_size.partition(".")
+    digits = whole + part
+    if symbol.contract not in ("", *CONTRACTS) or digits and not (digits.isascii() and digits.isdigit() and len(digits) <= 15):
+        raise RecordingError(
+            f"{symbol.name}: {symbol.contract!r} of {symbol.contract_size!r} is no contract; wanted such as inverse of 100"
+        )
+    return ("", *CONTRACTS).index(symbol.contract) | len(part) << 2 | int(digits or "0") << 8
 
 
 def header_bytes(recording: StagedRecording) -> bytes:
@@ -186,7 +206,8 @@ def header_bytes(recording: StagedRecording) -> bytes:
         encoded = symbol.name.encode("ascii")
         entry["name"][: len(encoded)] = np.frombuffer(encoded, np.uint8)
         entry["name_len"] = len(encoded)
-        for name in (SPOOL_SYMBOL.names or ())[2:]:
+        entry["contract"] = _contract_word(symbol)
+        for name in (SPOOL_SYMBOL.names or ())[2:-1]:
             entry[name] = getattr(symbol, name)
     return header.tobytes().ljust(DATA_OFFSET, b"\0")
 

@@ -72,7 +72,8 @@ def venue_of(path: Path) -> Market:
             return _market_of(item, head)
         if item.kind is WireKind.FRAME:
             seen.update(market for market in VENUES if rows(market, item.body))  # of rows that look alike the first
-            seen.update({market: _SIGNED for market in VENUES if market.facts.sign and market.facts.sign in item.body})
+            signed = [market for market in VENUES if market.facts.sign and market.facts.sign in item.body]
+            seen.update(dict.fromkeys(signed[-1:], _SIGNED))  # COIN-M's frames have USD-M's sign as well
     if seen:
         return max(seen, key=lambda market: seen[market])
     for name in [path.name.upper(), *(part.upper() for part in reversed(path.parts[:-1]))]:
@@ -136,13 +137,17 @@ class VenueRecording:
             )
         self.symbols: tuple[VenueSymbol, ...] = ()
         self.steps: tuple[str, ...] = ()
+        self.contracts: tuple[tuple[str, str], ...] = ()  # contract and its size, "" where the recording does not say
         for head in named.values():
             self.symbols += (VenueSymbol(len(self.symbols), head.s, head.venue_name, head.tick, head.lot),)
             self.steps += (head.step,)
+            self.contracts += ((head.contract, head.contract_size),)
         for name, seen in printed.items():
             tick, lot, step = seen.sizes(self.market, listed.get(name))
-            self.symbols += (VenueSymbol(len(self.symbols), _plain_name(name), name, tick, lot),)
+            self.symbols += (VenueSymbol(len(self.symbols), _plain_name(name, self.market), name, tick, lot),)
             self.steps += (step,)
+            rule = listed.get(name)
+            self.contracts += ((rule.contract, rule.contract_size) if rule is not None else ("", ""),)
         if len({it.name for it in self.symbols}) < len(self.symbols):
             raise RecordingError(f"{paths[0]}: two symbols have the same letters and digits; replay them one at a time")
         self._index = {it.venue_name: it.index for it in self.symbols}
@@ -151,7 +156,7 @@ class VenueRecording:
         all_symbols = list(self.symbols)
         for name in [name for name in beside if name not in known]:
             tick, lot, _ = beside[name].sizes(self.market, None)
-            all_symbols.append(VenueSymbol(len(all_symbols), _plain_name(name), name, tick, lot))
+            all_symbols.append(VenueSymbol(len(all_symbols), _plain_name(name, self.market), name, tick, lot))
         levels = {head.levels for head in self._heads.values()} | {Streams().snapshot_levels}
         try:
             self._venues = {most: make_venue(self.market, all_symbols, Streams(snapshot_levels=most)) for most in levels}
@@ -323,8 +328,9 @@ def _market_of(item: WireItem, head: Event) -> Market:
         ) from None
 
 
-def _plain_name(venue_name: str) -> str:
-    name = "".join(c for c in venue_name.upper() if c.isascii() and c.isalnum())
+def _plain_name(venue_name: str, market: Market) -> str:
+    kept = "_" if market.facts.native else ""  # the scanner knows a symbol by the name within its frames
+    name = "".join(c for c in venue_name.upper() if c.isascii() and (c.isalnum() or c in kept))
     if not 0 < len(name) <= NAME_BYTES:
         raise RecordingError(f"symbol {venue_name!r} has no name of 1 to {NAME_BYTES} letters and digits")
     return name

@@ -203,6 +203,8 @@ def _staged(source: VenueRecording, index: int, share: _Share) -> StagedSymbol:
         tick_units=units(symbol.tick_size, price_decimals),
         qty_decimals=qty_decimals,
         step_decimals=step,
+        contract=source.contracts[index][0],
+        contract_size=source.contracts[index][1],
     )
 
 

@@ -72,6 +72,8 @@ class Event(msgspec.Struct, frozen=True):
     tick: str = ""
     lot: str = ""
     step: str = ""
+    contract: str = ""
+    contract_size: str = ""
     levels: int = 0
 
 

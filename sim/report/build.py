@@ -9,7 +9,7 @@ No sum that a running process kept is trusted: positions, money and counts are c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -29,6 +29,7 @@ from sim.report.model import (
     ReaderStats,
     Report,
     RingStats,
+    Settled,
     SymbolRow,
 )
 from sim.report.tearsheet import render_text
@@ -39,6 +40,7 @@ from trading.results import kpis
 from trading.results.kpis import Figure
 from trading.results.marks import Marks, equity_at, event_times, mids, observed_ns, sample_times
 from trading.results.round_trips import fills_of, match_fifo, values_e8
+from trading.venues.contracts import asset_of, quote_of
 
 __all__ = [
     "BookStats",
@@ -54,7 +56,6 @@ __all__ = [
 ]
 
 CURVE_POINTS: Final = 80
-_QUOTES: Final = ("USDT", "USDC", "FDUSD", "TUSD", "BUSD", "BTC", "ETH", "BNB", "EUR", "TRY", "USD")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +138,13 @@ def _ran(run: RunFacts, instruments: Recs, events: Words) -> Ran:
         own = [name for name, rate in zip(names, charged, strict=True) if rate == (maker, taker)]
         whose = "" if len(rates) == 1 else f" for {', '.join(own)}"
         said.append(f"fees{whose}: maker {maker / 100:g} bps, taker {taker / 100:g} bps of the value")
+    for name, it in zip(names, instruments, strict=True):
+        size = float(it["contract_size"])
+        if it["inverse"]:
+            worth = f"{size:g} {quote_of(name) or 'of the quote currency'}"
+            said.append(f"{name}: inverse, a contract is worth {worth}, settled in {asset_of(name, True)}")
+        elif size != 1.0:
+            said.append(f"{name}: a quantity of 1 is {size:g} of the base currency")
     if run.exchange is not None:
         law = run.exchange.latency
         said.append(
@@ -221,8 +229,25 @@ def _orders(orders: Recs, reports: Recs, fills: Recs, instruments: Recs) -> Orde
 
 def _quote_currency(names: tuple[str, ...]) -> tuple[str, bool]:
     """(common quote currency or "", whether there is but one) by the usual endings of symbol names."""
-    found = {next((quote for quote in _QUOTES if name.endswith(quote)), "") for name in names}
+    found = {quote_of(name) for name in names}
     return (found.pop(), True) if len(found) == 1 else ("", not found)
+
+
+def _settled(rows: Sequence[SymbolRow], quoted: Sequence[float]) -> tuple[Settled, ...]:
+    """The symbols' money by what they are settled in; `quoted`: each symbol's net in the quote currency."""
+    found = []
+    for asset, inverse in sorted({(row.asset, row.inverse) for row in rows}):
+        own = [n for n, row in enumerate(rows) if (row.asset, row.inverse) == (asset, inverse)]
+        realised, unrealised, fees, net = (
+            sum(getattr(rows[n], of) for n in own) for of in ("realised", "unrealised", "fees", "net")
+        )
+        found.append(
+            Settled(
+                asset=asset, inverse=inverse, realised=realised, unrealised=unrealised, fees=fees, net=net,
+                quoted=sum(quoted[n] for n in own),
+            )
+        )  # fmt: skip
+    return tuple(found)
 
 
 def _money(
@@ -237,34 +262,42 @@ def _money(
     sampled: Floats,
 ) -> Money:
     names = symbol_names(instruments)
-    rows = []
+    rows, quoted = [], []
     for symbol, it in enumerate(instruments):
         own, left = fills[fills["symbol"] == symbol], lots[lots["symbol"] == symbol]
         if not len(own):
             continue
-        unit = float(it["tick_size"]) * float(it["lot_size"])
+        inverse, size = bool(it["inverse"]), float(it["lot_size"]) * float(it["contract_size"])
+        unit = float(it["tick_size"]) * size
         open_lots = int((left["side"] * left["qty_lots"]).sum())
         cost = int((left["side"] * left["value_e8"]).sum()) / 1e8
         mark_ticks = float(marks[symbol].mid_ticks[-1]) if len(marks[symbol].mid_ticks) else float(own["last_ticks"][-1])
         realised = int(trips["gross_e8"][trips["symbol"] == symbol].sum()) / 1e8
-        unrealised = open_lots * mark_ticks * unit - cost
+        mark = mark_ticks * float(it["tick_size"])
+        if inverse:
+            unrealised, entry = cost - open_lots * size / mark, open_lots * size / cost if open_lots else None
+        else:
+            unrealised, entry = open_lots * mark_ticks * unit - cost, cost / (open_lots * size) if open_lots else None
         paid = int(own["fee_e8"].sum()) / 1e8
         rows.append(
             SymbolRow(
                 symbol=names[symbol],
+                asset=asset_of(names[symbol], inverse),
+                inverse=inverse,
                 fills=len(own),
                 turnover=float(kpis.turnover(own, instruments).value or 0.0),
                 position=open_lots * float(it["lot_size"]),
-                entry_price=cost / (open_lots * float(it["lot_size"])) if open_lots else None,
-                mark_price=mark_ticks * float(it["tick_size"]) if open_lots else None,
+                entry_price=entry,
+                mark_price=mark if open_lots else None,
                 realised=realised,
                 unrealised=unrealised,
                 fees=paid,
                 net=realised + unrealised - paid,
             )
         )
+        quoted.append([amount * (mark if inverse else 1.0) for amount in (realised, unrealised, paid)])
     currency, one = _quote_currency(tuple(row.symbol for row in rows) or names)
-    realised, unrealised, paid = (sum(getattr(row, of) for row in rows) for of in ("realised", "unrealised", "fees"))
+    realised, unrealised, paid = (sum(amounts) for amounts in zip(*quoted, strict=True)) if quoted else (0.0, 0.0, 0.0)
     picked = np.linspace(0, max(len(sampled) - 1, 0), min(CURVE_POINTS, len(sampled))).astype(np.int64)
     return Money(
         currency=currency,
@@ -278,6 +311,7 @@ def _money(
         unrealised=unrealised,
         turnover=sum(row.turnover for row in rows),
         drawdown=drawdown,
+        settled=_settled(rows, [realised + unrealised - paid for realised, unrealised, paid in quoted]),
         curve=tuple(sampled[picked].tolist()),
         symbols=tuple(rows),
     )

@@ -102,9 +102,12 @@ class OrderCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SymbolRow:
-    """One symbol's money. `position` in units of the base currency, signed; prices and money in the quote currency."""
+    """One symbol's money. `position` in units of the base currency, or in contracts where `inverse`, signed; prices and turnover
+    in the quote currency, the rest in `asset`, what the symbol is settled in ("": not known by its name)."""
 
     symbol: str
+    asset: str
+    inverse: bool
     fills: int
     turnover: float
     position: float
@@ -117,8 +120,23 @@ class SymbolRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What all symbols that are settled in one asset came to, in that asset. `quoted`: the net in the quote currency, coins
+    (where `inverse`) at each symbol's last mark."""
+
+    asset: str
+    inverse: bool
+    realised: float
+    unrealised: float
+    fees: float
+    net: float
+    quoted: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Money:
-    """Money in the quote currency. gross = realised + unrealised, before fees; net = gross - fees."""
+    """Money in the quote currency, coins of inverse contracts at the last mark. gross = realised + unrealised, before fees; net =
+    gross - fees. `settled`: the same by asset, nothing converted."""
 
     currency: str
     one_currency: bool
@@ -131,6 +149,7 @@ class Money:
     unrealised: float
     turnover: float
     drawdown: Drawdown
+    settled: tuple[Settled, ...]
     curve: tuple[float, ...]  # equity, evenly spaced in observed time, a few dozen points
     symbols: tuple[SymbolRow, ...]
 

@@ -41,6 +41,11 @@ def _money(value: float, digits: int, signed: bool = False) -> str:
     return text.replace("-", "", 1) if float(text.replace(",", "")) == 0 else text  # no "-0.00"
 
 
+def _settled_text(value: float, inverse: bool, digits: int, *, signed: bool = True) -> str:
+    """An amount of a settlement asset: coins to their last digit, the quote currency as the sums are."""
+    return _money(value, 8 if inverse else digits, signed)
+
+
 def _quantity(value: float) -> str:
     if not value:
         return "flat"
@@ -170,25 +175,39 @@ def _money_lines(money: Money) -> list[str]:
         ("turnover", f"{_money(money.turnover, 2)}{unit}{multiple}{rate}"),
         ("drawdown", "none" if not fall.share else fall_text + (", recovered" if fall.recovered else ", not recovered")),
     ]
+    coins = [part for part in money.settled if part.inverse]
+    for n, part in enumerate(money.settled if coins or len(money.settled) > 1 else ()):
+        amounts = (_settled_text(value, part.inverse, digits) for value in (part.net, part.realised, part.unrealised, -part.fees))
+        total, realised, unrealised, fees = amounts
+        worth = f", worth {_money(part.quoted, digits, True)}{unit} at the last mark" if part.inverse else ""
+        said = f"net {total} {part.asset} = realised {realised}, unrealised {unrealised}, fees {fees}{worth}"
+        rows.append(("settled" if n == 0 else "", said))
     lines = _heading("MONEY", f"in {currency}" if currency else "in the quote currency") + _fields(rows)
     if len(money.curve) > 1:
         low, high = min(money.curve), max(money.curve)
         lines += ["", f"  {sparkline(money.curve)}"]
         lines += [f"  equity over observed time, between {_money(low, digits)} and {_money(high, digits)}"]
     if money.symbols:
-        head = ("symbol", "position", "entry", "mark", "realised", "unrealised", "fees", "net", "turnover")
+        shown = tuple(row.asset for row in money.symbols) if coins else ()
+        of = ["in"] if coins else []
+        head = ["symbol", "position", "entry", "mark", "realised", "unrealised", "fees", "net", *of, "turnover"]
         table = [
             (
                 *(row.symbol, _quantity(row.position)),
                 *("" if price is None else f"{price:,.8g}" for price in (row.entry_price, row.mark_price)),
-                *(_money(value, digits, True) for value in (row.realised, row.unrealised)),
-                _money(row.fees, digits),
-                _money(row.net, digits, True),
+                *(_settled_text(value, row.inverse, digits) for value in (row.realised, row.unrealised)),
+                _settled_text(row.fees, row.inverse, digits, signed=False),
+                _settled_text(row.net, row.inverse, digits),
+                *shown[n : n + 1],
                 _money(row.turnover, 0),
             )
-            for row in money.symbols
+            for n, row in enumerate(money.symbols)
         ]
         lines += ["", *_table(head, table)]
+    if coins:
+        said = "Positions of inverse contracts are in contracts, their profit and fees in the coin. The sums above are in the "
+        said += "quote currency: coins are converted at the last mark, along the equity curve at the mark of the time."
+        lines += ["", *_note(said)]
     if not money.one_currency:
         lines += ["", *_note("These symbols have different quote currencies: the sums above add unlike money. Read the table.")]
     return lines

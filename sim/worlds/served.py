@@ -100,7 +100,7 @@ class ServedVenue:
     def endpoints(self) -> list[dict[str, str]]:
         """What a profile has as `live.endpoints`."""
         venue = self.venue
-        streams = {"spot": venue.stream_url, "usdm": venue.usdm_stream_url}
+        streams = venue.stream_urls
         return [{"venue": f"binance_{m}", "stream": streams[m], "rest": venue.rest_url} for m in venue.market.markets]
 
     def no_more_faults(self) -> None:

@@ -26,8 +26,8 @@ from aiohttp import WSMsgType, web
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "add-a-venue.md"
-LAST_ROW = re.compile(r"^    [A-Z]+ = \d+, (?:Facts\(.*?\)|NO_MODULE).*?\n(?=\n)", re.M)
-"""The last row of Market, to the end of its line."""
+ROWS = re.compile(r"^    [A-Z_]+ = \d+, (?:(?!\n\n).)*\n(?=\n)", re.M | re.S)
+"""The rows of Market, to the end of the last one."""
 FIRST_PLACE = """import os, sys
 sys.path.insert(0, os.path.dirname(__file__))
 """
@@ -47,8 +47,8 @@ def follow(folder: Path) -> Path:
     shutil.copytree(ROOT / "trading" / "venues", venues, ignore=shutil.ignore_patterns("__pycache__"))
     (venues / "corner.py").write_text(module, encoding="utf-8")
     text = (venues / "names.py").read_text(encoding="utf-8")
-    (last,) = LAST_ROW.findall(text)
-    (venues / "names.py").write_text(text.replace(last, last + row), encoding="utf-8")
+    (rows,) = ROWS.findall(text)
+    (venues / "names.py").write_text(text.replace(rows, rows + row), encoding="utf-8")
     (folder / "sitecustomize.py").write_text(FIRST_PLACE, encoding="utf-8")
     return folder
 

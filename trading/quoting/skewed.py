@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from trading.features import bars
-from trading.instruments import notional_e8
+from trading.instruments import lot_value, notional_e8
 from trading.jit import Recs, kernel, lean
 from trading.records import ExecType, Kind
 from trading.settings import Strategy
@@ -136,8 +136,8 @@ def _tell(quoter: QuoterArrays, symbol: int, ts_ns: int) -> int:
     instruments, it = quoter.instruments, quoter.instruments[symbol]
     if s.best_bid_ticks > 0 and s.returns >= p.warm_returns:
         mid = 0.5 * (s.best_bid_ticks + s.best_ask_ticks)
-        lot_value = mid * it.tick_size * it.lot_size
-        max_lots = p.max_inventory_notional / lot_value
+        worth = lot_value(instruments, symbol, mid)
+        max_lots = p.max_inventory_notional / worth
         half = half_spread(mid, minute_volatility(s.volatility), p.min_spread, p.volatility_weight)
         skew = s.inventory_lots / max_lots * p.skew * mid
         # never crossing: what a post-only order must keep to, and bid <= ask - 1 holds before and after
@@ -145,7 +145,7 @@ def _tell(quoter: QuoterArrays, symbol: int, ts_ns: int) -> int:
         bid = int(max(0.0, min(math.floor(mid - half - skew), s.best_ask_ticks - 1.0)))
         ask = int(min(MAX_TICKS, max(math.ceil(mid + half - skew), s.best_bid_ticks + 1.0)))
         # the nudge keeps a quotient that is exact in decimals from landing one step below itself
-        wanted = int(min(p.order_notional / lot_value * (1.0 + 1e-12), float(it.max_qty_lots)))
+        wanted = int(min(p.order_notional / worth * (1.0 + 1e-12), float(it.max_qty_lots)))
         step = max(1, it.step_lots)
         lots = wanted // step * step
         bid_lots = _side_lots(instruments, symbol, bid, lots, s.inventory_lots, max_lots)

@@ -3,8 +3,8 @@
 All inputs are record arrays, plain arrays of returns, or round trips; all outputs are `Figure`s. A `Figure` without a value says
 why. The thresholds below are ours: under them a figure is noise that somebody would nevertheless act on.
 
-Money is in the quote currency, ratios are fractions (0.1 is 10%), "bps" is 1e-4. Simulated fills are assumptions: nothing
-here knows whether a fill could have happened.
+Money is in the quote currency (coins of inverse contracts at the price of the moment that each function names), ratios are
+fractions (0.1 is 10%), "bps" is 1e-4. Simulated fills are assumptions: nothing here knows whether a fill could have happened.
 
 What this module is not: the layout, which is sim.report.tearsheet's. No decision depends on it.
 """
@@ -184,8 +184,8 @@ def win_rate(trips: Recs) -> Figure:
 
 
 def profit_factor(trips: Recs) -> Figure:
-    """Sum of what winning round trips made over what losing ones lost, after fees."""
-    n, net = len(trips), trips["net_e8"]
+    """Sum of what winning round trips made over what losing ones lost, after fees; coins at the price of the exit."""
+    n, net = len(trips), trips["quoted_e8"]
     if n < MIN_TRADES:
         return _too_few(n, MIN_TRADES, "round trips")
     lost = -int(net[net < 0].sum())
@@ -210,9 +210,15 @@ def turnover(fills: Recs, instruments: Recs) -> Figure:
     return Figure(float(values.sum()) / 1e8, len(fills))
 
 
-def fees(fills: Recs) -> Figure:
-    """Fees paid in money; negative is a rebate."""
-    return Figure(float(fills["fee_e8"].sum()) / 1e8, len(fills))
+def _quoted_fees(fills: Recs, instruments: Recs) -> Floats:
+    """Each fill's fee in 1e-8 of the quote currency, shape (n,); paid in coins: at the fill's price."""
+    it = instruments[fills["symbol"]]
+    return np.asarray(fills["fee_e8"] * np.where(it["inverse"] != 0, fills["last_ticks"] * it["tick_size"], 1.0))
+
+
+def fees(fills: Recs, instruments: Recs) -> Figure:
+    """Fees paid in money, coins at the price of their fill; negative is a rebate."""
+    return Figure(float(_quoted_fees(fills, instruments).sum()) / 1e8, len(fills))
 
 
 def maker_share(fills: Recs, instruments: Recs) -> Figure:
@@ -287,7 +293,8 @@ def implementation_shortfall(orders: Recs, reports: Recs, marks: Sequence[Marks]
     """sum side * (fill - decision) * qty + side * (end - decision) * unfilled + fees. Perold 1988.
 
     Over approved orders that a decision wanted filled: quotes (Purpose.QUOTE) only offer and are left out. decision: the mid
-    when decided; end: the mid when the order was over, or the last one.
+    when decided; end: the mid when the order was over, or the last one. Of an inverse contract the difference is in coins, and is
+    valued at the decision's price: quantity * size * (1 - decision / fill).
     """
     wanted = new_orders(orders)
     wanted = wanted[wanted["purpose"] != Purpose.QUOTE]
@@ -296,14 +303,16 @@ def implementation_shortfall(orders: Recs, reports: Recs, marks: Sequence[Marks]
     rows = {int(order_id): row for row, order_id in enumerate(wanted["order_id"])}
     ends = np.full(len(wanted), last_ts, np.int64)
     filled = np.zeros(len(wanted), np.int64)
-    slipped, paid = np.zeros(len(wanted)), np.zeros(len(wanted))  # slipped: sum side * (fill - decision) * lots, in ticks
+    slipped, paid = np.zeros(len(wanted)), np.zeros(len(wanted))  # slipped: sum side * (fill - decision) * lots, in units
+    inverse = instruments["inverse"][wanted["symbol"]] != 0
     for answer in answers[np.isin(answers["order_id"], wanted["order_id"])]:
         row = rows[int(answer["order_id"])]
         if answer["exec_type"] == ExecType.FILL:
             order, lots = wanted[row], int(answer["last_lots"])
             filled[row] += lots
-            slipped[row] += int(order["side"]) * (int(answer["last_ticks"]) - float(order["decision_ticks"])) * lots
-            paid[row] += int(answer["fee_e8"]) / 1e8
+            moved = int(answer["last_ticks"]) - float(order["decision_ticks"])
+            slipped[row] += int(order["side"]) * (moved / int(answer["last_ticks"]) if inverse[row] else moved) * lots
+            paid[row] += float(_quoted_fees(answer.reshape(1), instruments)[0]) / 1e8
         elif answer["exec_type"] in (ExecType.CANCELED, ExecType.EXPIRED, ExecType.REJECT):
             ends[row] = answer["ts_ns"]
     end_mid = np.full(len(wanted), np.nan)
@@ -312,11 +321,13 @@ def implementation_shortfall(orders: Recs, reports: Recs, marks: Sequence[Marks]
         end_mid[chosen] = mid_at(own, ends[chosen])
     decision, unfilled = wanted["decision_ticks"], wanted["qty_lots"] - filled
     known = np.isfinite(decision) & (decision > 0) & (np.isfinite(end_mid) | (unfilled == 0))
-    unit = instruments["tick_size"][wanted["symbol"]] * instruments["lot_size"][wanted["symbol"]]
-    missed = np.where(unfilled == 0, 0.0, wanted["side"] * (end_mid - decision) * unfilled)
+    it = instruments[wanted["symbol"]]
+    unit = np.where(inverse, 1.0, it["tick_size"]) * it["lot_size"] * it["contract_size"]
+    moves = (end_mid - decision) / np.where(inverse, end_mid, 1.0)
+    missed = np.where(unfilled == 0, 0.0, wanted["side"] * moves * unfilled)
     execution, opportunity = float(np.sum((slipped * unit)[known])), float(np.sum((missed * unit)[known]))
     charged, n = float(paid[known].sum()), int(known.sum())
-    decided = float(np.sum((decision * wanted["qty_lots"] * unit)[known]))
+    decided = float(np.sum((np.where(inverse, 1.0, decision) * wanted["qty_lots"] * unit)[known]))
     bps = Figure((execution + opportunity + charged) / decided * 1e4, n) if decided > 0 else Figure(None, n, "no such order")
     return Shortfall(n, len(wanted) - n, execution, opportunity, charged, bps)
 

@@ -1,7 +1,7 @@
 """What things were worth at a time: mids from market records, and the equity curve from fills and mids.
 
-Times are Unix ns as in the records' `ts_ns`. Money is in the quote currency; with several quote currencies the sums mean
-nothing, and the caller must not mix them.
+Times are Unix ns as in the records' `ts_ns`. Money is in the quote currency, coins of inverse contracts at the mid of the
+time; with several quote currencies the sums mean nothing, and the caller must not mix them.
 
 What this module is not: the account that decisions are made on (trading.risk.positions); this is the second opinion, computed
 from the records alone.
@@ -17,7 +17,7 @@ import numpy as np
 
 from trading.jit import Floats, Recs, Words
 from trading.records import Flag, Kind
-from trading.results.round_trips import values_e8
+from trading.results.round_trips import gain_signs, settled_values_e8
 
 STALE_NS: Final = 60 * 10**9
 """A market silent for longer than this was not observed: the night between two recordings is no trading time."""
@@ -78,7 +78,8 @@ def sample_times(event_ts_ns: Words, period_ns: int, stale_ns: int = STALE_NS) -
 
 
 def equity_at(fills: Recs, marks: Sequence[Marks], instruments: Recs, start_equity: float, times: Words) -> Floats:
-    """Equity after fees at each time, shape of `times`: start + cash + sum over symbols of position * mid.
+    """Equity after fees at each time, shape of `times`: start + cash + sum over symbols of position * mid. What an inverse
+    contract has made, in coins, is worth the mid.
 
     fills: REPORT_RECORDs of kind FILL, shape (n,); marks: one per symbol of `instruments`, in its order. A position
     whose symbol has no mid yet is marked at its last fill.
@@ -90,13 +91,19 @@ def equity_at(fills: Recs, marks: Sequence[Marks], instruments: Recs, start_equi
             continue
         own = own[np.argsort(own["ts_ns"], kind="stable")]
         side = own["side"].astype(np.int64)
-        values = values_e8(instruments, own["symbol"], own["last_ticks"], own["last_lots"])
-        cash_e8 = np.concatenate(([0], np.cumsum(-side * values - own["fee_e8"])))
+        values = settled_values_e8(instruments, own["symbol"], own["last_ticks"], own["last_lots"])
+        gain = gain_signs(instruments, own["symbol"])
+        cash_e8 = np.concatenate(([0], np.cumsum(-side * gain * values - own["fee_e8"])))
         lots = np.concatenate(([0], np.cumsum(side * own["last_lots"])))
         last_fill = np.concatenate(([0], own["last_ticks"]))
         at = np.searchsorted(own["ts_ns"], times, side="right")
         mid = mid_at(marks[symbol], times)
         price = np.where(np.isnan(mid), last_fill[at], mid)
-        unit = float(instruments[symbol]["tick_size"]) * float(instruments[symbol]["lot_size"])
+        it = instruments[symbol]
+        if it["inverse"]:
+            # (cash - lots * size / price) coins, times the price
+            total += cash_e8[at] / 1e8 * price * float(it["tick_size"]) - lots[at] * float(it["contract_size"] * it["lot_size"])
+            continue
+        unit = float(it["tick_size"]) * float(it["lot_size"]) * float(it["contract_size"])
         total += cash_e8[at] / 1e8 + lots[at] * price * unit
     return total

@@ -6,6 +6,9 @@ ten. Values and fees of a fill are shared out among its pieces in exact integers
 
     sum of net_e8 over round trips + open lots' marked result - open lots' entry fees  =  change of equity
 
+Money is in what the symbol is settled in: that of an inverse contract is in the coin (trading.instruments), and only
+`quoted_e8` may be added to other symbols'.
+
 What this module is not: the position that decisions are made on, which is trading.risk.positions'.
 """
 
@@ -31,9 +34,10 @@ ROUND_TRIP: Final = np.dtype(
         ("exit_ts_ns", "i8"),  # of the last lot out
         ("entry_value_e8", "i8"),
         ("exit_value_e8", "i8"),
-        ("gross_e8", "i8"),  # side * (exit value - entry value)
+        ("gross_e8", "i8"),  # side * (exit value - entry value); of an inverse contract with the sign turned
         ("fees_e8", "i8"),  # of both sides; negative is a rebate
         ("net_e8", "i8"),
+        ("quoted_e8", "i8"),  # net_e8 in the quote currency: coins at the exit's average price
         ("held_ns", "f8"),  # mean time from entry to exit, weighted by lots
     ],
     align=True,
@@ -58,7 +62,24 @@ def values_e8(instruments: Recs, symbols: Words, price_ticks: Words, qty_lots: W
     Right up to a value of 9.2e10 a fill (int64), as the kernel is.
     """
     table = instruments[symbols]
-    return np.asarray(price_ticks * qty_lots // table["notional_div"] * table["notional_mul"], np.int64)
+    prices = np.where(table["inverse"] != 0, 1, price_ticks)
+    return np.asarray(prices * qty_lots // table["notional_div"] * table["notional_mul"], np.int64)
+
+
+def settled_values_e8(instruments: Recs, symbols: Words, price_ticks: Words, qty_lots: Words) -> Words:
+    """`trading.instruments.settled_e8` for arrays of one shape: value in 1e-8 of what each symbol is settled in."""
+    table, values = instruments[symbols], values_e8(instruments, symbols, price_ticks, qty_lots)
+    chosen = np.flatnonzero(table["inverse"])
+    coins, lots = table[chosen], qty_lots[chosen]
+    parts = np.maximum(price_ticks[chosen] * coins["coin_div"], 1)
+    whole, rest = coins["coin_mul"] // parts, coins["coin_mul"] % parts
+    values[chosen] = whole * lots + (2 * rest * lots + parts) // (2 * parts)
+    return values
+
+
+def gain_signs(instruments: Recs, symbols: Words) -> Words:
+    """`trading.instruments.gain_sign` for an array of symbols."""
+    return np.asarray(1 - 2 * instruments["inverse"][symbols], np.int64)
 
 
 @dataclass(slots=True)
@@ -90,17 +111,21 @@ class _Trip:
     exit_order_id: int
     entry_ts_ns: int
     exit_ts_ns: int
+    gain: int
     lots: int = 0
     entry_value: int = 0
     exit_value: int = 0
+    exit_notional: int = 0
     fees: int = 0
     lot_ns: int = 0
 
     def row(self) -> tuple[int | float, ...]:
-        gross = self.side * (self.exit_value - self.entry_value)
+        gross = self.side * self.gain * (self.exit_value - self.entry_value)
+        net = gross - self.fees
+        quoted = net if self.gain > 0 else net * self.exit_notional // max(self.exit_value, 1)
         return (
             *(self.symbol, self.side, self.lots, self.entry_order_id, self.exit_order_id, self.entry_ts_ns, self.exit_ts_ns),
-            *(self.entry_value, self.exit_value, gross, self.fees, gross - self.fees, self.lot_ns / self.lots),
+            *(self.entry_value, self.exit_value, gross, self.fees, net, quoted, self.lot_ns / self.lots),
         )
 
 
@@ -109,7 +134,8 @@ def match_fifo(fills: Recs, instruments: Recs) -> tuple[Recs, Recs]:
 
     Source: FIFO cost basis; the grouping by order pair is ours. A fill with no lots or no side is skipped.
     """
-    values = values_e8(instruments, fills["symbol"], fills["last_ticks"], fills["last_lots"])
+    values = settled_values_e8(instruments, fills["symbol"], fills["last_ticks"], fills["last_lots"])
+    gains = gain_signs(instruments, np.arange(len(instruments))).tolist()
     waiting: dict[int, deque[_Lot]] = {}
     trips: dict[tuple[int, int, int, int], _Trip] = {}
     for fill, value in zip(fills, values, strict=True):
@@ -127,12 +153,15 @@ def match_fifo(fills: Recs, instruments: Recs) -> tuple[Recs, Recs]:
                 lots.popleft()
             key = (symbol, side, entry.order_id, lot.order_id)
             if key not in trips:
-                trips[key] = _Trip(symbol, -side, entry.order_id, lot.order_id, entry.ts_ns, lot.ts_ns)
+                trips[key] = _Trip(symbol, -side, entry.order_id, lot.order_id, entry.ts_ns, lot.ts_ns, gains[symbol])
             trip = trips[key]
             trip.exit_ts_ns = lot.ts_ns
             trip.lots += taken
             trip.entry_value += entry_value
             trip.exit_value += exit_value
+            if trip.gain < 0:
+                it = instruments[symbol]
+                trip.exit_notional += taken * int(it["notional_mul"]) // int(it["notional_div"])
             trip.fees += entry_fee + exit_fee
             trip.lot_ns += taken * (lot.ts_ns - entry.ts_ns)
         if lot.lots:

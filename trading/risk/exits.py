@@ -21,7 +21,7 @@ from trading.settings import Strategy
 LEG_FIELDS: Final = (
     ("leg_lots", "i8"),  # signed
     ("leg_entry_lots", "i8"),  # entered since the leg was last flat ...
-    ("leg_entry_value", "i8"),  # ... and its sum of ticks * lots
+    ("leg_entry_value", "i8"),  # ... and its sum of ticks * lots: also of inverse contracts, a price and no money
     ("leg_opened_ns", "i8"),
     ("leg_closed_ns", "i8"),
     ("stop_ticks", "i8"),

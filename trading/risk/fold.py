@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from trading.instruments import loss_e8
 from trading.jit import Recs, lean
 from trading.orders import fills
 from trading.orders import table as orders
@@ -199,7 +200,7 @@ def on_signal(recs: Recs, i: int, risk: RiskArrays) -> int:
         return 0
     if side != Side.BUY and side != Side.SELL:
         return 0
-    st, p, it = risk.state[s], risk.params[0], risk.instruments[s]
+    st, p = risk.state[s], risk.params[0]
     if st.leg_lots != 0 or st.entry_id != 0 or st.exit_id != 0:
         return 0
     if ts - st.entry_ts_ns < p.cooldown_ns or ts - st.leg_closed_ns < p.cooldown_ns:
@@ -232,7 +233,7 @@ def on_signal(recs: Recs, i: int, risk: RiskArrays) -> int:
         full = sizing.room_lots(risk, s, side) == 0
         refuse(risk, Refusal.MAX_POSITION if full else Refusal.MIN_NOTIONAL)
         return 0
-    heat = heat_e8(risk) + float(want.qty_lots) * distance * float(it.notional_mul) / float(it.notional_div)
+    heat = heat_e8(risk) + loss_e8(risk.instruments, s, float(valued), float(want.qty_lots), distance)
     order_id = submit(risk, heat)
     if order_id > 0:
         st.entry_id = order_id

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from trading.instruments import loss_e8
 from trading.jit import Recs, kernel, lean
 from trading.risk.arrays import RiskArrays
 from trading.risk.limits import value_ticks, worst_lots
@@ -41,6 +42,9 @@ def stop_distance_ticks(params: Recs, mid_ticks: float, atr_ticks: float) -> flo
 def lots_worth(instruments: Recs, s: int, price_ticks: int, value_e8: int) -> int:
     """Greatest quantity that is worth no more than `value_e8` at `price_ticks` (both > 0), rounded down to the step."""
     it = instruments[s]
+    if it.inverse != 0:
+        lots = min((value_e8 // it.notional_mul) * it.notional_div, it.max_qty_lots)
+        return max(lots - lots % it.step_lots, 0)
     # floor twice: lots whose ticks * lots // div * mul cannot exceed value_e8
     lots = (value_e8 // it.notional_mul) * it.notional_div // price_ticks
     lots = min(lots, it.max_qty_lots)
@@ -61,7 +65,7 @@ def entry_lots(risk: RiskArrays, s: int, side: int, price_ticks: int, distance_t
     it, p, equity_e8 = risk.instruments[s], risk.params[0], risk.glob[0].portfolio_e8
     if equity_e8 <= 0 or price_ticks <= 0:
         return 0
-    loss_per_lot_e8 = distance_ticks * float(it.notional_mul) / float(it.notional_div)
+    loss_per_lot_e8 = loss_e8(risk.instruments, s, float(price_ticks), 1.0, distance_ticks)
     wanted = float(equity_e8) * p.risk_share / loss_per_lot_e8
     lots = int(min(wanted, float(it.max_qty_lots)))
     lots = min(lots, lots_worth(risk.instruments, s, price_ticks, p.max_order_e8))

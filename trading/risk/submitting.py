@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from trading.instruments import loss_e8
 from trading.jit import Recs, kernel, lean
 from trading.orders import budget
 from trading.orders import table as orders
@@ -134,6 +135,5 @@ def heat_e8(risk: RiskArrays) -> float:
             if slot >= 0:
                 lots += orders.reserved_lots(risk.glob, slot)
         if lots > 0:
-            it = risk.instruments[s]
-            total += float(lots) * st.stop_distance * float(it.notional_mul) / float(it.notional_div)
+            total += loss_e8(risk.instruments, s, mid_ticks(risk.state, s), float(lots), st.stop_distance)
     return total

@@ -1,4 +1,4 @@
-"""Binance spot and USD-M futures: combined streams, limits, REST requests and the typed reading of what is no market frame.
+"""Binance spot, USD-M and COIN-M: combined streams, limits, REST requests and the typed reading of what is no market frame.
 
 Market frames (diff depth, trade, aggTrade, bookTicker, markPrice) are the compiled scanner's (trading.wire.binance_frames); here
 they are only recognised, by their stream's name: `{"stream":"btcusdt@trade","data":...`. Everything else a connection may bring
@@ -6,7 +6,7 @@ they are only recognised, by their stream's name: `{"stream":"btcusdt@trade","da
 
 Streams go into the URL as far as it bears them, so that a reconnect has its streams at once and spends no client message; the
 rest by SUBSCRIBE messages. USD-M's hosts are split by kind: depth and bookTicker come from `/public`, prints and mark prices from
-`/market` (PROTOCOLS.md).
+`/market` (PROTOCOLS.md); COIN-M's are one host. Futures with a delivery date have it in their names (BTCUSDT_241227).
 
 What this module is not: it sends nothing and keeps no book.
 """
@@ -14,6 +14,7 @@ What this module is not: it sends nothing and keeps no book.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -153,6 +154,8 @@ class _Filter(msgspec.Struct, frozen=True):
 class _Symbol(msgspec.Struct, frozen=True):
     symbol: str
     status: str = ""
+    contractStatus: str = ""  # COIN-M's word for `status`
+    contractSize: int | float | str = ""  # COIN-M alone
     quantityPrecision: int = 8
     filters: list[_Filter] = []
 
@@ -195,7 +198,7 @@ def _exchange_info(raw: bytes) -> _ExchangeInfo:
 
 
 class _Binance(Venue):
-    """What spot and USD-M have in common."""
+    """What all markets have in common."""
 
     _weights: tuple[tuple[int, int], ...] = ()
     _api = ""
@@ -278,7 +281,8 @@ class _Binance(Venue):
                 found.append(
                     rules(
                         it.symbol, price.tickSize, self._lot(it, lot), lot.stepSize, lot.minQty, lot.maxQty,
-                        notional.minNotional or notional.notional, it.status == "TRADING",
+                        notional.minNotional or notional.notional, (it.contractStatus or it.status) == "TRADING",
+                        contract_size=str(it.contractSize),
                     )
                 )  # fmt: skip
             except Inexact:
@@ -368,12 +372,10 @@ class BinanceSpot(_Binance):
         return RestRequest("/api/v3/exchangeInfo", {"symbols": names}, 20)
 
 
-class BinanceUsdm(_Binance):
-    """Binance USD-M futures."""
+class _Futures(_Binance):
+    """What USD-M and COIN-M have in common."""
 
-    market = Market.BINANCE_USDM
     _weights = _USDM_WEIGHTS
-    _api = "/fapi/v1"
 
     @property
     def limits(self) -> Limits:
@@ -382,6 +384,35 @@ class BinanceUsdm(_Binance):
         A connection with prints alone may have nothing to say for longer than it may be silent, so we ping as well.
         """
         return Limits(client_messages_per_s=10.0, ping_interval_s=20.0, silence_timeout_s=60.0, rest_weight_per_minute=2400)
+
+    def _public(self) -> list[str]:
+        """Streams of the book."""
+        wanted = self.streams
+        interval = min(_USDM_INTERVALS, key=lambda ms: abs(ms - wanted.depth_interval_ms))
+        public = ((wanted.depth, "@depth" + _USDM_INTERVALS[interval]), (wanted.bbo, "@bookTicker"))
+        return [name for want, name in public if want]
+
+    def _market(self) -> list[str]:
+        """Streams of prints and marks."""
+        market = ((self.streams.trade, "@aggTrade"), (self.streams.mark, "@markPrice@1s"))
+        return [name for want, name in market if want]
+
+    def instruments_request(self) -> RestRequest:
+        """exchangeInfo, which takes no symbols here: weight 1."""
+        return RestRequest(f"{self._api}/exchangeInfo", {}, 1)
+
+    def _lot(self, symbol: _Symbol, lot: _Filter) -> str:
+        """By quantityPrecision, or finer where the step is."""
+        step = lot_for(lot.stepSize)
+        precise = power_of_ten(symbol.quantityPrecision)
+        return max(step, precise, key=len) if "." in step + precise else "1"
+
+
+class BinanceUsdm(_Futures):
+    """Binance USD-M futures."""
+
+    market = Market.BINANCE_USDM
+    _api = "/fapi/v1"
 
     @property
     def stream_url(self) -> str:
@@ -394,21 +425,29 @@ class BinanceUsdm(_Binance):
         return "https://fapi.binance.com"
 
     def _kinds(self) -> Mapping[str, list[str]]:
-        wanted = self.streams
-        interval = min(_USDM_INTERVALS, key=lambda ms: abs(ms - wanted.depth_interval_ms))
-        public = ((wanted.depth, "@depth" + _USDM_INTERVALS[interval]), (wanted.bbo, "@bookTicker"))
-        market = ((wanted.trade, "@aggTrade"), (wanted.mark, "@markPrice@1s"))
-        return {
-            "/public": [name for want, name in public if want],
-            "/market": [name for want, name in market if want],
-        }
+        return {"/public": self._public(), "/market": self._market()}
 
-    def instruments_request(self) -> RestRequest:
-        """exchangeInfo, which takes no symbols here: weight 1."""
-        return RestRequest("/fapi/v1/exchangeInfo", {}, 1)
 
-    def _lot(self, symbol: _Symbol, lot: _Filter) -> str:
-        """By quantityPrecision, or finer where the step is."""
-        step = lot_for(lot.stepSize)
-        precise = power_of_ten(symbol.quantityPrecision)
-        return max(step, precise, key=len) if "." in step + precise else "1"
+class BinanceCoinm(_Futures):
+    """Binance COIN-M futures: inverse contracts, counted in contracts and settled in the coin."""
+
+    market = Market.BINANCE_COINM
+    _api = "/dapi/v1"
+
+    @property
+    def limits(self) -> Limits:
+        """Documented as USD-M's, but 200 streams a connection."""
+        return replace(super().limits, streams_per_connection=200)
+
+    @property
+    def stream_url(self) -> str:
+        """The host; all kinds of streams are on one connection."""
+        return "wss://dstream.binance.com"
+
+    @property
+    def rest_url(self) -> str:
+        """REST."""
+        return "https://dapi.binance.com"
+
+    def _kinds(self) -> Mapping[str, list[str]]:
+        return {"": [*self._public(), *self._market()]}

@@ -236,8 +236,9 @@ def chunks(items: Sequence[str], most: int) -> list[list[str]]:
 
 
 def rules(
-    name: str, tick: str, lot: str, step: str, min_qty: str, max_qty: str = "", min_notional: str = "", trading: bool = True
-) -> tuple[str, InstrumentRules]:
+    name: str, tick: str, lot: str, step: str, min_qty: str, max_qty: str = "", min_notional: str = "", trading: bool = True,
+    *, contract: str = "", contract_size: str = "",
+) -> tuple[str, InstrumentRules]:  # fmt: skip
     """(name, rules) with all numbers as plain decimals; an empty maximum is 9000000000, an empty minimum notional 0.
 
     Raises Inexact, also for a tick or step of 0, which is none."""
@@ -253,6 +254,8 @@ def rules(
         max_qty=plain_decimal(max_qty or "9000000000"),
         min_notional=plain_decimal(min_notional or "0"),
         trading=trading,
+        contract=contract,
+        contract_size=plain_decimal(contract_size) if contract_size else "",
     )
 
 

@@ -41,6 +41,7 @@ from trading.venues.building import (
     trade,
 )
 from trading.venues.decimals import Inexact, Scale, millis_ns, whole_ns
+from trading.venues.names import INVERSE
 from trading.venues.protocol import (
     RESUBSCRIBE,
     ConnectionPlan,
@@ -422,6 +423,7 @@ class Bybit(Venue):
                     it.symbol or it.name, price.tickSize or it.price_filter.tick_size, lot_for(step), step,
                     lot.minOrderQty or raw_text(old_lot.min_trading_qty), lot.maxOrderQty or raw_text(old_lot.max_trading_qty),
                     lot.minNotionalValue or lot.minOrderAmt, it.status == "Trading",
+                    contract=INVERSE if result.category == INVERSE else "",  # quantities are sums of the quote currency
                 )  # fmt: skip
             except Inexact:
                 continue

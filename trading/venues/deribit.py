@@ -34,6 +34,7 @@ from trading.venues.building import (
     trade,
 )
 from trading.venues.decimals import Inexact, millis_ns, plain_decimal
+from trading.venues.names import INVERSE
 from trading.venues.protocol import (
     RESUBSCRIBE,
     ConnectionPlan,
@@ -209,6 +210,8 @@ class _Listed(msgspec.Struct, frozen=True):
     tick_size: msgspec.Raw
     min_trade_amount: msgspec.Raw
     is_active: bool = True
+    kind: str = ""
+    instrument_type: str = "reversed"  # of futures; lists of before 2023 have no other and do not say it
 
 
 class _Instruments(msgspec.Struct, frozen=True):
@@ -287,7 +290,13 @@ class Deribit(Venue):
         for it in listed:
             try:
                 step = plain_decimal(raw_text(it.min_trade_amount))
-                found.append(rules(it.instrument_name, raw_text(it.tick_size), lot_for(step), step, step, "", "", it.is_active))
+                inverse = it.kind == "future" and it.instrument_type == "reversed"  # their amounts are sums of the quote currency
+                found.append(
+                    rules(
+                        it.instrument_name, raw_text(it.tick_size), lot_for(step), step, step, "", "", it.is_active,
+                        contract=INVERSE if inverse else "",
+                    )
+                )  # fmt: skip
             except Inexact:
                 continue
         return indexed(found, "deribit", "get_instruments")

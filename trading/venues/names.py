@@ -13,13 +13,14 @@ from typing import Final, NamedTuple
 
 SPOT: Final = "spot"
 LINEAR: Final = "linear"
+INVERSE: Final = "inverse"
 
 
 class SequenceRule(IntEnum):
     """How a venue's book messages follow one another (trading.books.sync_rules)."""
 
     SPOT = 0  # Binance spot's frames: first id == last id + 1
-    USDM = 1  # Binance USD-M's frames: they name the message before
+    USDM = 1  # the frames of Binance's futures: they name the message before
     PLAIN = 2  # what a typed decoder hands on: each names the message before, or says that none is numbered
 
 
@@ -51,6 +52,7 @@ class Facts(NamedTuple):
     tardis: str = ""  # its name in Tardis' files; "": its own
     maker_fee_bps: float = 10.0  # of symbols for which the profile names none
     taker_fee_bps: float = 10.0
+    inverse: tuple[tuple[str, str], ...] = ()  # (how names begin, worth of a contract in the quote currency) of inverse contracts
 
 
 NO_MODULE: Final = Facts("")
@@ -84,6 +86,11 @@ class Market(IntEnum):
     COINBASE = 6, Facts("trading.venues.coinbase:Coinbase", many_in_one=True, ccxt="coinbase")
     DERIBIT = 7, Facts("trading.venues.deribit:Deribit", ccxt="deribit", kind=LINEAR)
     CCXT = 8, NO_MODULE  # any venue that ccxt.pro speaks to, as ccxt:<id>
+    BINANCE_COINM = 9, Facts(
+        "trading.venues.binance:BinanceCoinm", native=True, sequence=SequenceRule.USDM, gapless_ids=True, sign=b'"ps":',
+        files=("BINANCE_DELIVERY", "COINM_", "CM_"), hosts=("dapi.binance", "dstream.binance"), ccxt="binancecoinm", kind=INVERSE,
+        tardis="binance-delivery", inverse=(("BTC", "100"), ("", "10")),
+    )  # fmt: skip
 
     @property
     def label(self) -> str:

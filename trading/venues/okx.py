@@ -36,6 +36,7 @@ from trading.venues.building import (
     to_json,
     trade,
 )
+from trading.venues.contracts import CONTRACTS
 from trading.venues.decimals import Inexact, millis_ns
 from trading.venues.protocol import (
     RESUBSCRIBE,
@@ -217,6 +218,8 @@ class _Listed(msgspec.Struct, frozen=True):
     minSz: str = ""
     maxLmtSz: str = ""
     state: str = ""
+    ctType: str = ""  # linear or inverse; "" for what is no contract
+    ctVal: str = ""
 
 
 class _Instruments(msgspec.Struct, frozen=True):
@@ -315,14 +318,20 @@ class Okx(Venue):
         )
 
     def parse_instruments(self, raw: bytes) -> Mapping[str, InstrumentRules]:
-        """Rules by instId. Lots are decimal fractions of a unit (spot) or contract."""
+        """Rules by instId. Lots are decimal fractions of a unit (spot) or contract; ctVal says what a contract is."""
         with Expected("okx", "the answer is no list of instruments"):
             listed = msgspec.json.decode(raw, type=_Instruments).data
         found = []
         for it in listed:
             try:
                 lot = lot_for(it.lotSz)
-                found.append(rules(it.instId, it.tickSz, lot, it.lotSz, it.minSz, it.maxLmtSz, "", it.state == "live"))
+                found.append(
+                    rules(
+                        it.instId, it.tickSz, lot, it.lotSz, it.minSz, it.maxLmtSz, "", it.state == "live",
+                        contract=it.ctType if it.ctType in CONTRACTS else "",
+                        contract_size=it.ctVal if it.ctType in CONTRACTS else "",
+                    )
+                )  # fmt: skip
             except Inexact:
                 continue
         return indexed(found, "okx", "instruments")

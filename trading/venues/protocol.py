@@ -101,6 +101,8 @@ class InstrumentRules:
     max_qty: str
     min_notional: str
     trading: bool = True
+    contract: str = ""  # linear or inverse, where it says so
+    contract_size: str = ""  # what a quantity of 1 is (trading.instruments), where it says so
 
 
 # ---- what a decoder finds in one frame

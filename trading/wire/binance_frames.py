@@ -1,4 +1,4 @@
-"""Binance market-data frames (spot and USD-M) from bytes to integers: one pass, no objects, nothing rounded.
+"""Binance market-data frames (spot, USD-M and COIN-M) from bytes to integers: one pass, no objects, nothing rounded.
 
 Understood, as combined-stream frames `{"stream":...,"data":{...}}` and bare: `depthUpdate` (diff depth), `trade`, `aggTrade`,
 `bookTicker` (spot's has no "e"), `markPriceUpdate` and, bare only, the REST depth snapshot. Keys may come in any order and
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from trading.instruments import Market
+from trading.instruments import is_future
 from trading.jit import Bytes, Recs, kernel
 from trading.records import Flag
 from trading.wire.binance_layout import (
@@ -273,5 +273,5 @@ def decode(buf: Bytes, start: int, end: int, hint: int, instruments: Recs, frame
     elif kind == FrameKind.MARK:
         good = _take_mark(base, end, frame)
     else:
-        good = _take_depth(base, end, kind, instrument.market == Market.BINANCE_USDM, instruments, frame, rows)
+        good = _take_depth(base, end, kind, is_future(instrument.market), instruments, frame, rows)
     return kind if good else FrameKind.MALFORMED
