@@ -24,7 +24,7 @@ World = tuple[np.ndarray, ...]
 
 def started(instruments: np.ndarray, **settings: Any) -> World:
     """state, glob, params, instruments, buffer."""
-    params = gen.make_params(Generator(**settings), instruments)
+    params = gen.make_params(Generator(**settings))
     state, glob = np.zeros(len(instruments), gen.GEN_STATE), np.zeros(1, gen.GEN_GLOBAL)
     gen.init(state, glob, params, instruments)
     return state, glob, params, instruments, np.zeros(gen.MAX_FRAME_BYTES, np.uint8)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from trading.instruments import mul_div
 from trading.jit import Recs, kernel, lean
 from trading.risk.arrays import RiskArrays
 from trading.risk.limits import value_ticks, worst_lots
@@ -42,7 +43,7 @@ def lots_worth(instruments: Recs, s: int, price_ticks: int, value_e8: int) -> in
     """Greatest quantity that is worth no more than `value_e8` at `price_ticks` (both > 0), rounded down to the step."""
     it = instruments[s]
     # floor twice: lots whose ticks * lots // div * mul cannot exceed value_e8
-    lots = (value_e8 // it.notional_mul) * it.notional_div // price_ticks
+    lots = mul_div(value_e8 // it.notional_mul, it.notional_div, price_ticks)
     lots = min(lots, it.max_qty_lots)
     return max(lots - lots % it.step_lots, 0)
 

@@ -13,8 +13,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-MAX_UNITS: Final = 2**59
-"""The largest number of ticks or lots; the same bound as that of the compiled scanners (trading.wire.scan)."""
+from trading.ranges import MAX_UNITS
+
 MAX_NS: Final = 2**62
 """A time after every event, as in trading.records."""
 MAX_TEXT: Final = 64
