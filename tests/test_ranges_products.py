@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trading.instruments import MAX_QTY, Instrument, InstrumentError, fee_e8, instrument_table, mul_div, notional_e8, times
-from trading.ranges import LEVEL_LOTS, MAX_UNITS, SATURATED, RangeError, lot_decimals, lot_decimals_of_rules
+from trading.ranges import (
+    LEVEL_LOTS,
+    MAX_MONEY,
+    MAX_SYMBOLS,
+    MAX_UNITS,
+    SATURATED,
+    RangeError,
+    lot_decimals,
+    lot_decimals_of_rules,
+)
 from trading.results.round_trips import total_e8, values_e8
 from trading.risk import positions, sizing
 from trading.risk.layout import RISK_STATE
@@ -138,3 +149,11 @@ def test_sizes_beyond_the_range_are_refused_by_name() -> None:
             assert word in str(error)
         else:
             raise AssertionError(f"{wrong.name} was taken")
+
+
+def test_the_page_of_ranges_says_what_holds() -> None:
+    """docs/ranges.md names the figures of trading.ranges."""
+    text = (Path(__file__).resolve().parents[1] / "docs" / "ranges.md").read_text(encoding="utf-8")
+    lots = (f"{MAX_UNITS:.2e} lots", f"{LEVEL_LOTS:.1e} lots")
+    for figure in (f"1 to {MAX_SYMBOLS}", *lots, f"up to {MAX_MONEY:.0e}", f"{SATURATED / 1e8:.1e}"):
+        assert figure.replace("e+", "e") in text, figure

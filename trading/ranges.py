@@ -1,16 +1,7 @@
-"""How large and how small the figures of an instrument may be, stated once; and the lot that lets its quantities fit.
+"""How large and how small the figures of an instrument may be, stated once, and the lot that lets its quantities fit.
 
-| figure | range | beyond it |
-|---|---|---|
-| price, quantity of a level, a print or an order | 0 to MAX_UNITS ticks or lots | the frame is refused, never rounded |
-| price as it is printed | 1e-9 to 2e9 (BTC in IDR), ticks of 1e-9 to 1e6 | the recording is refused by name |
-| quantity as it is printed | 1e-8 to 1e14 coins (BTTC, PEPE) | the recording is refused by name |
-| symbols of a run | 1 to MAX_SYMBOLS | the profile or the recording is refused by name |
-| equity and limits, in the quote currency | up to MAX_MONEY | the profile is refused at its key |
-| ticks * lots | 128 bits on the way (trading.instruments.mul_div) | the value ends at SATURATED, over every limit |
-
-A lot is fine where quantities are small and coarser where they are large, so that a level stays within LEVEL_LOTS: sums over a
-book or a window then fit as well.
+docs/ranges.md tells users the same figures, and what becomes of what is beyond them. A lot is fine where quantities are small and
+coarser where they are large, so that a level stays within LEVEL_LOTS: sums over a book or a window then fit as well.
 
 What this module is not: it knows no venue and no file.
 """
