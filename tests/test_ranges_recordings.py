@@ -64,6 +64,10 @@ def test_the_survey_of_other_venues_keeps_to_the_same_range() -> None:
     seen = Printed()
     seen.add("0.00000075", "100000000000000")
     assert seen.sizes(Market.BYBIT, None)[1] == "1" and seen.sizes(Market.BINANCE_SPOT, None)[1] == "1"
+    dear = Printed()
+    dear.add("1600000000.00", "0.5")
+    dear.add("1600001000.00", "0.25")
+    assert dear.sizes(Market.BYBIT, None)[:2] == ("1000", "0.01")
     seen.add("0.00000075", "0.00000001")
     for market in (Market.BYBIT, Market.KRAKEN, Market.BINANCE_SPOT):
         with pytest.raises(RangeError):

@@ -127,7 +127,7 @@ def instrument_table(instruments: Sequence[Instrument]) -> Recs:
         row["step_lots"] = _lots(it.step_size, qty_decimals, it.name, "step_size")
         row["min_qty_lots"] = _lots(it.min_qty, qty_decimals, it.name, "min_qty")
         row["max_qty_lots"] = _lots(it.max_qty, qty_decimals, it.name, "max_qty")
-        row["min_notional_e8"] = int(Decimal(it.min_notional) * 10**8)
+        row["min_notional_e8"] = min(int(Decimal(it.min_notional) * 10**8), SATURATED)
         # ticks * lots counts units of tick_size * lot_size = tick_units * 10**-(price_decimals + qty_decimals)
         shift = 8 - price_decimals - qty_decimals
         if tick_units * 10 ** max(shift, 0) > MAX_UNITS or -shift > MAX_SHIFT:

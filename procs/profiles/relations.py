@@ -187,6 +187,10 @@ def _check_learner(profile: Profile, reader: Reader) -> None:
         raise reader.fail(key, "the learner reads the journal, but pipeline.journal is false", "write pipeline.journal: true")
 
 
+MOST_TICK: Final = 10**9
+"""With any lot, the value of a tick is then counted exactly."""
+
+
 def _check_symbols(profile: Profile, reader: Reader) -> None:
     if len(profile.symbols) > MAX_SYMBOLS:
         raise reader.fail("symbols", f"{len(profile.symbols)} symbols", f"write at most {MAX_SYMBOLS}")
@@ -209,6 +213,8 @@ def _check_symbols(profile: Profile, reader: Reader) -> None:
                                   "write a multiple, or a smaller lot_size")  # fmt: skip
         if sizes["step_size"] > MAX_UNITS * lot or sizes["min_qty"] > MAX_UNITS * lot:
             raise reader.fail(f"{key}.lot_size", f"{s.lot_size} is too fine for its step_size and min_qty", "write a coarser one")
+        if sizes["tick_size"] > MOST_TICK:
+            raise reader.fail(f"{key}.tick_size", f"{s.tick_size} is more than {MOST_TICK}", "write the venue's figure, e.g. 0.01")
         if sizes["tick_size"].normalize().as_tuple().exponent + lot.as_tuple().exponent < -8 - MAX_DECIMALS:
             problem = f"{s.tick_size} is too fine for a lot_size of {s.lot_size}"
             raise reader.fail(f"{key}.tick_size", problem, "write a coarser one")

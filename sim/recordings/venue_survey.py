@@ -23,6 +23,7 @@ from trading.venues.registry import venue_class
 
 _untyped: Final = msgspec.json.Decoder(float_hook=str).decode
 _DECIMALS: Final = 12
+_MOST: Final = 10**30  # these are Python's integers: a price in rupiah with 12 decimals is none that an int64 holds
 """Finest unit in which prices are compared."""
 
 
@@ -51,7 +52,7 @@ class Printed:
         try:
             if price is not None and str(price):
                 text = str(price)
-                self.price_gcd = math.gcd(self.price_gcd, units(text, _DECIMALS))
+                self.price_gcd = math.gcd(self.price_gcd, units(text, _DECIMALS, _MOST))
                 self.price_decimals = max(self.price_decimals, len(text.partition(".")[2]) if text.count("e") == 0 else 0)
             if qty is not None and str(qty):
                 self.qty_decimals = max(self.qty_decimals, decimals_of(str(qty)))
@@ -75,7 +76,7 @@ class Printed:
         if rule is None:
             return tick, lot, lot
         try:
-            if self.price_gcd % units(rule.tick_size, _DECIMALS) == 0:
+            if self.price_gcd % units(rule.tick_size, _DECIMALS, _MOST) == 0:
                 tick = rule.tick_size
         except (Inexact, ZeroDivisionError):
             pass
