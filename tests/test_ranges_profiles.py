@@ -91,7 +91,7 @@ def test_figures_of_a_symbol_that_cannot_be_counted_in() -> None:
         load_profile("paper", {"symbols": [fine]})
     with pytest.raises(ConfigError, match=r"tick_size.*more than"):
         load_profile("paper", {"symbols": [{"name": "AUSDT", "tick_size": "2000000000"}]})
-    most = {"name": "AUSDT", "tick_size": "1000000000", "lot_size": "1", "step_size": "1", "min_qty": "1", "min_notional": "9" * 15}
+    most = {"name": "AUSDT", "tick_size": "1000000000", "min_notional": "9" * 15, "lot_size": "1", "step_size": "1", "min_qty": "1"}
     assert plan_of(load_profile("paper", {"symbols": [most]})).symbols == 1
 
 

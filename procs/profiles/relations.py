@@ -214,7 +214,7 @@ def _check_symbols(profile: Profile, reader: Reader) -> None:
         if sizes["step_size"] > MAX_UNITS * lot or sizes["min_qty"] > MAX_UNITS * lot:
             raise reader.fail(f"{key}.lot_size", f"{s.lot_size} is too fine for its step_size and min_qty", "write a coarser one")
         if sizes["tick_size"] > MOST_TICK:
-            raise reader.fail(f"{key}.tick_size", f"{s.tick_size} is more than {MOST_TICK}", "write the venue's figure, e.g. 0.01")
+            raise reader.fail(f"{key}.tick_size", f"{s.tick_size} is more than {MOST_TICK}", "write the venue's, e.g. 0.01")
         if sizes["tick_size"].normalize().as_tuple().exponent + lot.as_tuple().exponent < -8 - MAX_DECIMALS:
             problem = f"{s.tick_size} is too fine for a lot_size of {s.lot_size}"
             raise reader.fail(f"{key}.tick_size", problem, "write a coarser one")
