@@ -31,9 +31,9 @@ CONTRADICTIONS: list[dict[str, Any]] = [
 
 
 def the_wrong_way_round(low: str, high: str) -> dict[str, Any]:
-    """Overrides that break a relation: the low one is twice the high one."""
+    """Overrides that break a relation: the low one is an eighth above the high one."""
     value = relations._value(Profile(), high)
-    return {low: 2 * value}
+    return {low: value + value // 8}
 
 
 @pytest.mark.parametrize(("low", "high"), [(low, high) for low, _, high in relations._BELOW])
@@ -91,7 +91,8 @@ def test_figures_of_a_symbol_that_cannot_be_counted_in() -> None:
         load_profile("paper", {"symbols": [fine]})
     with pytest.raises(ConfigError, match=r"tick_size.*more than"):
         load_profile("paper", {"symbols": [{"name": "AUSDT", "tick_size": "2000000000"}]})
-    most = {"name": "AUSDT", "tick_size": "1000000000", "min_notional": "9" * 15, "lot_size": "1", "step_size": "1", "min_qty": "1"}
+    most = {"name": "AUSDT", "tick_size": "1000000000", "min_notional": "9" * 15, "lot_size": "1"}
+    most |= {"step_size": "1", "min_qty": "1"}
     assert plan_of(load_profile("paper", {"symbols": [most]})).symbols == 1
 
 
