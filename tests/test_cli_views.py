@@ -213,3 +213,23 @@ def test_doctor_wraps_instead_of_cutting(width: int) -> None:
 def test_net_is_realised_and_unrealised_less_fees() -> None:
     """1.50 realised, 0.01 BTC bought at 60,000 marked at 60,001, fees 0.40."""
     assert view.net(_view()) == pytest.approx(1.5 + 0.01 - 0.4)
+
+
+@pytest.mark.parametrize("height", [24, 40, 120])
+def test_sixty_four_symbols_leave_room_for_what_matters(height: int) -> None:
+    """Where 64 books do not fit, the stale ones are shown and the traded ones, the rest is counted; the orders stay in sight."""
+    seen = _view()
+    seen.symbols = [Symbol(f"S{n}USDT", 1e-8, 1.0, 8) for n in range(64)]
+    seen.tops = [Top(1, 1300, 12_000_000_000, 1301, 10**14, 1300, n != 63) for n in range(64)]
+    seen.accounts = [Account(fills=int(n == 40), position_lots=5 * 10**9 * int(n == 40)) for n in range(64)]
+    lines = frame(seen, 80, height, plain)
+    text = "\n".join(lines)
+    assert len(lines) <= height and max(visible(line) for line in lines) <= 80
+    assert "S63USDT" in text and "S40USDT" in text and ("S50USDT" in text) == (height > 100)
+    assert "commands" in text and (height > 100 or " more, " in text)
+
+
+def test_quantities_of_cheap_coins_stay_narrow() -> None:
+    """A quantity takes no more than twelve characters, from 1e-5 to 1e14 coins."""
+    for quantity, text in ((0.12345, "0.12345"), (99_999.5, "99,999.50000"), (12e6, "12,000,000"), (12e9, "12G"), (1e14, "100T")):
+        assert view.coins(quantity) == text and len(text) <= 12

@@ -68,14 +68,6 @@ def test_against_unbounded_integers(trades: list, s: int, bid: int, spread: int)
     assert (positions.average_entry_ticks(state, s, TABLE) == 0.0) == (position == 0) or cost == 0
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.integers(0, 2**62), st.integers(0, 2**60), st.integers(1, 2**60))
-def test_mul_div(a: int, b: int, c: int) -> None:
-    """mul_div is floor(a * b / c) where the product needs more than 64 bits."""
-    b = b % (c + 1)
-    assert positions.mul_div(a, b, c) == a * b // c
-
-
 def test_round_trip_in_words() -> None:
     """Buy 0.01 at 60,000.00 and sell it at 60,010.00 with 10 bps a side: 0.10 gained, 1.2001 paid in fees."""
     state = np.zeros(2, STATE)

@@ -373,14 +373,6 @@ def test_state_is_eight_byte_words() -> None:
         assert {x.str for x in leaves(dtype)} <= {"<i8", "<f8"}
 
 
-def test_too_fine_an_instrument_is_refused_by_name() -> None:
-    """A position limit that does not fit ticks * lots is an error that names the symbol and the remedy."""
-    w = RiskWorld()
-    w.instruments[1]["notional_div"] = 10**12
-    with pytest.raises(ValueError, match="ETHUSDT: .*lower them"):
-        risk.make_params(w.strategy, w.instruments)
-
-
 def test_average_entry_for_people() -> None:
     """The average entry of a leg is its fill price."""
     w = world()

@@ -37,7 +37,7 @@ Event = tuple[int, int, np.ndarray]
 
 def market_events() -> list[Event]:
     """Three seconds of the embedded market as depth and market records, in the order of a merge by time."""
-    params = gen.make_params(Generator(duration_s=3.0, volatility_bps_per_s=3.0), INSTRUMENTS)
+    params = gen.make_params(Generator(duration_s=3.0, volatility_bps_per_s=3.0))
     state, glob = np.zeros(2, gen.GEN_STATE), np.zeros(1, gen.GEN_GLOBAL)
     gen.init(state, glob, params, INSTRUMENTS)
     buf = np.zeros(gen.MAX_FRAME_BYTES, np.uint8)

@@ -12,6 +12,7 @@ import pytest
 from sim.market import generator as gen
 from sim.settings import Generator
 from trading.instruments import Instrument, Market, instrument_table
+from trading.ranges import MAX_UNITS
 from trading.records import TS_END
 
 SPOT = instrument_table([Instrument("BTCUSDT"), Instrument("ETHUSDT", step_size="0.0001", min_qty="0.0001")])
@@ -24,7 +25,7 @@ World = tuple[np.ndarray, ...]
 
 def started(instruments: np.ndarray, **settings: Any) -> World:
     """state, glob, params, instruments, buffer."""
-    params = gen.make_params(Generator(**settings), instruments)
+    params = gen.make_params(Generator(**settings))
     state, glob = np.zeros(len(instruments), gen.GEN_STATE), np.zeros(1, gen.GEN_GLOBAL)
     gen.init(state, glob, params, instruments)
     return state, glob, params, instruments, np.zeros(gen.MAX_FRAME_BYTES, np.uint8)
@@ -195,9 +196,24 @@ def test_the_mid_follows_the_fundamental(spot: list[tuple[int, int, bytes]]) -> 
     assert np.ptp((bid + ask) / 2) / bid[0] * 1e4 > 5.0
 
 
-def test_endless_duration_and_impossible_prices() -> None:
-    """A huge duration never ends; a start price under 1000 ticks is refused with symbol and remedy."""
-    params = gen.make_params(Generator(duration_s=1e12), SPOT)
+def test_endless_duration() -> None:
+    """A huge duration never ends."""
+    params = gen.make_params(Generator(duration_s=1e12))
     assert params[0]["end_ns"] == TS_END - 1
-    with pytest.raises(ValueError, match="ETHUSDT.*raise it"):
-        gen.make_params(Generator(start_price=100.0), SPOT)
+
+
+@pytest.mark.parametrize("start", [100.0, 60_000.0])
+def test_any_symbol_in_any_place_has_a_start_price(start: float) -> None:
+    """With the ticks and lots of the cheapest and the dearest symbols, each of 64 starts at 1000 ticks or more, with levels that
+    fit and are worth more than a lot; the first three of ordinary symbols start at a twentieth of the one before, as ever."""
+    sizes = "0.01 0.00000001  1000 0.00001  0.00000001 1  0.00000001 0.00000001  0.1 0.001".split()
+    for tick, lot in zip(sizes[::2], sizes[1::2], strict=True):
+        one = Instrument("XUSDT", tick_size=tick, lot_size=lot, step_size=lot, min_qty=lot)
+        table = instrument_table([one] * 64)
+        prices = [gen.start_price(start, s, table) for s in range(64)]
+        for price in prices:
+            assert 1000 * float(tick) <= price and price * float(lot) <= 30_000.0
+            assert 20 * gen.LEVEL_VALUE / price / float(lot) < MAX_UNITS
+            assert price / float(tick) < 1e14
+    plain = instrument_table([Instrument("XUSDT")] * 64)
+    assert [gen.start_price(60_000.0, s, plain) for s in range(5)] == [60_000.0, 3_000.0, 150.0, 60_000.0, 3_000.0]

@@ -2,7 +2,7 @@
 
 Conversion from the venue's decimal strings is exact: a price is `tick_units * 10**-price_decimals` per tick, a
 quantity `10**-qty_decimals` per lot. A lot is the venue's finest quantity, which is finer than its order step on
-Binance spot (prints and levels there are no multiples of the step size).
+Binance spot (prints and levels there are no multiples of the step size). What fits is stated in trading.ranges.
 
 Two kinds of money: `notional_e8` is in the quote currency, which limits and sizes are written in; `settled_e8` is in what the
 instrument is settled in, which fees and profit are paid in. They are one and the same for a linear instrument. An inverse
@@ -21,6 +21,7 @@ from typing import Final
 import numpy as np
 
 from trading.jit import Recs, Words, kernel
+from trading.ranges import MAX_UNITS, SATURATED
 from trading.venues.contracts import CONTRACTS, contract_of
 from trading.venues.names import DEFAULT, INVERSE, Facts, SequenceRule
 from trading.venues.names import Market as Market  # by this name most modules know it
@@ -31,6 +32,8 @@ class InstrumentError(ValueError):
 
 
 NAME_BYTES: Final = 24
+MAX_SHIFT: Final = 18
+"""Decimals of ticks * lots beyond those of money: 10**18 is the greatest divisor."""
 MOST_MARKETS: Final = 64
 """Numbers that a venue may have are below."""
 
@@ -63,6 +66,10 @@ INSTRUMENT: Final = np.dtype(
 )
 
 
+MAX_QTY: Final = "9000"
+"""The greatest order of BTCUSDT: the default, which a recording takes for unsaid."""
+
+
 @dataclass(frozen=True, slots=True)
 class Instrument:
     """One symbol. Sizes are decimal strings as the venue prints them ("0.01")."""
@@ -73,7 +80,7 @@ class Instrument:
     lot_size: str = "0.00000001"
     step_size: str = "0.00001"
     min_qty: str = "0.00001"
-    max_qty: str = "9000"
+    max_qty: str = MAX_QTY
     min_notional: str = "5"
     maker_fee_bps: float = DEFAULT.facts.maker_fee_bps
     taker_fee_bps: float = DEFAULT.facts.taker_fee_bps
@@ -119,7 +126,9 @@ def _lots(text: str, qty_decimals: int, symbol: str, field: str) -> int:
     lots = Decimal(text).scaleb(qty_decimals)
     if lots != lots.to_integral_value():
         raise InstrumentError(f"{symbol}: {field} {text} is no multiple of the lot size 1e-{qty_decimals}")
-    return int(lots)
+    if lots > MAX_UNITS and field != "max_qty":
+        raise InstrumentError(f"{symbol}: {field} {text} is more than {MAX_UNITS} lots of 1e-{qty_decimals}: correct the two")
+    return min(int(lots), MAX_UNITS)
 
 
 def instrument_table(instruments: Sequence[Instrument]) -> Recs:
@@ -140,7 +149,7 @@ def instrument_table(instruments: Sequence[Instrument]) -> Recs:
         row["step_lots"] = _lots(it.step_size, qty_decimals, it.name, "step_size")
         row["min_qty_lots"] = _lots(it.min_qty, qty_decimals, it.name, "min_qty")
         row["max_qty_lots"] = _lots(it.max_qty, qty_decimals, it.name, "max_qty")
-        row["min_notional_e8"] = int(Decimal(it.min_notional) * 10**8)
+        row["min_notional_e8"] = min(int(Decimal(it.min_notional) * 10**8), SATURATED)
         contract, size = contract_of(it.market, it.name, it.contract, it.contract_size)
         if contract not in CONTRACTS:
             raise InstrumentError(f"{it.name}: contract is {contract!r}, wanted one of {', '.join(CONTRACTS)}")
@@ -148,7 +157,12 @@ def instrument_table(instruments: Sequence[Instrument]) -> Recs:
         row["inverse"], row["contract_size"] = contract == INVERSE, float(Decimal(size))
         # ticks * lots counts units of tick_size * lot_size = tick_units * 10**-(price_decimals + qty_decimals)
         shift = 8 - qty_decimals - size_decimals - (0 if row["inverse"] else price_decimals)
-        row["notional_mul"] = size_units * (1 if row["inverse"] else tick_units) * 10 ** max(shift, 0)
+        mul = size_units * (1 if row["inverse"] else tick_units) * 10 ** max(shift, 0)
+        if mul > MAX_UNITS or -shift > MAX_SHIFT:
+            sizes = f"a tick of {it.tick_size} with a lot of {it.lot_size} and a contract of {size}"
+            remedy = "correct tick_size, lot_size or contract_size"
+            raise InstrumentError(f"{it.name}: {sizes} is beyond what values are counted in: {remedy}")
+        row["notional_mul"] = mul
         row["notional_div"] = 10 ** max(-shift, 0)
         if row["inverse"]:
             coin = Fraction(size_units * 10 ** (8 + price_decimals), tick_units * 10 ** (qty_decimals + size_decimals))
@@ -162,13 +176,51 @@ def instrument_table(instruments: Sequence[Instrument]) -> Recs:
 
 
 @kernel
+def _wide_mul_div(a: int, b: int, c: int) -> tuple[int, int]:
+    """(quotient, remainder) of a * b / c for a, b >= 0, bit by bit: exact whatever the product; (SATURATED, 0) at most."""
+    whole, rest = a // c, a % c
+    value = remainder = 0
+    for k in range(62, -1, -1):  # Horner's rule over the bits of b, quotient and remainder side by side
+        value, remainder = value * 2, remainder * 2
+        if remainder >= c:
+            value, remainder = value + 1, remainder - c
+        if (b >> k) & 1:
+            value, remainder = value + whole, remainder + rest
+            if remainder >= c:
+                value, remainder = value + 1, remainder - c
+        if value < 0 or value >= SATURATED:
+            return SATURATED, 0
+    return value, remainder
+
+
+@kernel
+def mul_div(a: int, b: int, c: int) -> int:
+    """floor(a * b / c) for a >= 0, any b, and 0 < c < 2**61, exact also where the product has 126 bits; where the quotient does
+    not fit, SATURATED with its sign."""
+    if float(a) * abs(float(b)) < 9.0e18:
+        return a * b // c
+    quotient, remainder = _wide_mul_div(a, abs(b), c)
+    if b >= 0:
+        return quotient
+    return -quotient - 1 if remainder > 0 else -quotient
+
+
+@kernel
+def times(value: int, factor: int) -> int:
+    """value * factor for factor > 0; SATURATED with the value's sign where that does not fit."""
+    if abs(float(value)) * float(factor) >= float(SATURATED):
+        return SATURATED if value > 0 else -SATURATED
+    return value * factor
+
+
+@kernel
 def notional_e8(instruments: Recs, symbol: int, price_ticks: int, qty_lots: int) -> int:
-    """Value of a quantity at a price, in 1e-8 of the quote currency (rounded towards minus infinity). An inverse contract's is
-    the same at every price."""
+    """Value of a quantity at a price (both >= 0), in 1e-8 of the quote currency, rounded down; SATURATED at most. An inverse
+    contract's is the same at every price."""
     it = instruments[symbol]
     if it.inverse != 0:
-        return (qty_lots // it.notional_div) * it.notional_mul
-    return (price_ticks * qty_lots // it.notional_div) * it.notional_mul
+        return times(qty_lots // it.notional_div, it.notional_mul)
+    return times(mul_div(price_ticks, qty_lots, it.notional_div), it.notional_mul)
 
 
 @kernel
@@ -236,5 +288,5 @@ def quoted_e8(instruments: Recs, symbol: int, value_e8: int, twice_ticks: int) -
 
 @kernel
 def fee_e8(value_e8: int, rate_e6: int) -> int:
-    """Fee on a notional at a rate in parts per million, rounded half up to 1e-8."""
-    return (value_e8 * rate_e6 + 500_000) // 1_000_000
+    """Fee on a notional at a rate in parts per million, rounded half up to 1e-8; the product is never formed as a whole."""
+    return value_e8 // 1_000_000 * rate_e6 + (value_e8 % 1_000_000 * rate_e6 + 500_000) // 1_000_000

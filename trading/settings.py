@@ -11,11 +11,16 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from trading.ranges import MAX_MONEY
+
 Pct = Annotated[float, Meta(ge=0.0, le=100.0)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
+Money = Annotated[float, Meta(gt=0.0, le=MAX_MONEY)]
 NonNegative = Annotated[float, Meta(ge=0.0)]
 Factor = Annotated[float, Meta(ge=0.1, le=10.0)]
+TIMEFRAMES: Final = 5
+"""Sizes of bars that `features.timeframes_s` names."""
 BelowOne = Annotated[float, Meta(ge=0.0, lt=1.0)]
 _MODEL: Final = "[a-z0-9_-]{1,32}(@[1-9][0-9]{0,5})?"
 ModelNames = Annotated[str, Meta(pattern=rf"^(|{_MODEL}(,{_MODEL})*)\Z")]
@@ -153,13 +158,13 @@ class Risk(Section, frozen=True):
     symbol is limited by itself. Do not count on them.
     """
 
-    equity: Positive = 100_000.0
+    equity: Money = 100_000.0
     base_risk_pct: Pct = 0.8
     kelly_cap: Share = 0.25  # has no effect
     max_portfolio_heat: Share = 0.15
     max_correlated_exposure: Share = 0.25  # has no effect
-    max_position_notional: Positive = 25_000.0
-    max_order_notional: Positive = 10_000.0
+    max_position_notional: Money = 25_000.0
+    max_order_notional: Money = 10_000.0
     max_open_orders: Annotated[int, Meta(ge=1, le=256)] = 16
     max_orders_per_s: Annotated[int, Meta(ge=1, le=10_000)] = 50
     price_collar_bps: Positive = 100.0
@@ -186,8 +191,8 @@ class Quoting(Section, frozen=True):
     min_spread_bps: Positive = 2.0
     volatility_weight: NonNegative = 0.1
     skew: NonNegative = 0.001  # of mid at max inventory
-    order_notional: Positive = 1_000.0
-    max_inventory_notional: Positive = 10_000.0
+    order_notional: Money = 1_000.0
+    max_inventory_notional: Money = 10_000.0
     requote_ticks: Annotated[int, Meta(ge=0, le=1_000_000)] = 5  # tolerance before a quote is moved
     requote_ms: Annotated[int, Meta(ge=0, le=60_000)] = 100  # least time between two moves
 
@@ -239,3 +244,33 @@ class Strategy(Section, frozen=True):
     execution: Execution = Execution()
     quoting: Quoting = Quoting()
     ml: Ml = Ml()
+
+
+def contradiction(strategy: Strategy) -> tuple[str, str, str] | None:
+    """(key, problem, remedy) of the first two settings of the features that contradict each other; None where none do."""
+    f, t = strategy.features, strategy.thresholds
+    if f.ema_fast >= f.ema_slow:
+        return "features.ema_fast", f"({f.ema_fast}) must be below features.ema_slow ({f.ema_slow})", "change one"
+    if f.spread_compression >= f.spread_expansion:
+        problem = f"({f.spread_compression}) must be below features.spread_expansion ({f.spread_expansion})"
+        return "features.spread_compression", problem, "change one"
+    if not t.short < 50.0 < t.long:
+        problem = f"({t.short}) must be below 50 (neutral) and thresholds.long ({t.long}) above it"
+        return "thresholds.short", problem, "change them"
+    if f.garch_alpha + f.garch_beta >= 1.0:
+        problem = f"({f.garch_alpha}) and features.garch_beta ({f.garch_beta}) must sum to less than 1"
+        return "features.garch_alpha", problem, "lower one, else the variance would have no mean"
+    if f.regime_calm_quantile + f.regime_hysteresis >= f.regime_turbulent_quantile - f.regime_hysteresis:
+        problem = (
+            f"({f.regime_calm_quantile}) and features.regime_turbulent_quantile ({f.regime_turbulent_quantile}) must be more "
+            f"than twice features.regime_hysteresis ({f.regime_hysteresis}) apart"
+        )
+        return "features.regime_calm_quantile", problem, "change one"
+    for key, values in (("timeframes_s", f.timeframes_s), ("timeframe_weights", f.timeframe_weights)):
+        if len(values) != TIMEFRAMES:
+            return f"features.{key}", f"has {len(values)} items", f"write {TIMEFRAMES}"
+    if any(a >= b for a, b in zip(f.timeframes_s, f.timeframes_s[1:])):
+        return "features.timeframes_s", f"{list(f.timeframes_s)} must rise", "sort it, each size once"
+    if not any(f.timeframe_weights):
+        return "features.timeframe_weights", "are all 0", "give one a weight, or set weights.multi_timeframe to 0"
+    return None

@@ -89,7 +89,7 @@ def generated(
     """The embedded market's frames of `seconds` of its time (or its first `limit`), as the instrument's venue would send them."""
     settings = Generator(duration_s=0 if limit else seconds, seed=Generator().seed if seed is None else seed)
     table: Recs = instrument_table([instrument])
-    params = market_generator.make_params(settings, table)
+    params = market_generator.make_params(settings)
     state, glob = np.zeros(1, GEN_STATE), np.zeros(1, GEN_GLOBAL)
     market_generator.init(state, glob, params, table)
     scratch: Any = np.zeros(MAX_FRAME_BYTES, np.uint8)

@@ -125,6 +125,7 @@ COMMANDS: Final[dict[str, Command]] = {
         (
             "venue",
             "venue --symbols BTCUSDT,ETHUSDT,SOLUSDT --seed 3 --market usdm --port 0",
+            "venue --rules listed.json --market spot",
             "venue --recording spot_btcusdt_20240808.gz --speed 10 --loop --fault disconnect:every=30s",
         ),
         options.venue,

@@ -208,7 +208,8 @@ def venue(p: argparse.ArgumentParser) -> None:
     """Of `venue`."""
     p.add_argument("--port", metavar="N", type=int, default=9000, help="port on loopback (default 9000; 0: any free one)")
     p.add_argument("--recording", metavar="FILE", nargs="+", help="serve recorded frames instead of the embedded market")
-    p.add_argument("--symbols", metavar="A,B", help="of the embedded market (default BTCUSDT,ETHUSDT)")
+    p.add_argument("--symbols", metavar="A,B", help="of the embedded market (default BTCUSDT,ETHUSDT, or those of --rules)")
+    p.add_argument("--rules", metavar="FILE", help="JSON: symbols of the embedded market with their tick, step and price")
     p.add_argument("--seed", metavar="N", type=whole, default=7, help="of the embedded market and of the faults (default 7)")
     markets = ("spot", "usdm", "coinm", "both", "all")
     p.add_argument("--market", choices=markets, help="of the embedded market (default both: spot and usdm)")

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import msgspec
+
 from procs import rundir, topology
 from procs.cli import running
 from procs.cli.figures import Snapshot, snapshot
@@ -199,7 +201,9 @@ def report(args: argparse.Namespace) -> int:
 
 def backtest(args: argparse.Namespace) -> int:
     """The command `backtest`."""
-    profile = running.profile_for(args, last={"source.speed": "max"})  # virtual time waits for nobody
+    profile = running.profile_for(args)
+    source = msgspec.structs.replace(profile.source, speed="max")  # virtual time waits for nobody
+    profile = msgspec.structs.replace(profile, source=source)
     use_kernel_cache()
     profile = with_signals(profile, lambda text: print(text, file=sys.stderr))
     note = _Note(sys.stderr.isatty())

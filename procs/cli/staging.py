@@ -1,6 +1,6 @@
 """Turning recordings into a spool, in a process of its own: it needs numba, and the supervisor must stay small.
 
-    python -m procs.cli.staging SPOOL FILE...        one JSON line a step of progress, the last one is the result
+    python -m procs.cli.staging SPOOL FILE...        a profile on stdin; one JSON line a step of progress, the last is the result
     python -m procs.cli.staging --rules              a profile on stdin, the same with the venues' rules on stdout
 
 `stage_apart` runs that and gives the symbols found, which are kept beside the spool's path in the run's notes.
@@ -8,11 +8,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,19 +33,25 @@ def child_environment() -> dict[str, str]:
     return {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 
 
-def stage_apart(files: Sequence[str], spool: Path, tell: Callable[[int, int], None]) -> list[dict[str, Any]]:
-    """Stage `files` into `spool` in a child process; returns the symbols (sim.recordings.spool.StagedSymbol's fields).
+def stage_apart(profile: Profile, spool: Path, tell: Callable[[int, int], None]) -> list[dict[str, Any]]:
+    """Stage the profile's recordings into `spool` in a child process; returns the symbols (sim.recordings.spool.StagedSymbol's
+    fields).
 
-    `tell(done, total)` gets bytes read. Raises CliError with the recording's own sentence.
+    `tell(done, total)` gets bytes read. Raises CliError with the sentence of the recording, or of the plan that profile and
+    recording make: whatever a stage would refuse is said here, before kernels are loaded.
     """
     environment = {**child_environment(), "NUMBA_CACHE_DIR": str(rundir.numba_cache_dir())}
-    command = [sys.executable, "-P", "-m", "procs.cli.staging", str(spool), *files]
+    command = [sys.executable, "-P", "-m", "procs.cli.staging", str(spool), *profile.source.files]
     result: list[dict[str, Any]] | None = None
     problem = ""
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as child:
-        assert child.stdout is not None and child.stderr is not None
+        assert child.stdin is not None and child.stdout is not None and child.stderr is not None
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write(profile_json(profile).decode())
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()
         for line in child.stdout:
             said = json.loads(line)
             if "done" in said:
@@ -97,10 +104,13 @@ def main() -> int:
     """The child."""
     if sys.argv[1:] == ["--rules"]:
         return _rules()
+    from procs.fold.plan import PlanError, plan_of
     from sim.recordings.spool import RecordingError
     from sim.recordings.venue_staging import stage_any
+    from trading.instruments import InstrumentError
 
     shown = -1
+    profile = profile_from_json(sys.stdin.buffer.read())
 
     def progress(done: int, total: int) -> None:
         nonlocal shown
@@ -110,7 +120,8 @@ def main() -> int:
 
     try:
         staged = stage_any([Path(name) for name in sys.argv[2:]], Path(sys.argv[1]), progress=progress)
-    except RecordingError as error:
+        plan_of(profile, staged)
+    except (RecordingError, PlanError, InstrumentError) as error:
         print(json.dumps({"problem": str(error)}), flush=True)
         return USAGE
     symbols = [{**asdict(symbol), "market": int(symbol.market)} for symbol in staged.symbols]

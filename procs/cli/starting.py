@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -32,7 +32,6 @@ from procs.memory.segments import Memory
 from procs.profiles.config import profile_json
 from procs.profiles.schema import Profile
 from procs.supervision.instance import Instance
-from trading.venues.names import Market
 
 LOG: Final = "supervisor.log"
 POLL_S: Final = 0.05
@@ -84,19 +83,6 @@ def refuse_without_packages(profile: Profile) -> None:
         read_token(profile.gateway.token_file)
 
 
-def refuse_other_market(profile: Profile, symbols: Sequence[Mapping[str, Any]]) -> None:
-    """CliError where the profile puts a recorded symbol (an entry of procs.cli.staging) on another market than its frames."""
-    known = {symbol.name: symbol.market for symbol in profile.symbols}
-    for entry in symbols:
-        market = known.get(entry["name"])
-        if market is not None and Market.of(market) != entry["market"]:
-            raise CliError(
-                f"{entry['name']}: the profile says {market}, the recording's frames are of the other market: "
-                "correct `market:` or remove the symbol from the profile",
-                USAGE,
-            )
-
-
 def own_words(args: argparse.Namespace) -> list[str]:
     """The command line's words about the profile, for the process that runs it."""
     words = ["--config", args.config] if args.config else []
@@ -145,8 +131,7 @@ def foreground(profile: Profile) -> int:
     try:
         symbols: list[dict[str, Any]] = []
         if profile.source.kind == "recording":
-            symbols = stage_apart(profile.source.files, spool, lambda done, total: log.info("staging", done=done, total=total))
-            refuse_other_market(profile, symbols)
+            symbols = stage_apart(profile, spool, lambda done, total: log.info("staging", done=done, total=total))
             log.info("staged", symbols=[entry["name"] for entry in symbols], frames=sum(e["n_frames"] for e in symbols))
         elif profile.source.kind == "live" and profile.live.fetch_rules:
             log.info("fetching rules", symbols=[symbol.name for symbol in profile.symbols])

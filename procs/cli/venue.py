@@ -26,8 +26,8 @@ _SEVERAL: Final = {"both": ("spot", "usdm"), "all": ("spot", "usdm", "coinm")}
 
 def venue(args: argparse.Namespace) -> int:
     """The command."""
-    if args.recording and (args.symbols or args.market):
-        raise CliError("--symbols and --market are of the embedded market: leave them out with --recording", USAGE)
+    if args.recording and (args.symbols or args.market or args.rules):
+        raise CliError("--symbols, --market and --rules are of the embedded market: leave them out with --recording", USAGE)
     if not 0 <= args.port <= 65535:
         raise CliError(f"--port {args.port} is no port: choose 0 to 65535", USAGE)
     if not args.speed:
@@ -51,14 +51,16 @@ def _faults(args: argparse.Namespace) -> Faults:
 
 
 def _market(args: argparse.Namespace) -> Market:
-    from sim.local_venue import Market, generated, recorded
+    from sim.local_venue import Market, generated, load_rules, recorded
 
     if args.recording:
         source = recorded(*args.recording)
     else:
-        names = [name.strip().upper() for name in (args.symbols or "BTCUSDT,ETHUSDT").split(",") if name.strip()]
+        rules = load_rules(Path(args.rules)) if args.rules else {}
+        wanted = args.symbols or ",".join(rules) or "BTCUSDT,ETHUSDT"
+        names = [name.strip().upper() for name in wanted.split(",") if name.strip()]
         markets: Any = _SEVERAL.get(args.market or "both", (args.market,))
-        source = generated(names, markets, seed=args.seed)
+        source = generated(names, markets, seed=args.seed, rules=rules)
     return Market(source, start_ns=time.time_ns if args.time == "now" else None, loop=args.loop)
 
 

@@ -172,6 +172,14 @@ def ring_row(ring: RingFigures) -> list[Cell]:
     ]  # fmt: skip
 
 
+def coins(quantity: float) -> str:
+    """A quantity in at most 12 characters: five decimals, none from a million on, four figures from a thousand million on."""
+    size = abs(quantity)
+    if size < 1e6:
+        return f"{quantity:,.5f}"
+    return f"{quantity:,.0f}" if size < 1e9 else f"{quantity / 1e9:,.4g}G" if size < 1e12 else f"{quantity / 1e12:,.4g}T"
+
+
 def book_rows(view: View) -> list[list[Cell]]:
     """One line a symbol: the top of its book."""
     found: list[list[Cell]] = []
@@ -184,10 +192,10 @@ def book_rows(view: View) -> list[list[Cell]]:
             continue
         found.append([
             (clean_text(symbol.name), "bold"),
-            f"{top.bid_lots * symbol.lot_size:,.5f}",
+            coins(top.bid_lots * symbol.lot_size),
             (f"{top.bid_ticks * symbol.tick_size:,.{digits}f}", "green"),
             (f"{top.ask_ticks * symbol.tick_size:,.{digits}f}", "red"),
-            f"{top.ask_lots * symbol.lot_size:,.5f}",
+            coins(top.ask_lots * symbol.lot_size),
             f"{(top.ask_ticks - top.bid_ticks) / mid * 1e4:.2f} bps",
             f"{top.last_ticks * symbol.tick_size:,.{digits}f}" if top.last_ticks else "-",
             state,
@@ -209,7 +217,7 @@ def money_rows(view: View) -> list[list[Cell]]:
             net = (f"{net} {symbol.asset}", "") if isinstance(net, str) else (f"{net[0]} {symbol.asset}", net[1])
         found.append([
             (clean_text(symbol.name), "bold"),
-            f"{quantity:+,.5f}" if account.position_lots else "flat",
+            ("+" if quantity > 0 else "") + coins(quantity) if account.position_lots else "flat",
             f"{entry:,.{symbol.price_digits}f}" if account.position_lots else "-",
             signed(account.realised, digits),
             signed(unrealised, digits),
@@ -238,32 +246,51 @@ def heading(title: str, width: int, paint: Paint) -> str:
     return paint(f"{title} " + "─" * max(width - len(title) - 1, 0), "cyan")
 
 
+MOST_TELLING: Final = 4
+"""Symbols of which a frame tells at least, where there are so many."""
+
+
 def frame(view: View, width: int, height: int, paint: Paint, *, note: str = "") -> list[str]:
-    """The whole frame, at most `height` lines; where there is no room for all rings, the fullest are shown."""
+    """The whole frame, at most `height` lines; where there is no room for all, the fullest rings are shown, and the books that
+    are wrong or that we have traded."""
     shown = [ring for ring in view.figures["rings"] if not ring["name"].startswith("intake.")]
     fixed: list[str] = [*header(view, width, paint), "", heading("stages", width, paint)]
     fixed += table(STAGE_COLUMNS, stage_rows(view), width, paint)
-    after: list[str] = ["", heading("books", width, paint), *table(BOOK_COLUMNS, book_rows(view), width, paint)]
-    counters = feed_counters(view.figures)
-    after.append(clip(
-        f"best bid and offer equal to the venue's {counters['oracle_equal']:,} of {counters['oracle_checked']:,} times, "
-        f"gaps {counters['gaps']:,}, resyncs {counters['resyncs']:,}, malformed {counters['malformed']:,}", width))  # fmt: skip
-    money = money_rows(view)
-    after += ["", heading("orders", width, paint), clip(order_line(view), width)]
-    after += table(MONEY_COLUMNS, money, width, paint) if money else []
     last = [paint(clip(note, width), "dim")] if note else []
     room = height - len(last) if height > 0 else 0
     every = ["", heading("rings", width, paint), *_ring_lines(list(view.figures["rings"]), width, paint)]
+    after = _markets(view, width, paint, len(view.symbols))
     if not room or len(fixed) + len(every) + len(after) <= room:
         lines = [*fixed, *every, *after]
     else:
         tight, below = [line for line in fixed if line], [line for line in after if line]
+        over = len(tight) + len(below) - room
+        if over > 0:  # many symbols: the rings go, and the quiet books
+            below = [line for line in _markets(view, width, paint, max(len(view.symbols) - over - 1, MOST_TELLING)) if line]
         places = room - len(tight) - len(below) - 2
         lines = tight
         if places > 0:
             lines += [heading("rings", width, paint), *_ring_lines(_fullest(shown, places), width, paint)]
         lines = [*lines, *below][:room]
     return [clip(line, width) for line in [*lines, *last]]
+
+
+def _markets(view: View, width: int, paint: Paint, books: int) -> list[str]:
+    """Books and orders, with that many symbols in each of the two tables."""
+    rows, money = book_rows(view), money_rows(view)
+    tops, accounts = view.tops, view.accounts
+    telling = sorted(range(len(rows)), key=lambda n: (tops[n].valid, not accounts[n].fills))[:books]
+    after: list[str] = ["", heading("books", width, paint)]
+    after += table(BOOK_COLUMNS, [rows[n] for n in sorted(telling)], width, paint)
+    if len(telling) < len(rows):
+        valid = sum(tops[n].valid for n in set(range(len(rows))) - set(telling))
+        after.append(clip(f"and {len(rows) - len(telling)} more, {valid} of them valid", width))
+    counters = feed_counters(view.figures)
+    after.append(clip(
+        f"best bid and offer equal to the venue's {counters['oracle_equal']:,} of {counters['oracle_checked']:,} times, "
+        f"gaps {counters['gaps']:,}, resyncs {counters['resyncs']:,}, malformed {counters['malformed']:,}", width))  # fmt: skip
+    after += ["", heading("orders", width, paint), clip(order_line(view), width)]
+    return after + (table(MONEY_COLUMNS, money[:books], width, paint) if money else [])
 
 
 def _ring_lines(rings: Sequence[RingFigures], width: int, paint: Paint) -> list[str]:

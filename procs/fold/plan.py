@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
-from typing import Final
 
 from procs.fold.assembly import LoopSettings
 from procs.fold.block import BLOCK, SPIN, YIELD
@@ -16,11 +16,9 @@ from procs.profiles.schema import Profile
 from procs.topology import Run
 from sim.recordings.spool import StagedRecording, open_spool
 from sim.settings import Generator, SimulatedExchange
-from trading.instruments import Instrument, instrument_table
+from trading.instruments import MAX_QTY, Instrument, instrument_table
 from trading.jit import Recs
 from trading.settings import Strategy
-
-MAX_SYMBOLS: Final = 64
 
 
 class PlanError(ValueError):
@@ -91,14 +89,19 @@ def _merged(found: Instrument, given: Instrument | None) -> Instrument:
             f"{given.name}: the profile says {given.market.label}, the frames are {found.market.label}: "
             "correct `market:` or remove the symbol from the profile"
         )
-    # what the frames print decides ticks and lots, unless the profile's are finer and the frames' are multiples of them
+    # what the frames print decides ticks and lots; where the profile's figures are no multiples of such a lot, they are of
+    # another symbol (the defaults are of BTCUSDT): then the frames' own, and no maximum where none was written
+    lot = Decimal(found.lot_size)
+    fits = Decimal(given.step_size) % lot == 0 and Decimal(given.min_qty) % lot == 0
     return replace(
         given,
         tick_size=found.tick_size,
         lot_size=found.lot_size,
         contract=given.contract or found.contract,
         contract_size=given.contract_size or found.contract_size,
-        step_size=given.step_size if float(given.step_size) >= float(found.lot_size) else found.lot_size,
+        step_size=given.step_size if fits else found.step_size,
+        min_qty=given.min_qty if fits else found.min_qty,
+        max_qty=found.max_qty if given.max_qty == MAX_QTY else given.max_qty,
     )
 
 

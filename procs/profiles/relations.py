@@ -15,14 +15,14 @@ from typing import Any, Final
 
 import msgspec
 
-from procs.profiles.schema import MAX_SYMBOLS, PipelineSettings, Profile
+from procs.profiles.schema import PipelineSettings, Profile
 from procs.profiles.strict_yaml import Reader
+from trading.ranges import MAX_SYMBOLS, MAX_UNITS
+from trading.settings import contradiction
+from trading.venues.decimals import MAX_DECIMALS
 from trading.venues.names import DEFAULT
 
 _BELOW: Final[tuple[tuple[str, str, str], ...]] = (
-    ("thresholds.short", "<", "thresholds.long"),
-    ("features.ema_fast", "<", "features.ema_slow"),
-    ("features.spread_compression", "<", "features.spread_expansion"),
     ("execution.post_only_below", "<=", "execution.market_urgency_threshold"),
     ("risk.max_order_notional", "<=", "risk.max_position_notional"),
     ("quoting.order_notional", "<=", "quoting.max_inventory_notional"),
@@ -33,7 +33,19 @@ _BELOW: Final[tuple[tuple[str, str, str], ...]] = (
     ("supervisor.backoff_min_ms", "<=", "supervisor.backoff_max_ms"),
     ("live.backoff_min_ms", "<=", "live.backoff_max_ms"),
 )
-"""Relations between limits; each is asserted of the defaults by a test."""
+"""Relations between limits; each is asserted of the defaults by a test, and of a profile where both of its parts run."""
+
+
+def _runs(profile: Profile, key: str) -> bool:
+    """Whether the part runs that a setting is of: what nobody reads refuses no run."""
+    section = key.partition(".")[0]
+    if section == "live":
+        return profile.source.kind == "live"
+    if section == "supervisor":
+        return True
+    if section == "quoting" and not profile.quoting.enabled:
+        return False
+    return profile.world != "record"
 
 
 def _value(profile: Profile, key: str) -> Any:
@@ -57,12 +69,16 @@ def check(profile: Profile, reader: Reader) -> None:
 def _check_relations(profile: Profile, reader: Reader) -> None:
     for low, relation, high in _BELOW:
         a, b = _value(profile, low), _value(profile, high)
-        if not (a < b if relation == "<" else a <= b):
+        if _runs(profile, low) and _runs(profile, high) and not (a < b if relation == "<" else a <= b):
             # blame the one that the user wrote; of two, the second
             key = high if high in reader.places else low
             word = "below" if relation == "<" else "at most"
             raise reader.fail(key, f"{low} is {a} and {high} is {b}", f"{low} must be {word} {high}")
-    if not any(msgspec.structs.astuple(profile.weights)) and not any(one.weight for one in profile.signals.user):
+    problem = contradiction(profile) if _runs(profile, "features") else None
+    if problem is not None:
+        raise reader.fail(*problem)
+    unheard = not any(msgspec.structs.astuple(profile.weights)) and not any(one.weight for one in profile.signals.user)
+    if unheard and _runs(profile, "weights"):
         raise reader.fail("weights", "every weight is 0", "give at least one signal a weight above 0")
     if profile.source.kind == "generated":
         if profile.source.files:
@@ -149,7 +165,7 @@ def pin_models(profile: Profile, reader: Reader, pin: Callable[[str], str]) -> P
 def _check_exchange(profile: Profile, reader: Reader) -> None:
     """The table of stages needs numpy: only a profile that names another exchange waits for that."""
     name = profile.pipeline.exchange
-    if name == PipelineSettings().exchange:
+    if name == PipelineSettings().exchange or not _runs(profile, "exchange"):
         return
     from procs.topology import EXCHANGE, playing
 
@@ -175,7 +191,7 @@ def _check_gateway(profile: Profile, reader: Reader) -> None:
 
 
 def _check_learner(profile: Profile, reader: Reader) -> None:
-    if not profile.ml.learner.enabled:
+    if not profile.ml.learner.enabled or not _runs(profile, "ml"):
         return
     key = "ml.learner.enabled"
     if profile.world == "replay":
@@ -187,6 +203,10 @@ def _check_learner(profile: Profile, reader: Reader) -> None:
         raise reader.fail(key, "the learner trains, but ml.enabled is false: nothing would use it", "write ml.enabled: true")
     if not profile.pipeline.journal:
         raise reader.fail(key, "the learner reads the journal, but pipeline.journal is false", "write pipeline.journal: true")
+
+
+MOST_TICK: Final = 10**9
+"""With any lot, the value of a tick is then counted exactly."""
 
 
 def _check_symbols(profile: Profile, reader: Reader) -> None:
@@ -211,6 +231,13 @@ def _check_symbols(profile: Profile, reader: Reader) -> None:
                                   "write a multiple, or a smaller lot_size")  # fmt: skip
         if s.contract_size and Decimal(s.contract_size) <= 0:
             raise reader.fail(f"{key}.contract_size", f"{s.contract_size} is not positive", "write the venue's figure, e.g. 100")
+        if sizes["step_size"] > MAX_UNITS * lot or sizes["min_qty"] > MAX_UNITS * lot:
+            raise reader.fail(f"{key}.lot_size", f"{s.lot_size} is too fine for its step_size and min_qty", "write a coarser one")
+        if sizes["tick_size"] > MOST_TICK:
+            raise reader.fail(f"{key}.tick_size", f"{s.tick_size} is more than {MOST_TICK}", "write the venue's, e.g. 0.01")
+        if sizes["tick_size"].normalize().as_tuple().exponent + lot.as_tuple().exponent < -8 - MAX_DECIMALS:
+            problem = f"{s.tick_size} is too fine for a lot_size of {s.lot_size}"
+            raise reader.fail(f"{key}.tick_size", problem, "write a coarser one")
         if sizes["min_qty"] > sizes["max_qty"]:
             raise reader.fail(f"{key}.min_qty", f"{s.min_qty} is above max_qty {s.max_qty}", "swap the two")
 

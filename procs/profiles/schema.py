@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from trading.instruments import Instrument
 
 NAME_PATTERN: Final = r"^[a-z0-9_-]{1,24}\Z"
-MAX_SYMBOLS: Final = 64
 
 MARKET_PATTERN: Final = rf"^(|{'|'.join(NAMES)}|{CCXT}[a-z0-9_]{{2,32}})\Z"
 """Where a symbol is traded: a venue with a decoder of its own, or any that ccxt.pro speaks to."""

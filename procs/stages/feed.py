@@ -142,8 +142,9 @@ def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     source_params[0]["kind"] = WIRED if plan.live else GENERATED if generated else SPOOLED
     source_params[0]["speed"] = 0.0 if plan.live else plan.speed
     source_params[0]["expected"] = plan.frames
-    gen_params = market_generator.make_params(plan.generator, plan.instruments)
+    gen_params = np.zeros(1, GEN_PARAMS)
     if generated:
+        gen_params = market_generator.make_params(plan.generator)
         market_generator.init(kept["gen_state"], kept["gen_glob"], gen_params, plan.instruments)
     bound.give(
         kept["state"],

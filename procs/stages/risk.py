@@ -67,7 +67,7 @@ def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     """Bind the stage to its rings, with its state at the start."""
     bound = assemble(NAME, world, state_spec(plan.symbols), loop)
     state, glob = bound.state["state"], bound.state["glob"]
-    params = risk.make_params(plan.strategy, plan.instruments)
+    params = risk.make_params(plan.strategy)
     risk.init(state, glob, params, plan.instruments)
     bound.give(*risk.RiskArrays(state, glob, params, plan.instruments, *risk.outputs()), scratch(CONTROL_RECORD, 1))
     return bound

@@ -21,11 +21,12 @@ from procs.memory import segments as pipeline
 from procs.memory.arena import arena_bytes
 from procs.memory.board import Words
 from procs.memory.segments import Memory, Placement
-from procs.profiles.schema import MAX_SYMBOLS, Profile
+from procs.profiles.schema import Profile
 from procs.topology import Run, Stage
 from ringbuf.plain import PlainWriter, ring_doorbell
 from shm import cleanup
 from trading.own_signals.guard import RECORD, RUNNING, STOP_FROM, Health, health_of
+from trading.ranges import MAX_SYMBOLS
 from trading.records import CONTROL_RECORD, Kind
 
 

@@ -7,7 +7,7 @@ from sim.local_venue.faults import Fault, FaultError, Faults, load_faults, parse
 from sim.local_venue.limits import Limits
 from sim.local_venue.market import Market
 from sim.local_venue.server import LocalVenue, VenueError
-from sim.local_venue.source import Source, SourceError, generated, recorded
+from sim.local_venue.source import Source, SourceError, SymbolRules, generated, load_rules, recorded
 
 __all__ = [
     "Fault",
@@ -18,9 +18,11 @@ __all__ = [
     "Market",
     "Source",
     "SourceError",
+    "SymbolRules",
     "VenueError",
     "generated",
     "load_faults",
+    "load_rules",
     "parse_fault",
     "recorded",
 ]

@@ -42,6 +42,12 @@ def text_of(units: int, decimals: int = 8) -> str:
     return f"{sign}{digits[:-8]}.{digits[-8:][:decimals].ljust(decimals, '0')}"
 
 
+def plain_text(units: int) -> str:
+    """Units of 1e-8 as the shortest decimal text: 100_000 -> "0.001"."""
+    text = text_of(units).rstrip("0")
+    return text.removesuffix(".")
+
+
 class VenueBook:
     """Bids and asks after update `last_id`."""
 

@@ -11,11 +11,8 @@ from sim.local_venue.book import text_of
 from sim.local_venue.limits import Limits
 from sim.local_venue.source import SymbolSpec
 
-MAX_PRICE: Final = 10**6
-MAX_QTY: Final = 9000
 NEVER_MS: Final = 4_133_404_800_000
 """The delivery date of a perpetual."""
-MIN_NOTIONAL: Final = "5.00000000"
 _ORDER_TYPES: Final = ["LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT"]
 _FUTURES_ORDER_TYPES: Final = [
     "LIMIT", "MARKET", "STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET", "TRAILING_STOP_MARKET",
@@ -34,8 +31,8 @@ def _whole(value: int, decimals: int) -> str:
 def _filters(spec: SymbolSpec) -> list[dict[str, Any]]:
     price, qty, tick = spec.price_decimals, spec.qty_decimals, spec.tick_size
     return [
-        {"filterType": "PRICE_FILTER", "minPrice": tick, "maxPrice": _whole(MAX_PRICE, price), "tickSize": tick},
-        {"filterType": "LOT_SIZE", "minQty": spec.step_size, "maxQty": _whole(MAX_QTY, qty), "stepSize": spec.step_size},
+        {"filterType": "PRICE_FILTER", "minPrice": tick, "maxPrice": _whole(spec.max_price, price), "tickSize": tick},
+        {"filterType": "LOT_SIZE", "minQty": spec.step_size, "maxQty": _whole(spec.max_qty, qty), "stepSize": spec.step_size},
     ]
 
 
@@ -51,7 +48,7 @@ def spot(symbols: Sequence[SymbolSpec], now_ms: int, limits: Limits) -> dict[str
              "minTrailingBelowDelta": 10, "maxTrailingBelowDelta": 2000},
             {"filterType": "PERCENT_PRICE_BY_SIDE", "bidMultiplierUp": "5", "bidMultiplierDown": "0.2", "askMultiplierUp": "5",
              "askMultiplierDown": "0.2", "avgPriceMins": 5},
-            {"filterType": "NOTIONAL", "minNotional": MIN_NOTIONAL, "applyMinToMarket": True,
+            {"filterType": "NOTIONAL", "minNotional": spec.min_notional, "applyMinToMarket": True,
              "maxNotional": "9000000.00000000", "applyMaxToMarket": False, "avgPriceMins": 5},
             {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": 200},
             {"filterType": "MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": 5},

@@ -14,14 +14,14 @@ import math
 import re
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from sim.local_venue.book import text_of, units_of
+from sim.local_venue.book import plain_text, text_of, units_of
 from sim.local_venue.stream_names import MARKETS, MarketName
 from trading.venues.contracts import contract_of, pair_of
 from trading.venues.names import Market
@@ -38,7 +38,11 @@ _QUANTITIES: Final[dict[str, tuple[int, int]]] = {"spot": (8, 10**3), "usdm": (3
 """Decimals of quantities, and the step in 1e-8, of the embedded market's symbols; COIN-M's are whole contracts."""
 VENUE: Final = {"spot": Market.BINANCE_SPOT, "usdm": Market.BINANCE_USDM, "coinm": Market.BINANCE_COINM}
 _SYMBOL: Final = re.compile(r"(?=.{1,20}$)[A-Z0-9]+(_[A-Z0-9]+)?")
-_QUOTES: Final = ("FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USD", "BTC", "ETH", "BNB", "EUR", "GBP", "TRY", "JPY", "BRL")
+_QUOTES: Final = (
+    "FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USD", "BTC", "ETH", "BNB", "EUR", "GBP", "TRY", "JPY", "BRL", "COP", "IDR", "KRW",
+)  # fmt: skip
+LEAST_PRICE: Final = 0.03
+"""A symbol without rules of its own starts at a twentieth of the one before, from above again behind this."""
 _decode: Final = msgspec.json.Decoder().decode
 
 
@@ -58,6 +62,9 @@ class SymbolSpec:
     qty_decimals: int
     native_ms: int
     has_bbo: bool = True
+    max_price: int = 10**6
+    max_qty: int = 9000
+    min_notional: str = "5.00000000"
 
     @property
     def is_future(self) -> bool:
@@ -97,6 +104,27 @@ class SymbolSpec:
     def base(self) -> str:
         """The base asset."""
         return self.pair[: -len(self.quote)]
+
+
+class SymbolRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the embedded market is to keep to in one symbol, as the venue's exchangeInfo prints it, and where its price starts."""
+
+    tick_size: str
+    step_size: str
+    price: float
+    max_qty: str = "9000"
+    min_notional: str = "5.00000000"
+
+
+def load_rules(path: Path) -> dict[str, SymbolRules]:
+    """Rules of a JSON file: {"SHIBUSDT": {"tick_size": "0.00000001", "step_size": "1.00", "price": 0.0000123}}. Raises
+    SourceError."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, SymbolRules])
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror or error}; check the path") from error
+    except msgspec.MsgspecError as error:
+        raise SourceError(f"{path}: {error}; write {{\"SYMBOL\": {{\"tick_size\", \"step_size\", \"price\"}}}}") from None
 
 
 class Source(ABC):
@@ -245,10 +273,41 @@ def _tick_decimals(price: float, market: MarketName) -> int:
     return min(8, max(1 if magnitude >= 4 else 2, 3 - magnitude))
 
 
+def _by_rules(name: str, market: MarketName, rules: SymbolRules) -> tuple[SymbolSpec, Any]:
+    """The symbol as its rules say: a lot is the last printed place of its step. Raises SourceError."""
+    from trading.instruments import Instrument
+
+    try:
+        tick, step, most = (units_of(text) for text in (rules.tick_size, rules.step_size, rules.max_qty))
+        units_of(rules.min_notional)
+    except ValueError as error:
+        raise SourceError(f"{name}: {error}; write sizes as the venue's exchangeInfo prints them") from None
+    if min(tick, step, most, rules.price * 1e8 / max(tick, 1)) < 1:
+        raise SourceError(f"{name}: tick_size, step_size and max_qty are above 0, and the price is a tick at least; correct them")
+    tick_decimals = len(plain_text(tick).partition(".")[2])
+    qty_decimals = len(rules.step_size.partition(".")[2])
+    printed = 8 if market == "spot" else tick_decimals
+    spec = SymbolSpec(
+        name, market, text_of(tick, printed), rules.step_size, printed, qty_decimals, 100,
+        max_price=max(10**6, 100 * math.ceil(rules.price)), max_qty=max(1, most // 10**8), min_notional=rules.min_notional,
+    )  # fmt: skip
+    instrument = Instrument(
+        name=name,
+        market=VENUE[market],
+        tick_size=plain_text(tick),
+        lot_size=plain_text(10 ** (8 - qty_decimals)),
+        step_size=plain_text(step),
+        min_qty=plain_text(step),
+    )
+    return spec, instrument
+
+
 class GeneratedSource(Source):
     """The embedded market (sim.market.generator): the same seed gives the same frames, for ten years."""
 
-    def __init__(self, names: Sequence[str], markets: Sequence[MarketName], settings: Any) -> None:
+    def __init__(
+        self, names: Sequence[str], markets: Sequence[MarketName], settings: Any, rules: Mapping[str, SymbolRules] | None = None
+    ) -> None:
         from trading.instruments import Instrument
 
         if not names:
@@ -260,14 +319,23 @@ class GeneratedSource(Source):
                 raise SourceError(f"spot has no {name}: a name with _ is a future's; choose --market usdm or coinm")
         if len(set(names)) != len(names):
             raise SourceError(f"a symbol is named twice in {', '.join(names)}; name each once")
+        rules = rules or {}
         self._settings = settings
+        self._prices: list[float] = []
         self.clock_offset_ns = -GENERATED_WIRE_NS
         self._tables: list[tuple[MarketName, list[Instrument]]] = []
         specs = []
         for market in markets:
             table = []
             price = settings.start_price
+            self._prices = []
             for name in map(coinm_name, names) if market == "coinm" else names:
+                self._prices.append(rules[name].price if name in rules else price)
+                if name in rules:
+                    spec, instrument = _by_rules(name, market, rules[name])
+                    specs.append(spec)
+                    table.append(instrument)
+                    continue
                 tick_decimals = _tick_decimals(price, market)
                 qty_decimals, step_e8 = _QUANTITIES[market]
                 step = text_of(step_e8, qty_decimals)
@@ -284,21 +352,15 @@ class GeneratedSource(Source):
                 printed = 8 if market == "spot" else tick_decimals
                 tick = text_of(10 ** (8 - tick_decimals), printed)
                 specs.append(SymbolSpec(name, market, tick, step, printed, qty_decimals, 100))
-                price /= 20.0  # as sim.market.generator's
+                price = price / 20.0 if price > LEAST_PRICE else settings.start_price
             self._tables.append((market, table))
         self.symbols = tuple(specs)
-        try:
-            for _, table in self._tables:
-                self._parameters(table)
-        except ValueError as error:
-            raise SourceError(str(error)) from error
 
     def _parameters(self, table: list[Any]) -> tuple[Any, Any]:
         from sim.market.generator import make_params
         from trading.instruments import instrument_table
 
-        instruments = instrument_table(table)
-        return make_params(self._settings, instruments), instruments
+        return make_params(self._settings, self._prices), instrument_table(table)
 
     def _stream(self, offset: int, table: list[Any]) -> Iterator[Frame]:
         import numpy as np
@@ -337,9 +399,11 @@ def generated(
     start_price: float = 60_000.0,
     events_per_s: float = 150.0,
     duration_s: float = 315_360_000.0,
+    rules: Mapping[str, SymbolRules] | None = None,
 ) -> Source:
-    """The embedded market. The first symbol starts at `start_price`, each further one at a twentieth of the one before."""
+    """The embedded market. The first symbol starts at `start_price`, each further one at a twentieth of the one before, and again
+    from above; one of which `rules` tells has their price, tick and step instead."""
     from sim.settings import Generator
 
     settings = Generator(seed=seed, start_price=start_price, events_per_s=events_per_s, duration_s=duration_s)
-    return GeneratedSource(symbols, markets, settings)
+    return GeneratedSource(symbols, markets, settings, rules)

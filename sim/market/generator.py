@@ -21,6 +21,7 @@ above, and the market does not react to our orders. Time starts at START_NS and 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -55,7 +56,12 @@ __all__ = ["GEN_GLOBAL", "GEN_PARAMS", "GEN_STATE", "MAX_FRAME_BYTES", "START_NS
 WIRE_NS: Final = 1_000_000
 """From an event to its frame's receipt."""
 DEPTH_SHARE: Final = 0.07  # of frames
-SYMBOL_RATIO: Final = 20.0  # the next symbol's start price is this much lower
+SYMBOL_RATIO: Final = 20.0  # the next symbol's start price is this much lower, while that leaves it LEAST_TICKS
+LEAST_TICKS: Final = 1000.0
+MOST_TICKS: Final = 1e13
+MOST_LOT_VALUE: Final = 3000.0  # a lot is worth no more at the start: a tenth of a level
+LEVEL_VALUE: Final = 30_000.0
+MOST_LOTS: Final = 2e16  # a level's at the start; those drawn are up to twenty times that
 
 GEN_GLOBAL: Final = np.dtype(
     [
@@ -72,15 +78,8 @@ LONGEST_S: Final = 2.0e9
 """Durations from here on mean: endless."""
 
 
-def make_params(settings: Generator, instruments: Recs) -> Recs:
-    """GEN_PARAMS, shape (1,), of the settings. Raises ValueError when a start price is less than 1000 ticks."""
-    for i, row in enumerate(instruments):
-        if settings.start_price / SYMBOL_RATIO**i < 1000.0 * row["tick_size"]:
-            name = bytes(row["name"][: int(row["name_len"])]).decode("ascii")
-            raise ValueError(
-                f"generator.start_price {settings.start_price:g} prices {name} at {settings.start_price / SYMBOL_RATIO**i:g}, "
-                f"under 1000 ticks of {row['tick_size']:g}: raise it or generate fewer symbols"
-            )
+def make_params(settings: Generator, prices: Sequence[float] = ()) -> Recs:
+    """GEN_PARAMS, shape (1,), of the settings. `prices`: where each symbol starts, 0 or none: by `start_price`."""
     params = np.zeros(1, GEN_PARAMS)
     row = params[0]
     row["seed"] = settings.seed
@@ -90,23 +89,51 @@ def make_params(settings: Generator, instruments: Recs) -> Recs:
     row["volatility"] = settings.volatility_bps_per_s * 1e-4
     row["pressure_decay"] = math.log(2.0) / settings.buy_pressure_half_life_s
     row["start_price"] = settings.start_price
+    row["prices"][: len(prices)] = prices
     return params
+
+
+@kernel
+def start_price(first: float, symbol: int, instruments: Recs) -> float:
+    """Where a symbol starts: at `first` over SYMBOL_RATIO**symbol, and again from above where its tick or lot forbids that.
+
+    Its prices are `first` times powers of SYMBOL_RATIO that have LEAST_TICKS to MOST_TICKS ticks, a lot worth MOST_LOT_VALUE at
+    most and a level of MOST_LOTS at most, taken in turns; where tick and lot leave none, the least price of enough ticks. So any
+    64 symbols have a market.
+    """
+    it = instruments[symbol]
+    price, least = first, max(LEAST_TICKS * it.tick_size, LEVEL_VALUE / MOST_LOTS / it.lot_size)
+    while price < least:
+        price *= SYMBOL_RATIO
+    high = 0
+    while (price * it.lot_size > MOST_LOT_VALUE or price > MOST_TICKS * it.tick_size) and price / SYMBOL_RATIO >= least:
+        price /= SYMBOL_RATIO
+        high += 1
+    low, lowest = high, price
+    while lowest / SYMBOL_RATIO >= least:
+        lowest /= SYMBOL_RATIO
+        low += 1
+    for _ in range((symbol - high) % (low - high + 1) if symbol > high else 0):
+        price /= SYMBOL_RATIO
+    return price
 
 
 @kernel
 def init(state: Recs, glob: Recs, params: Recs, instruments: Recs) -> None:
     """Put zeroed state into its start: a book of TARGET levels a side around each start price, a snapshot to be sent."""
-    price = params[0].start_price
     for s in range(state.size):
         st = state[s]
         it = instruments[s]
+        price = params[0].prices[s]
+        if price <= 0.0:
+            price = start_price(params[0].start_price, s, instruments)
         st.seed = stream(params[0].seed, s + 1)
         st.now_ns = START_NS - WIRE_NS
         st.depth_ns = TS_END
         st.start_ticks = price / it.tick_size
         st.fundamental = st.start_ticks
         st.gap_ticks = st.start_ticks * 2e-6
-        st.level_lots = 30_000.0 / price / it.lot_size
+        st.level_lots = LEVEL_VALUE / price / it.lot_size
         st.trade_mean_lots = 4_000.0 / price / it.lot_size
         if it.inverse != 0:
             st.level_lots = 30_000.0 / (it.contract_size * it.lot_size)
@@ -126,7 +153,6 @@ def init(state: Recs, glob: Recs, params: Recs, instruments: Recs) -> None:
         st.previous_id = st.update_id
         st.pending = SNAPSHOT_PENDING
         schedule(st, params)
-        price /= SYMBOL_RATIO
     glob[0].recv_ns = START_NS - 1
     _look_ahead(state, glob, params)
 

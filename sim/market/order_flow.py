@@ -14,6 +14,7 @@ from sim.market import book as gb
 from sim.market.book import ASK, BID
 from sim.rng import below, exponential, normal, uniform
 from trading.jit import Recs, kernel
+from trading.ranges import MAX_SYMBOLS
 from trading.records import TS_END
 
 START_NS: Final = 1_750_000_000 * 10**9
@@ -86,6 +87,7 @@ GEN_PARAMS: Final = np.dtype(
         ("volatility", "f8"),  # of the fundamental, as a fraction per square root of a second
         ("pressure_decay", "f8"),  # per second
         ("start_price", "f8"),
+        ("prices", "f8", MAX_SYMBOLS),  # where symbols start that have a price of their own; 0: by start_price
     ],
     align=True,
 )

@@ -32,6 +32,7 @@ from sim.recordings.spool import (
 from sim.recordings.spool_file import describe, spool_file
 from trading.instruments import Instrument, Market
 from trading.jit import Bytes, Words
+from trading.ranges import RangeError, lot_decimals
 from trading.venues.names import DEFAULT, VENUES
 
 __all__ = ["RecordingError", "StagedRecording", "StagedSymbol", "infer_instrument", "next_frame", "open_spool", "stage"]
@@ -271,12 +272,14 @@ class _Chain:
         for file in self.files:
             gcd = int(np.gcd(gcd, file.tally[rt.PRICE_GCD]))
         printed = max(int(file.tally[rt.PRINTED_DECIMALS]) for file in self.files)
+        tally[rt.LARGEST_QTY] = max(int(file.tally[rt.LARGEST_QTY]) for file in self.files)
         first = self.files[0]
         return _described(first, tally, gcd, printed, (self.n_frames, self.n_bytes, self.first_ns, self.last_ns))
 
 
 def _described(file: _File, tally: Words, gcd: int, printed: int, counts: tuple[int, int, int, int]) -> StagedSymbol:
-    """Tick, lot and step from what was printed; a spot lot is 1e-8 always, because prints there are finer than the step."""
+    """Tick, lot and step from what was printed. A spot lot is 1e-8, because prints there are finer than the step; where such lots
+    do not fit (coins by the million millions), as fine as the quantities need (trading.ranges)."""
     if gcd == 0:
         raise RecordingError(
             f"{file.path}: no frame of {file.name} holds a price, so its tick size is unknown; give a longer recording"
@@ -286,8 +289,13 @@ def _described(file: _File, tally: Words, gcd: int, printed: int, counts: tuple[
         gcd //= 10
         decimals -= 1
     fixed = file.market.facts.lot_decimals
-    qty_decimals = printed if fixed is None else fixed
-    needs = tally[rt.QTY_DECIMALS : rt.QTY_DECIMALS + rt.MAX_DECIMALS + 1].cumsum()
+    decimals_used = tally[rt.QTY_DECIMALS : rt.QTY_DECIMALS + rt.MAX_DECIMALS + 1]
+    most_used = int(np.flatnonzero(decimals_used).max(initial=0))
+    try:
+        qty_decimals = lot_decimals(printed if fixed is None else fixed, most_used, int(tally[rt.LARGEST_QTY]))
+    except RangeError as error:
+        raise RecordingError(f"{file.path}: {file.name}: {error}") from None
+    needs = decimals_used.cumsum()
     step = int(np.argmax(needs >= STEP_SHARE * needs[-1]))
     n_frames, n_bytes, first_ns, last_ns = counts
     return StagedSymbol(

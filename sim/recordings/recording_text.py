@@ -43,9 +43,10 @@ NAME_LEN: Final = 10
 NAME: Final = 11  # ASCII codes, a word each
 QTY_DECIMALS: Final = NAME + NAME_BYTES  # [k]: quantities that need k decimals
 MAX_DECIMALS: Final = 10
-TALLY_WORDS: Final = QTY_DECIMALS + MAX_DECIMALS + 1
+LARGEST_QTY: Final = QTY_DECIMALS + MAX_DECIMALS + 1  # greatest quantity in whole coins, rounded up
+TALLY_WORDS: Final = LARGEST_QTY + 1
 
-PRICE_SCALE: Final = 10
+PRICE_SCALE: Final = 9  # so that 2e9 (BTC in IDR) fits with all of them
 
 _QUOTE: Final = ord('"')
 _OWN: Final = tuple(b'{"scalper":"')
@@ -136,7 +137,9 @@ def _price(text: Bytes, at: int, end: int, tally: Words) -> None:
     while k < end and text[k] != _QUOTE:
         if text[k] == _DOT and decimals < 0:
             decimals = 0
-        elif text[k] >= 48 and text[k] <= 57 and k - at < 20 and decimals < PRICE_SCALE and value < 10**16:
+        elif text[k] == _ZERO and decimals >= PRICE_SCALE:
+            pass
+        elif text[k] >= 48 and text[k] <= 57 and k - at < 20 and decimals < PRICE_SCALE and value < 10**17:
             value = value * 10 + (text[k] - 48)
             if decimals >= 0:
                 decimals += 1
@@ -144,7 +147,7 @@ def _price(text: Bytes, at: int, end: int, tally: Words) -> None:
             return
         k += 1
     for _ in range(PRICE_SCALE - max(decimals, 0)):
-        if value > 10**17:
+        if value > 9 * 10**17:
             return
         value *= 10
     if value > 0 and (tally[PRICE_GCD] == 0 or value % tally[PRICE_GCD] != 0):
@@ -153,9 +156,10 @@ def _price(text: Bytes, at: int, end: int, tally: Words) -> None:
 
 @kernel
 def _quantity(text: Bytes, at: int, end: int, tally: Words) -> None:
-    """Count the decimals that the quantity at text[at] is printed with, and those that it needs."""
+    """Count the decimals that the quantity at text[at] is printed with, and those that it needs; note the greatest."""
     decimals = -1
     needed = 0
+    whole = 0
     k = at
     while k < end and text[k] != _QUOTE:
         if text[k] == _DOT and decimals < 0:
@@ -165,6 +169,8 @@ def _quantity(text: Bytes, at: int, end: int, tally: Words) -> None:
                 decimals += 1
                 if text[k] != _ZERO:
                     needed = decimals
+            else:
+                whole = min(whole * 10 + (text[k] - 48), 10**17)
         else:
             return
         k += 1
@@ -173,6 +179,7 @@ def _quantity(text: Bytes, at: int, end: int, tally: Words) -> None:
     tally[N_QTY] += 1
     tally[QTY_DECIMALS + needed] += 1
     tally[PRINTED_DECIMALS] = max(tally[PRINTED_DECIMALS], decimals)
+    tally[LARGEST_QTY] = max(tally[LARGEST_QTY], whole + (1 if needed > 0 else 0))
 
 
 @kernel

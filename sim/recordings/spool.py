@@ -21,12 +21,12 @@ import numpy as np
 
 from trading.instruments import NAME_BYTES, Instrument, Market
 from trading.jit import Bytes, Words, kernel
+from trading.ranges import LEVEL_LOTS, MAX_SYMBOLS
 from trading.venues.contracts import CONTRACTS
 
 MAGIC: Final = int.from_bytes(b"SCALPSPL", "little")
-VERSION: Final = 3
-DATA_OFFSET: Final = 4096
-MAX_SYMBOLS: Final = 32
+VERSION: Final = 4
+DATA_OFFSET: Final = 8192
 FRAME_HEADER: Final = 16
 
 SPOOL_SYMBOL: Final = np.dtype(
@@ -96,7 +96,8 @@ class StagedSymbol:
     contract_size: str = ""
 
     def instrument(self) -> Instrument:
-        """The instrument as inferred from the recording; fees are the venue's, maximum and minimum notional the defaults."""
+        """The instrument as inferred from the recording; fees are the venue's, the minimum notional is the default. It tells no
+        greatest quantity: LEVEL_LOTS, so that the limits of `risk` alone bind."""
         step = decimal_text(1, self.step_decimals)
         return Instrument(
             name=self.name,
@@ -105,6 +106,7 @@ class StagedSymbol:
             lot_size=decimal_text(1, self.qty_decimals),
             step_size=step,
             min_qty=step,
+            max_qty=decimal_text(LEVEL_LOTS, self.qty_decimals),
             maker_fee_bps=self.market.facts.maker_fee_bps,
             taker_fee_bps=self.market.facts.taker_fee_bps,
             contract=self.contract,

@@ -29,6 +29,7 @@ from sim.recordings.spool import (
 from sim.recordings.venue_survey import Printed, rows
 from sim.recordings.wire_files import Event, WireItem, WireKind, event_of, read_wire_file, read_wire_files
 from trading.instruments import NAME_BYTES, Market
+from trading.ranges import RangeError
 from trading.records import Kind
 from trading.venues.names import FILE_MARKS, HOST_MARKS, VENUES
 from trading.venues.protocol import (
@@ -143,7 +144,10 @@ class VenueRecording:
             self.steps += (head.step,)
             self.contracts += ((head.contract, head.contract_size),)
         for name, seen in printed.items():
-            tick, lot, step = seen.sizes(self.market, listed.get(name))
+            try:
+                tick, lot, step = seen.sizes(self.market, listed.get(name))
+            except RangeError as error:
+                raise RecordingError(f"{paths[0]}: {name}: {error}") from None
             self.symbols += (VenueSymbol(len(self.symbols), _plain_name(name, self.market), name, tick, lot),)
             self.steps += (step,)
             rule = listed.get(name)
@@ -155,7 +159,10 @@ class VenueRecording:
         known = {it.venue_name for it in self.symbols}
         all_symbols = list(self.symbols)
         for name in [name for name in beside if name not in known]:
-            tick, lot, _ = beside[name].sizes(self.market, None)
+            try:
+                tick, lot, _ = beside[name].sizes(self.market, None)
+            except RangeError:  # told of beside those that are asked for: it has no book here
+                continue
             all_symbols.append(VenueSymbol(len(all_symbols), _plain_name(name, self.market), name, tick, lot))
         levels = {head.levels for head in self._heads.values()} | {Streams().snapshot_levels}
         try:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from trading.instruments import Market
+from trading.ranges import lot_decimals
 from trading.venues.decimals import Inexact, decimals_of, plain_decimal, power_of_ten, units
 from trading.venues.names import Checksum
 from trading.venues.protocol import InstrumentRules, Row
@@ -22,6 +23,7 @@ from trading.venues.registry import venue_class
 
 _untyped: Final = msgspec.json.Decoder(float_hook=str).decode
 _DECIMALS: Final = 12
+_MOST: Final = 10**30  # these are Python's integers: a price in rupiah with 12 decimals is none that an int64 holds
 """Finest unit in which prices are compared."""
 
 
@@ -41,6 +43,7 @@ class Printed:
     price_decimals: int = 0  # most that were printed, trailing zeros too
     qty_decimals: int = 0  # most that were needed
     qty_printed: int = 0
+    largest: int = 0  # greatest quantity in whole coins, rounded up
     n_rows: int = 0
 
     def add(self, price: Any, qty: Any) -> None:
@@ -49,11 +52,12 @@ class Printed:
         try:
             if price is not None and str(price):
                 text = str(price)
-                self.price_gcd = math.gcd(self.price_gcd, units(text, _DECIMALS))
+                self.price_gcd = math.gcd(self.price_gcd, units(text, _DECIMALS, _MOST))
                 self.price_decimals = max(self.price_decimals, len(text.partition(".")[2]) if text.count("e") == 0 else 0)
             if qty is not None and str(qty):
                 self.qty_decimals = max(self.qty_decimals, decimals_of(str(qty)))
                 self.qty_printed = max(self.qty_printed, len(str(qty).partition(".")[2]))
+                self.largest = max(self.largest, int(plain_decimal(str(qty)).partition(".")[0]) + 1)
         except Inexact:
             return
 
@@ -61,17 +65,18 @@ class Printed:
         """(tick size, lot size, step size): the venue's rule where all that was printed keeps to it, else as the digits say.
 
         Where a checksum is over the printed digits (Kraken's), a tick and a lot are one unit of the last printed place, always.
+        Raises RangeError where the quantities do not fit.
         """
         if market.facts.checksum is Checksum.PRINTED:
-            lot = power_of_ten(self.qty_printed)
+            lot = power_of_ten(lot_decimals(self.qty_printed, self.qty_printed, self.largest))
             return power_of_ten(self.price_decimals), lot, lot
         tick = plain_decimal(_text(self.price_gcd or 10**_DECIMALS))
         fixed = market.facts.lot_decimals
-        lot = power_of_ten(self.qty_decimals if fixed is None else fixed)
+        lot = power_of_ten(lot_decimals(self.qty_decimals if fixed is None else fixed, self.qty_decimals, self.largest))
         if rule is None:
             return tick, lot, lot
         try:
-            if self.price_gcd % units(rule.tick_size, _DECIMALS) == 0:
+            if self.price_gcd % units(rule.tick_size, _DECIMALS, _MOST) == 0:
                 tick = rule.tick_size
         except (Inexact, ZeroDivisionError):
             pass

@@ -39,7 +39,7 @@ from trading.records import ExecType, Kind, Purpose, Refusal
 from trading.results import kpis
 from trading.results.kpis import Figure
 from trading.results.marks import Marks, equity_at, event_times, mids, observed_ns, sample_times
-from trading.results.round_trips import fills_of, match_fifo, values_e8
+from trading.results.round_trips import fills_of, match_fifo, total_e8, values_e8
 from trading.venues.contracts import asset_of, quote_of
 
 __all__ = [
@@ -204,7 +204,7 @@ def _orders(orders: Recs, reports: Recs, fills: Recs, instruments: Recs) -> Orde
                 sent=len(own),
                 filled_orders=len(np.unique(fills["order_id"][filled])),
                 fills=int(filled.sum()),
-                turnover=int(values[filled].sum()) / 1e8,
+                turnover=total_e8(values[filled]) / 1e8,
             )
         )
     return OrderCounts(

@@ -18,9 +18,7 @@ from trading.features import bars, patterns, signals
 from trading.features.bars import RING, Fields, Rec
 from trading.features.signals import Signal
 from trading.jit import Recs, kernel
-from trading.settings import Features
-
-TIMEFRAMES: Final = 5
+from trading.settings import TIMEFRAMES, Features
 
 MOST_FLAT: Final = 2 * RING
 """Flat bars after which every window holds nothing else: the longest band, and 64 widths of it."""

@@ -1,4 +1,4 @@
-"""How many messages may leave, and what is too large to compute with: asked by risk and by the router alike.
+"""How many messages may leave: asked by risk and by the router alike.
 
 What this module is not: a limit of the user's; those are in `trading.risk.limits`.
 """
@@ -12,8 +12,6 @@ from trading.settings import Risk
 
 BUDGET_NS: Final = 1_000_000_000
 """Allowance that can be saved up: one second's worth of messages may leave at once."""
-OVERFLOW: Final = 4.0e18
-"""ticks * lots beyond this does not fit an int64 with room to spare: over any limit."""
 
 BUDGET_FIELDS: Final = (
     ("budget_ns", "i8"),  # nanoseconds of allowance saved up
@@ -51,9 +49,3 @@ def spend(glob: Recs, params: Recs, ts_ns: int) -> None:
     """Book one message. Cancels are booked without asking, so the budget may go below zero, by a second's worth at most."""
     refill(glob, ts_ns)
     glob[0].budget_ns = max(glob[0].budget_ns - params[0].message_cost_ns, -BUDGET_NS)
-
-
-@kernel
-def too_large(price_ticks: int, lots: int) -> bool:
-    """Whether ticks * lots would not fit; asked before any notional of an unchecked quantity is computed."""
-    return float(price_ticks) * float(lots) > OVERFLOW

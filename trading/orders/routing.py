@@ -26,11 +26,10 @@ from trading.jit import Recs, Words, lean
 from trading.orders import budget, fills
 from trading.orders import table as orders
 from trading.orders.command import copy_command
+from trading.ranges import MAX_SYMBOLS
 from trading.records import ExecType, Kind, OrderStatus, OrderType, Refusal, Side
 from trading.settings import Strategy
 
-MAX_SYMBOLS: Final = 64
-"""Symbols of one router."""
 MAX_WIRE_OUT: Final = 1
 """Rows of `wire_out` that a call may write."""
 MAX_REPORTS_OUT: Final = 1
@@ -115,8 +114,6 @@ def _check(router: RouterArrays, rec: Any) -> int:
         return Refusal.STEP_MULTIPLE
     if rec.qty_lots > it.max_qty_lots:
         return Refusal.MAX_QTY
-    if budget.too_large(price, rec.qty_lots):
-        return Refusal.MAX_NOTIONAL
     if notional_e8(router.instruments, rec.symbol, price, rec.qty_lots) > router.params[0].max_order_e8:
         return Refusal.MAX_NOTIONAL
     return Refusal.NONE

@@ -22,7 +22,7 @@ import numpy as np
 from trading.jit import Floats, Recs, Words
 from trading.records import ExecType, Kind, Purpose
 from trading.results.marks import Marks, mid_at
-from trading.results.round_trips import values_e8
+from trading.results.round_trips import total_e8, values_e8
 
 DAY_NS: Final = 86_400 * 10**9
 YEAR_DAYS: Final = 365  # crypto markets do not close
@@ -207,7 +207,7 @@ def mean_holding_ns(trips: Recs) -> Figure:
 def turnover(fills: Recs, instruments: Recs) -> Figure:
     """Value of all fills, both sides, in money."""
     values = values_e8(instruments, fills["symbol"], fills["last_ticks"], fills["last_lots"])
-    return Figure(float(values.sum()) / 1e8, len(fills))
+    return Figure(total_e8(values) / 1e8, len(fills))
 
 
 def _quoted_fees(fills: Recs, instruments: Recs) -> Floats:
@@ -224,10 +224,10 @@ def fees(fills: Recs, instruments: Recs) -> Figure:
 def maker_share(fills: Recs, instruments: Recs) -> Figure:
     """Share of the turnover that was filled as maker."""
     values = values_e8(instruments, fills["symbol"], fills["last_ticks"], fills["last_lots"])
-    total = int(values.sum())
+    total = total_e8(values)
     if total == 0:
         return Figure(None, len(fills), "no fills")
-    return Figure(int(values[fills["maker"] == 1].sum()) / total, len(fills))
+    return Figure(total_e8(values[fills["maker"] == 1]) / total, len(fills))
 
 
 def new_orders(orders: Recs) -> Recs:

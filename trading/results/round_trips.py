@@ -21,6 +21,7 @@ from typing import Final
 import numpy as np
 
 from trading.jit import Recs, Words
+from trading.ranges import SATURATED
 from trading.records import ExecType, Kind
 
 ROUND_TRIP: Final = np.dtype(
@@ -59,11 +60,17 @@ def fills_of(reports: Recs) -> Recs:
 def values_e8(instruments: Recs, symbols: Words, price_ticks: Words, qty_lots: Words) -> Words:
     """`trading.instruments.notional_e8` for arrays of one shape: value in 1e-8 of the quote currency.
 
-    Right up to a value of 9.2e10 a fill (int64), as the kernel is.
+    As exact as the kernel is, and SATURATED at most.
     """
     table = instruments[symbols]
+    div, mul = table["notional_div"], table["notional_mul"]
     prices = np.where(table["inverse"] != 0, 1, price_ticks)
-    return np.asarray(prices * qty_lots // table["notional_div"] * table["notional_mul"], np.int64)
+    values = np.asarray(prices * qty_lots // div * mul, np.int64)
+    product = prices.astype(np.float64) * qty_lots
+    for i in np.flatnonzero(np.maximum(product, product / div * mul) >= 4.0e18):  # few: Python's ints hold any product
+        exact = int(prices[i]) * int(qty_lots[i]) // int(div[i]) * int(mul[i])
+        values[i] = min(exact, SATURATED)
+    return values
 
 
 def settled_values_e8(instruments: Recs, symbols: Words, price_ticks: Words, qty_lots: Words) -> Words:
@@ -80,6 +87,11 @@ def settled_values_e8(instruments: Recs, symbols: Words, price_ticks: Words, qty
 def gain_signs(instruments: Recs, symbols: Words) -> Words:
     """`trading.instruments.gain_sign` for an array of symbols."""
     return np.asarray(1 - 2 * instruments["inverse"][symbols], np.int64)
+
+
+def total_e8(values: Words) -> int:
+    """The sum of amounts as a Python int, which holds what an int64 need not."""
+    return sum(values.tolist())
 
 
 @dataclass(slots=True)

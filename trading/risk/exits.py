@@ -21,7 +21,7 @@ from trading.settings import Strategy
 LEG_FIELDS: Final = (
     ("leg_lots", "i8"),  # signed
     ("leg_entry_lots", "i8"),  # entered since the leg was last flat ...
-    ("leg_entry_value", "i8"),  # ... and its sum of ticks * lots: also of inverse contracts, a price and no money
+    ("leg_entry_value", "f8"),  # ... and its sum of ticks * lots (a price, no money), which need not fit an int64
     ("leg_opened_ns", "i8"),
     ("leg_closed_ns", "i8"),
     ("stop_ticks", "i8"),
@@ -61,11 +61,11 @@ def enter_leg(state: Recs, s: int, side: int, price_ticks: int, lots: int, ts_ns
         if lots == 0:
             return
     if st.leg_lots == 0:
-        st.leg_opened_ns, st.leg_entry_lots, st.leg_entry_value = ts_ns, 0, 0
+        st.leg_opened_ns, st.leg_entry_lots, st.leg_entry_value = ts_ns, 0, 0.0
     st.leg_lots += side * lots
     st.leg_entry_lots += lots
-    st.leg_entry_value += price_ticks * lots
-    average = float(st.leg_entry_value) / float(st.leg_entry_lots)
+    st.leg_entry_value += float(price_ticks) * float(lots)
+    average = st.leg_entry_value / float(st.leg_entry_lots)
     if side > 0:
         st.stop_ticks = int(math.floor(average - st.stop_distance))
     else:

@@ -73,11 +73,8 @@ RISK_PARAMS: Final = np.dtype(
 """Settings, in the units that the kernels use."""
 
 
-def make_params(strategy: Strategy, instruments: Recs) -> Recs:
-    """RISK_PARAMS (shape (1,)) of a strategy's `risk` and `execution` sections.
-
-    Raises ValueError when a symbol is so finely divided that the position limit does not fit in ticks * lots.
-    """
+def make_params(strategy: Strategy) -> Recs:
+    """RISK_PARAMS (shape (1,)) of a strategy's `risk` and `execution` sections."""
     risk, execution = strategy.risk, strategy.execution
     params = np.zeros(1, RISK_PARAMS)
     p = params[0]
@@ -90,14 +87,6 @@ def make_params(strategy: Strategy, instruments: Recs) -> Recs:
     p["post_only_below"] = execution.post_only_below
     p["cooldown_ns"] = execution.entry_cooldown_ms * NS_PER_MS
     p["max_age_ns"] = execution.order_max_age_ms * NS_PER_MS
-    largest = max(int(p["max_position_e8"]), int(p["max_order_e8"]))
-    for it in instruments:
-        if largest // int(it["notional_mul"]) * int(it["notional_div"]) > budget.OVERFLOW:
-            name = bytes(it["name"]).rstrip(b"\0").decode("ascii")
-            raise ValueError(
-                f"{name}: risk.max_position_notional and risk.max_order_notional are too large for its tick and lot sizes;"
-                " lower them or give the symbol a coarser lot_size"
-            )
     return params
 
 
@@ -119,7 +108,7 @@ def outputs() -> tuple[Recs, Recs, Recs]:
 
 
 def at_start(strategy: Strategy, instruments: Recs) -> RiskArrays:
-    """A risk fold of its own, at its start. Raises ValueError as make_params does."""
-    state, glob, params = np.zeros(len(instruments), RISK_STATE), np.zeros(1, RISK_GLOBAL), make_params(strategy, instruments)
+    """A risk fold of its own, at its start."""
+    state, glob, params = np.zeros(len(instruments), RISK_STATE), np.zeros(1, RISK_GLOBAL), make_params(strategy)
     init(state, glob, params, instruments)
     return RiskArrays(state, glob, params, instruments, *outputs())

@@ -21,6 +21,7 @@ from trading.instruments import notional_e8
 from trading.jit import Recs, kernel, lean
 from trading.orders import budget
 from trading.orders.table import MAX_LIVE
+from trading.ranges import MAX_UNITS
 from trading.records import LEVELS, OrderType, Purpose, Refusal, Side
 from trading.risk.arrays import RiskArrays
 from trading.settings import Strategy
@@ -194,12 +195,12 @@ def check_order(risk: RiskArrays, heat_e8: float) -> int:
     if abs(float(reference) - mid) * 1e4 > p.collar_bps * mid:
         return Refusal.PRICE_COLLAR
     valued = mid_up if is_market else price
-    if budget.too_large(valued, qty) or notional_e8(instruments, s, valued, qty) > p.max_order_e8:
+    if notional_e8(instruments, s, valued, qty) > p.max_order_e8:
         return Refusal.MAX_NOTIONAL
     if too_small(instruments, s, valued, qty):
         return Refusal.MIN_NOTIONAL
     worst = (worst_lots(risk.state, s, side) + side * qty) * side
-    if worst > 0 and (budget.too_large(mid_up, worst) or notional_e8(instruments, s, mid_up, worst) > p.max_position_e8):
+    if worst > MAX_UNITS or (worst > 0 and notional_e8(instruments, s, mid_up, worst) > p.max_position_e8):
         return Refusal.MAX_POSITION
     if want.order_type == OrderType.POST_ONLY and ((side > 0 and price >= ask) or (side < 0 and price <= bid)):
         return Refusal.WOULD_CROSS

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from trading.instruments import coin_e8, gain_sign, notional_e8, quoted_e8, settled_e8
+from trading.instruments import coin_e8, gain_sign, mul_div, notional_e8, quoted_e8, settled_e8, times
 from trading.jit import Recs, kernel
 from trading.orders.fills import TRADE_WINDOW
+from trading.ranges import SATURATED
 
 POSITION_FIELDS: Final = (
     ("position_lots", "i8"),  # signed
@@ -31,31 +32,11 @@ POSITION_FIELDS: Final = (
     ("equity_e8", "i8"),  # cash_e8 + value of the position at the last mark
     ("quoted_e8", "i8"),  # equity_e8 in the quote currency at the last mark
     ("twice_mark_ticks", "i8"),  # bid + ask at the last mark
-    ("turnover_e8", "i8"),  # notional, in the quote currency
+    ("turnover_e8", "i8"),  # notional, in the quote currency; stays at SATURATED once it is there
     ("n_fills", "i8"),
     ("trades", TRADE_WINDOW, 1),
 )
 """Fields of a per-symbol state record that the kernels below use."""
-
-
-@kernel
-def mul_div(a: int, b: int, c: int) -> int:
-    """floor(a * b / c) for a >= 0 and 0 <= b <= c, 0 < c < 2**62, with no overflow on the way."""
-    whole, rest = a // c, a % c
-    low = 0
-    if float(rest) * float(b) < 9.0e18:
-        low = rest * b // c
-    else:
-        remainder = 0
-        for k in range(61, -1, -1):  # long multiplication and division at once, one bit of b a step
-            low, remainder = low * 2, remainder * 2
-            if remainder >= c:
-                low, remainder = low + 1, remainder - c
-            if (b >> k) & 1:
-                remainder += rest
-                if remainder >= c:
-                    low, remainder = low + 1, remainder - c
-    return whole * b + low
 
 
 @kernel
@@ -80,7 +61,8 @@ def apply_fill(state: Recs, instruments: Recs, rec: Any) -> None:
     p.position_lots += side * lots
     p.cash_e8 -= side * gain * value + rec.fee_e8
     p.fees_e8 += rec.fee_e8
-    p.turnover_e8 += notional_e8(instruments, s, price_ticks, lots)
+    notional = notional_e8(instruments, s, price_ticks, lots)
+    p.turnover_e8 = min(p.turnover_e8, SATURATED - notional) + notional
     p.n_fills += 1
 
 
@@ -93,7 +75,7 @@ def mark(state: Recs, s: int, instruments: Recs, bid_ticks: int, ask_ticks: int)
     if bid_ticks > 0 and ask_ticks > 0:
         p.twice_mark_ticks = bid_ticks + ask_ticks
     if it.inverse == 0:
-        value = ((bid_ticks + ask_ticks) * p.position_lots // (2 * it.notional_div)) * it.notional_mul
+        value = times(mul_div(bid_ticks + ask_ticks, p.position_lots, 2 * it.notional_div), it.notional_mul)
         cost = p.cost_e8 if p.position_lots >= 0 else -p.cost_e8
     else:
         value = -coin_e8(instruments, s, p.twice_mark_ticks, 2, abs(p.position_lots))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from trading.instruments import loss_e8
+from trading.instruments import loss_e8, mul_div
 from trading.jit import Recs, kernel, lean
 from trading.risk.arrays import RiskArrays
 from trading.risk.limits import value_ticks, worst_lots
@@ -46,7 +46,7 @@ def lots_worth(instruments: Recs, s: int, price_ticks: int, value_e8: int) -> in
         lots = min((value_e8 // it.notional_mul) * it.notional_div, it.max_qty_lots)
         return max(lots - lots % it.step_lots, 0)
     # floor twice: lots whose ticks * lots // div * mul cannot exceed value_e8
-    lots = (value_e8 // it.notional_mul) * it.notional_div // price_ticks
+    lots = mul_div(value_e8 // it.notional_mul, it.notional_div, price_ticks)
     lots = min(lots, it.max_qty_lots)
     return max(lots - lots % it.step_lots, 0)
 

@@ -8,49 +8,16 @@ from __future__ import annotations
 import numpy as np
 
 from trading.features import bars
-from trading.features.bar_signals import TIMEFRAMES
 from trading.features.layout import FEATURE_PARAMS, MODULES
 from trading.features.model_layout import PENDING
 from trading.features.regime import MAX_REGIMES, Regime
 from trading.features.signals import N_SIGNALS, SIGNALS, Voice
 from trading.jit import Recs
-from trading.settings import Ml, Strategy
+from trading.settings import TIMEFRAMES, Ml, Strategy, contradiction
 
 
 class StrategyError(ValueError):
     """Settings that do not fit together; the message names the keys and the remedy."""
-
-
-def _check(strategy: Strategy) -> None:
-    f, t = strategy.features, strategy.thresholds
-    if f.ema_fast >= f.ema_slow:
-        raise StrategyError(f"features.ema_fast ({f.ema_fast}) must be below features.ema_slow ({f.ema_slow}): change one")
-    if f.spread_compression >= f.spread_expansion:
-        raise StrategyError(
-            f"features.spread_compression ({f.spread_compression}) must be below "
-            f"features.spread_expansion ({f.spread_expansion}): change one"
-        )
-    if not t.short < 50.0 < t.long:
-        raise StrategyError(
-            f"thresholds.short ({t.short}) must be below 50 (neutral) and thresholds.long ({t.long}) above it: change them"
-        )
-    if f.garch_alpha + f.garch_beta >= 1.0:
-        raise StrategyError(
-            f"features.garch_alpha ({f.garch_alpha}) and features.garch_beta ({f.garch_beta}) must sum to less than 1: "
-            "the variance would have no mean"
-        )
-    if f.regime_calm_quantile + f.regime_hysteresis >= f.regime_turbulent_quantile - f.regime_hysteresis:
-        raise StrategyError(
-            f"features.regime_calm_quantile ({f.regime_calm_quantile}) and features.regime_turbulent_quantile "
-            f"({f.regime_turbulent_quantile}) must be more than twice features.regime_hysteresis ({f.regime_hysteresis}) apart"
-        )
-    for key, values in (("timeframes_s", f.timeframes_s), ("timeframe_weights", f.timeframe_weights)):
-        if len(values) != TIMEFRAMES:
-            raise StrategyError(f"features.{key} has {len(values)} items: write {TIMEFRAMES}")
-    if any(a >= b for a, b in zip(f.timeframes_s, f.timeframes_s[1:])):
-        raise StrategyError(f"features.timeframes_s {list(f.timeframes_s)} must rise: sort it, each size once")
-    if not any(f.timeframe_weights):
-        raise StrategyError("features.timeframe_weights are all 0: give one a weight, or set weights.multi_timeframe to 0")
 
 
 def _fill_ml(p: Recs, ml: Ml) -> None:
@@ -69,7 +36,10 @@ def make_params(strategy: Strategy, instruments: Recs) -> Recs:
     deviation of the mid's log returns per bar of `features.bar_ms`, scaled to a minute by the square root of time.
     Raises StrategyError where two settings contradict each other.
     """
-    _check(strategy)
+    problem = contradiction(strategy)
+    if problem is not None:
+        raise StrategyError(f"{problem[0]} {problem[1]}: {problem[2]}")
+    assert len(strategy.features.timeframes_s) == TIMEFRAMES
     g, t = strategy.gates, strategy.thresholds
     params = np.zeros(1, FEATURE_PARAMS)
     p = params[0]

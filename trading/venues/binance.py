@@ -20,8 +20,9 @@ from typing import Any, Final
 import msgspec
 
 from trading.instruments import Market
+from trading.ranges import lot_decimals_of_rules
 from trading.venues.building import CHECK_ADDRESS, Expected, chunks, indexed, lot_for, rules, to_json
-from trading.venues.decimals import Inexact, millis_ns, power_of_ten
+from trading.venues.decimals import Inexact, decimals_of, millis_ns, plain_decimal, power_of_ten
 from trading.venues.protocol import (
     Closing,
     ConnectionPlan,
@@ -157,6 +158,7 @@ class _Symbol(msgspec.Struct, frozen=True):
     contractStatus: str = ""  # COIN-M's word for `status`
     contractSize: int | float | str = ""  # COIN-M alone
     quantityPrecision: int = 8
+    baseAssetPrecision: int = 8
     filters: list[_Filter] = []
 
 
@@ -294,8 +296,11 @@ class _Binance(Venue):
         return rest_weight_limit(raw)
 
     def _lot(self, symbol: _Symbol, lot: _Filter) -> str:
-        """Spot: 1e-8 always, because prints and levels there are finer than the step."""
-        return power_of_ten(8)
+        """Spot: 1e-8, because prints and levels there are finer than the step; coarser where such lots of a cheap coin would not
+        fit (trading.ranges)."""
+        usual = min(symbol.baseAssetPrecision, Market.BINANCE_SPOT.facts.lot_decimals or 0)
+        most = int(plain_decimal(lot.maxQty).partition(".")[0])
+        return power_of_ten(lot_decimals_of_rules(max(usual, 0), decimals_of(lot.stepSize), most))
 
     def time_request(self) -> RestRequest | None:
         """`time`."""

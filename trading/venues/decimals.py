@@ -13,8 +13,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-MAX_UNITS: Final = 2**59
-"""The largest number of ticks or lots; the same bound as that of the compiled scanners (trading.wire.scan)."""
+from trading.ranges import MAX_UNITS
+
 MAX_NS: Final = 2**62
 """A time after every event, as in trading.records."""
 MAX_TEXT: Final = 64
@@ -46,9 +46,9 @@ def decimals_of(text: str) -> int:
     return len(_digits(text)[1].rstrip("0"))
 
 
-def units(text: str, decimals: int) -> int:
-    """`text` in units of 10**-decimals, exactly: ("1.50", 2) -> 150. Raises Inexact."""
-    return _scaled(text, decimals, MAX_UNITS)
+def units(text: str, decimals: int, most: int = MAX_UNITS) -> int:
+    """`text` in units of 10**-decimals, exactly, `most` at most: ("1.50", 2) -> 150. Raises Inexact."""
+    return _scaled(text, decimals, most)
 
 
 def _scaled(text: str, decimals: int, most: int) -> int:

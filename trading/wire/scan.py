@@ -24,6 +24,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from trading.jit import kernel
+from trading.ranges import MAX_UNITS
 
 QUOTE: Final = ord('"')
 COMMA: Final = ord(",")
@@ -46,8 +47,6 @@ _BACKSLASHES: Final = BACKSLASH * _EACH
 _BLANKS: Final = _SPACE * _EACH
 _TRUE, _NULL, _FALS = (int.from_bytes(word, "little") for word in (b"true", b"null", b"fals"))
 
-MAX_UNITS: Final = 2**59
-"""No scanned number is greater: ten times that, and a digit, still fits into int64."""
 MAX_DECIMALS: Final = 18
 MAX_NESTING: Final = 60
 POW10: Final = np.array([10**i for i in range(MAX_DECIMALS + 1)], np.int64)
