@@ -22,6 +22,8 @@ import msgspec
 
 from sim.local_venue.book import text_of, units_of
 from sim.local_venue.stream_names import MARKETS, MarketName
+from sim.recordings.stamps import stamp_of
+from trading.symbol_names import name_fault
 
 Frame = tuple[int, int, dict[str, Any]]
 """Receive time in ns, index of the symbol, the event (or REST snapshot) as the venue sent it, without its stream's wrapper."""
@@ -91,14 +93,16 @@ def _lines(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
                 stamp, _, text = line.partition(b" ")
                 try:
                     event = _decode(text)
-                    recv_ns = int(stamp)
                 except (ValueError, msgspec.DecodeError):
+                    event = None
+                found = stamp_of(stamp)
+                if event is None or found is None:
                     raise SourceError(
                         f"{path}:{number}: no `<recv_ns> {{json}}` line; repair the file or cut it before that line"
-                    ) from None
+                    )
                 if isinstance(event, dict):
                     inner = event.get("data")
-                    yield number, recv_ns, _with_stream(event, inner) if isinstance(inner, dict) else event
+                    yield number, found[0], _with_stream(event, inner) if isinstance(inner, dict) else event
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise SourceError(f"{path}: the gzip data ends or breaks after line {number}; fetch the file again") from None
     except OSError as error:
@@ -108,6 +112,11 @@ def _lines(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
 def _with_stream(event: dict[str, Any], inner: dict[str, Any]) -> dict[str, Any]:
     inner["_stream"] = event.get("stream", "")
     return inner
+
+
+def _event_ns(stamp: int) -> int:
+    """An event's time, sent in ms or in us."""
+    return int(stamp) * (1000 if int(stamp) >= 10**15 else 1_000_000)
 
 
 @dataclass(slots=True)
@@ -141,7 +150,7 @@ def _survey(path: Path) -> _Survey:
             if event.get("e") == "depthUpdate":
                 stream = stream or event.get("_stream", "")
             if "E" in event:
-                ahead_ns = max(ahead_ns, int(event["E"]) * 1_000_000 - recv_ns)
+                ahead_ns = max(ahead_ns, _event_ns(event["E"]) - recv_ns)
         prices += [level[0] for level in levels]
         quantities += [level[1] for level in levels]
         if number >= SURVEYED:
@@ -215,8 +224,8 @@ class GeneratedSource(Source):
         if not names:
             raise SourceError("no symbol given; name at least one, such as BTCUSDT")
         for name in names:
-            if not (name.isascii() and name.isalnum() and name == name.upper() and len(name) <= 20):
-                raise SourceError(f"{name!r} is no symbol; write it as BTCUSDT: upper-case letters and digits")
+            if fault := name_fault(name):
+                raise SourceError(f"{name!r} {fault}: write e.g. BTCUSDT or BTCUSDT_241227")
         if len(set(names)) != len(names):
             raise SourceError(f"a symbol is named twice in {', '.join(names)}; name each once")
         self._settings = settings

@@ -26,10 +26,12 @@ from sim.recordings.spool import (
     MAX_SYMBOLS,
     RecordingError,
 )
-from sim.recordings.venue_survey import Printed, rows
+from sim.recordings.stamps import units_text
+from sim.recordings.venue_survey import Printed, rows, rows_and_kind
 from sim.recordings.wire_files import Event, WireItem, WireKind, event_of, read_wire_file, read_wire_files
-from trading.instruments import NAME_BYTES, Market
+from trading.instruments import Market
 from trading.records import Kind
+from trading.symbol_names import SymbolNameError, symbol_name
 from trading.venues.names import FILE_MARKS, HOST_MARKS, VENUES
 from trading.venues.protocol import (
     Decoder,
@@ -126,6 +128,7 @@ class VenueRecording:
         self._allow_truncated = allow_truncated
         self.cut: list[str] = []
         self._heads: dict[Path, Event] = {}
+        self._units: Counter[str] = Counter()
         printed, listed, beside = self._survey()
         named = {head.s: head for head in self._heads.values()}
         if not printed and not named:
@@ -136,15 +139,18 @@ class VenueRecording:
             )
         self.symbols: tuple[VenueSymbol, ...] = ()
         self.steps: tuple[str, ...] = ()
+        self.said: tuple[str, ...] = ()
         for head in named.values():
             self.symbols += (VenueSymbol(len(self.symbols), head.s, head.venue_name, head.tick, head.lot),)
             self.steps += (head.step,)
+            self.said += (f"tick {head.tick} and lot {head.lot} by the recorder's word",)
         for name, seen in printed.items():
             tick, lot, step = seen.sizes(self.market, listed.get(name))
             self.symbols += (VenueSymbol(len(self.symbols), _plain_name(name), name, tick, lot),)
             self.steps += (step,)
+            self.said += (seen.said,)
         if len({it.name for it in self.symbols}) < len(self.symbols):
-            raise RecordingError(f"{paths[0]}: two symbols have the same letters and digits; replay them one at a time")
+            raise RecordingError(f"{paths[0]}: two symbols differ by the signs in their names alone; replay them one at a time")
         self._index = {it.venue_name: it.index for it in self.symbols}
         self._by_name = {it.name: it.index for it in self.symbols}
         known = {it.venue_name for it in self.symbols}
@@ -177,8 +183,10 @@ class VenueRecording:
                             if name != own:
                                 beside.setdefault(name, Printed()).add(price, qty)
                 elif item.kind is WireKind.FRAME:
-                    for name, price, qty in rows(self.market, item.body):
-                        printed.setdefault(name, Printed()).add(price, qty)
+                    found, is_print = rows_and_kind(self.market, item.body)
+                    for name, price, qty in found:
+                        printed.setdefault(name, Printed()).add(price, qty, is_print)
+                    self._units.update([item.unit] if item.unit else ())
                 elif item.kind is WireKind.ANSWER and not _is_depth(item):
                     try:
                         rules = reader.parse_instruments(item.body)
@@ -193,6 +201,11 @@ class VenueRecording:
                     for _, price, qty in rows(self.market, _as_diff(item.body, name)):
                         printed[name].add(price, qty)
         return printed, listed, beside
+
+    @property
+    def stamps(self) -> str:
+        """The unit of the receive times, where it was told by magnitude."""
+        return units_text(self._units)
 
     def _take_head(self, item: WireItem, head: Event) -> None:
         """Note what a file of ours is of; all files of a symbol must agree."""
@@ -324,10 +337,10 @@ def _market_of(item: WireItem, head: Event) -> Market:
 
 
 def _plain_name(venue_name: str) -> str:
-    name = "".join(c for c in venue_name.upper() if c.isascii() and c.isalnum())
-    if not 0 < len(name) <= NAME_BYTES:
-        raise RecordingError(f"symbol {venue_name!r} has no name of 1 to {NAME_BYTES} letters and digits")
-    return name
+    try:
+        return symbol_name(venue_name)
+    except SymbolNameError as error:
+        raise RecordingError(f"{error}; it cannot be replayed") from None
 
 
 def _is_depth(item: WireItem) -> bool:

@@ -129,6 +129,7 @@ def stage_wire(
             events=tally.events,
             lost=tally.lost,
             notices=tally.counts["Notice"],
+            stamps=source.stamps,
         )
         describe(file, staged)
     if progress is not None:
@@ -203,6 +204,7 @@ def _staged(source: VenueRecording, index: int, share: _Share) -> StagedSymbol:
         tick_units=units(symbol.tick_size, price_decimals),
         qty_decimals=qty_decimals,
         step_decimals=step,
+        said=source.said[index],
     )
 
 
