@@ -22,6 +22,8 @@ import numpy as np
 
 from trading.jit import Recs, Words, kernel
 from trading.ranges import MAX_UNITS, SATURATED
+from trading.symbol_names import NAME_BYTES as NAME_BYTES
+from trading.symbol_names import name_fault
 from trading.venues.contracts import CONTRACTS, contract_of
 from trading.venues.names import DEFAULT, INVERSE, Facts, SequenceRule
 from trading.venues.names import Market as Market  # by this name most modules know it
@@ -31,7 +33,6 @@ class InstrumentError(ValueError):
     """An instrument's figures do not fit together; the message names symbol and field."""
 
 
-NAME_BYTES: Final = 24
 MAX_SHIFT: Final = 18
 """Decimals of ticks * lots beyond those of money: 10**18 is the greatest divisor."""
 MOST_MARKETS: Final = 64
@@ -135,9 +136,9 @@ def instrument_table(instruments: Sequence[Instrument]) -> Recs:
     """The INSTRUMENT records of these symbols, in order; a symbol's index is its id on every ring."""
     table = np.zeros(len(instruments), INSTRUMENT)
     for row, it in zip(table, instruments, strict=True):
+        if fault := name_fault(it.name):
+            raise InstrumentError(f"symbol {it.name!r} {fault}")
         name = it.name.encode("ascii")
-        if not name or len(name) > NAME_BYTES or it.name != it.name.upper():
-            raise InstrumentError(f"{it.name!r}: a symbol is 1..{NAME_BYTES} upper-case ASCII letters, digits and _")
         price_decimals, tick_units = _decimals(it.tick_size, it.name, "tick_size")
         qty_decimals, lot_units = _decimals(it.lot_size, it.name, "lot_size")
         if lot_units != 1:

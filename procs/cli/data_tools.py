@@ -20,8 +20,15 @@ from procs.cli.table import Column, clean_text, count, paint_for, span, table
 def tools(args: argparse.Namespace) -> int:
     """The command."""
     use_kernel_cache()
+    from procs.recordings.pipes import piped_files
+
     parts: dict[str, Callable[[argparse.Namespace], int]] = {"ls": ls, "check": check, "cat": cat, "convert": convert}
-    return parts[args.what](args)
+    with piped_files() as file_of:
+        if "paths" in args:
+            args.paths = [file_of(path) for path in args.paths]
+        else:
+            args.path = file_of(args.path)
+        return parts[args.what](args)
 
 
 class _Progress:
@@ -104,6 +111,8 @@ def check(args: argparse.Namespace) -> int:
 
 def verdict_line(verdict: Any, paint: Callable[[str, str], str]) -> str:
     """One line a chain."""
+    from procs.recordings.checking import aside_text
+
     said = [
         f"{clean_text(verdict.title)}: {verdict.venue} {' '.join(verdict.symbols[:4])}"
         + (f" +{len(verdict.symbols) - 4}" if len(verdict.symbols) > 4 else ""),
@@ -114,11 +123,14 @@ def verdict_line(verdict: Any, paint: Callable[[str, str], str]) -> str:
     if verdict.checksums_checked:
         said.append(f"checksums {verdict.checksums_equal}/{verdict.checksums_checked}")
     said.append(f"{verdict.trade_gaps} trade gaps")
+    if verdict.aside:
+        said.append(aside_text(verdict.aside))
     if verdict.beyond_edge:
         said.append(f"{verdict.beyond_edge:,} records beyond the depth of the snapshots")
     if verdict.clock_offset_median_ns is not None:
         least, median = (ns / 1e6 for ns in (verdict.clock_offset_min_ns, verdict.clock_offset_median_ns))
         said.append(f"recv - exchange min {least:,.1f} ms median {median:,.1f} ms")
+    said += [clean_text(text) for text in verdict.said[:4]]
     good = paint("ok", "green") if not verdict.wrong else paint("WRONG: " + clean_text("; ".join(verdict.wrong)), "red")
     return ", ".join(said) + ": " + good
 
@@ -165,6 +177,8 @@ def convert(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(made, indent=2))
         return OK
+    for text in made.get("said", ()):
+        print(clean_text(text))
     counted = {key: value for key, value in made.items() if isinstance(value, int) and value}
     counted |= made["rows"] if isinstance(made.get("rows"), dict) else {}
     if "files" in made:

@@ -217,6 +217,9 @@ def backtest(args: argparse.Namespace) -> int:
         if profile.source.kind == "recording":
             note(f"reading {len(profile.source.files)} recordings")
             recording = stage_any([Path(file) for file in profile.source.files], Path(folder) / "spool")
+            note.end()
+            for text in recording.said():
+                print(f"scalperctl: {text}", file=sys.stderr)
         found, records = run_backtest(profile, plan_of(profile, recording), note)
     note.end()
     show(found, args.json)
@@ -227,6 +230,7 @@ def run_backtest(profile: Profile, plan: Plan, note: _Note) -> tuple[Report, dic
     """Run a plan in this process; (its report, the records of the rings that a report is made of)."""
     from procs.fold.warm import warm_stage
     from procs.memory import board
+    from procs.recordings.checking import aside_of, aside_text
     from procs.research import backtest as world
     from sim.report.build import build_report
     from trading.own_signals.guard import complaints, health_of
@@ -246,6 +250,8 @@ def run_backtest(profile: Profile, plan: Plan, note: _Note) -> tuple[Report, dic
     for text in complaints({one.name: health_of(guard, k) for k, one in enumerate(profile.signals.user)}):
         print(f"scalperctl: user signal {text}", file=sys.stderr)
     page = board.page(outcome.world.board, topology.stage_id("feed"))
+    if aside := aside_of(outcome.stages["feed"].state["state"]):
+        print(f"scalperctl: {aside_text(aside)}", file=sys.stderr)
     state = outcome.stages["feed"].state["state"]
     books: dict[str, BookStats] = {}
     for number, name in enumerate(plan.names):

@@ -125,7 +125,7 @@ def main() -> int:
         print(json.dumps({"problem": str(error)}), flush=True)
         return USAGE
     symbols = [{**asdict(symbol), "market": int(symbol.market)} for symbol in staged.symbols]
-    print(json.dumps({"symbols": symbols, "frames": staged.n_frames, "notes": list(staged.notes)}), flush=True)
+    print(json.dumps({"symbols": symbols, "frames": staged.n_frames, "notes": [*staged.said(), *staged.notes]}), flush=True)
     return 0
 
 

@@ -19,6 +19,7 @@ from procs.profiles.schema import PipelineSettings, Profile
 from procs.profiles.strict_yaml import Reader
 from trading.ranges import MAX_SYMBOLS, MAX_UNITS
 from trading.settings import contradiction
+from trading.symbol_names import name_fault
 from trading.venues.decimals import MAX_DECIMALS
 from trading.venues.names import DEFAULT
 
@@ -61,9 +62,16 @@ def check(profile: Profile, reader: Reader) -> None:
     if profile.world == "record" and profile.source.kind != "live":
         raise reader.fail("world", f"record, but source.kind is {profile.source.kind}", "write source.kind: live")
     _check_exchange(profile, reader)
+    _check_names(profile, reader)
     _check_symbols(profile, reader)
     _check_learner(profile, reader)
     _check_gateway(profile, reader)
+
+
+def _check_names(profile: Profile, reader: Reader) -> None:
+    for n, symbol in enumerate(profile.symbols):
+        if fault := name_fault(symbol.name):
+            raise reader.fail(f"symbols[{n}].name", f"{symbol.name!r} {fault}", "write e.g. BTCUSDT or BTCUSD_PERP")
 
 
 def _check_relations(profile: Profile, reader: Reader) -> None:

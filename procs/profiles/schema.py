@@ -29,7 +29,7 @@ FeeBps = Annotated[float, Meta(ge=-100.0, le=1000.0)]
 class SymbolSettings(Section, frozen=True):
     """One symbol; the fields of trading.instruments.Instrument (a test holds the two together)."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Z0-9][A-Z0-9_]{0,23}\Z")]
+    name: Annotated[str, Meta(pattern=r"^\S{1,64}\Z")]  # trading.symbol_names says which; relations refuses others by the letter
     market: Annotated[str, Meta(pattern=MARKET_PATTERN)] = ""  # "": the venue of `live`, else DEFAULT
     venue_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9/:_.-]{0,48}\Z")] = ""  # how the venue writes it; "": as `name`
     tick_size: DecimalText = "0.01"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from procs.recordings.output import RecordingsError
 from sim.recordings.recording import stage
 from sim.recordings.spool import StagedRecording
 from trading.venues.names import NATIVE
+from trading.wire.binance_layout import Aside
 
 MOST_SAMPLES: Final = 4_000_000
 """Clock offsets kept for the median; of longer recordings every k-th."""
@@ -59,6 +60,8 @@ class Verdict:
     clock_offset_median_ns: int | None = None
     events: int = 0
     lost: int = 0
+    aside: dict[str, int] = field(default_factory=dict)  # prints that are no trades, by what their venue calls them
+    said: list[str] = field(default_factory=list)  # what was recognised: ticks, lots, units; a clause each
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -122,6 +125,8 @@ def check(chain: Sequence[Found], progress: Progress | None = None) -> Verdict:
         events=recording.events,
         lost=recording.lost,
         notes=[*recording.notes, *(note for found in chain for note in _damage(found.path))],
+        said=recording.said(),
+        aside=aside_of(folded.state),
         unknown=int(folded.glob[0]["unknown"]) + unknown,
         malformed=int(folded.glob[0]["malformed"]),
         books_valid=int((folded.state["phase"] == 2).sum()),
@@ -136,6 +141,17 @@ def check(chain: Sequence[Found], progress: Progress | None = None) -> Verdict:
     verdict.checksums_equal = verdict.checksums_checked - folded.count("checksum_failed")
     verdict.clock_offset_min_ns, verdict.clock_offset_median_ns = offsets.figures()
     return verdict
+
+
+def aside_of(state: Any) -> dict[str, int]:
+    """Prints that were no trades, of all symbols of a FEED_STATE, by what they are: {"INSURANCE_FUND": 3}."""
+    counts = state["aside"].sum(axis=0)
+    return {kind.name: int(counts[kind]) for kind in Aside if counts[kind]}
+
+
+def aside_text(counts: Mapping[str, int]) -> str:
+    """The same as a clause."""
+    return f"{sum(counts.values()):,} prints that are no trades ({', '.join(f'{n:,} {kind}' for kind, n in counts.items())})"
 
 
 def _damage(path: Path) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from procs.recordings.output import RecordingsError, new_file, new_folder
 from procs.recordings.parquet import ParquetWriter, arrow, write_chunks
 from procs.recordings.wire_text import step_of
 from trading.instruments import Instrument, Market
+from trading.symbol_names import SymbolNameError, symbol_name
 
 TARGETS: Final = ("parquet", "npz", "csv", "recording")
 CHUNK_ROWS: Final = 1 << 16
@@ -45,6 +46,7 @@ class Wish:
     lot: str = ""
     base_latency_ns: int = 0
     after: tuple[Path, ...] = ()
+    said: list[str] = field(default_factory=list)  # filled with what was recognised of the inputs, a sentence each
 
 
 def convert(paths: Sequence[Path], wish: Wish, tell: Tell) -> dict[str, Any]:
@@ -60,7 +62,7 @@ def convert(paths: Sequence[Path], wish: Wish, tell: Tell) -> dict[str, Any]:
     if source == "journal" and wish.to == "parquet":
         return _journals_to_parquet(paths, wish, tell)
     if source == "recording" and wish.to != "recording":
-        return _from_recording(paths, wish, tell)
+        return _from_recording(paths, wish, tell) | {"said": wish.said}
     possible = {"npz": "recording", "csv": "recording", "journal": "parquet", "recording": "parquet, npz or csv"}[source]
     raise RecordingsError(f"{paths[0]}: a {source} can be made {possible}, not {wish.to}; go by way of that")
 
@@ -104,6 +106,7 @@ def _from_recording(paths: Sequence[Path], wish: Wish, tell: Tell) -> dict[str, 
 def _fold(chain: Sequence[files.Found], spool: Path, wish: Wish, tell: Tell) -> Folded:
     tell(f"reading {files.title(chain)}")
     recording, _ = staged(chain, spool, lambda done, total: tell(f"reading {files.title(chain)}: {done * 100 // max(total, 1)}%"))
+    wish.said.extend(recording.said())
     return Folded(spool, recording, [_sized(symbol.instrument(), wish) for symbol in recording.symbols])
 
 
@@ -238,7 +241,7 @@ def _to_recording(paths: Sequence[Path], source: str, wish: Wish, tell: Tell) ->
 
 def _name(text: str) -> str:
     """A symbol as recordings write it: BTC-USD becomes BTCUSD."""
-    name = "".join(letter for letter in text.upper() if letter.isascii() and (letter.isalnum() or letter == "_"))
-    if not 1 <= len(name) <= 24:
-        raise RecordingsError(f"{text!r} is no symbol of 1 to 24 letters and digits; give one with --symbol")
-    return name
+    try:
+        return symbol_name(text)
+    except SymbolNameError as error:
+        raise RecordingsError(f"{error}; give one with --symbol") from None

@@ -19,6 +19,8 @@ from typing import Final
 from procs.journal.format import SUFFIX as JOURNAL
 from procs.recordings.frame_log_format import CONNECTION, members
 from procs.recordings.output import RecordingsError
+from sim.recordings.stamps import STAMP, stamp_of
+from trading.symbol_names import PATTERN
 from trading.venues.names import Market
 
 PAUSE_NS: Final = 60 * 10**9
@@ -26,11 +28,14 @@ PAUSE_NS: Final = 60 * 10**9
 LOOKED_AT: Final = 1 << 20
 """Bytes of text that are looked at to name a file."""
 OURS, WIRE = "recording", "wire"
-_OURS: Final = re.compile(rb"^\d{19} \S", re.M)
-_HEAD: Final = re.compile(rb'^\d{19} \{"scalper":"file","s":"([A-Z0-9_]{1,24})","market":"([a-z0-9_]+)"', re.M)
+_OURS: Final = re.compile(rb"^" + STAMP + rb"[ \t]+\S", re.M)
+_HEAD: Final = re.compile(rb'^\d{19} \{"scalper":"file","s":"(' + PATTERN.encode() + rb')","market":"([a-z0-9_]+)"', re.M)
 """What the recorder says at the beginning of a file of a venue with a typed decoder."""
 _WIRE: Final = re.compile(rb"^(wss?://|https?://|\d{10}\.\d+: )", re.M)
-_NAME: Final = re.compile(rb'"(?:s|symbol)":\s*"([A-Z0-9_]{2,24})"')
+_NAME: Final = re.compile(rb'"(?:s|symbol)"\s*:\s*"([A-Z0-9][A-Z0-9_]{1,23})"')
+_PAIR: Final = re.compile(rb'"ps"\s*:')
+_BBO_OF_FUTURES: Final = re.compile(rb'"e"\s*:\s*"bookTicker"|"pu"\s*:')
+_OF_SPOT: Final = re.compile(rb'"e"\s*:\s*"depthUpdate"|"lastUpdateId"|@bookTicker')
 _WIRE_NAME: Final = re.compile(r"^([A-Z]+(?:_FUTURES|_DELIVERY)?)\.(?:(?:ws|http)\.)?\d+")
 _PART: Final = re.compile(r"^(.*?)(?:_\d{8}(?:T\d{6}Z)?(?:_\d{3})?)?\.gz$")
 
@@ -129,11 +134,11 @@ def _recording(path: Path, size: int, text: bytes) -> Found:
 
 def _venue(path: Path, text: bytes) -> str:
     """By the frames where they tell, else by the folder that the recorder put it in."""
-    if Market.BINANCE_COINM.facts.sign in text:
+    if _PAIR.search(text):
         return Market.BINANCE_COINM.label
-    if Market.BINANCE_USDM.facts.sign in text or b'"e":"bookTicker"' in text:
+    if _BBO_OF_FUTURES.search(text):
         return Market.BINANCE_USDM.label
-    if b'"e":"depthUpdate"' in text or b'"lastUpdateId"' in text or b"@bookTicker" in text:
+    if _OF_SPOT.search(text):
         return Market.BINANCE_SPOT.label
     market = path.parent.parent.name
     return market if re.fullmatch(r"[a-z][a-z0-9_-]*", market) and path.name.startswith(path.parent.name) else "?"
@@ -151,9 +156,10 @@ def measured(found: Found) -> Found:
         with opened(found.path, "rb") as lines:
             for line in lines:
                 stamp, _, rest = line.partition(b" ")
-                if not rest.startswith(b'{"scalper":') and stamp.isdigit():
+                time = None if rest.startswith(b'{"scalper":') else stamp_of(stamp)
+                if time is not None:
                     count += 1
-                    last = int(stamp)
+                    last = time[0]
                     first = first or last
     except (EOFError, zlib.error, gzip.BadGzipFile):
         pass  # cut short: what was whole counts, `check` says so

@@ -11,7 +11,8 @@ Assumptions, and what is unrealistic in them:
 4. A resting order fills when the queue model (sim.exchange.queue_model, hftbacktest's power-probability model) says that prints
    have used up what was ahead; wholly when a print goes through its price; and by as much as the other side shows when
    that side's quotes come to stand at or through its price. All at its own price. Prints that our order would
-   have absorbed still print.
+   have absorbed still print. A print off the book (trading.books.off_book) does none of this: what is true of it the
+   depth then shows, and the other side's quotes fill the order.
 5. Our own orders never meet each other and do not stand in the book that others see; prints that reach several of
    ours at one price are shared in the order of arrival.
 6. Latency is uniform per message, in order, without loss (sim.exchange.latency). Cancels and new orders share one line.
@@ -42,7 +43,7 @@ from sim.exchange.matching import (
     write_message,
 )
 from sim.exchange.queue_model import RECENT_NS, on_level, on_print
-from sim.exchange.shown_book import displayed, forget_taken, set_touch, touch_rules
+from sim.exchange.shown_book import FIRST_KEY, displayed, forget_taken, next_displayed, set_touch, touch_rules
 from sim.exchange.state import (
     EXCH_GLOBAL,
     EXCH_PARAMS,
@@ -60,6 +61,7 @@ from sim.exchange.state import (
     min_response_ns,
 )
 from trading.books.book import ASK, BID, NO_KEY, clear, follow, set_level, widen
+from trading.books.off_book import off_book
 from trading.jit import Recs, kernel, lean
 from trading.records import TS_END, Flag, Kind
 
@@ -223,7 +225,17 @@ def on_depth(recs: Recs, i: int, venue: ExchangeArrays) -> int:
 
 @lean
 def _printed(venue: ExchangeArrays, st: Any, side: int, key: int, lots: int, ts_ns: int) -> None:
-    """`lots` traded at `key` of `side`: our orders there move up and fill, those before it were traded through."""
+    """`lots` traded at `key` of `side`: our orders there move up and fill, those before it were traded through.
+
+    A print off the book is not believed. Without a book it is judged by the prints before it, and by where the book was.
+    """
+    best = next_displayed(st, side, FIRST_KEY) if st.book_ok == 1 and st.market_stale == 0 else NO_KEY
+    if best == NO_KEY:
+        best = st.print_key[side]
+    if best != NO_KEY and best != 0 and off_book(key, best):
+        venue.glob[0].prints_off_book += 1
+        return
+    st.print_key[side] = key
     shared = 0
     o = st.first
     while o != NONE:

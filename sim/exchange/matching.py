@@ -4,6 +4,11 @@ Every report is made here, by `report`, in the order of events; it becomes visib
 before the one that was made before it. Conservation: for each order accepted, the lots filled plus the lots that
 CANCELED or EXPIRED ended are its quantity.
 
+What fills a resting order, and what does not: a print of the other side's takers at its price, when the queue before it is used
+up; a print through its price, wholly; the other side's quotes at or through its price. A print that is far from the book shown
+when it comes (trading.books.off_book) fills nothing and moves no queue. Was it true, the depth that follows shows the other side
+at the order's price, which fills it then; was it an error or a deal made aside, nothing has happened here.
+
 What this is not: the clock of events. sim.exchange.fold decides when each of these functions runs.
 """
 
@@ -125,6 +130,9 @@ def rest(venue: ExchangeArrays) -> None:
     g.orders[o] = g.orders[SCRATCH]
     order = g.orders[o]
     st = venue.state[order.symbol]
+    if st.first == NONE:
+        for side in range(2):
+            st.print_key[side] = next_displayed(st, side, FIRST_KEY)
     shown = displayed(st, side_of(order), order.key)
     order.ahead, order.level, order.printed = shown, shown, 0
     order.unexplained, order.moved, order.unexplained_ns = 0, 0, 0

@@ -39,6 +39,7 @@ EXCH_STATE: Final = np.dtype(
         ("first", "i8"),  # resting orders, by arrival; NONE: no order
         ("last", "i8"),
         ("trade_id", "i8"),
+        ("print_key", "i8", 2),  # by side: where prints were last believed to be made; 0 or NO_KEY: not known
     ],
     align=True,
 )
@@ -91,6 +92,7 @@ EXCH_GLOBAL: Final = np.dtype(
         ("end_ns", "i8"),  # when the market ended
         ("closed", "i8"),
         ("n_resting", "i8"),
+        ("prints_off_book", "i8"),  # prints that filled nothing because they were far from the book
         ("reports_lost", "i8"),  # `out` was smaller than OUT_ROWS: a mistake of the caller
         ("free", "i8", MAX_ORDERS),
         ("n_free", "i8"),

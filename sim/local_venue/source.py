@@ -11,7 +11,6 @@ from __future__ import annotations
 import gzip
 import heapq
 import math
-import re
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +22,8 @@ import msgspec
 
 from sim.local_venue.book import plain_text, text_of, units_of
 from sim.local_venue.stream_names import MARKETS, MarketName
+from sim.recordings.stamps import stamp_of
+from trading.symbol_names import name_fault
 from trading.venues.contracts import contract_of, pair_of
 from trading.venues.names import Market
 
@@ -37,7 +38,6 @@ STEP_SHARE: Final = 0.99
 _QUANTITIES: Final[dict[str, tuple[int, int]]] = {"spot": (8, 10**3), "usdm": (3, 10**5), "coinm": (0, 10**8)}
 """Decimals of quantities, and the step in 1e-8, of the embedded market's symbols; COIN-M's are whole contracts."""
 VENUE: Final = {"spot": Market.BINANCE_SPOT, "usdm": Market.BINANCE_USDM, "coinm": Market.BINANCE_COINM}
-_SYMBOL: Final = re.compile(r"(?=.{1,20}$)[A-Z0-9]+(_[A-Z0-9]+)?")
 _QUOTES: Final = (
     "FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USD", "BTC", "ETH", "BNB", "EUR", "GBP", "TRY", "JPY", "BRL", "COP", "IDR", "KRW",
 )  # fmt: skip
@@ -151,14 +151,16 @@ def _lines(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
                 stamp, _, text = line.partition(b" ")
                 try:
                     event = _decode(text)
-                    recv_ns = int(stamp)
                 except (ValueError, msgspec.DecodeError):
+                    event = None
+                found = stamp_of(stamp)
+                if event is None or found is None:
                     raise SourceError(
                         f"{path}:{number}: no `<recv_ns> {{json}}` line; repair the file or cut it before that line"
-                    ) from None
+                    )
                 if isinstance(event, dict):
                     inner = event.get("data")
-                    yield number, recv_ns, _with_stream(event, inner) if isinstance(inner, dict) else event
+                    yield number, found[0], _with_stream(event, inner) if isinstance(inner, dict) else event
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise SourceError(f"{path}: the gzip data ends or breaks after line {number}; fetch the file again") from None
     except OSError as error:
@@ -168,6 +170,11 @@ def _lines(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
 def _with_stream(event: dict[str, Any], inner: dict[str, Any]) -> dict[str, Any]:
     inner["_stream"] = event.get("stream", "")
     return inner
+
+
+def _event_ns(stamp: int) -> int:
+    """An event's time, sent in ms or in us."""
+    return int(stamp) * (1000 if int(stamp) >= 10**15 else 1_000_000)
 
 
 @dataclass(slots=True)
@@ -202,7 +209,7 @@ def _survey(path: Path) -> _Survey:
             if event.get("e") == "depthUpdate":
                 stream = stream or event.get("_stream", "")
             if "E" in event:
-                ahead_ns = max(ahead_ns, int(event["E"]) * 1_000_000 - recv_ns)
+                ahead_ns = max(ahead_ns, _event_ns(event["E"]) - recv_ns)
         prices += [level[0] for level in levels]
         quantities += [level[1] for level in levels]
         if number >= SURVEYED:
@@ -313,8 +320,8 @@ class GeneratedSource(Source):
         if not names:
             raise SourceError("no symbol given; name at least one, such as BTCUSDT")
         for name in names:
-            if not _SYMBOL.fullmatch(name):
-                raise SourceError(f"{name!r} is no symbol; write it as BTCUSDT or BTCUSD_PERP: upper-case letters, digits and _")
+            if fault := name_fault(name):
+                raise SourceError(f"{name!r} {fault}: write e.g. BTCUSDT or BTCUSDT_241227")
             if "_" in name and "spot" in markets:
                 raise SourceError(f"spot has no {name}: a name with _ is a future's; choose --market usdm or coinm")
         if len(set(names)) != len(names):

@@ -1,24 +1,28 @@
 """Recordings become a spool: read, checked, joined, merged, and written so that a replay only walks an mmap.
 
-A recording is text, gzip or plain, a frame a line: `<recv_ns> {json}`; a frame that begins `{"scalper":` is the recorder's own
-word about what it could not record, counted and passed over. A file holds one symbol. Files of one symbol
-and market are joined in the order of their first stamps; different symbols are merged by receive time, ties in the
-order in which the symbols were given. Only as much of each file is in memory as one block.
+A recording is text, gzip or plain, a frame a line: `<time> {json}`, the time in any unit of sim.recordings.stamps. A frame that
+begins `{"scalper":` is the recorder's own word: what the file is of, or what could not be recorded; it is counted and passed
+over, and so is a list of instruments (an answer to exchangeInfo). A file holds one symbol. Files of one symbol and market are
+joined in the order of their first stamps; different symbols are merged by receive time, ties in the order in which the
+symbols were given. Only as much of each file is in memory as one block. Ticks and lots: sim.recordings.sizes.
 
 What this is not: a decoder. That a frame is sound JSON and follows the venue's sequence is the feed's to judge.
 """
 
 from __future__ import annotations
 
-import zlib
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from sim.recordings import recording_text as rt
+from sim.recordings.inflating import BrokenGzipError, text_pieces
+from sim.recordings.sizes import Rules, sizes_of
 from sim.recordings.spool import (
     FRAME_HEADER,
     MAX_SYMBOLS,
@@ -30,29 +34,30 @@ from sim.recordings.spool import (
     pack,
 )
 from sim.recordings.spool_file import describe, spool_file
+from sim.recordings.stamps import WANTED, units_text
+from sim.recordings.wire_files import Event, refuse_pipe
 from trading.instruments import Instrument, Market
 from trading.jit import Bytes, Words
-from trading.ranges import RangeError, lot_decimals
+from trading.ranges import RangeError
+from trading.symbol_names import SymbolNameError, symbol_name
 from trading.venues.names import DEFAULT, VENUES
 
 __all__ = ["RecordingError", "StagedRecording", "StagedSymbol", "infer_instrument", "next_frame", "open_spool", "stage"]
 
 CHUNK: Final = 1 << 20
-"""Bytes read from a file at a time."""
+"""Bytes of text that are looked at together."""
 LONGEST_LINE: Final = 1 << 24
 DAMAGED: Final = 100
 """One frame in so many may look like the other market's: USD-M damaged in its `pu`, for one. The fold refuses it."""
-STEP_SHARE: Final = 0.99
-"""An order's step is taken to be the coarsest power of ten that this share of all quantities are multiples of."""
 
 Progress = Callable[[int, int], None]
 """Called with (bytes read, bytes in all) of the files as they lie on disk."""
 
 _PROBLEMS: Final = {
-    rt.NOT_NUMERIC: "does not begin with a receive time in ns and a blank",
+    rt.NOT_NUMERIC: f"does not begin with a receive time ({WANTED}) and a blank",
     rt.NO_FRAME: "has a receive time but no frame",
     rt.NOT_OBJECT: "has no {json} frame after its receive time",
-    rt.STAMP_RANGE: "has a receive time that is no Unix time in ns",
+    rt.STAMP_RANGE: f"has a receive time that is no {WANTED} from 2001 on",
 }
 
 
@@ -73,6 +78,8 @@ class _File:
         self.path = path
         self.line = 0
         self.tally = np.zeros(rt.TALLY_WORDS, np.int64)
+        self.units: Counter[str] = Counter()
+        self.rules = Rules()
         self.note = ""
         self.events = self.lost = 0
         self.size = _size(path)
@@ -81,7 +88,8 @@ class _File:
         self._blocks = self._read()
         self.first: _Block | None = next(self._blocks, None)
         if self.first is None and not self.events:
-            raise RecordingError(f"{path}: holds no frame; give a recording with lines `<recv_ns> {{json}}`")
+            what = f"{self.note}; it holds no whole frame" if self.note else f"{path}: holds no frame"
+            raise RecordingError(f"{what}; give a recording with lines `<recv_ns> {{json}}`")
         self.name, self.market = self._symbol() if self.first is not None else ("", DEFAULT)
 
     def blocks(self) -> Iterator[_Block]:
@@ -97,23 +105,45 @@ class _File:
             )
 
     def _symbol(self) -> tuple[str, Market]:
-        size = int(self.tally[rt.NAME_LEN])
-        name = bytes(self.tally[rt.NAME : rt.NAME + size].astype(np.uint8)).decode("latin-1")
-        known = int(self.tally[[rt.N_DEPTH, rt.N_BBO, rt.N_TRADE]].sum())
+        tally = self.tally
+        if (head := self.rules.head) is not None:
+            return head.s, Market.of(head.market)
+        known = int(tally[[rt.N_DEPTH, rt.N_BBO, rt.N_TRADE]].sum())
+        name = bytes(tally[rt.NAME : rt.NAME + tally[rt.NAME_LEN]].astype(np.uint8)).decode("utf-8", "replace")
         folder = self.path.parent
-        if known == 0 and self.tally[rt.N_SNAPSHOT] and self.path.name.startswith(f"{folder.name}_"):
+        if known == 0 and tally[rt.N_SNAPSHOT] and self.path.name.startswith(f"{folder.name}_"):
             # a short file of the recorder's, with nothing but a snapshot, which names no symbol: its folders do
             for market in VENUES:
                 if market.facts.native and folder.parent.name == market.label:
                     return folder.name, market
-        if known == 0 or not (name.isascii() and name.replace("_", "").isalnum() and name == name.upper()):
-            raise RecordingError(
-                f"{self.path}: lines 1 to {self.line} hold no depthUpdate, bookTicker or trade frame of Binance; "
-                "other venues' recordings cannot be replayed"
-            )
-        if self.tally[rt.N_USDM] <= self.tally[rt.N_SPOT]:
-            return name, Market.BINANCE_SPOT
-        return name, Market.BINANCE_COINM if self.tally[rt.N_COINM] * 2 > self.tally[rt.N_USDM] else Market.BINANCE_USDM
+        if known == 0 or not name:
+            raise RecordingError(f"{self.path}: {self._seen(known)}")
+        return self._named(name), self._market()
+
+    def _named(self, name: str) -> str:
+        try:
+            return symbol_name(name)
+        except SymbolNameError as error:
+            raise RecordingError(f"{self.path}: {error}; record it by a name that is one") from None
+
+    def _market(self) -> Market:
+        """The market whose frames these are."""
+        if self.tally[rt.N_PAIR] * 2 > self.tally[rt.N_USDM] > 0:
+            return Market.BINANCE_COINM
+        return Market.BINANCE_USDM if self.tally[rt.N_USDM] > self.tally[rt.N_SPOT] else Market.BINANCE_SPOT
+
+    def _seen(self, known: int) -> str:
+        """What the first lines hold, where no symbol of Binance can be made out."""
+        block = self.first
+        assert block is not None
+        units = units_text(self.units)
+        if known:
+            return f"the {known:,} frames of Binance in lines 1 to {self.line} name no symbol (`s`); fetch the file again"
+        keys = _keys(block.text[block.start[0] : block.start[0] + block.length[0]].tobytes())
+        return (
+            f"lines 1 to {self.line} (stamps in {units}) hold no depthUpdate, bookTicker or trade frame of Binance; the first "
+            f"frame {keys}; name its venue where it is another's, or give a recording with such frames"
+        )
 
     def _read(self) -> Iterator[_Block]:
         left = b""
@@ -121,7 +151,7 @@ class _File:
             left += piece
             if len(left) < CHUNK // 2:
                 continue
-            left = yield from self._frames(left)
+            left = yield from self._frames(left, final=False)
             if len(left) > LONGEST_LINE:
                 raise RecordingError(
                     f"{self.path}:{self.line + 1}: the line is longer than {LONGEST_LINE >> 20} MB; this is no recording"
@@ -130,43 +160,21 @@ class _File:
             whole = left.rstrip(b" \r").endswith((b"}", b"\n"))
             if whole and not self.note:
                 left += b"\n"
-            rest = yield from self._frames(left)
+            rest = yield from self._frames(left, final=not self.note)
             if rest and not self.note:
                 self._truncated(f"{self.path}:{self.line + 1}: the last line ends in the middle")
 
     def _pieces(self) -> Iterator[bytes]:
-        """The decompressed text; a truncated gzip ends it with a note, or with an error after the lines before it."""
+        """The text; broken gzip data ends it with a note."""
         try:
             with self.path.open("rb") as file:
-                raw = file.read(CHUNK)
-                if not raw.startswith(b"\x1f\x8b"):
-                    while raw:
-                        self._advance(len(raw))
-                        yield raw
-                        raw = file.read(CHUNK)
-                    return
-                gunzip = zlib.decompressobj(31)
-                while raw:
-                    self._advance(len(raw))
-                    yield gunzip.decompress(raw)
-                    rest = gunzip.unused_data
-                    while gunzip.eof and rest.strip(b"\0"):  # members one after another are one stream
-                        gunzip = zlib.decompressobj(31)
-                        yield gunzip.decompress(rest)
-                        rest = gunzip.unused_data
-                    raw = file.read(CHUNK)
-                tail = gunzip.flush()
-                if tail:
-                    yield tail
-                cut = not gunzip.eof
-        except zlib.error:
-            raise RecordingError(f"{self.path}: the gzip data is damaged after line {self.line}; fetch the file again") from None
+                yield from text_pieces(file, self._advance)
+        except BrokenGzipError as error:
+            self.note = f"{self.path}: the gzip data {error}"
         except OSError as error:
             raise RecordingError(f"{self.path}: {error.strerror} after line {self.line}; check the file and its disk") from error
-        if cut:
-            self.note = f"{self.path}: the gzip data ends in the middle"
 
-    def _frames(self, text: bytes) -> Generator[_Block, None, bytes]:
+    def _frames(self, text: bytes, *, final: bool) -> Generator[_Block, None, bytes]:
         """The frames of all complete lines; its value is the unfinished rest."""
         array = np.frombuffer(text, np.uint8)
         result = np.zeros(rt.RESULT_WORDS, np.int64)
@@ -174,24 +182,38 @@ class _File:
         while True:
             rows = len(text) // 64 + 16
             recv, start, length = (np.empty(rows, np.int64) for _ in range(3))
-            n = rt.split_lines(array, at, len(text), recv, start, length, result)
-            if n:
-                other = rt.survey(array, start, length, n, self.tally)
-                if other >= 0:
-                    line = self.line + 1 + text.count(b"\n", at, int(start[other]))
-                    raise RecordingError(
-                        f"{self.path}:{line}: names another symbol than the lines before; give each symbol its own file"
-                    )
-                yield _Block(array, recv[:n], start[:n], length[:n])
+            n = rt.split_lines(array, at, len(text), int(final), recv, start, length, result)
+            if result[rt.HEAD_END]:
+                self.rules.head = _head(f"{self.path}:{self.line + 1}", text[result[rt.HEAD] : result[rt.HEAD_END]])
+            listed = np.zeros(n, np.int64)
+            other = rt.survey(array, start, length, n, self.tally, listed) if n else -1
+            if other >= 0:
+                frame = text[start[other] : start[other] + length[other]]
+                self._refuse_name(self.line + 1 + text.count(b"\n", at, int(start[other])), frame)
+            if listed.any():
+                self.rules.listed += [text[start[i] : start[i] + length[i]] for i in np.flatnonzero(listed)]
+                recv, start, length = (column[:n][listed == 0] for column in (recv, start, length))
             self.line += int(result[rt.LINES])
-            self.events += int(result[rt.EVENTS])
+            self.events += int(result[rt.EVENTS]) + int(listed.sum())
             self.lost += int(result[rt.LOST])
+            self.units.update({unit: int(result[rt.IN_UNIT + k]) for k, unit in enumerate(rt.UNITS)})
+            kept = n - int(listed.sum())
+            if kept:
+                yield _Block(array, recv[:kept], start[:kept], length[:kept])
             at = int(result[rt.CONSUMED])
             if result[rt.PROBLEM]:
                 what = _PROBLEMS[int(result[rt.PROBLEM])]
                 raise RecordingError(f"{self.path}:{self.line + 1}: the line {what}; wanted `<recv_ns> {{json}}`")
             if n < rows:
                 return text[at:]
+
+    def _refuse_name(self, line: int, frame: bytes) -> None:
+        """A frame's symbol is none, or another than that of the lines before."""
+        name = _symbol_in(frame)
+        if name:
+            self._named(name)
+        said = f"{name} where the lines before name another symbol" if name else "an empty symbol"
+        raise RecordingError(f"{self.path}:{line}: names {said}; give each symbol its own file")
 
     def close(self) -> None:
         """Judge how the file ended, when all blocks were taken."""
@@ -204,6 +226,37 @@ class _File:
             raise RecordingError(f"{self.note}: fetch the file again, or unpack it and cut it behind its last whole line")
 
 
+def _head(where: str, raw: bytes) -> Event:
+    """What the recorder says that the file is of."""
+    try:
+        head = msgspec.json.decode(raw, type=Event)
+        if head.s and head.tick and head.lot and head.step and Market.of(head.market).facts.native:
+            return head
+    except (msgspec.MsgspecError, RecursionError, KeyError):
+        pass
+    raise RecordingError(f"{where}: the line that says what the file is of cannot be used; fetch the file again")
+
+
+def _symbol_in(frame: bytes) -> str:
+    """The symbol that a frame names, as far as it is JSON."""
+    try:
+        said = msgspec.json.decode(frame)
+        body = said.get("data", said)
+        return str(body.get("s") or body.get("symbol") or "")
+    except (msgspec.MsgspecError, RecursionError, AttributeError):
+        return ""
+
+
+def _keys(frame: bytes) -> str:
+    """What the first keys of a frame are, a clause."""
+    try:
+        said = msgspec.json.decode(frame)
+    except (msgspec.MsgspecError, RecursionError):
+        return "is no JSON"
+    keys = ", ".join(str(key)[:20] for key in list(said)[:6])
+    return f"has the keys {keys}" if keys else "is {}"
+
+
 def _size(path: Path) -> int:
     if path.is_dir():
         raise RecordingError(f"{path}: is a directory; name the recording files in it")
@@ -211,6 +264,7 @@ def _size(path: Path) -> int:
         size = path.stat().st_size
     except OSError as error:
         raise RecordingError(f"{path}: {error.strerror}; check the path") from error
+    refuse_pipe(path)
     if size == 0:
         raise RecordingError(f"{path}: is empty; give a recording with lines `<recv_ns> {{json}}`")
     return size
@@ -267,49 +321,30 @@ class _Chain:
         return _Block(block.text, block.recv[:n], block.start[:n], block.length[:n])
 
     def staged(self) -> StagedSymbol:
-        tally = sum((file.tally for file in self.files[1:]), self.files[0].tally.copy())
-        gcd = 0
-        for file in self.files:
-            gcd = int(np.gcd(gcd, file.tally[rt.PRICE_GCD]))
-        printed = max(int(file.tally[rt.PRINTED_DECIMALS]) for file in self.files)
-        tally[rt.LARGEST_QTY] = max(int(file.tally[rt.LARGEST_QTY]) for file in self.files)
+        """What the files are of; when all blocks were taken."""
         first = self.files[0]
-        return _described(first, tally, gcd, printed, (self.n_frames, self.n_bytes, self.first_ns, self.last_ns))
-
-
-def _described(file: _File, tally: Words, gcd: int, printed: int, counts: tuple[int, int, int, int]) -> StagedSymbol:
-    """Tick, lot and step from what was printed. A spot lot is 1e-8, because prints there are finer than the step; where such lots
-    do not fit (coins by the million millions), as fine as the quantities need (trading.ranges)."""
-    if gcd == 0:
-        raise RecordingError(
-            f"{file.path}: no frame of {file.name} holds a price, so its tick size is unknown; give a longer recording"
+        rules = next((file.rules for file in self.files if file.rules), Rules())
+        try:
+            sizes = sizes_of(first.name, first.market, [file.tally for file in self.files], rules)
+        except RangeError as error:
+            raise RecordingError(f"{first.path}: {first.name}: {error}") from None
+        if sizes is None:
+            raise RecordingError(
+                f"{first.path}: no frame of {first.name} holds a price, so its tick size is unknown; give a longer recording"
+            )
+        return StagedSymbol(
+            name=first.name,
+            market=first.market,
+            n_frames=self.n_frames,
+            n_bytes=self.n_bytes,
+            first_recv_ns=self.first_ns,
+            last_recv_ns=self.last_ns,
+            price_decimals=sizes.price_decimals,
+            tick_units=sizes.tick_units,
+            qty_decimals=sizes.qty_decimals,
+            step_decimals=sizes.step_decimals,
+            said=sizes.said,
         )
-    decimals = rt.PRICE_SCALE
-    while decimals > 0 and gcd % 10 == 0:
-        gcd //= 10
-        decimals -= 1
-    fixed = file.market.facts.lot_decimals
-    decimals_used = tally[rt.QTY_DECIMALS : rt.QTY_DECIMALS + rt.MAX_DECIMALS + 1]
-    most_used = int(np.flatnonzero(decimals_used).max(initial=0))
-    try:
-        qty_decimals = lot_decimals(printed if fixed is None else fixed, most_used, int(tally[rt.LARGEST_QTY]))
-    except RangeError as error:
-        raise RecordingError(f"{file.path}: {file.name}: {error}") from None
-    needs = decimals_used.cumsum()
-    step = int(np.argmax(needs >= STEP_SHARE * needs[-1]))
-    n_frames, n_bytes, first_ns, last_ns = counts
-    return StagedSymbol(
-        name=file.name,
-        market=file.market,
-        n_frames=n_frames,
-        n_bytes=n_bytes,
-        first_recv_ns=first_ns,
-        last_recv_ns=last_ns,
-        price_decimals=decimals,
-        tick_units=gcd,
-        qty_decimals=qty_decimals,
-        step_decimals=min(step, qty_decimals),
-    )
 
 
 def _merged(chains: list[_Chain]) -> Iterator[Bytes]:
@@ -401,6 +436,7 @@ def stage(
             notes=tuple(file.note for chain in chains for file in chain.files if file.note),
             events=sum(chain.events for chain in chains),
             lost=sum(chain.lost for chain in chains),
+            stamps=units_text(sum((file.units for chain in chains for file in chain.files), Counter())),
         )
         return describe(file, recording)
 

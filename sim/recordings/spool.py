@@ -13,7 +13,7 @@ say is not looked at here; sim.recordings.recording writes spools from recording
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -94,6 +94,8 @@ class StagedSymbol:
     step_decimals: int
     contract: str = ""  # linear or inverse, and its size, where the recording says so
     contract_size: str = ""
+    said: str = field(default="", compare=False)
+    """Where tick and lot are from, a clause; "" for a spool opened later."""
 
     def instrument(self) -> Instrument:
         """The instrument as inferred from the recording; fees are the venue's, the minimum notional is the default. It tells no
@@ -134,6 +136,13 @@ class StagedRecording:
     """Of these, those that declare frames lost."""
     notices: int = 0
     """Entries of the spool, counted in `n_frames`, that are notices of a line; 0 for a spool opened later."""
+    stamps: str = field(default="", compare=False)
+    """The unit of the receive times, as it was recognised; "" for a spool opened later."""
+
+    def said(self) -> list[str]:
+        """What was recognised rather than told, a sentence each: units, ticks, lots."""
+        found = [f"{symbol.name}: {symbol.said}" for symbol in self.symbols if symbol.said]
+        return [*found, *([f"stamps in {self.stamps}"] if self.stamps else [])]
 
 
 def decimal_text(units: int, decimals: int) -> str:

@@ -26,11 +26,13 @@ from sim.recordings.spool import (
     MAX_SYMBOLS,
     RecordingError,
 )
-from sim.recordings.venue_survey import Printed, rows
+from sim.recordings.stamps import units_text
+from sim.recordings.venue_survey import Printed, rows, rows_and_kind
 from sim.recordings.wire_files import Event, WireItem, WireKind, event_of, read_wire_file, read_wire_files
-from trading.instruments import NAME_BYTES, Market
+from trading.instruments import Market
 from trading.ranges import RangeError
 from trading.records import Kind
+from trading.symbol_names import SymbolNameError, symbol_name
 from trading.venues.names import FILE_MARKS, HOST_MARKS, VENUES
 from trading.venues.protocol import (
     Decoder,
@@ -128,6 +130,7 @@ class VenueRecording:
         self._allow_truncated = allow_truncated
         self.cut: list[str] = []
         self._heads: dict[Path, Event] = {}
+        self._units: Counter[str] = Counter()
         printed, listed, beside = self._survey()
         named = {head.s: head for head in self._heads.values()}
         if not printed and not named:
@@ -139,10 +142,12 @@ class VenueRecording:
         self.symbols: tuple[VenueSymbol, ...] = ()
         self.steps: tuple[str, ...] = ()
         self.contracts: tuple[tuple[str, str], ...] = ()  # contract and its size, "" where the recording does not say
+        self.said: tuple[str, ...] = ()
         for head in named.values():
             self.symbols += (VenueSymbol(len(self.symbols), head.s, head.venue_name, head.tick, head.lot),)
             self.steps += (head.step,)
             self.contracts += ((head.contract, head.contract_size),)
+            self.said += (f"tick {head.tick} and lot {head.lot} by the recorder's word",)
         for name, seen in printed.items():
             try:
                 tick, lot, step = seen.sizes(self.market, listed.get(name))
@@ -152,8 +157,9 @@ class VenueRecording:
             self.steps += (step,)
             rule = listed.get(name)
             self.contracts += ((rule.contract, rule.contract_size) if rule is not None else ("", ""),)
+            self.said += (seen.said,)
         if len({it.name for it in self.symbols}) < len(self.symbols):
-            raise RecordingError(f"{paths[0]}: two symbols have the same letters and digits; replay them one at a time")
+            raise RecordingError(f"{paths[0]}: two symbols differ by the signs in their names alone; replay them one at a time")
         self._index = {it.venue_name: it.index for it in self.symbols}
         self._by_name = {it.name: it.index for it in self.symbols}
         known = {it.venue_name for it in self.symbols}
@@ -189,8 +195,10 @@ class VenueRecording:
                             if name != own:
                                 beside.setdefault(name, Printed()).add(price, qty)
                 elif item.kind is WireKind.FRAME:
-                    for name, price, qty in rows(self.market, item.body):
-                        printed.setdefault(name, Printed()).add(price, qty)
+                    found, is_print = rows_and_kind(self.market, item.body)
+                    for name, price, qty in found:
+                        printed.setdefault(name, Printed()).add(price, qty, is_print)
+                    self._units.update([item.unit] if item.unit else ())
                 elif item.kind is WireKind.ANSWER and not _is_depth(item):
                     try:
                         rules = reader.parse_instruments(item.body)
@@ -205,6 +213,11 @@ class VenueRecording:
                     for _, price, qty in rows(self.market, _as_diff(item.body, name)):
                         printed[name].add(price, qty)
         return printed, listed, beside
+
+    @property
+    def stamps(self) -> str:
+        """The unit of the receive times, where it was told by magnitude."""
+        return units_text(self._units)
 
     def _take_head(self, item: WireItem, head: Event) -> None:
         """Note what a file of ours is of; all files of a symbol must agree."""
@@ -335,12 +348,11 @@ def _market_of(item: WireItem, head: Event) -> Market:
         ) from None
 
 
-def _plain_name(venue_name: str, market: Market) -> str:
-    kept = "_" if market.facts.native else ""  # the scanner knows a symbol by the name within its frames
-    name = "".join(c for c in venue_name.upper() if c.isascii() and (c.isalnum() or c in kept))
-    if not 0 < len(name) <= NAME_BYTES:
-        raise RecordingError(f"symbol {venue_name!r} has no name of 1 to {NAME_BYTES} letters and digits")
-    return name
+def _plain_name(venue_name: str) -> str:
+    try:
+        return symbol_name(venue_name)
+    except SymbolNameError as error:
+        raise RecordingError(f"{error}; it cannot be replayed") from None
 
 
 def _is_depth(item: WireItem) -> bool:

@@ -129,6 +129,7 @@ def stage_wire(
             events=tally.events,
             lost=tally.lost,
             notices=tally.counts["Notice"],
+            stamps=source.stamps,
         )
         describe(file, staged)
     if progress is not None:
@@ -205,6 +206,7 @@ def _staged(source: VenueRecording, index: int, share: _Share) -> StagedSymbol:
         step_decimals=step,
         contract=source.contracts[index][0],
         contract_size=source.contracts[index][1],
+        said=source.said[index],
     )
 
 

@@ -1,5 +1,7 @@
 """What a venue's recorded frames name: the symbols, and the prices and quantities as printed. From them come ticks and lots.
 
+Ticks are the book's: prints count only where the book shows few prices (sim.recordings.sizes says how few).
+
 It runs before decoding, when nothing is known of the symbols yet. The venue's class walks over untyped JSON, in which numbers
 keep their text (`Venue.rows`). It is generous: what it does not know it steps over; the decoder judges.
 
@@ -9,11 +11,12 @@ What this is not: a decoder.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
+from sim.recordings.sizes import Divisor, tick_of
 from trading.instruments import Market
 from trading.ranges import lot_decimals
 from trading.venues.decimals import Inexact, decimals_of, plain_decimal, power_of_ten, units
@@ -29,30 +32,50 @@ _MOST: Final = 10**30  # these are Python's integers: a price in rupiah with 12 
 
 def rows(market: Market, raw: bytes) -> list[Row]:
     """The rows of a frame, [] for one that is no market frame."""
+    return rows_and_kind(market, raw)[0]
+
+
+def rows_and_kind(market: Market, raw: bytes) -> tuple[list[Row], bool]:
+    """The rows of a frame, and whether they are prints rather than the book's."""
     try:
-        return list(venue_class(market).rows(_untyped(raw)))
+        frame = _untyped(raw)
+        return list(venue_class(market).rows(frame)), _is_print(frame)
     except (msgspec.MsgspecError, KeyError, IndexError, TypeError, AttributeError, ValueError, RecursionError):
-        return []
+        return [], False
+
+
+def _is_print(frame: Any) -> bool:
+    """Whether the frame calls its own kind trades: `trade`, `aggTrade`, `publicTrade`, `market_trades`, `match`, ..."""
+    if isinstance(frame, list):  # an array whose last words are the channel and the symbol
+        return "trade" in str(frame[-2])
+    inside = [frame, *(frame[key] for key in ("data", "arg", "params") if isinstance(frame.get(key), dict))]
+    kinds = [str(body.get(key, "")).lower() for body in inside for key in ("e", "topic", "channel", "type")]
+    return any("trade" in kind or kind == "match" for kind in kinds)
 
 
 @dataclass(slots=True)
 class Printed:
     """What one symbol's numbers look like, gathered from its rows."""
 
-    price_gcd: int = 0  # in 10**-_DECIMALS
+    gcds: list[int] = field(default_factory=lambda: [0, 0])  # of the book's prices and of prints, in 10**-_DECIMALS
+    counts: list[int] = field(default_factory=lambda: [0, 0])
     price_decimals: int = 0  # most that were printed, trailing zeros too
     qty_decimals: int = 0  # most that were needed
     qty_printed: int = 0
     largest: int = 0  # greatest quantity in whole coins, rounded up
     n_rows: int = 0
 
-    def add(self, price: Any, qty: Any) -> None:
+    said: str = ""  # where tick and lot are from; set by `sizes`
+
+    def add(self, price: Any, qty: Any, is_print: bool = False) -> None:
         """Take in one row; a number that is none is stepped over."""
         self.n_rows += 1
         try:
             if price is not None and str(price):
                 text = str(price)
-                self.price_gcd = math.gcd(self.price_gcd, units(text, _DECIMALS, _MOST))
+                found = units(text, _DECIMALS, _MOST)
+                self.gcds[is_print] = math.gcd(self.gcds[is_print], found)
+                self.counts[is_print] += found > 0
                 self.price_decimals = max(self.price_decimals, len(text.partition(".")[2]) if text.count("e") == 0 else 0)
             if qty is not None and str(qty):
                 self.qty_decimals = max(self.qty_decimals, decimals_of(str(qty)))
@@ -69,21 +92,24 @@ class Printed:
         """
         if market.facts.checksum is Checksum.PRINTED:
             lot = power_of_ten(lot_decimals(self.qty_printed, self.qty_printed, self.largest))
+            self.said = f"tick {power_of_ten(self.price_decimals)} and lot {lot} as printed"
             return power_of_ten(self.price_decimals), lot, lot
-        tick = plain_decimal(_text(self.price_gcd or 10**_DECIMALS))
+        book, prints = (Divisor() + Divisor(self.gcds[k], _DECIMALS, self.counts[k]) for k in range(2))
+        found, source = tick_of(book, prints)
+        tick = found.text if found.units else "1"
         fixed = market.facts.lot_decimals
-        lot = power_of_ten(lot_decimals(self.qty_decimals if fixed is None else fixed, self.qty_decimals, self.largest))
+        usual = self.qty_decimals if fixed is None else fixed
+        decimals = lot_decimals(usual, self.qty_decimals, self.largest)
+        lot = power_of_ten(decimals)
+        self.said = f"tick {tick} {source}, lot {lot} " + ("as printed" if decimals != fixed else f"as always on {market.label}")
         if rule is None:
             return tick, lot, lot
         try:
-            if self.price_gcd % units(rule.tick_size, _DECIMALS, _MOST) == 0:
+            if found.keeps(rule.tick_size):
                 tick = rule.tick_size
-        except (Inexact, ZeroDivisionError):
+        except ArithmeticError:
             pass
-        finer = max(decimals_of(rule.lot_size), decimals_of(lot))
-        return tick, power_of_ten(finer), rule.step_size
-
-
-def _text(price_units: int) -> str:
-    digits = str(price_units).rjust(_DECIMALS + 1, "0")
-    return f"{digits[:-_DECIMALS]}.{digits[-_DECIMALS:]}"
+        finer = power_of_ten(max(decimals_of(rule.lot_size), decimals_of(lot)))
+        if tick == rule.tick_size:
+            self.said = f"tick {tick} and lot {finer} by the venue's list of instruments"
+        return tick, finer, rule.step_size

@@ -7,8 +7,9 @@
     configuration: {...}       stepped over
 
 `<s>` is Unix seconds as a decimal; it becomes ns by its digits, through no float. Our own recordings of one symbol,
-`<recv_ns> {frame}`, are read to the same items (their connection is the file's path); a frame that begins `{"scalper":` is the
-recorder's own word, an `Event`, but for frames that were no text, which come out as they were.
+`<time> {frame}`, are read to the same items (their connection is the file's path; the time's unit is told by its magnitude); a
+frame that begins `{"scalper":` is the recorder's own word, an `Event`, but for frames that were no text, which come out as they
+were. JSON may go on over several lines: one that begins as none of these forms goes on with the line before, until it closes.
 
 No frame is looked into.
 """
@@ -17,10 +18,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import gzip
 import heapq
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
@@ -28,7 +27,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from sim.recordings.inflating import BrokenGzipError, text_pieces
 from sim.recordings.spool import RecordingError
+from sim.recordings.stamps import STAMP, WANTED, stamp_of
 from trading.venues.decimals import Inexact, seconds_ns
 
 LONGEST_LINE: Final = 1 << 26
@@ -55,6 +56,7 @@ class WireItem(NamedTuple):
     path: Path
     line: int
     own: bool = False
+    unit: str = ""  # of the time, where it was told by magnitude
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -79,7 +81,7 @@ class Event(msgspec.Struct, frozen=True):
 
 _event: Final = msgspec.json.Decoder(Event).decode
 _FRAME: Final = re.compile(rb"([0-9]{9,10}(?:\.[0-9]{1,9})?): (.+)\Z", re.S)
-_OURS: Final = re.compile(rb"([0-9]{19}) ([\[{\"p].*)\Z", re.S)
+_OURS: Final = re.compile(rb"(" + STAMP + rb")[ \t]+([\[{\"p].*)\Z", re.S)
 _OWN: Final = b'{"scalper":'
 _WRAPPED: Final = b'{"scalper":"bytes"'
 _WITH_BODY: Final = re.compile(rb"(\S+) (<-|->) ([0-9]{9,10}(?:\.[0-9]{1,9})?): (.*)\Z", re.S)
@@ -87,6 +89,9 @@ _CONNECT: Final = re.compile(rb"(\S+) <-> ([0-9]{9,10}(?:\.[0-9]{1,9})?)\s*\Z")
 _WANTED: Final = (
     "wanted `<url> <-> <s>`, `<url> <- <s>: <message>`, `<url> -> <s>: <body>`, `<s>: <frame>` or `<recv_ns> <frame>`"
 )
+_BEGINS: Final = re.compile(STAMP + rb"(?:: |[ \t]+[\[{\"p])|\S+ (?:<->|<-|->) |configuration: ")
+"""How a line begins that does not go on with the one before."""
+_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.S)
 
 
 def event_of(item: WireItem) -> Event:
@@ -103,45 +108,80 @@ def read_wire_file(path: Path, *, allow_truncated: bool = False, cut: list[str] 
     that is cut off (`allow_truncated`: ends there instead, and `cut` is told so)."""
     connection = str(path)
     number = 0
+    refuse_pipe(path)
     try:
-        for number, line in _lines(path):
+        for number, line in _whole_lines(path):
             text = line.rstrip(b"\r\n")
             if not text.strip() or text.startswith(b"configuration: "):
                 continue
             if not line.endswith(b"\n") and not text.endswith((b"}", b"]", b"pong", b'"')) and not _CONNECT.match(text):
                 if allow_truncated:
-                    _note_cut(path, number - 1, cut)
+                    _note_cut(path, "ends in the middle", number - 1, cut)
                     return
                 raise RecordingError(f"{path}:{number}: the last line ends in the middle; fetch the file again, or cut it off")
             item = _item(text, path, number, connection)
             if item.kind is WireKind.CONNECT:
                 connection = item.connection
             yield item
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        if allow_truncated and isinstance(error, EOFError):
-            _note_cut(path, number, cut)
+    except BrokenGzipError as error:
+        if allow_truncated:
+            _note_cut(path, f"the gzip data {error}", number, cut)
             return
-        raise RecordingError(f"{path}:{number + 1}: the gzip data is damaged or ends here; fetch the file again") from None
+        raise RecordingError(f"{path}: the gzip data {error}; lines 1 to {number} are whole: fetch the file again") from None
     except OSError as error:
         raise RecordingError(f"{path}: {error.strerror or error} after line {number}; check the path") from error
 
 
-def _note_cut(path: Path, whole: int, cut: list[str] | None) -> None:
+def refuse_pipe(path: Path) -> None:
+    """RecordingError for what can be read only once."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise RecordingError(f"{path}: is a pipe or a device, and a recording is read more than once; write it to a file first")
+
+
+def _note_cut(path: Path, how: str, whole: int, cut: list[str] | None) -> None:
     if cut is not None:
-        cut.append(f"{path}: ends in the middle; lines 1 to {whole} are whole")
+        cut.append(f"{path}: {how}; lines 1 to {whole} are whole")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    with path.open("rb") as plain:
-        packed = plain.read(2) == b"\x1f\x8b"
-        plain.seek(0)
-        with gzip.GzipFile(fileobj=plain) if packed else plain as file:
-            number = 0
-            while line := file.readline(LONGEST_LINE):
+    """The lines with their ends, each with its number; what broken gzip data leaves of the last one does not come."""
+    number, held, size = 0, list[bytes](), 0
+    with path.open("rb") as file:
+        for piece in text_pieces(file):
+            *lines, rest = piece.split(b"\n")
+            for line in lines:
                 number += 1
-                if len(line) == LONGEST_LINE:
-                    raise RecordingError(f"{path}:{number}: a line longer than {LONGEST_LINE >> 20} MB; this is no recording")
-                yield number, line
+                yield number, b"".join((*held, line, b"\n"))
+                held, size = [], 0
+            held.append(rest)
+            size += len(rest)
+            if size > LONGEST_LINE:
+                raise RecordingError(f"{path}:{number + 1}: a line longer than {LONGEST_LINE >> 20} MB; this is no recording")
+    if size:
+        yield number + 1, b"".join(held)
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines, those of one frame joined; the number is the first one's."""
+    held: tuple[int, bytes] | None = None
+    for number, line in _lines(path):
+        if held is not None and not _BEGINS.match(line) and not _closed(held[1]):
+            held = held[0], held[1] + line
+            if len(held[1]) > LONGEST_LINE:
+                raise RecordingError(f"{path}:{held[0]}: a frame longer than {LONGEST_LINE >> 20} MB; this is no recording")
+            continue
+        if held is not None:
+            yield held
+        held = number, line
+    if held is not None:
+        yield held
+
+
+def _closed(line: bytes) -> bool:
+    """Whether every bracket that the line opens is closed, and one is opened; what is in strings aside."""
+    words = _STRINGS.sub(b"", line)
+    opened = words.count(b"{") + words.count(b"[")
+    return opened <= words.count(b"}") + words.count(b"]") or not opened
 
 
 def _own(item: WireItem) -> WireItem:
@@ -159,7 +199,10 @@ def _item(text: bytes, path: Path, number: int, connection: str) -> WireItem:
         if found := _FRAME.match(text):
             return WireItem(WireKind.FRAME, seconds_ns(found[1].decode()), connection, found[2], path, number)
         if found := _OURS.match(text):
-            item = WireItem(WireKind.FRAME, int(found[1]), connection, found[2], path, number, True)
+            stamp = stamp_of(found[1])
+            if stamp is None:
+                raise RecordingError(f"{path}:{number}: {found[1].decode()} is no {WANTED}")
+            item = WireItem(WireKind.FRAME, stamp[0], connection, found[2], path, number, True, stamp[1])
             return _own(item) if found[2].startswith(_OWN) else item
         if found := _WITH_BODY.match(text):
             kind = WireKind.SENT if found[2] == b"<-" else WireKind.ANSWER

@@ -134,6 +134,19 @@ def _on_trade(st: State, g: Any, kind: int, market_out: Recs) -> int:
 
 
 @kernel
+def _on_aside(st: State, g: Any) -> int:
+    """A print that is no trade: counted, and its id passed over, so that none is missed. No record: nobody decides on it."""
+    if g.last_id > 0 and not is_new_trade(st, 0, g.last_id):
+        st.trade_copies += 1
+        return 0
+    st.aside[g.aside] += 1
+    if st.last_trade_id != 0 and g.last_id > st.last_trade_id + 1:
+        st.trade_gaps += 1
+    st.last_trade_id = max(st.last_trade_id, g.last_id)
+    return 0
+
+
+@kernel
 def _on_mark(st: State, g: Any, market_out: Recs) -> int:
     """Mark price and funding."""
     st.marks += 1
@@ -246,6 +259,8 @@ def on_frame(
         return _on_trade(st, g, kind, market_out)
     if kind == FrameKind.MARK:
         return _on_mark(st, g, market_out)
+    if kind == FrameKind.ASIDE:
+        return _on_aside(st, g)
     instrument = instruments[symbol]
     g.rule = PLAIN if plain else native_rule(instrument.market)
     if kind == FrameKind.DEPTH:

@@ -20,7 +20,7 @@ import numpy as np
 
 from trading.books import book
 from trading.jit import Recs
-from trading.wire.binance_layout import FRAME_FIELDS, MAX_SNAPSHOT_LEVELS
+from trading.wire.binance_layout import FRAME_FIELDS, MAX_SNAPSHOT_LEVELS, Aside
 
 WAITING: Final = 0
 LOADED: Final = 1
@@ -90,6 +90,7 @@ FEED_STATE: Final = np.dtype(
         ("healed", "i8"),  # times a held book became valid again without a snapshot
         ("bbos_late", "i8"),  # bookTickers no newer than the newest: no record
         ("trade_copies", "i8"),  # trades whose id had come before: no record
+        ("aside", "i8", len(Aside)),  # prints that are no trades, by what their venue calls them
         ("marks", "i8"),
         ("checksum_checked", "i8"),
         ("checksum_failed", "i8"),

@@ -1,8 +1,9 @@
 """Traded volume by price: the point of control, the value area, and where the price stands against them.
 
 PROFILE_BINS bins of equal width in ticks (set by the first print: `profile_bin_bps` of its price); the window of
-prices is centred anew when a print falls outside, and what it leaves is forgotten. A print's weight halves every
-`profile_half_life_trades` prints: instead of shrinking all bins the weight of the next print grows, so the heaviest bin
+prices is centred anew when a print falls outside, and what it leaves is forgotten. A print outside from which the book's mid is
+farther than half a window is an error or a deal made elsewhere: it is not counted, and moves nothing. A print's weight halves
+every `profile_half_life_trades` prints: instead of shrinking all bins the weight of the next print grows, so the heaviest bin
 can be kept without a search. The value area is grown from it to the heavier neighbour (the upper one of equals), once a second.
 
 What this module is not: it is no session profile; it forgets by prints.
@@ -75,7 +76,7 @@ def _centre(s: Rec, at: int) -> None:
 
 @kernel
 def take(s: Rec, p: Rec, price: int, lots: int) -> None:
-    """Add a print."""
+    """Add a print; `s.mid` is the book's before it, 0 where none is known."""
     if s.profile_width == 0:
         s.profile_width = max(1, int(1e-4 * p.profile_bin_bps * price))
         s.profile_gain = 1.0
@@ -84,6 +85,8 @@ def take(s: Rec, p: Rec, price: int, lots: int) -> None:
         s.value_low = s.value_high = s.profile_poc
     at = price // s.profile_width
     if at < s.profile_low or at >= s.profile_low + PROFILE_BINS:
+        if s.mid > 0.0 and abs(at - int(s.mid) // s.profile_width) > HALF:
+            return
         _centre(s, at)
     if s.profile_gain > MOST_GAIN:
         for b in range(PROFILE_BINS):

@@ -7,6 +7,7 @@ combined (`trading.scoring.ensemble`) and written out. `trading.features.vector`
 
 Which record feeds what: a print (TRADE) feeds the windows of prints; every other record with a usable book is a book
 change. A print's own book is read only when none is known (it is the book before it); a mark price (MARK) has neither.
+A print off the book (trading.books.off_book) feeds nothing.
 All records move time on and feed the bars with the mid as it stands. What an unusable book restarts, and what an outage
 does, is said in `trading.scoring.outages`.
 
@@ -20,6 +21,7 @@ from typing import Final
 
 import numpy as np
 
+from trading.books.off_book import off_book
 from trading.features import bars, last_prints, liquidity, microprice, order_flow, toxicity, volume_profile
 from trading.features import microstructure_score as scores
 from trading.features import time_slots as slots
@@ -73,6 +75,12 @@ def _take_trade(s: Rec, p: Rec, rec: Rec) -> None:
     if s.mid > 0.0:
         toxicity.take_impact(s, p, sign)
     order_flow.evaluate(s, p)
+
+
+@kernel
+def _off_book(s: Rec, price: int) -> bool:
+    """Whether a print was not made in the book as last read."""
+    return s.mid > 0.0 and (off_book(price, s.ask_ticks[0]) or off_book(-price, -s.bid_ticks[0]))
 
 
 @kernel
@@ -161,7 +169,7 @@ def on_market(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instrum
     usable = s.mid > 0.0 if kind == Kind.MARK else bars.usable(rec)
     if usable and s.unusable_ns != 0:
         outages.resume(s, p, ts_ns)
-    if kind == Kind.TRADE and rec.price_ticks > 0 and rec.qty_lots > 0:
+    if kind == Kind.TRADE and rec.price_ticks > 0 and rec.qty_lots > 0 and not _off_book(s, rec.price_ticks):
         _take_trade(s, p, rec)
     if not usable:
         if kind != Kind.MARK:

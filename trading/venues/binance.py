@@ -330,13 +330,13 @@ class _Binance(Venue):
     def rows(frame: Any) -> Iterator[Row]:
         """See Venue."""
         body = frame.get("data", frame)
-        name = body["s"]
-        for side in ("b", "a"):
+        name, event = body["s"], body.get("e", "")
+        for side in ("b", "a") if event in ("", "depthUpdate", "bookTicker") else ():
             if isinstance(body.get(side), list):
                 yield from ((name, price, qty) for price, qty, *_ in body[side])
             elif side in body and side.upper() in body:
                 yield name, body[side], body[side.upper()]
-        if "p" in body and "q" in body:
+        if event in ("trade", "aggTrade") and body.get("X", "MARKET") == "MARKET":
             yield name, body["p"], body["q"]
 
 

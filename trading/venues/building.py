@@ -120,6 +120,13 @@ def trade(
     return Plain(symbol, plain_frame(kind, symbol, ts_ns, level, first_id=trade_id, last_id=trade_id))
 
 
+def block_trade(symbol: int, ts_ns: int, trade_id: int) -> Plain:
+    """A print of a deal that was made beside the book. It is counted, and its id with the others'; its price, which need not
+    keep to the tick, is nobody's."""
+    level = _words([(2 + ASK, 1)])
+    return Plain(symbol, plain_frame(FrameKind.ASIDE, symbol, ts_ns, level, first_id=trade_id, last_id=trade_id))
+
+
 def bbo(symbol: int, ts_ns: int, unit: Scale, bid: tuple[str, str], ask: tuple[str, str], update_id: int = 0) -> Plain:
     """Best bid and offer as (price, quantity) texts; a side without quantity is empty. `update_id` 0: on no common count with the
     book's ids, so neither newer nor older than it. Raises Inexact."""

@@ -29,6 +29,7 @@ from trading.venues.building import (
     SymbolTable,
     TypedDecoder,
     bbo,
+    block_trade,
     book_change,
     book_snapshot,
     chunks,
@@ -110,6 +111,7 @@ class _Print(msgspec.Struct, frozen=True):
     v: str
     p: str
     seq: int = 0
+    BT: bool = False  # a block trade
 
 
 class _OldLevel(msgspec.Struct, frozen=True):
@@ -221,6 +223,9 @@ class BybitDecoder(TypedDecoder):
         items: list[Item] = []
         for it in _prints(message.data):
             symbol, unit = self._symbol(it.s)
+            if it.BT:
+                items.append(block_trade(symbol, millis_ns(it.T), 0))
+                continue
             seq, place = self._print_seq.get(symbol, (0, 0))
             place = place + 1 if seq == it.seq else 0
             self._print_seq[symbol] = (it.seq, place)
@@ -457,7 +462,7 @@ class Bybit(Venue):
         if kind == "orderbook":
             yield from ((name, price, qty) for side in ("b", "a") for price, qty in body[side])
         elif kind == "publicTrade":
-            yield from ((it["s"], it["p"], it["v"]) for it in body)
+            yield from ((it["s"], it["p"], it["v"]) for it in body if not it.get("BT"))
         elif kind == "trade":
             yield from ((it["symbol"], it["price"], it["size"]) for it in body)
         elif kind.startswith("orderBook"):

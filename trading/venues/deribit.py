@@ -23,6 +23,7 @@ from trading.venues.building import (
     SymbolTable,
     TypedDecoder,
     bbo,
+    block_trade,
     book_change,
     book_snapshot,
     chunks,
@@ -108,6 +109,7 @@ class _Print(msgspec.Struct, frozen=True):
     amount: msgspec.Raw
     instrument_name: str
     direction: str
+    block_trade_id: str | None = None
 
 
 class _Quote(msgspec.Struct, frozen=True):
@@ -188,6 +190,9 @@ class DeribitDecoder(TypedDecoder):
         items: list[Item] = []
         for it in _prints(params.data):
             symbol, unit = self._symbol(it.instrument_name)
+            if it.block_trade_id:
+                items.append(block_trade(symbol, millis_ns(it.timestamp), it.trade_seq))
+                continue
             ticks, lots = unit.ticks(raw_text(it.price)), unit.lots(raw_text(it.amount))
             items.append(trade(symbol, millis_ns(it.timestamp), ticks, lots, _SELLER[it.direction], it.trade_seq))
         return items or (Ignored("no print"),)
@@ -317,7 +322,9 @@ class Deribit(Venue):
         if kind == "book":
             yield from ((body["instrument_name"], it[1], it[2]) for side in ("bids", "asks") for it in body[side])
         elif kind == "trades":
-            yield from ((it["instrument_name"], it["price"], it["amount"]) for it in body)
+            yield from (
+                (it["instrument_name"], it["price"], it["amount"]) for it in body if not it.get("block_trade_id")
+            )
         elif kind in ("ticker", "quote"):
             sides = ("best_bid", "best_ask")
             yield from ((body["instrument_name"], body[side + "_price"], body[side + "_amount"]) for side in sides)

@@ -6,6 +6,9 @@ with blanks; unknown keys are stepped over. Partial-depth streams (`@depth5|10|2
 neither: they count as unknown. A frame is malformed if it is no JSON object, says something twice, lacks a field that its
 kind needs or holds a number that the instrument cannot (more decimals than its tick or lot, or no multiple of the tick).
 
+A futures' `trade` whose `X` is not MARKET (INSURANCE_FUND, ADL, NA) is no trade on the book: it is ASIDE, with its id, whatever
+its price. Times come in milliseconds or microseconds (Binance's `timeUnit`): their magnitude tells.
+
 Levels go straight into the caller's depth rows (price_ticks, qty_lots, flags: ASK or 0); everything else into FRAME_FIELDS.
 """
 
@@ -42,11 +45,17 @@ from trading.wire.binance_layout import (
     T_BID,
     T_BID_QTY,
     T_KIND,
+    T_ORIGIN,
     T_PRICE,
     T_QTY,
     T_RATE,
     T_STREAM,
     TEXT_BIT,
+    X_ADL,
+    X_INSURANCE,
+    X_MARKET,
+    X_NA,
+    Aside,
     Frame,
     FrameKind,
 )
@@ -178,6 +187,23 @@ def _take_trade(base: int, end: int, kind: int, instrument: Any, frame: Frame) -
 
 
 @kernel
+def _aside(base: int, end: int, frame: Frame) -> int:
+    """Why a print is no trade (Aside); -1 for one that is, or does not say."""
+    if frame.seen & (1 << (TEXT_BIT + T_ORIGIN)) == 0:
+        return -1
+    n = frame.text_lens[T_ORIGIN]
+    at = base + frame.texts[T_ORIGIN]
+    word = pack(at, min(n, 8), end)
+    if n == 6 and word == X_MARKET:
+        return -1
+    if n == 14 and word == X_INSURANCE[0] and pack(at + 8, 6, end) == X_INSURANCE[1]:
+        return Aside.INSURANCE_FUND
+    if n == 3 and word == X_ADL:
+        return Aside.ADL
+    return Aside.NA if n == 2 and word == X_NA else Aside.OTHER
+
+
+@kernel
 def _take_bbo(base: int, end: int, instrument: Any, frame: Frame) -> bool:
     """An empty side comes as price 0 and quantity 0; crossed or half-empty pairs are refused."""
     bids = (1 << (TEXT_BIT + T_BID)) | (1 << (TEXT_BIT + T_BID_QTY))
@@ -265,9 +291,14 @@ def decode(buf: Bytes, start: int, end: int, hint: int, instruments: Recs, frame
         return FrameKind.MALFORMED
     instrument = instruments[frame.symbol]
     if kind == FrameKind.TRADE or kind == FrameKind.AGG_TRADE:
+        frame.aside = _aside(base, end, frame)
+        if frame.aside >= 0:
+            slot = I_AGG_ID if kind == FrameKind.AGG_TRADE else I_TRADE_ID
+            frame.last_id = frame.integers[slot] if _has(frame, 1 << slot) else 0
+            return FrameKind.ASIDE
         good = _take_trade(base, end, kind, instrument, frame)
         if good and (frame.bbo_ticks[0] == 0 or frame.bbo_lots[0] == 0):
-            return FrameKind.UNKNOWN  # USD-M sends such placeholders ("X":"NA"); nothing was traded
+            return FrameKind.UNKNOWN  # a placeholder: nothing was traded
     elif kind == FrameKind.BBO:
         good = _take_bbo(base, end, instrument, frame)
     elif kind == FrameKind.MARK:

@@ -25,6 +25,17 @@ class FrameKind(IntEnum):
     BBO = 5
     SNAPSHOT = 6
     MARK = 7  # mark price, funding rate, next funding time
+    ASIDE = 8  # a print that is no trade: the venue's insurance fund, an automatic deleveraging, a placeholder
+
+
+class Aside(IntEnum):
+    """Why a print is no trade on the book: what Binance's `X` says other than MARKET, or a deal that was made aside."""
+
+    INSURANCE_FUND = 0
+    ADL = 1
+    NA = 2
+    BLOCK = 3
+    OTHER = 4
 
 
 MAX_SNAPSHOT_LEVELS: Final = 5000
@@ -32,7 +43,7 @@ MAX_SNAPSHOT_LEVELS: Final = 5000
 
 # Slots of `integers`, of `texts`, and bits of `seen`: integer slot i is bit i, text slot i is bit 16 + i.
 (I_EVENT_TIME, I_TIME, I_FIRST_ID, I_LAST_ID, I_PREV_ID, I_TRADE_ID, I_SNAPSHOT_ID, I_AGG_ID) = range(8)
-(T_KIND, T_SYMBOL, T_STREAM, T_PRICE, T_QTY, T_BID, T_BID_QTY, T_ASK, T_ASK_QTY, T_RATE) = range(10)
+(T_KIND, T_SYMBOL, T_STREAM, T_PRICE, T_QTY, T_BID, T_BID_QTY, T_ASK, T_ASK_QTY, T_RATE, T_ORIGIN) = range(11)
 TEXT_BIT: Final = 16
 SEEN_MAKER: Final = 1 << 32
 SEEN_DIFF_SIDE: Final = 1 << 33  # << side
@@ -44,8 +55,8 @@ FRAME_FIELDS: Final[tuple[Any, ...]] = (
     ("faults", "i8"),
     ("enveloped", "i8"),
     ("integers", "i8", 8),
-    ("texts", "i8", 10),  # where the string's first byte stands, from the frame's start (as all places here)
-    ("text_lens", "i8", 10),
+    ("texts", "i8", 11),  # where the string's first byte stands, from the frame's start (as all places here)
+    ("text_lens", "i8", 11),
     ("maker_is_buyer", "i8"),
     ("late_sides", "i8", 2),  # where a side's levels start that had to wait for the symbol; 0: none
     ("levels_symbol", "i8"),
@@ -59,6 +70,7 @@ FRAME_FIELDS: Final[tuple[Any, ...]] = (
     ("prev_id", "i8"),
     ("bbo_ticks", "i8", 2),  # also [0] of a trade; of a mark price, in 1e-8, and its funding rate in bbo_lots
     ("bbo_lots", "i8", 2),
+    ("aside", "i8"),  # Aside, of a frame that is ASIDE; -1 of a trade
 )
 """Scratch and result of `decode`, to stand in a larger state record."""
 
@@ -95,11 +107,16 @@ K_QTY: Final = ord("q")
 K_TRADE_ID: Final = ord("t")
 K_MAKER: Final = ord("m")
 K_RATE: Final = ord("r")
+K_ORIGIN: Final = ord("X")
 E_DEPTH: Final = (_word("depthUpd"), _word("ate"))
 E_TRADE: Final = _word("trade")
 E_AGG_TRADE: Final = _word("aggTrade")
 E_BBO: Final = (_word("bookTick"), _word("er"))
 E_MARK: Final = (_word("markPric"), _word("eUpdate"))
+X_MARKET: Final = _word("MARKET")
+X_INSURANCE: Final = (_word("INSURANC"), _word("E_FUND"))
+X_ADL: Final = _word("ADL")
+X_NA: Final = _word("NA")
 S_DEPTH: Final = _word("depth")
 MAX_MS: Final = (2**63 - 1) // 1_000_000
 """Latest time in milliseconds that fits into int64 nanoseconds."""

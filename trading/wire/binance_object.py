@@ -34,6 +34,7 @@ from trading.wire.binance_layout import (
     K_LAST_ID,
     K_LAST_UPDATE,
     K_MAKER,
+    K_ORIGIN,
     K_PREV,
     K_PRICE,
     K_QTY,
@@ -51,6 +52,7 @@ from trading.wire.binance_layout import (
     T_BID,
     T_BID_QTY,
     T_KIND,
+    T_ORIGIN,
     T_PRICE,
     T_QTY,
     T_RATE,
@@ -139,6 +141,8 @@ def _text_slot(key: int) -> int:
         return T_ASK_QTY
     if key == K_RATE:
         return T_RATE
+    if key == K_ORIGIN:
+        return T_ORIGIN
     return -1
 
 

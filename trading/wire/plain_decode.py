@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from trading.jit import Recs, kernel
 from trading.records import Flag
-from trading.wire.binance_layout import MAX_SNAPSHOT_LEVELS, Frame, FrameKind
+from trading.wire.binance_layout import MAX_SNAPSHOT_LEVELS, Aside, Frame, FrameKind
 from trading.wire.plain_frame import (
     HAS_CHECKSUM,
     HEAD,
@@ -114,7 +114,7 @@ def decode_plain(base: int, end: int, symbols: int, g: Any, rows: Recs) -> int:
         return FrameKind.MALFORMED
     kind = _word(base, W_KIND)
     symbol = _word(base, W_SYMBOL)
-    if kind < FrameKind.DEPTH or kind > FrameKind.MARK or symbol < 0 or symbol >= symbols:
+    if kind < FrameKind.DEPTH or kind > FrameKind.ASIDE or symbol < 0 or symbol >= symbols:
         return FrameKind.MALFORMED
     g.symbol = symbol
     flags = _word(base, W_FLAGS)
@@ -153,6 +153,7 @@ def decode_plain(base: int, end: int, symbols: int, g: Any, rows: Recs) -> int:
         g.bbo_lots[0] = rate
     else:
         good = n == 1
+        g.aside = Aside.BLOCK  # the only ones that typed decoders tell of
         if good:
             side, price, lots = _level(base, 0)
             good = price > 0 and lots > 0
