@@ -22,9 +22,9 @@ MUTED = [(place, stream) for place in VENUES for stream in (Stream.DEPTH, Stream
 MUTED += [(Market.BINANCE_USDM, Stream.MARK)]
 
 
-def lively(place: Market) -> MutedVenue:
+def lively(place: Market, silence_ns: int = 1000 * S) -> MutedVenue:
     """A venue of which everything has flowed for some seconds, and nothing was found wrong."""
-    venue = MutedVenue(place, owed_limit_ns=LIMIT_NS, silence_ns=SILENCE_NS)
+    venue = MutedVenue(place, owed_limit_ns=LIMIT_NS, silence_ns=silence_ns)
     venue.run(6)
     assert venue.right() and venue.wanted == [] and venue.feed.count("gaps") == 0
     return venue
@@ -45,7 +45,7 @@ def test_each_stream_that_dies_alone_is_found_and_heals(place: Market, stream: S
     more, each says why, and the stream is wanted anew; so it stays until it flows, then the book is valid and right within a
     second. Prints: within the silence and thrice the longest gap before, records say PRINTS_DEAD and the book stays. A dead
     mark price is wanted anew and changes nothing else. Nothing but the silenced stream is ever wanted."""
-    venue = lively(place)
+    venue = lively(place, SILENCE_NS)
     venue.silent.add(stream)
     began = venue.now
     if stream in BOOKS:
@@ -75,8 +75,8 @@ def test_each_stream_that_dies_alone_is_found_and_heals(place: Market, stream: S
 
 @pytest.mark.parametrize("place", VENUES, ids=lambda it: it.name.lower())
 def test_a_quiet_market_gives_no_alarm(place: Market) -> None:
-    """Ten minutes in which no depth message comes because the book does not change: the best bid/offer is said again and again, and
-    there are a few prints (two of them far off the book, as block trades are): the book stays valid and nothing is wanted."""
+    """Ten minutes in which no depth message comes because the book does not change: the best bid/offer is said again and again,
+    and there are a few prints (far off the book, as block trades are): the book stays valid and nothing is wanted."""
     venue = lively(place)
     for minute in range(20):
         venue.now += 30 * S
@@ -90,7 +90,7 @@ def test_a_quiet_market_gives_no_alarm(place: Market) -> None:
 
 @pytest.mark.parametrize("place", VENUES, ids=lambda it: it.name.lower())
 def test_a_best_price_that_goes_and_comes_back_is_no_alarm(place: Market) -> None:
-    """The best quantity changes and is what it was within a turn, and no depth message tells of it: what is owed comes to nothing."""
+    """The best quantity changes and is what it was within a turn, and depth tells nothing of it: nothing is owed."""
     venue = lively(place)
     best = venue.book.best(0, 1)[0]
     for _ in range(2):
@@ -163,7 +163,7 @@ def test_prints_beyond_the_book_prove_that_its_depth_is_dead() -> None:
 
 
 def test_the_first_diff_after_a_dead_stream_asks_for_a_snapshot() -> None:
-    """Binance: nothing is asked for while the stream is dead, for nothing would connect to it; the first diff asks, and says why."""
+    """Binance: nothing is asked for while the stream is dead, for nothing would connect to it; the first diff asks, and why."""
     venue = lively(Market.BINANCE_SPOT)
     venue.silent.add(Stream.DEPTH)
     run_until(venue, lambda: bool(venue.wanted), 4)
