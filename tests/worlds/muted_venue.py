@@ -112,6 +112,8 @@ class MutedVenue:
     def subscribe(self, stream: Stream) -> None:
         """The stream is entered anew: it flows, and a book of the stream begins with a snapshot."""
         self.silent.discard(stream)
+        if stream is Stream.BBO:
+            self.told = ()  # it begins with what it is
         if stream is Stream.DEPTH and not self.native:
             book = self.book
             self.hear(self.teller._book(book, [(side, p, q) for side in (0, 1) for p, q in book.best(side, 90)], whole=True))
