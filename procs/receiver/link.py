@@ -173,10 +173,8 @@ class VenueLink:
 
     def want_streams(self, symbol: int, mask: int) -> None:
         """The feed has found these streams of the symbol dead (bit i: Stream i)."""
-        now = time.monotonic_ns()
-        for stream in Stream:
-            if mask >> stream & 1:
-                self._wanted(code_of(symbol, stream), PROVED, self.watch.want(code_of(symbol, stream), PROVED, now))
+        for code in (code_of(symbol, stream) for stream in Stream if mask >> stream & 1):
+            self._wanted(code, PROVED, self.watch.want(code, PROVED, time.monotonic_ns()))
 
     def odd(self, payload: bytes, line: int) -> None:
         """The feed made nothing of this frame: what does the typed decoder say?"""
@@ -407,18 +405,20 @@ class VenueLink:
             self._look_ns = now
             for code, why in self.watch.look(now):
                 self._wanted(code, why, new=True)
-        if not self.watch.wishes:
-            return
         for line, code, give_up in self.watch.due(now):
             symbol, stream = divmod(code, STREAMS)
             messages = self.venue.stream_messages(symbol, Stream(stream))
-            if give_up or not messages:
+            if give_up:
                 self.perform(self.lines.closing(line, f"{self._stream_name(code)} does not come back", now))
-            elif self.lines.lines[line].bears(len(messages), now):
+            elif messages and self.lines.lines[line].bears(len(messages), now):
                 self.perform(self.lines.send(line, messages, now))
-            if stream == Stream.DEPTH and self.watch.unanswered(symbol) and symbol not in self._untold:
+            if stream == Stream.DEPTH and symbol not in self._untold and self._unanswered(symbol):
                 self._untold.add(symbol)  # even its snapshot does not come: the book is worth nothing
                 self._tell_lost(line, (symbol,), time.time_ns())
+
+    def _unanswered(self, symbol: int) -> bool:
+        """Whether nothing has come of a silent symbol that was subscribed anew twice; of books by REST: no snapshot either."""
+        return self.watch.unanswered(symbol) and (bool(self.venue.resubscribe(symbol)) or self.desk.is_wanted(symbol))
 
     def _wanted(self, code: int, why: str, new: bool) -> None:
         """A stream is to be subscribed anew."""

@@ -8,8 +8,8 @@ A venue owes no depth message while its book does not change, so time alone prov
     bbo    the book's best differs from what the best bid/offer stream said last           it speaks, or they agree
     bbo    a print has come (of venues whose BestRule is PRINTS)                           it speaks
 
-That they agree again pays nothing once a best bid/offer has moved though depth was silent for the whole limit: the levels
-behind the best are old, whatever the best is.
+That they agree again pays nothing once the best bid/offer has moved away MOVES times while depth was silent for longer than the
+limit: the levels behind the best are old, whatever the best is. Once or twice it may have been back before depth was due.
 
 What is owed for longer than `owed_limit_ns` and is still owed CONFIRM_NS after that was first seen makes the stream dead: a
 process that was stopped finds everything at once, and what it owes is paid within moments. A dead stream of depth takes the
@@ -38,6 +38,7 @@ from trading.venues.names import BestRule
 CONFIRM_NS: Final = 250_000_000
 PROOFS: Final = 3
 """Prints beyond the book since its last message: one may be a block trade that the book never knew."""
+MOVES: Final = 4
 LONGER: Final = 3
 USUAL_NS: Final = 600_000_000_000
 _MS: Final = 1_000_000
@@ -63,7 +64,7 @@ def forget_ages(st: State) -> None:
         st.owed_ns[stream] = 0
         st.late_ns[stream] = 0
     st.owed_id = 0
-    st.owed_firm = 0
+    st.moves = 0
     st.beyond = 0
 
 
@@ -87,7 +88,6 @@ def _pay_depth(st: State) -> None:
     st.owed_ns[_DEPTH] = 0
     st.late_ns[_DEPTH] = 0
     st.owed_id = 0
-    st.owed_firm = 0
 
 
 @kernel
@@ -95,6 +95,7 @@ def revive(st: State) -> None:
     """The book has become valid: its stream lives, and owes nothing yet."""
     st.dead &= ~(1 << _DEPTH)
     st.beyond = 0
+    st.moves = 0
     _pay_depth(st)
 
 
@@ -116,6 +117,7 @@ def _agrees(st: State, prices_alone: bool) -> bool:
 def after_depth(st: State, ts_ns: int, market: int) -> None:
     """A message of the depth stream has become the book, which is SYNCED."""
     st.beyond = 0
+    st.moves = 0
     if st.owed_id == 0 or st.last_id >= st.owed_id:
         _pay_depth(st)
         if st.bbo_id > st.last_id and st.bbos_late_run == 0 and not _agrees(st, False):
@@ -144,7 +146,7 @@ def after_bbo(st: State, g: Any, owed_limit_ns: int, market: int) -> None:
         return
     known = 0 < g.last_id <= st.last_id
     if known or _agrees(st, _BEST_RULES[market] != BestRule.CHANGES):
-        if st.owed_firm == 0 and (not known or st.owed_id == 0):
+        if st.moves < MOVES and (not known or st.owed_id == 0):
             _pay_depth(st)  # what was owed came to nothing, and prints that spoke against the book were none of its
             st.beyond = 0
         return
@@ -153,7 +155,7 @@ def after_bbo(st: State, g: Any, owed_limit_ns: int, market: int) -> None:
     if st.owed_id == 0:
         st.owed_id = g.last_id
     if changed and g.ts_ns - st.heard_ns[_DEPTH] > owed_limit_ns:
-        st.owed_firm = 1  # this is no message that came late: the venue's best has moved, and depth did not say so
+        st.moves += 1  # this is no message that came late: the venue's best has moved, and depth did not say so
 
 
 @kernel

@@ -152,7 +152,7 @@ FEED_STATE: Final = np.dtype(
         ("owed_ns", "i8", STREAMS),  # since when the others show that a message of it is owed; 0: none is
         ("late_ns", "i8", STREAMS),  # when it was first seen too late; 0: it is not
         ("owed_id", "i8"),  # update id that the depth stream owes; 0: what it owes has no id
-        ("owed_firm", "i8"),  # 1: a best bid/offer that equals the book again does not pay what depth owes
+        ("moves", "i8"),  # best bid/offers that moved away from the book while depth was silent for longer than it may owe
         ("beyond", "i8"),  # prints beyond the book's best prices since the last depth message
         ("told_best", "i8", 4),  # of the last best bid/offer message: bid ticks, bid lots, ask ticks, ask lots
         ("dead", "i8"),  # bit i: Stream i has died alone
