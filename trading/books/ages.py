@@ -92,8 +92,10 @@ def _pay_depth(st: State) -> None:
 
 @kernel
 def revive(st: State) -> None:
-    """The book has become valid: its stream lives, and owes nothing yet."""
+    """The book has become valid: its stream lives, and neither owes anything yet."""
     st.dead &= ~(1 << _DEPTH)
+    st.owed_ns[_BBO] = 0
+    st.late_ns[_BBO] = 0
     st.beyond = 0
     st.moves = 0
     _pay_depth(st)
