@@ -176,6 +176,21 @@ def test_the_first_diff_after_a_dead_stream_asks_for_a_snapshot() -> None:
     assert venue.feed.count("first_reason") == Want.STREAM_DEAD
 
 
+def test_what_was_owed_before_a_gap_is_forgotten() -> None:
+    """Best bid/offer owes a message, then a depth message is lost and a snapshot mends the book: it owes from there."""
+    venue = lively(Market.BINANCE_SPOT)
+    venue.silent.add(Stream.BBO)
+    venue.run(1.5)
+    venue.silent.add(Stream.DEPTH)
+    venue.run(0.1)
+    venue.silent.discard(Stream.DEPTH)
+    venue.run(1.0)
+    assert venue.feed.count("gaps") == 1 and venue.right() and venue.wanted == []
+    venue.subscribe(Stream.BBO)
+    venue.run(3)
+    assert venue.right() and venue.wanted == []
+
+
 def test_lines_that_went_down_begin_the_ages_anew() -> None:
     """A minute without lines is no stream's death: after it nothing is owed, heard or dead."""
     venue = lively(Market.BINANCE_SPOT)

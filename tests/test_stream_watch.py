@@ -8,6 +8,8 @@ import random
 
 import pytest
 
+from procs.cli import lines
+from procs.cli.table import plain
 from procs.receiver.budget import ConnectBudget
 from procs.receiver.line_table import BEHIND, NEVER, PROVED, SILENT
 from procs.receiver.lines import LinePolicy, LineState
@@ -163,6 +165,28 @@ def test_the_table_shows_ages_and_reasons() -> None:
     first, second = at.watch.rows({0: "BTCUSDT", 1: "ETHUSDT"}, 8 * S)
     assert first["ages_s"] == {"depth": 3.0, "bbo": None, "prints": None} and second["wanted"] == []
     assert first["wanted"] == [{"stream": "depth", "line": None, "why": PROVED, "dead_s": 2.0, "tries": 0}]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_command_shows_ages_and_names_what_is_dead(width: int) -> None:
+    """`scalperctl lines`: a row a symbol with the age of each stream; a stream that is surely dead is a trouble, one of a symbol
+    that may only be idle is not; nothing is wider than the terminal."""
+    at = Watched()
+    at.hear(5 * S, DEPTH)
+    at.watch.want(DEPTH, PROVED, 6 * S)
+    at.watch.want(code_of(1, Stream.PRINTS), SILENT, 6 * S)
+    venue_row = {"venue": "binance_spot", "stream_url": "wss://x", "transport": "picows", "lines": [
+        {"line": 0, "copy": "A", "state": "UP", "symbols": 2, "symbols_up": 2, "age_s": 8.0, "last_message_s": 0.1, "messages": 9,
+         "bytes": 100, "gaps": 0, "lost": 0, "unknown": 0, "downs": 0, "last_end": ""}],
+        "streams": at.watch.rows({0: "BTCUSDT", 1: "ETHUSDT"}, 8 * S)}  # fmt: skip
+    found = {"table_age_s": 0.5, "frames": {"dropped": 0}, "venues": [venue_row]}
+    assert lines.troubles(found) == [
+        f"BTCUSDT depth of binance_spot is dead for 2 s ({PROVED}): subscribed anew 0 times"
+    ]
+    text = lines.render(found, width, plain)
+    (row,) = [line for line in text if "BTCUSDT" in line and not line.startswith("!")]
+    assert "3 s" in row and "never" in row and any("DEPTH" in line and "PRINTS" in line for line in text)
+    assert max(len(line) for line in text if not line.startswith("!")) <= width
 
 
 WORDS = {
