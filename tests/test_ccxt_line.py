@@ -192,6 +192,33 @@ def test_stop_while_the_venue_does_not_answer() -> None:
     assert run(main).exchange.closed == 1
 
 
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_dead_stream_is_subscribed_anew(leaves: bool) -> None:
+    """Where ccxt can leave a stream it leaves that one, by the market's name; elsewhere its connections are closed, which ends
+    the watching of all with an error. The book's next frame is whole. What ccxt last told of each stream is known."""
+
+    async def main() -> World:
+        exchange = FakeExchange(books={"BTC/USDT": [A, B]})
+        left: list[Any] = []
+        exchange.has["unWatchOrderBook"] = leaves
+
+        async def un_watch_order_book(name: str) -> None:
+            left.append(name)
+
+        exchange.un_watch_order_book = un_watch_order_book  # type: ignore[attr-defined]
+        world = World(exchange)
+        await world.line.again(0, "depth")
+        assert left == [] and exchange.closed == 0, "nothing is watched yet"
+        world.line._names_of = {0: "BTC/USDT"}
+        await world.line.again(0, "depth")
+        assert (left, exchange.closed) == ((["BTC/USDT"], 0) if leaves else ([], 1))
+        await world.play()
+        assert world.line.heard == {(0, "depth"): NOW}
+        return world
+
+    assert run(main).shown()[:2] == ["up", "SNAPSHOT"]
+
+
 def test_rules_come_from_the_markets() -> None:
     """By the name that the profile gives."""
 

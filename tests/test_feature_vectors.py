@@ -104,6 +104,21 @@ def test_a_copy_of_the_state_gives_the_same_rows(cut: int) -> None:
     assert (again.state.tobytes(), again.glob.tobytes()) == (whole.state.tobytes(), whole.glob.tobytes())
 
 
+def test_dead_prints_make_cold_what_is_made_of_them() -> None:
+    """While records say PRINTS_DEAD the features of prints are cold and 0; all others, and all afterwards, are as ever."""
+    recs = random_walk(6, 2500)
+    _, row, warm = models_on().all(recs)
+    recs["flags"][2000:2100] |= int(Flag.PRINTS_DEAD)
+    _, held, held_warm = models_on().all(recs)
+    part = slice(2000, 2100)
+    cold = warm[part].any(axis=0) & ~held_warm[part].any(axis=0)
+    named = {name for name, it in zip(NAMES, cold, strict=True) if it}
+    assert {"vpin", "micro_momentum_bps", "aggressor_imbalance", "trade_run"} <= named and "top_imbalance" not in named
+    assert not held[part][:, cold].any()
+    np.testing.assert_array_equal(held[part][:, ~cold], row[part][:, ~cold])
+    np.testing.assert_array_equal(held_warm[2100:], warm[2100:])
+
+
 def test_what_is_not_warm_is_zero() -> None:
     """Also what was warm before an interruption or an outage."""
     recs = random_walk(5, 4000, stale_every=150, outage_every=500)

@@ -15,7 +15,7 @@ from procs.research.signal_files import load
 from trading.features.signals import N_SIGNALS, Signal
 from trading.instruments import Instrument
 from trading.jit import Recs
-from trading.records import Kind, Side
+from trading.records import Flag, Kind, Side
 from trading.scoring.batch import Pass, signals_of
 from trading.scoring.ensemble import Gate
 from trading.settings import Thresholds
@@ -35,6 +35,26 @@ def cut(seconds: float, records: int = 3000, kind: Kind = Kind.BBO) -> Recs:
     if kind == Kind.TRADE:
         recs[AT + 1]["price_ticks"], recs[AT + 1]["qty_lots"] = recs[AT + 1]["bid_ticks"][0], 1000
     return recs
+
+
+def test_dead_prints_hold_back_what_is_made_of_them() -> None:
+    """While records say PRINTS_DEAD no signal made of prints is ready or votes and no side is asked for; those of the book are as
+    they were; afterwards all is as if nothing had been."""
+    recs = random_walk(17, 3000)
+    clean, strengths, _ = run(recs, OPEN)
+    recs["flags"][AT : AT + 50] |= int(Flag.PRINTS_DEAD)
+    out, held, _ = run(recs, OPEN)
+    of_prints = 0
+    for signal in (Signal.MICRO_TREND, Signal.VOLUME_SPIKE, Signal.ORDER_FLOW, Signal.VOLUME_PRICE_DIVERGENCE):
+        of_prints |= 1 << signal
+    during, after = slice(AT, AT + 50), slice(AT + 50, None)
+    assert (clean["ready_mask"][during] & of_prints == of_prints).all()
+    assert (out["ready_mask"][during] == clean["ready_mask"][during] & ~of_prints).all()
+    assert (out["active_mask"][during] & of_prints == 0).all() and (out["vpin"][during] == 0).all()
+    assert (out["side"][during] == Side.NONE).all() and (out["gate"][during] == Gate.WARM).all()
+    assert (out["flags"][during] & Flag.BOOK_VALID != 0).all()
+    assert out[after].tobytes() == clean[after].tobytes() and out[:AT].tobytes() == clean[:AT].tobytes()
+    np.testing.assert_array_equal(held[:, Signal.BOOK_IMBALANCE], strengths[:, Signal.BOOK_IMBALANCE])
 
 
 @pytest.mark.parametrize("kind", [Kind.BBO, Kind.TRADE])

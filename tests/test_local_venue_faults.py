@@ -74,6 +74,30 @@ def test_stalled_messages_come_in_order_and_whole() -> None:
     assert got == [b"%d" % n for n in range(40)]
 
 
+def test_a_muted_stream_is_silent_until_it_is_subscribed_anew() -> None:
+    """One stream of one symbol says nothing from its moment on, others go on; the second subscription (`n=2`) brings it back, to
+    that connection alone. What was subscribed before the moment does not count; a later moment silences it again."""
+    faults = Faults(["mute:at=1s,stream=depth,symbol=A,n=2", "mute:at=60s,stream=trade"])
+    faults.opened(1, 0)
+
+    def heard(stream: str, now: int, symbol: str = "A", conn: int = 1) -> bool:
+        return faults.deliver(conn, "spot", symbol, stream, b"x", now) == [b"x"]
+
+    faults.subscribed(1, "spot", "A", "depth", 0)
+    assert heard("depth", S - 1) and not heard("depth", S) and not heard("depth", 30 * S)
+    assert heard("bookTicker", 2 * S) and heard("depth", 2 * S, "B")
+    faults.subscribed(1, "spot", "A", "depth", 3 * S)
+    assert not heard("depth", 4 * S)
+    faults.subscribed(1, "spot", "A", "depth", 5 * S)
+    assert heard("depth", 6 * S) and not heard("depth", 6 * S, conn=2) and faults.hits["mute"] == 4
+    assert heard("trade", 59 * S) and not heard("trade", 61 * S)
+    faults.closed(1)
+    assert not heard("depth", 62 * S)
+    again = Faults(["mute:every=10s,stream=depth"])
+    again.subscribed(1, "spot", "A", "depth", 12 * S)
+    assert [again.deliver(1, "spot", "A", "depth", b"x", at * S) == [b"x"] for at in (9, 13, 21)] == [True, True, False]
+
+
 def test_reordered_messages_change_places() -> None:
     """A reordered message comes right after its successor; if there is none, it comes by itself after a second."""
     faults = Faults(["reorder:at=1s"])

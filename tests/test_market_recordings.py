@@ -56,7 +56,7 @@ def test_every_record_of_a_recording_is_right(name: str, recordings: Path) -> No
     assert st["phase"] == market.SYNCED and st["resyncs"] == 1 and st["snapshots"] == 1
     for counter in ("gaps", "crossed", "duplicates", "malformed", "trade_gaps", "levels_dropped", "pending_dropped"):
         assert st[counter] == 0, counter
-    assert feed.glob[0]["unknown"] == feed.glob[0]["malformed"] == 0
+    assert feed.glob[0]["unknown"] == feed.glob[0]["malformed"] == 0 and not st["deaths"].any()
     assert st["depth_messages"] + st["trades"] + st["bbos"] + st["snapshots"] == len(frames) == feed.glob[0]["frames"]
 
     plain = PlainFeed(instrument)

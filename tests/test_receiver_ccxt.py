@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from receiver_world import RingWorld, until
 from procs.receiver import ccxt_link
 from procs.receiver.ccxt_link import CcxtLink
 from procs.receiver.say import Say
-from trading.records import Kind
+from trading.records import Kind, Stream
 from trading.venues.protocol import Item, Missed, Plain, Refused, Streams, Unknown, VenueError, VenueSymbol
 
 
@@ -26,6 +27,8 @@ class FakeLine:
     ) -> None:  # fmt: skip
         self.venue_id, self.symbols, self.emit, self.tell, self.rest = venue_id, symbols, emit, tell_line, rest
         self.wanted: list[int] = []
+        self.heard: dict[tuple[int, str], int] = {}
+        self.begun_anew: list[tuple[int, str]] = []
         self.runs = 0
         self.over = asyncio.Event()
         self.fail: list[Exception] = []
@@ -40,6 +43,10 @@ class FakeLine:
     async def stop(self) -> None:
         """End."""
         self.over.set()
+
+    async def again(self, symbol: int, kind: str) -> None:
+        """A stream anew."""
+        self.begun_anew.append((symbol, kind))
 
     def want(self, symbol: int) -> None:
         """A snapshot next."""
@@ -83,6 +90,17 @@ def test_what_ccxt_finds_goes_into_the_ring(monkeypatch: pytest.MonkeyPatch) -> 
         row = link.row()["lines"][0]
         assert (row["messages"], row["gaps"], row["unknown"], row["refused"], row["state"]) == (1, 1, 1, 1, "CONNECTING")
         assert line.wanted == [1]
+        link.want_streams(1, 1 << Stream.BBO | 1 << Stream.MARK)
+        link.tick()
+        link.tick()
+        await until(lambda: bool(line.begun_anew))
+        assert line.begun_anew == [(1, "quote")]
+        first, second = link.row()["streams"]
+        assert first["wanted"] == [] and second["wanted"][0]["stream"] == "bbo" and second["wanted"][0]["tries"] == 1
+        assert second["ages_s"] == {"depth": None, "bbo": None, "prints": None}
+        line.heard[1, "quote"] = time.time_ns() + 1
+        link.tick()
+        assert link.row()["streams"][1]["wanted"] == [] and any("B: bbo is subscribed anew" in text for text in said)
         kinds = [(kind, symbol, line_number) for kind, symbol, line_number, _ in world.read()]
         assert kinds == [
             (Kind.LINE_DOWN, 0, 7), (Kind.LINE_DOWN, 1, 7), (Kind.LINE_UP, 1, 7), (Kind.FRAME, 1, 7), (Kind.LOST, 1, 7),

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from procs import topology
-from procs.journal.file import JournalReader, journal_path
+from procs.journal.file import JournalReader, JournalWriter, journal_path
 from procs.memory import board
 from procs.memory import segments as pipeline
 from procs.profiles.config import load_profile
@@ -123,7 +123,7 @@ def test_the_stage_writes_the_wire_and_no_journal(tmp_path: Path, monkeypatch: p
                 assert ring.push(raw, n % 2)
             feed[board.FINISHED] = receiver[board.FINISHED] = 1
             runtime = {"instance": profile.instance, "journal_dir": instance.journal_dir, "incarnation": incarnation}
-            assert recorder.main(profile, {**runtime, "spool": None, "live": True}) == 0
+            assert recorder.main(profile, {**runtime, "spool": None}) == 0
             assert page[board.FINISHED] == 1 and page[board.FAULT] == 0
             assert memory.ring("frames")[reader + layout.CURSOR] == 500 * incarnation
         for symbol, folder in ((0, "binance_spot/BTCUSDT"), (1, "binance_usdm/ETHUSDT")):
@@ -194,7 +194,7 @@ def test_a_track_that_cannot_be_written_holds_up_no_other(
                 failing.clear()
 
         monkeypatch.setattr(recorder, "sleep_on", sleep_on)
-        runtime = {"instance": profile.instance, "journal_dir": str(folder), "incarnation": 1, "spool": None, "live": False}
+        runtime = {"instance": profile.instance, "journal_dir": str(folder), "incarnation": 1, "spool": None}
         assert recorder.main(profile, runtime) == 0
         assert seen[1:5] == [(recorder.FAULT_DISK, 100, 0, 0, 0, 30)] * 4
         assert page[board.FINISHED] == 1 and page[board.FAULT] == 0 and cursors() == (100, 30, 30, 30, 30)
@@ -208,6 +208,57 @@ def test_a_track_that_cannot_be_written_holds_up_no_other(
         for number, handler in before.items():
             signal.signal(number, handler)
         memory.segments["frames"] = arena
+        instance.destroy()
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [("live", {"orders", "wire", "executions", "control"}), ("generated", set())])
+def test_what_orders_came_of_is_on_disk_at_once_when_the_market_is_live(
+    kind: str, wanted: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage itself syncs the journals of orders, wire, executions and control with every append on live market data, and none
+    of a run that can be computed again; at its end it syncs all."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    source = {"source.kind": kind, "source.files": []}
+    profile = load_profile("paper", {**source, "instance": f"test-durable-{kind}", "symbols": [{"name": "BTCUSDT"}]})
+    folder = tmp_path / "journal" / "run-1"
+    instance = Instance(profile, str(folder), None)
+    instance.create()
+    assert instance.memory is not None
+    memory = instance.memory
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    synced: set[str] = set()
+    real = JournalWriter.sync
+
+    def sync(writer: JournalWriter) -> None:
+        if not ended:
+            synced.add(writer.header.ring)
+        real(writer)
+
+    def conclude(lane: recorder.Lane, now_ns: int) -> int:
+        ended.append(True)
+        return real_conclude(lane, now_ns)
+
+    ended: list[bool] = []
+    real_conclude = recorder.Lane.conclude
+    try:
+        monkeypatch.setattr(JournalWriter, "sync", sync)
+        monkeypatch.setattr(recorder.Lane, "conclude", conclude)
+        monkeypatch.setattr(pipeline, "attach", lambda _: memory)
+        for entry in recorder.journalled(profile):
+            words = memory.ring(entry.name)
+            ctl, slots, recs = layout.views(words, entry.record)
+            recs[0]["ts_ns"] = T0
+            slots[0, -1] = 1
+            ctl[layout.TAIL] = 1
+        for stage in topology.Run.of(profile).stages:
+            board.page(memory.board_words, stage.stage_id)[board.FINISHED] = 1
+        assert recorder.main(profile, {**instance.runtime, "instance": profile.instance, "incarnation": 1}) == 0
+        assert synced == wanted
+        for entry in recorder.journalled(profile):
+            assert len(JournalReader(journal_path(folder, entry.name)).records()) == 1
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
         instance.destroy()
 
 

@@ -60,6 +60,7 @@ class Kind(IntEnum):
     # resync: what the feed asks of the receiver
     WANT_SNAPSHOT = 90  # the symbol's book needs a snapshot; `update_id`: not older than this
     ODD_FRAME = 91  # the feed made nothing of frame `update_id` of the frames ring
+    WANT_STREAM = 92  # a stream of the symbol has died alone: subscribe it anew; `reason`: a mask, bit i is Stream i
 
 
 class Flag(IntFlag):
@@ -70,6 +71,17 @@ class Flag(IntFlag):
     ASK = 4  # depth: the level is on the ask side
     LAST = 8  # depth: last level of its message
     BEYOND_EDGE = 16  # market, instead of BOOK_VALID: right as far as it is known, but the levels shown may not be all
+    STREAM_DEAD = 32  # market, instead of BOOK_VALID: the symbol's stream of depth or of best bid/offer has died alone
+    PRINTS_DEAD = 64  # market: the symbol's prints have stopped; what is computed from them is not to be used
+
+
+class Stream(IntEnum):
+    """What a symbol's messages come by; each has an age of its own (trading.books.ages). A bit each in masks."""
+
+    DEPTH = 0
+    BBO = 1
+    PRINTS = 2
+    MARK = 3
 
 
 class Side(IntEnum):

@@ -89,7 +89,7 @@ class OneStream(Venue):
         """Never asked."""
         return {}
 
-    def symbol_of(self, raw: bytes) -> int:
+    def stream_code(self, raw: bytes) -> int:
         """By the stream's name: one comparison, one search, one look-up."""
         if raw[:11] != b'{"stream":"':
             return -1

@@ -16,7 +16,7 @@ from procs import rundir
 from procs.cli import running
 from procs.cli.outcome import NOT_RUNNING, OK, UNHEALTHY, CliError
 from procs.cli.table import Cell, Column, Paint, clean_text, count, paint_for, span, table
-from procs.receiver.line_table import read_table
+from procs.receiver.line_table import NEVER, SILENT, read_table
 
 STALE_S: Final = 5.0
 """A table that is older was not written by a living receiver."""
@@ -36,6 +36,19 @@ COLUMNS: Final = (
     Column("DOWNS"),
     Column("ENDED BY", right=False, keep=5),
 )
+
+
+STREAM_COLUMNS: Final = (
+    Column("VENUE", right=False, keep=1),
+    Column("SYMBOL", right=False),
+    Column("DEPTH"),
+    Column("BBO"),
+    Column("PRINTS"),
+    Column("MARK", keep=2),
+    Column("SUBSCRIBED ANEW", right=False, keep=3),
+)
+QUIET: Final = (SILENT, NEVER)
+"""Nothing proves that something is missing: the market may be idle."""
 
 
 def figures_of(instance: str) -> dict[str, Any]:
@@ -65,7 +78,33 @@ def troubles(found: dict[str, Any]) -> list[str]:
         if "UP" not in covered:
             ends = {clean_text(line["last_end"]) for line in venue["lines"] if line["last_end"]}
             wrong.append(f"no line to {venue['venue']} is up" + (f" ({'; '.join(sorted(ends))})" if ends else ""))
+        for row in venue.get("streams", ()):
+            for it in row["wanted"]:
+                if it["why"] in QUIET:
+                    continue
+                where = "" if it["line"] is None else f" on line {it['line']}"
+                wrong.append(
+                    f"{clean_text(row['symbol'])} {it['stream']} of {venue['venue']}{where} is dead for {it['dead_s']:.0f} s "
+                    f"({it['why']}): subscribed anew {it['tries']} times"
+                )
     return wrong
+
+
+def stream_rows(found: dict[str, Any]) -> list[list[Cell]]:
+    """One row a symbol: the age of each of its streams, and what is said of those that are subscribed anew."""
+    shown: list[list[Cell]] = []
+    for venue in found["venues"]:
+        for row in venue.get("streams", ()):
+            wanted = {it["stream"]: it["why"] for it in row["wanted"]}
+            cells: list[Cell] = [venue["venue"], clean_text(row["symbol"])]
+            for stream in ("depth", "bbo", "prints", "mark"):
+                there, age = stream in row["ages_s"], row["ages_s"].get(stream)
+                text = "" if not there else "never" if age is None else span(age * 1e9)
+                why = wanted.get(stream)
+                cells.append((text, "" if why is None else "yellow" if why in QUIET else "red"))
+            cells.append("; ".join(f"{stream}: {why}" for stream, why in wanted.items()))
+            shown.append(cells)
+    return shown
 
 
 def rows(found: dict[str, Any]) -> list[list[Cell]]:
@@ -103,7 +142,8 @@ def _sentence(venue: dict[str, Any]) -> str:
 def render(found: dict[str, Any], width: int, paint: Paint) -> list[str]:
     """The view as lines."""
     text = table(COLUMNS, rows(found), width, paint)
-    text += ["", *(_sentence(venue) for venue in found["venues"])]
+    text += ["", *table(STREAM_COLUMNS, stream_rows(found), width, paint), ""]
+    text += [_sentence(venue) for venue in found["venues"]]
     return text + [paint(f"! {clause}", "red") for clause in troubles(found)]
 
 

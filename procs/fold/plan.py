@@ -39,6 +39,8 @@ class Plan:
     frames: int  # in the recording; 0: no end known
     run: Run = Run()
     snapshot_levels: int = 0  # a side, that snapshots are asked for; 0: not known (a recording)
+    owed_limit_ns: int = 2_000_000_000  # a stream that owes a message for longer has died
+    silence_ns: int = 60_000_000_000  # and prints that are silent for longer, and much longer than is usual
 
     @property
     def live(self) -> bool:
@@ -78,6 +80,8 @@ def plan_of(profile: Profile, recording: StagedRecording | None = None) -> Plan:
         frames=recording.n_frames if recording is not None else 0,
         run=Run.of(profile),
         snapshot_levels=profile.live.snapshot_levels if profile.source.kind == "live" else 0,
+        owed_limit_ns=profile.live.stream_age_ms * 1_000_000,
+        silence_ns=int(profile.live.silence_timeout_s * 1e9),
     )
 
 

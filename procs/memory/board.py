@@ -72,6 +72,8 @@ SOURCE_NS: Final = 40
 FRAMES_EXPECTED: Final = 41
 # the gateway's own
 PORT: Final = 42  # where it listens; 0 while it does not
+# the feed's, again
+STREAM_DEATHS: Final = 43
 
 # the features' own: trading.own_signals.call's guard, 64 words
 USER_GUARD: Final = 32
@@ -107,6 +109,7 @@ FEED_COUNTERS: Final = (
     Counter(RESYNCS, "resyncs", "books", "Times a book became valid from a snapshot."),
     Counter(ORACLE_CHECKED, "oracle_checked", "checks", "Times book and best bid/ask message stood at the same update id."),
     Counter(ORACLE_EQUAL, "oracle_equal", "checks", "Times they agreed in price and quantity on both sides."),
+    Counter(STREAM_DEATHS, "stream_deaths", "streams", "Times that a symbol's stream died alone while others of it went on."),
     Counter(SOURCE_NS, "source_ns", "ns", "Time of the last frame, as the source stamps it."),
     Counter(FRAMES_EXPECTED, "frames_expected", "frames", "Frames in the recording; 0 where the source has no end."),
 )

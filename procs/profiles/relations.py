@@ -33,6 +33,7 @@ _BELOW: Final[tuple[tuple[str, str, str], ...]] = (
     ("exchange.latency.response_min_ms", "<=", "exchange.latency.response_max_ms"),
     ("supervisor.backoff_min_ms", "<=", "supervisor.backoff_max_ms"),
     ("live.backoff_min_ms", "<=", "live.backoff_max_ms"),
+    ("live.depth_interval_ms", "<", "live.stream_age_ms"),
 )
 """Relations between limits; each is asserted of the defaults by a test, and of a profile where both of its parts run."""
 

@@ -103,6 +103,7 @@ class LiveSettings(Section, frozen=True):
     backoff_min_ms: Annotated[int, Meta(ge=10, le=60_000)] = 250
     backoff_max_ms: Annotated[int, Meta(ge=10, le=600_000)] = 30_000
     silence_timeout_s: Seconds = 60.0
+    stream_age_ms: Annotated[int, Meta(ge=500, le=600_000)] = 2000  # a stream that owes a message for longer is dead
     rest_weight_share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.5  # of the venue's budget a minute that we may use
     resyncs_per_minute: Annotated[int, Meta(ge=1, le=600)] = 30
     clock_interval_s: Seconds = 60.0

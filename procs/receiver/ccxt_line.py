@@ -98,7 +98,9 @@ class CcxtLine:
         self._exchange = exchange
         first_id = clock() // 1000
         self._books = {s.index: CcxtBook(s, depth=depth, first_id=first_id) for s in self.symbols}
+        self.heard: Final[dict[tuple[int, str], int]] = {}  # (symbol, stream) -> when ccxt last told of it, Unix ns
         self._up: set[int] = set()
+        self._names_of: dict[int, str] = {}
         self._tasks: Sequence[asyncio.Task[Any]] = ()
         self._stopping = False
 
@@ -130,7 +132,7 @@ class CcxtLine:
             await asyncio.wait(self._tasks)
             if loading.cancelled() or self._stopping:
                 return
-            names = loading.result()
+            names = self._names_of = loading.result()
             wanted = [(DEPTH, self._streams.depth), (TRADE, self._streams.trade), (QUOTE, self._streams.bbo)]
             self._tasks = [
                 asyncio.create_task(self._watch(kind, symbol, names[symbol.index]), name=f"{kind} {symbol.name}")
@@ -148,6 +150,31 @@ class CcxtLine:
     def want(self, symbol: int) -> None:
         """The feed wants the symbol's book anew: its next message is a whole one."""
         self._books[symbol].forget()
+
+    async def again(self, symbol: int, kind: str) -> None:
+        """Subscribe one stream (DEPTH, TRADE or QUOTE) anew: ccxt leaves it where it can, else its connections are closed.
+
+        The watchers find themselves without, and watch again after their pause.
+        """
+        name = self._names_of.get(symbol)
+        if name is None or self._stopping:
+            return
+        method, what = {
+            DEPTH: ("unWatchOrderBook", name), TRADE: ("unWatchTrades", name), QUOTE: ("unWatchBidsAsks", [name]),
+        }[kind]  # fmt: skip
+        if kind == DEPTH:
+            self._books[symbol].forget()
+        try:
+            if self.exchange.has.get(method):
+                snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in method)
+                await getattr(self.exchange, snake)(what)
+            else:
+                await self.exchange.close()
+        except Exception as error:
+            if not self._is_ccxt(error):
+                raise
+            self._count(error)
+            self._emit(Refused(f"ccxt:{self.venue_id}: {_sentence(error)}"), self._clock())
 
     async def stop(self) -> None:
         """End all watching; `run` returns."""
@@ -217,7 +244,7 @@ class CcxtLine:
 
     async def _next_book(self, symbol: VenueSymbol, name: str) -> None:
         found = await self.exchange.watch_order_book(name)
-        now = self._clock()
+        now = self.heard[symbol.index, DEPTH] = self._clock()
         book = self._books[symbol.index]
         self.counts.books += 1
         frame = book.book(found["bids"], found["asks"], found.get("timestamp"))
@@ -229,7 +256,7 @@ class CcxtLine:
 
     async def _next_trades(self, symbol: VenueSymbol, name: str) -> None:
         trades = await self.exchange.watch_trades(name)
-        now = self._clock()
+        now = self.heard[symbol.index, TRADE] = self._clock()
         for trade in trades:
             try:
                 frame = self._books[symbol.index].trade(trade)
@@ -246,6 +273,7 @@ class CcxtLine:
         now = self._clock()
         if name not in found:
             return
+        self.heard[symbol.index, QUOTE] = now
         try:
             frame = self._books[symbol.index].quote(found[name])
         except VenueError as error:

@@ -9,14 +9,32 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
+from procs.pacing import backoff
 from procs.receiver.frames import NOWHERE, FrameWriter
+from procs.receiver.line_table import PROVED
 from procs.receiver.say import Say
+from trading.records import Stream
 from trading.venues.names import CCXT
 from trading.venues.protocol import Item, Missed, Plain, Refused, Streams, Unknown, VenueError, VenueSymbol
 
 RETRY_S: Final = 60.0
+AGAIN_S: Final = (5.0, 600.0)
+"""Pauses between two attempts to subscribe a stream anew, from the first to the longest."""
+KINDS: Final = {Stream.DEPTH: "depth", Stream.BBO: "quote", Stream.PRINTS: "trade"}
+"""What procs.receiver.ccxt_line calls the streams."""
+
+
+@dataclass(slots=True)
+class _Wish:
+    """One stream that is to flow again; Unix ns."""
+
+    since_ns: int
+    not_before_ns: int
+    asked_ns: int = 0
+    tries: int = 0
 
 
 class CcxtLink:
@@ -51,6 +69,9 @@ class CcxtLink:
             streams=streams, rest=rest_url, stream=stream_url, rng=rng,
         )  # fmt: skip
         self._task: asyncio.Task[None] | None = None
+        self._names: Final = {symbol.index: symbol.name for symbol in symbols}
+        self._wishes: dict[tuple[int, Stream], _Wish] = {}
+        self._again: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Told down first, as every line is; then watch."""
@@ -58,7 +79,17 @@ class CcxtLink:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def tick(self) -> None:
-        """Nothing is due here."""
+        """Subscribe anew what has not come back."""
+        now = time.time_ns()
+        for (symbol, stream), wish in list(self._wishes.items()):
+            if self._heard(symbol, stream) > max(wish.since_ns, wish.asked_ns):
+                del self._wishes[symbol, stream]
+            elif now >= wish.not_before_ns:
+                wish.tries += 1
+                wish.asked_ns, wish.not_before_ns = now, now + int(backoff(wish.tries, *AGAIN_S) * 1e9)
+                task = asyncio.get_running_loop().create_task(self._line.again(symbol, KINDS[stream]))
+                self._again.add(task)
+                task.add_done_callback(self._again.discard)
 
     def sample(self) -> None:
         """Nor here."""
@@ -67,6 +98,29 @@ class CcxtLink:
         """The book anew: the line's next frame of the symbol is a snapshot."""
         self._line.want(symbol)
 
+    def want_streams(self, symbol: int, mask: int) -> None:
+        """The feed has found these streams of the symbol dead (bit i: Stream i)."""
+        now = time.time_ns()
+        for stream in KINDS:
+            if mask >> stream & 1 and (symbol, stream) not in self._wishes:
+                self._wishes[symbol, stream] = _Wish(now, not_before_ns=now)
+                self._say(f"{self._names[symbol]}: {stream.name.lower()} is subscribed anew: {PROVED}", f"dead {symbol} {stream}")
+
+    def _heard(self, symbol: int, stream: Stream) -> int:
+        return int(self._line.heard.get((symbol, KINDS[stream]), 0))
+
+    def _stream_rows(self) -> list[dict[str, Any]]:
+        now, rows = time.time_ns(), []
+        for symbol, name in self._names.items():
+            ages = {stream.name.lower(): (now - at) / 1e9 if (at := self._heard(symbol, stream)) else None for stream in KINDS}
+            wanted = [
+                {"stream": stream.name.lower(), "line": None, "why": PROVED, "dead_s": round((now - wish.since_ns) / 1e9, 1),
+                 "tries": wish.tries}
+                for (of, stream), wish in self._wishes.items() if of == symbol
+            ]  # fmt: skip
+            rows.append({"symbol": name, "ages_s": ages, "wanted": wanted})
+        return rows
+
     def odd(self, payload: bytes, line: int) -> None:
         """The feed made nothing of a plain frame of ours."""
         self._say(f"line {line}: the feed refused a plain frame of {len(payload)} bytes", "odd plain")
@@ -74,6 +128,9 @@ class CcxtLink:
     async def stop(self) -> None:
         """End the watching."""
         await self._line.stop()
+        for task in list(self._again):
+            task.cancel()
+        await asyncio.gather(*self._again, return_exceptions=True)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -83,6 +140,7 @@ class CcxtLink:
         return {
             "venue": self.name,
             "transport": "ccxt",
+            "streams": self._stream_rows(),
             "lines": [
                 {
                     "line": self.number,

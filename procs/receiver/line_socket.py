@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from trading.venues.protocol import STREAMS
+
 if TYPE_CHECKING:
     from procs.receiver import transport
     from procs.receiver.lines import Line
@@ -35,8 +37,8 @@ class Socket:
     """Hears one connection of one line."""
 
     __slots__ = (
-        "connection", "connection_number", "counts", "dead", "decoder", "frame", "last", "last_ns", "line", "link", "number",
-        "opening", "symbol_of",
+        "connection", "connection_number", "counts", "dead", "decoder", "frame", "heard", "last", "last_ns", "line", "link",
+        "number", "opening", "stream_code",
     )  # fmt: skip
 
     def __init__(self, link: VenueLink, line: Line) -> None:
@@ -45,7 +47,8 @@ class Socket:
         self.number: Final = line.number
         self.counts: Final = link.counts[line.number]
         self.frame: Final = link.writer.frame
-        self.symbol_of: Final = link.venue.symbol_of if link.venue.native else _no_symbol
+        self.stream_code: Final = link.venue.stream_code if link.venue.native else _no_stream
+        self.heard: Final = link.watch.heard[line.number]
         self.decoder: Final[Decoder] = link.venue.decoder_for(line.plan)
         link.connections += 1
         self.connection_number: Final = link.connections
@@ -73,10 +76,12 @@ class Socket:
         counts = self.counts
         counts.messages += 1
         counts.bytes += len(payload)
-        symbol = self.symbol_of(payload)
-        if symbol < 0:
+        code = self.stream_code(payload)
+        if code < 0:
             self.link.decoded(self, payload, origin, now)
             return
+        self.heard[code] = origin
+        symbol = code // STREAMS
         self.last, self.last_ns = payload, now
         if self.frame(payload, symbol, self.number, counts.messages, origin, now) < 0:
             self.link.dropped(self.number, (symbol,), now, len(payload))
@@ -96,5 +101,5 @@ class Socket:
         self.link.ended(self, f"closed with {code}{': ' + reason if reason else ''}")
 
 
-def _no_symbol(payload: bytes) -> int:
+def _no_stream(payload: bytes) -> int:
     return -1

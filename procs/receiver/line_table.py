@@ -2,6 +2,7 @@
 
     {"version": 1, "at_ns": Unix ns, "pid": ..., "frames": {...}, "venues": [{"venue": "binance_spot", ..., "lines": [{...}]}]}
 
+`streams`: by symbol, the age of each of its streams over all lines (null: nothing yet), and what is `wanted` anew and why.
 `age_s`: of the connection; `gaps`: symbols of which the feed was told that frames are missing; `lost`: frames without room.
 """
 
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 FILE: Final = "lines.json"
 VERSION: Final = 1
+SILENT: Final = "nothing of the symbol comes"
+NEVER: Final = "it has brought nothing since it was subscribed"
+PROVED: Final = "the symbol's other streams go on without it"
+BEHIND: Final = "another line brings what this one does not"
+"""Why a stream is subscribed anew (`why`)."""
 
 
 def venue_row(link: VenueLink) -> dict[str, Any]:
@@ -52,6 +58,8 @@ def venue_row(link: VenueLink) -> dict[str, Any]:
         "resyncs_failed": desk.failed_count,
         "resyncs_waiting": desk.waiting,
         "odd_frames": link.odd_frames,
+        "streams_asked_anew": link.watch.asked,
+        "streams": link.watch.rows({symbol.index: symbol.name for symbol in link.venue.symbols}, now),
         "lines": [
             line_row(strand.copy, line, link.counts[line.number], line.number in link.sockets, now)
             for strand in link.lines.strands

@@ -23,17 +23,20 @@ from procs.receiver.budget import ConnectBudget
 from procs.receiver.clock import ClockEstimate
 from procs.receiver.frames import NOWHERE, FrameWriter
 from procs.receiver.line_socket import LineCounts, Socket
+from procs.receiver.line_table import PROVED, SILENT
 from procs.receiver.lines import Action, Close, Connect, Down, Gap, Ping, Pong, Send, Up, policy_of
 from procs.receiver.rest import Answered, RestClient
 from procs.receiver.resync import ANSWER_NS, ResyncDesk
 from procs.receiver.say import Say
+from procs.receiver.stream_watch import STREAM_OF, StreamWatch
 from procs.receiver.venue_lines import VenueLines
 from procs.receiver.weight import weight_budget
 from procs.recordings.frame_log_format import Came, raw_flags
 from trading.books.state import Want
-from trading.records import Kind
+from trading.records import Kind, Stream
 from trading.venues.protocol import (
     RESUBSCRIBE,
+    STREAMS,
     Closing,
     Ignored,
     Item,
@@ -44,6 +47,7 @@ from trading.venues.protocol import (
     Unknown,
     Venue,
     VenueError,
+    code_of,
 )
 from trading.venues.protocol import Send as Reply
 from trading.wire.binance_layout import FrameKind
@@ -54,6 +58,8 @@ NOBODY: Final = -1
 """The symbol of a LOST that concerns no book: what is missing is missing from the recording, or is no book's."""
 OF_NO_USE: Final = frozenset({Want.CROSSED, Want.MALFORMED, Want.CHECKSUM, Want.TOO_OLD})
 """Reasons of the feed's that a snapshot can have given."""
+LOOK_NS: Final = SECOND
+"""How often the streams' ages are looked at."""
 _EVENT_TIME: Final = re.compile(rb'"E":(\d{13,16})\b')  # Binance's; ms, or us where asked for
 
 
@@ -99,6 +105,9 @@ class VenueLink:
         )
         copies = live.lines if venue.arbitrates else 1
         self.lines: Final = VenueLines(venue.connections(), copies, self.policy, connects, rng, first_line)
+        self.watch: Final = StreamWatch(venue, self.lines.lines, self.policy.silence_ns, rng)
+        self._look_ns = 0
+        self._untold: set[int] = set()  # symbols of which nothing comes, and their books know
         self.counts: Final = {number: LineCounts() for number in self.lines.lines}
         rest_url = rest_url or venue.rest_url
         budget = weight_budget(rest_url, limits.rest_weight_per_minute, live.rest_weight_share, venues_dir, now)
@@ -134,6 +143,7 @@ class VenueLink:
         if self.desk.waiting:
             for symbol in self.desk.due(now, self._may_ask):
                 self._resync(symbol)
+        self._watch_streams(now)
 
     def sample(self) -> None:
         """Once a second: the stream's word on the venue's clock."""
@@ -160,6 +170,11 @@ class VenueLink:
     def want(self, symbol: int, reason: int) -> None:
         """The feed wants a snapshot; `reason` is a Want."""
         self.desk.want(symbol, time.monotonic_ns(), again=reason in OF_NO_USE)
+
+    def want_streams(self, symbol: int, mask: int) -> None:
+        """The feed has found these streams of the symbol dead (bit i: Stream i)."""
+        for code in (code_of(symbol, stream) for stream in Stream if mask >> stream & 1):
+            self._wanted(code, PROVED, self.watch.want(code, PROVED, time.monotonic_ns()))
 
     def odd(self, payload: bytes, line: int) -> None:
         """The feed made nothing of this frame: what does the typed decoder say?"""
@@ -192,6 +207,7 @@ class VenueLink:
         for item in heard:
             if type(item) is Plain:
                 socket.counts.plain += 1
+                socket.heard[code_of(item.symbol, STREAM_OF[item.frame[8 * W_KIND]])] = origin
                 if self.writer.frame(item.frame, item.symbol, line, socket.counts.messages, origin, now) == NOWHERE:
                     self.dropped(line, (item.symbol,), now, len(item.frame))
                 else:
@@ -279,10 +295,12 @@ class VenueLink:
                 socket = self.sockets[action.line] = Socket(self, self.lines.lines[action.line])
                 socket.opening = self._spawn(self._open(socket, self.stream_url + action.path))
             elif isinstance(action, Up):
+                self.watch.up(action.line, action.symbols, time.monotonic_ns())
                 self.writer.line_up(action.line, action.symbols, time.time_ns())
                 self.say(f"line {action.line}: {self._names(action.symbols)} up")
             elif isinstance(action, Down):
                 self.desk.line_ended(action.line, time.monotonic_ns())
+                self.watch.down(action.line, action.symbols)
                 self.writer.line_down(action.line, action.symbols, time.time_ns())
                 self.say(f"line {action.line}: {self._names(action.symbols)} down ({action.why})")
             elif isinstance(action, Gap):
@@ -380,6 +398,41 @@ class VenueLink:
         line = able[self._turn % len(able)]
         self.perform(self.lines.send(line, messages, now))
         self.desk.sent(symbol, line, now + lines[line].queued_ns() + ANSWER_NS)
+
+    def _watch_streams(self, now: int) -> None:
+        """Look at the streams' ages, and subscribe anew what is due."""
+        if now - self._look_ns >= LOOK_NS:
+            self._look_ns = now
+            for code, why in self.watch.look(now):
+                self._wanted(code, why, new=True)
+        for line, code, give_up in self.watch.due(now):
+            symbol, stream = divmod(code, STREAMS)
+            messages = self.venue.stream_messages(symbol, Stream(stream))
+            if give_up:
+                self.perform(self.lines.closing(line, f"{self._stream_name(code)} does not come back", now))
+            elif messages and self.lines.lines[line].bears(len(messages), now):
+                self.perform(self.lines.send(line, messages, now))
+            if stream == Stream.DEPTH and symbol not in self._untold and self._unanswered(symbol):
+                self._untold.add(symbol)  # even its snapshot does not come: the book is worth nothing
+                self._tell_lost(line, (symbol,), time.time_ns())
+
+    def _unanswered(self, symbol: int) -> bool:
+        """Whether nothing has come of a silent symbol that was subscribed anew twice; of books by REST: no snapshot either."""
+        return self.watch.unanswered(symbol) and (bool(self.venue.resubscribe(symbol)) or self.desk.is_wanted(symbol))
+
+    def _wanted(self, code: int, why: str, new: bool) -> None:
+        """A stream is to be subscribed anew."""
+        symbol, stream = divmod(code, STREAMS)
+        if new:
+            self.say(f"{self._stream_name(code)} is subscribed anew: {why}", f"dead {code}")
+        if stream == Stream.DEPTH and why is SILENT:
+            self._untold.discard(symbol)
+            if not self.venue.resubscribe(symbol):
+                self.desk.want(symbol, time.monotonic_ns(), again=True)  # is the venue's book still ours?
+
+    def _stream_name(self, code: int) -> str:
+        symbol, stream = divmod(code, STREAMS)
+        return f"{self._names((symbol,))}: {Stream(stream).name.lower()}"
 
     async def _fetch_snapshot(self, symbol: int) -> None:
         try:

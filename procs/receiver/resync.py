@@ -68,6 +68,11 @@ class ResyncDesk:
         else:
             it.tries, it.not_before_ns = 0, now
 
+    def is_wanted(self, symbol: int) -> bool:
+        """Whether a snapshot of the symbol is wanted and has not come."""
+        it = self._symbols.get(symbol)
+        return it is not None and it.wanted
+
     def due(self, now: int, ready: Callable[[int], bool]) -> list[int]:
         """Symbols to ask for now; they count against the budget, and are in flight until delivered or failed.
 

@@ -149,6 +149,10 @@ class Receiver:
             link = self.by_symbol.get(symbol)
             if link is not None:
                 link.want(symbol, reason)
+        elif kind == Kind.WANT_STREAM:
+            link = self.by_symbol.get(symbol)
+            if link is not None:
+                link.want_streams(symbol, reason)
         elif kind == Kind.ODD_FRAME:
             self.page[board.MALFORMED] += 1
             _, line = self.writer.record_of(update_id)

@@ -151,7 +151,7 @@ class VenueLines:
         if line.ends_soon or not self.is_open(number):
             return []
         line.ends_soon = text or "the venue ends it"
-        return [Note(number, f"to be closed by the venue: {line.ends_soon}"), *self.tick(now)]
+        return [Note(number, f"it is to be replaced: {line.ends_soon}"), *self.tick(now)]
 
     def ping(self, number: int, payload: bytes, now: int) -> list[Action]:
         """The venue pings on this line."""

@@ -16,6 +16,7 @@ from procs.recordings.folding import Folded
 from procs.recordings.output import RecordingsError
 from sim.recordings.recording import stage
 from sim.recordings.spool import StagedRecording
+from trading.records import Stream
 from trading.venues.names import NATIVE
 from trading.wire.binance_layout import Aside
 
@@ -62,6 +63,7 @@ class Verdict:
     lost: int = 0
     aside: dict[str, int] = field(default_factory=dict)  # prints that are no trades, by what their venue calls them
     said: list[str] = field(default_factory=list)  # what was recognised: ticks, lots, units; a clause each
+    stream_deaths: int = 0  # of depth and best bid/offer
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -78,6 +80,7 @@ class Verdict:
                 (self.oracle_checked - self.oracle_equal, "times book and best bid/offer differed"),
                 (self.checksums_checked - self.checksums_equal, "checksums wrong"),
                 (self.lost, "places where frames were declared lost"),
+                (self.stream_deaths, "times depth or best bid/offer stopped while the other went on"),
             )
             if value
         ]
@@ -137,6 +140,7 @@ def check(chain: Sequence[Found], progress: Progress | None = None) -> Verdict:
     ):  # fmt: skip
         setattr(verdict, name, folded.count(name))
     verdict.duplicates += folded.count("late")
+    verdict.stream_deaths = int(folded.state["deaths"][:, [Stream.DEPTH, Stream.BBO]].sum())
     verdict.checksums_checked = folded.count("checksum_checked")
     verdict.checksums_equal = verdict.checksums_checked - folded.count("checksum_failed")
     verdict.clock_offset_min_ns, verdict.clock_offset_median_ns = offsets.figures()

@@ -73,6 +73,7 @@ from sim.market.generator import GEN_GLOBAL, GEN_PARAMS, GEN_STATE
 from sim.recordings import spool
 from trading.books import fold as market
 from trading.books.fold import FEED_GLOBAL, FEED_PARAMS, FEED_STATE
+from trading.books.state import STREAMS
 from trading.instruments import INSTRUMENT
 from trading.jit import Bytes
 from trading.records import DEPTH_RECORD, FRAME_RECORD, MARKET_RECORD, RESYNC_RECORD, TS_END, Kind, words
@@ -88,7 +89,7 @@ MARKET_WIDTH: Final = words(MARKET_RECORD)
 DEPTH_WIDTH: Final = words(DEPTH_RECORD)
 RESYNC_WIDTH: Final = words(RESYNC_RECORD)
 K_FRAME, K_LINE_UP, K_LINE_DOWN, K_LOST = int(Kind.FRAME), int(Kind.LINE_UP), int(Kind.LINE_DOWN), int(Kind.LOST)
-K_WANT_SNAPSHOT, K_ODD_FRAME = int(Kind.WANT_SNAPSHOT), int(Kind.ODD_FRAME)
+K_WANT_SNAPSHOT, K_ODD_FRAME, K_WANT_STREAM = int(Kind.WANT_SNAPSHOT), int(Kind.ODD_FRAME), int(Kind.WANT_STREAM)
 # the stage's own arrays
 STATE, GLOB, PARAMS, INSTRUMENTS, SOURCE, SOURCE_SETTINGS, GEN, GEN_GLOB, GEN_SETTINGS = 0, 1, 2, 3, 4, 5, 6, 7, 8
 SPOOL, FRAME_BYTES, WHERE, MARKET_OUT, DEPTH_OUT, ARENA, RESYNC_OUT = 9, 10, 11, 12, 13, 14, 15
@@ -136,7 +137,10 @@ def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     bound = assemble(NAME, world, state_spec(plan.symbols), loop)
     kept = bound.state
     generated = plan.spool is None and not plan.live
-    params = market.make_params(snapshot_levels=market.WHOLE if generated else plan.snapshot_levels)
+    params = market.make_params(
+        snapshot_levels=market.WHOLE if generated else plan.snapshot_levels, owed_limit_ns=plan.owed_limit_ns,
+        silence_ns=plan.silence_ns,
+    )  # fmt: skip
     market.init(kept["state"], kept["glob"], plan.instruments, params)
     source_params = np.zeros(1, SOURCE_PARAMS)
     source_params[0]["kind"] = WIRED if plan.live else GENERATED if generated else SPOOLED
@@ -243,6 +247,7 @@ def _take_wired(b: Words, ts_ns: int) -> int:
     kind, symbol, recv = record.kind, record.symbol, record.ts_ns
     glob[0].n_depth = 0
     glob[0].want_symbol = -1
+    glob[0].want_streams = 0
     glob[0].odd = 0
     m = 0
     if kind == K_FRAME:
@@ -306,6 +311,8 @@ def _consume(b: Words, ts_ns: int, origin: int) -> None:
     now = mono_ns()
     for k in range(m):
         emit(b, MARKET, own_words(b, MARKET_OUT, MARKET_WIDTH), k, FRAME, src.frames, origin, now)
+    if kind == WIRED and glob[0].want_streams != 0:
+        _ask(b, K_WANT_STREAM, glob[0].book_symbol, glob[0].want_streams, 0, ts_ns)
     if kind == WIRED and glob[0].want_symbol >= 0:
         _ask(b, K_WANT_SNAPSHOT, glob[0].want_symbol, glob[0].want_reason, glob[0].want_update_id, ts_ns)
     src.frames += 1
@@ -375,12 +382,15 @@ def _show(b: Words) -> None:
     words[board.FRAMES], words[board.FRAME_BYTES], words[board.SOURCE_NS] = src.frames, src.bytes, src.last_ns
     words[board.FRAMES_EXPECTED] = own(b, SOURCE_SETTINGS, SOURCE_PARAMS)[0].expected
     words[board.MALFORMED], words[board.UNKNOWN] = glob.malformed, glob.unknown
-    gaps, resyncs, checked, equal = 0, 0, 0, 0
+    gaps, resyncs, checked, equal, deaths = 0, 0, 0, 0, 0
     for s in range(state.shape[0]):
         gaps += state[s].gaps
         resyncs += state[s].resyncs
         checked += state[s].oracle_checked
         equal += state[s].oracle_equal
+        for stream in range(STREAMS):
+            deaths += state[s].deaths[stream]
+    words[board.STREAM_DEATHS] = deaths
     words[board.GAPS], words[board.RESYNCS] = gaps, resyncs
     words[board.ORACLE_CHECKED], words[board.ORACLE_EQUAL] = checked, equal
 

@@ -298,9 +298,10 @@ class Lane:
             LOG.error("not written", problem=str(error))
 
 
-def durable(entry: Ring) -> int:
-    """Appends after which the journal is synced: money at once, market data when the system likes."""
-    return 1 if entry.name in ("orders", "wire", "executions", "control") else 0
+def durable(entry: Ring, profile: Profile) -> int:
+    """Appends after which the journal is synced: on live market data what orders came of is on disk at once, all else, and what
+    can be computed again (a replay, the embedded market), when the system likes."""
+    return 1 if profile.source.kind == "live" and entry.name in ("orders", "wire", "executions", "control") else 0
 
 
 def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
@@ -320,11 +321,10 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
         return 0
     if journal:
         note(Path(runtime["journal_dir"]), instruments_of(profile, runtime.get("spool")))
-    live = bool(runtime.get("live", False))
     folder = Path(runtime["journal_dir"])
     lanes: list[Lane] = []
     for entry in journalled(profile):
-        words, sync = memory.ring(entry.name), durable(entry) if live else 0
+        words, sync = memory.ring(entry.name), durable(entry, profile)
         lanes.append(Lane(partial(Track, entry, words, doorbells, folder, runtime["instance"], sync)))
     if raw:
         arena = memory.segments[FRAMES].words.view(np.uint8)

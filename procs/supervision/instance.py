@@ -84,7 +84,7 @@ class Instance:
     @property
     def runtime(self) -> Mapping[str, Any]:
         """What `run_stage` gets besides the supervisor's own entries."""
-        return {"spool": self.spool, "cores": self._cores, "journal_dir": self.journal_dir, "live": False}
+        return {"spool": self.spool, "cores": self._cores, "journal_dir": self.journal_dir}
 
     def create(self) -> None:
         """Segments and board; first what a dead run of this name left goes. Raises OSError with a sentence."""

@@ -18,7 +18,7 @@ from aiohttp import WSMsgType, web
 
 from sim.local_venue.limits import MessageRate
 from sim.local_venue.messages import Message
-from sim.local_venue.stream_names import MarketName
+from sim.local_venue.stream_names import MarketName, parse_stream
 
 if TYPE_CHECKING:
     from sim.local_venue.server import LocalVenue
@@ -169,6 +169,10 @@ class Connection:
             if name not in self.streams:
                 self.streams[name] = None
                 self.venue.listen(self, name)
+                stream = parse_stream(self.market, name)
+                if stream is not None:
+                    since_ns = self.venue.now_ns - self.venue.started_ns
+                    self.venue.faults.subscribed(self.number, self.market, stream.symbol, stream.kind, since_ns)
 
     def unsubscribe(self, names: list[str]) -> None:
         """Listen to these no more."""

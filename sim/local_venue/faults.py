@@ -7,6 +7,8 @@ A fault is `kind:key=value,...`. Its trigger:
     at=10s  for=2s            every matching item within the window is hit (with p: with that chance); every= repeats it
     n=5                       a hit goes on for so many matching items
 
+`mute` silences each stream that it aims at, from its moment on, until the client has subscribed it anew (`n` times).
+
 Its aim: symbol=BTCUSDT, stream=depth (a kind of sim.local_venue.stream_names.KINDS), market=spot|usdm|coinm, conn=2 (the second
 connection that was opened). Times count from the venue's start. Each fault draws from a generator of its own for each
 connection, so the same seed and the same sequence of messages give the same faults, whatever other connections do.
@@ -39,6 +41,7 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
     "gap": (*_TRIGGER, *_AIM),
     "corrupt": (*_TRIGGER, *_AIM, "how"),
     "stall": ("p", "at", "every", "for", *_AIM),
+    "mute": ("at", "every", "n", *_AIM),
     "disconnect": ("p", "at", "every", *_AIM, "how"),
     "slow_consumer": ("bytes", "conn", "market"),
     "refuse": (*_TRIGGER, "market", "status"),
@@ -52,7 +55,7 @@ REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     "stall": ("for",), "wrong_clock": ("by",), "slow_consumer": ("bytes",), "stale_snapshot": ("age",),
     "slow_snapshot": ("delay",),
 }  # fmt: skip
-NEEDS_TRIGGER: Final = ("drop", "duplicate", "reorder", "gap", "corrupt", "stall", "disconnect", "refuse", "limit")
+NEEDS_TRIGGER: Final = ("drop", "duplicate", "reorder", "gap", "corrupt", "stall", "disconnect", "mute", "refuse", "limit")
 HOW: Final[dict[str, tuple[str, ...]]] = {"corrupt": ("bytes", "cut", "digits"), "disconnect": ("abort", "close")}
 """Ways of a kind; the first one is the default."""
 GAP_LENGTH: Final = 5
@@ -240,8 +243,9 @@ class Faults:
         self.seed = seed
         self.hits: Counter[str] = Counter()
         self._lanes: dict[tuple[int, int], _Lane] = {}
+        self._subscribed: dict[tuple[int, str, str, str], list[int]] = {}  # (connection, market, symbol, stream) -> when
         self._of = {kind: [(n, f) for n, f in enumerate(self.schedule) if f.kind == kind] for kind in KEYS}
-        self._on_messages = [(n, f) for n, f in enumerate(self.schedule) if f.kind in NEEDS_TRIGGER[:7]]
+        self._on_messages = [(n, f) for n, f in enumerate(self.schedule) if f.kind in NEEDS_TRIGGER[:8]]
         self.holding = any(fault.kind in ("stall", "reorder") for fault in self.schedule)
         """Whether messages may be held: `released` is to be asked then."""
         for number in range(len(self.schedule)):
@@ -260,8 +264,23 @@ class Faults:
         for number in range(len(self.schedule)):
             self._lane(number, conn, now_ns)
 
+    def subscribed(self, conn: int, market: str, symbol: str, stream: str, now_ns: int) -> None:
+        """A connection has subscribed a stream, for the first time or anew."""
+        if self._of["mute"]:
+            self._subscribed.setdefault((conn, market, symbol, stream), []).append(now_ns)
+
+    def _muted(self, fault: Fault, conn: int, market: str, symbol: str, stream: str, now_ns: int) -> bool:
+        """Whether the stream's last moment of silence has come, and it was not subscribed often enough since."""
+        shots = fault.shots(now_ns)
+        if not shots:
+            return False
+        struck_ns = fault.first_ns + (shots - 1) * (fault.every_ns or 0)
+        return sum(at > struck_ns for at in self._subscribed.get((conn, market, symbol, stream), ())) < fault.n
+
     def closed(self, conn: int) -> None:
         """A connection is gone, and what was held for it."""
+        for key in [key for key in self._subscribed if key[0] == conn]:
+            del self._subscribed[key]
         for number in range(len(self.schedule)):
             self._lanes.pop((number, conn), None)
 
@@ -296,6 +315,10 @@ class Faults:
                 out = self._stalled(number, fault, conn, out, now_ns)
             elif kind == "reorder":
                 out = self._reordered(number, fault, conn, out, now_ns)
+            elif kind == "mute":
+                if self._muted(fault, conn, market, symbol, stream, now_ns):
+                    self.hits[kind] += 1
+                    out = []
             elif kind == "disconnect":
                 if fault.p is not None and self._hit(number, fault, conn, now_ns):
                     return None

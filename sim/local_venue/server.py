@@ -141,6 +141,11 @@ class LocalVenue:
         return self.market.now_ns if self._speed is None else time.monotonic_ns() + self._wall_offset_ns
 
     @property
+    def started_ns(self) -> int:
+        """When it began, by that clock: times of faults count from here."""
+        return self._started_ns
+
+    @property
     def venue_ns(self) -> int:
         """The venue's own clock, which its server time and events show."""
         if self._speed is None or not self._real_start_ns:

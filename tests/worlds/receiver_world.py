@@ -29,6 +29,7 @@ from ringbuf.layout import CURSOR, reader_line
 from trading.instruments import Market
 from trading.records import FRAME_RECORD, Kind
 from trading.venues.protocol import (
+    STREAMS,
     Closing,
     ConnectionPlan,
     Decoder,
@@ -183,12 +184,12 @@ class Tiny(Venue):
         """Native kind: those that begin so."""
         return self.native and raw.startswith(b'{"s":')
 
-    def symbol_of(self, raw: bytes) -> int:
+    def stream_code(self, raw: bytes) -> int:
         """The digits behind it."""
         if not self.is_market_frame(raw):
             return -1
         symbol = int(raw[5 : raw.index(b",")])
-        return symbol if symbol < len(self.symbols) else -1
+        return symbol * STREAMS if symbol < len(self.symbols) else -1
 
 
 class TinyBinance(Tiny):

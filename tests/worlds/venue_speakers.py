@@ -282,6 +282,7 @@ class FeedBehind:
         self.valid = [False] * len(instruments)
         self.lines: list[tuple[Kind, int, int]] = []  # LINE_UP, LINE_DOWN, LOST: (kind, symbol, line)
         self.raw: list[bytes] = []
+        self.clock: Callable[[], int] | None = None  # the time of a frame; None: each is a ns after the one before
 
     def fold(self, link: VenueLink) -> None:
         """Everything that is new."""
@@ -291,7 +292,7 @@ class FeedBehind:
                 self.raw.append(raw)
                 continue
             if kind is Kind.FRAME:
-                out, rows = feed.send(raw, symbol)
+                out, rows = feed.send(raw, symbol, None if self.clock is None else max(self.clock(), feed.now + 1))
             else:
                 self.lines.append((kind, symbol, line))
                 if symbol < 0:
@@ -307,6 +308,8 @@ class FeedBehind:
             wanted = int(feed.glob[0]["want_symbol"])
             if wanted >= 0:
                 link.want(wanted, int(feed.glob[0]["want_reason"]))
+            if dead := int(feed.glob[0]["want_streams"]):
+                link.want_streams(symbol, dead)
 
     def _note(self, out: np.ndarray, rows: np.ndarray) -> None:
         for row in out:

@@ -29,11 +29,13 @@ T_MS: Final = 1_723_161_253_937
 STAMP: Final = "2024-08-08T23:54:13.937085Z"
 
 
-def _price(ticks: int) -> str:
+def price_text(ticks: int) -> str:
+    """A price as the venues print it."""
     return f"{ticks // 100}.{ticks % 100:02d}"
 
 
-def _qty(lots: int) -> str:
+def qty_text(lots: int) -> str:
+    """A quantity."""
     return f"{lots // 10_000}.{lots % 10_000:04d}"
 
 
@@ -68,7 +70,7 @@ class Book:
 
     def checksum(self) -> int:
         """Kraken's."""
-        parts = [_price(p).replace(".", "").lstrip("0") + _qty(q).replace(".", "").lstrip("0")
+        parts = [price_text(p).replace(".", "").lstrip("0") + qty_text(q).replace(".", "").lstrip("0")
                  for side in (1, 0) for p, q in self.best(side, 10)]  # fmt: skip
         return zlib.crc32("".join(parts).encode())
 
@@ -90,7 +92,7 @@ class Connection:
 
     def _book(self, book: Book, levels: list[tuple[int, int, int]], *, whole: bool) -> bytes:
         market, name = self.wires.market, book.name
-        sides = [[[_price(p), _qty(q)] for s, p, q in levels if s == side] for side in (0, 1)]
+        sides = [[[price_text(p), qty_text(q)] for s, p, q in levels if s == side] for side in (0, 1)]
         if market is Market.OKX:
             rows = [[[*row, "0", "1"] for row in side] for side in sides]
             data = {"bids": rows[0], "asks": rows[1], "ts": str(T_MS), "checksum": 0, "seqId": book.id,

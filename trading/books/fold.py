@@ -8,8 +8,12 @@ id. The levels that a market record carries are the depth book's, under a newer 
 its own level stands in front. The oracle compares depth book and bookTicker whenever both stand at the same update id; the
 two counters must stay equal.
 
-After each call FEED_GLOBAL says whether a snapshot is wanted (`want_symbol`, -1: none; `want_reason`, `want_update_id`) and
-whether the frame was one that nothing could be made of (`odd`).
+A stream that dies alone is found by what the others show (`trading.books.ages`). Without its depth a book is stale, and the
+first diff that comes again asks for a snapshot.
+
+After each call FEED_GLOBAL says whether a snapshot is wanted (`want_symbol`, -1: none; `want_reason`, `want_update_id`), which
+streams of the frame's symbol are to be subscribed anew (`want_streams`), and whether the frame was one that nothing could be
+made of (`odd`).
 
 What this module is not: it reads no socket or file, fetches no snapshot, and knows no time but its arguments.
 """
@@ -18,6 +22,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from trading.books.ages import after_bbo, after_depth, amend, before_print, died, forget_ages, hear
 from trading.books.pending_diffs import forget_kept
 from trading.books.state import (
     FEED_GLOBAL,
@@ -40,13 +45,14 @@ from trading.books.state import (
 )
 from trading.books.sync import drop_book, on_diff, on_snapshot, stale
 from trading.books.sync_rules import PLAIN, native_rule
-from trading.books.told import ask, compare, market_record, refresh_side
+from trading.books.told import ask, compare, depth_record, market_record, refresh_side
 from trading.books.trade_window import is_new_trade
 from trading.jit import Bytes, Recs, kernel
-from trading.records import Flag, Kind
+from trading.records import Flag, Kind, Stream
 from trading.wire import binance_frames
 from trading.wire.binance_layout import T_STREAM, T_SYMBOL, TEXT_BIT, FrameKind
 from trading.wire.plain_decode import decode_plain, is_plain
+from trading.wire.plain_frame import IN_BAND
 from trading.wire.scan import address_of
 
 __all__ = [
@@ -70,6 +76,8 @@ __all__ = [
 ]
 
 _SELL: Final = int(Flag.AGGRESSOR_SELL)
+_LAST: Final = int(Flag.LAST)
+_DEPTH, _BBO, _PRINTS, _MARK = int(Stream.DEPTH), int(Stream.BBO), int(Stream.PRINTS), int(Stream.MARK)
 _NAMED: Final = (1 << (TEXT_BIT + T_SYMBOL)) | (1 << (TEXT_BIT + T_STREAM))
 
 
@@ -156,6 +164,34 @@ def _on_mark(st: State, g: Any, market_out: Recs) -> int:
     return m
 
 
+# ---- streams that die alone
+
+
+@kernel
+def _judge(st: State, g: Any, params: Any, m: int, market_out: Recs, depth_out: Recs) -> int:
+    """Look for dead streams once the message in hand, which made m records, is dealt with; answers how many there are now."""
+    found = died(st, g.ts_ns, params.owed_limit_ns, params.silence_ns)
+    if found == 0:
+        return m
+    g.want_streams = found
+    if (found >> _DEPTH) & 1 == 0:
+        amend(st, m, market_out)
+        return m
+    st.asked = 0
+    st.expected = 0
+    st.first_reason = Want.STREAM_DEAD
+    g.want_symbol = -1  # the first diff that comes again asks: before that nothing connects to a snapshot
+    forget_kept(st)
+    if m == 1 and (market_out[0].kind == Kind.TRADE or market_out[0].kind == Kind.MARK):
+        update_id = st.last_id
+        drop_book(st, params.overlay)
+        depth_record(depth_out[0], g, Kind.STALE, _LAST, 0, 0, update_id)
+        g.n_depth = 1
+        amend(st, m, market_out)  # a print is told all the same
+        return m
+    return stale(st, g, False, params.overlay, market_out, depth_out)
+
+
 # ---- one frame, or an event of its line
 
 
@@ -164,6 +200,7 @@ def _begin(g: Any, ts_ns: int, recv_ns: int, book_symbol: int) -> None:
     """A message is in hand: nothing is told yet, and what belongs to it alone is set."""
     g.n_depth = 0
     g.want_symbol = -1
+    g.want_streams = 0
     g.ts_ns = ts_ns
     g.recv_ns = recv_ns
     g.book_symbol = book_symbol
@@ -253,19 +290,36 @@ def on_frame(
     symbol = g.symbol
     g.book_symbol = symbol
     st = state[symbol]
-    if kind == FrameKind.BBO:
-        return _on_bbo(st, g, p, market_out, depth_out)
-    if kind == FrameKind.TRADE or kind == FrameKind.AGG_TRADE:
-        return _on_trade(st, g, kind, market_out)
-    if kind == FrameKind.MARK:
-        return _on_mark(st, g, market_out)
-    if kind == FrameKind.ASIDE:
-        return _on_aside(st, g)
     instrument = instruments[symbol]
-    g.rule = PLAIN if plain else native_rule(instrument.market)
-    if kind == FrameKind.DEPTH:
-        return on_diff(st, g, p, instrument, market_out, depth_out)
-    return on_snapshot(st, g, p, instrument, market_out, depth_out)
+    venue = instrument.market
+    if kind == FrameKind.BBO:
+        hear(st, _BBO, ts_ns)
+        m = _on_bbo(st, g, p, market_out, depth_out)
+        if g.last_id == 0 or g.last_id == st.bbo_id:  # no late copy
+            after_bbo(st, g, p.owed_limit_ns, venue)
+    elif kind == FrameKind.TRADE or kind == FrameKind.AGG_TRADE:
+        hear(st, _PRINTS, ts_ns)
+        before_print(st, g, venue)
+        m = _on_trade(st, g, kind, market_out)
+    elif kind == FrameKind.ASIDE:
+        hear(st, _PRINTS, ts_ns)
+        m = _on_aside(st, g)
+    elif kind == FrameKind.MARK:
+        hear(st, _MARK, ts_ns)
+        m = _on_mark(st, g, market_out)
+    else:
+        g.rule = PLAIN if plain else native_rule(venue)
+        update_id = g.last_id
+        streamed = kind == FrameKind.DEPTH or g.plain_flags & IN_BAND != 0
+        if streamed:
+            hear(st, _DEPTH, ts_ns)
+        if kind == FrameKind.DEPTH:
+            m = on_diff(st, g, p, instrument, market_out, depth_out)
+        else:
+            m = on_snapshot(st, g, p, instrument, market_out, depth_out)
+        if streamed and st.phase == SYNCED and update_id >= st.last_id:
+            after_depth(st, ts_ns, venue)
+    return _judge(st, g, p, m, market_out, depth_out)
 
 
 @kernel
@@ -296,6 +350,7 @@ def on_disconnect(
     st.bbo_id = 0
     st.bbos_late_run = 0
     st.recent_count = 0
+    forget_ages(st)
     return _cut(st, g, params[0].overlay, market_out, depth_out)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from trading.books import book
 from trading.jit import Recs
+from trading.records import Stream
 from trading.wire.binance_layout import FRAME_FIELDS, MAX_SNAPSHOT_LEVELS, Aside
 
 WAITING: Final = 0
@@ -43,6 +44,7 @@ class Want(IntEnum):
     LOST = 9  # frames were dropped before they reached the fold
     EDGE = 10  # the best price comes near the end of what the last snapshot told
     ORACLE = 11  # the venue's best bid/offer at the same update id says that the book is wrong
+    STREAM_DEAD = 12  # the first diff after the depth stream had died alone
 
 
 LATE_LIMIT: Final = 1000
@@ -62,6 +64,10 @@ REMOVED: Final = 512  # levels noted that went beyond the edge while a deeper sn
 LIMITS: Final = (500, 1000, 5000)
 """How many levels a side snapshots to keep a book with are asked for, where nobody says (recordings)."""
 RECENT: Final = 128  # bookTickers remembered for a depth message that is yet to come
+STREAMS: Final = len(Stream)
+OWED_LIMIT_NS: Final = 2_000_000_000
+SILENCE_NS: Final = 60_000_000_000
+"""Where nobody says otherwise (`live.stream_age_ms`, `live.silence_timeout_s`)."""
 
 MAX_MARKET_OUT: Final = 1
 """Most market records that one frame makes."""
@@ -141,6 +147,17 @@ FEED_STATE: Final = np.dtype(
         ("pending_used", "i8"),
         ("pending_last", "i8"),  # id of the newest diff kept since the pending were last forgotten, 0: none
         ("pending", "i8", PENDING_WORDS),  # diffs by last id: P_FIRST .. P_LEVELS (n), then n x (2 * price + side, lots)
+        # the age of each stream (see `trading.books.ages`)
+        ("heard_ns", "i8", STREAMS),  # when its last message came; 0: none since the lines were up
+        ("usual_ns", "i8", STREAMS),  # of prints and mark prices: the longest gap of the last minutes
+        ("owed_ns", "i8", STREAMS),  # since when the others show that a message of it is owed; 0: none is
+        ("late_ns", "i8", STREAMS),  # when it was first seen too late; 0: it is not
+        ("owed_id", "i8"),  # update id that the depth stream owes; 0: what it owes has no id
+        ("moves", "i8"),  # best bid/offers that moved away from the book while depth was silent for longer than it may owe
+        ("beyond", "i8"),  # prints beyond the book's best prices since the last depth message
+        ("told_best", "i8", 4),  # of the last best bid/offer message: bid ticks, bid lots, ask ticks, ask lots
+        ("dead", "i8"),  # bit i: Stream i has died alone
+        ("deaths", "i8", STREAMS),  # times it has
         *book.BOOK_FIELDS,
     ],
     align=True,
@@ -157,6 +174,7 @@ FEED_GLOBAL: Final = np.dtype(
         ("want_symbol", "i8"),  # symbol whose snapshot the last call asks for; -1: none
         ("want_reason", "i8"),  # Want
         ("want_update_id", "i8"),  # a snapshot older than this would be of no use; 0: any
+        ("want_streams", "i8"),  # bit i: Stream i of `book_symbol` is to be subscribed anew; set by the last call
         # the message in hand, set when it begins; after its call nobody reads them
         ("ts_ns", "i8"),
         ("recv_ns", "i8"),
@@ -170,7 +188,9 @@ FEED_GLOBAL: Final = np.dtype(
     align=True,
 )
 
-FEED_PARAMS: Final = np.dtype([("overlay", "i8"), ("oracle", "i8"), ("snapshot_levels", "i8")], align=True)
+FEED_PARAMS: Final = np.dtype(
+    [("overlay", "i8"), ("oracle", "i8"), ("snapshot_levels", "i8"), ("owed_limit_ns", "i8"), ("silence_ns", "i8")], align=True
+)
 
 State = Any
 """A record of FEED_STATE."""
@@ -180,13 +200,22 @@ WHOLE: Final = -1
 """`snapshot_levels`: REST snapshots hold all levels that there are."""
 
 
-def make_params(*, overlay: bool = True, oracle: bool = True, snapshot_levels: int = 0) -> Recs:
+def make_params(
+    *,
+    overlay: bool = True,
+    oracle: bool = True,
+    snapshot_levels: int = 0,
+    owed_limit_ns: int = OWED_LIMIT_NS,
+    silence_ns: int = SILENCE_NS,
+) -> Recs:
     """FEED_PARAMS, shape (1,). `overlay`: show a newer bookTicker over the depth book; `oracle`: compare the two.
 
     `snapshot_levels`: how many levels a side REST snapshots are asked for; a side that came with so many has more. 0: not
-    known, then any of LIMITS; WHOLE: they have them all.
+    known, then any of LIMITS; WHOLE: they have them all. `owed_limit_ns`: a stream of the book that owes a message for longer
+    is dead. `silence_ns`: prints that are silent for longer, and for much longer than is usual, are (trading.books.ages).
     """
     params = np.zeros(1, FEED_PARAMS)
+    params["owed_limit_ns"], params["silence_ns"] = owed_limit_ns, silence_ns
     params["overlay"], params["oracle"], params["snapshot_levels"] = overlay, oracle, snapshot_levels
     return params
 

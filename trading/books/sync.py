@@ -23,6 +23,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from trading.books import book
+from trading.books.ages import revive
 from trading.books.checksum import book_checksum, has_rule
 from trading.books.edge import NEVER, ask_if_near, deepen, forget_wish, note_removed, reach, set_edges, tell_edges
 from trading.books.pending_diffs import DROPPED, apply_kept, drop_front, forget_kept, keep, newest_run, whole_from
@@ -118,6 +119,7 @@ def _write_book(st: State, g: Any, out: Recs) -> int:
 def _shown(st: State, g: Any, n: int, overlay: int, market_out: Recs) -> int:
     """The book has become valid and its n rows are written; answers 1."""
     st.phase = SYNCED
+    revive(st)
     st.asked = 0
     st.first_reason = 0
     st.late_run = 0

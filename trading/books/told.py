@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from trading.books import book
+from trading.books.ages import flags_of
 from trading.books.state import HELD, RECENT, SYNCED, State
 from trading.jit import Recs, kernel
 from trading.records import LEVELS, Flag
@@ -81,7 +82,7 @@ def market_record(st: State, g: Any, kind: int, update_id: int, out: Recs) -> in
         whole = _whole_top(st)
         flags = _VALID if whole else _BEYOND_EDGE
         st.beyond_edge += 0 if whole else 1
-    row.flags = flags
+    row.flags = flags if st.dead == 0 else flags_of(st, flags)
     row.ts_exchange_ns = g.ts_exchange_ns
     row.ts_recv_ns = g.recv_ns
     row.update_id = update_id

@@ -45,6 +45,11 @@ PCT_A_MINUTE: Final = 100.0 * 60.0**0.5
 """From a deviation a second, as a fraction, to percent a minute."""
 
 _BOOK_VALID: Final = int(Flag.BOOK_VALID)
+_PRINTS_DEAD: Final = int(Flag.PRINTS_DEAD)
+_OF_PRINTS: Final = (
+    1 << Signal.MICRO_TREND | 1 << Signal.VOLUME_SPIKE | 1 << Signal.ORDER_FLOW | 1 << Signal.VOLUME_PRICE_DIVERGENCE
+)
+"""Signals that prints make, alone or with the book."""
 
 
 def init(state: Recs, glob: Recs, params: Recs, instruments: Recs) -> None:
@@ -116,17 +121,21 @@ def _write_unusable(o: Rec) -> None:
 
 
 @kernel
-def _decide(state: Recs, symbol: int, params: Recs, g: Rec, o: Rec, ts_ns: int, off: int) -> None:
-    """Score, gates, side: from the state into the record. `off`: mask of signals that are switched off."""
+def _decide(state: Recs, symbol: int, params: Recs, g: Rec, o: Rec, ts_ns: int, off: int, printless: bool) -> None:
+    """Score, gates, side: from the state into the record. `off`: mask of signals that are switched off.
+
+    `printless`: the prints have stopped. What comes of them is cold then, and so is what the entry waits for.
+    """
     s, p = state[symbol], params[0]
-    measured = scores.warm(s, p)
+    measured = scores.warm(s, p) and not printless
+    ready = s.ready & ~_OF_PRINTS if printless else s.ready
     s.microstructure = scores.score(s) if measured else 0.0
     if p.ml_enabled != 0:
         model_vote.step(state, symbol, params, ts_ns)
-    score, confidence, active, reason = ensemble.combine(s.strength, p.weight, s.ready, p.standing_mask, p.confirming_mask)
+    score, confidence, active, reason = ensemble.combine(s.strength, p.weight, ready, p.standing_mask, p.confirming_mask)
     has_atr = s.true_ranges >= p.atr_bars
     required = p.required_mask & ~off
-    warm = measured and has_atr and s.returns >= p.warm_returns and (s.ready & required) == required
+    warm = measured and has_atr and s.returns >= p.warm_returns and (ready & required) == required
     volatility_pct = PCT_A_MINUTE * s.volatility
     long, short = p.long[s.regime], p.short[s.regime]
     side = ensemble.wanted_side(score, long, short)
@@ -144,7 +153,7 @@ def _decide(state: Recs, symbol: int, params: Recs, g: Rec, o: Rec, ts_ns: int, 
     o.score, o.confidence, o.urgency = score, confidence, ensemble.urgency(score, confidence, volatility_pct)
     o.volatility = s.volatility
     o.atr_ticks = s.atr if has_atr else 0.0
-    o.ready_mask, o.active_mask = s.ready, active
+    o.ready_mask, o.active_mask = ready, active
     o.side, o.gate, o.regime, o.reason = side, gate, s.regime, reason
     o.microstructure = s.microstructure
     o.long_threshold, o.short_threshold = long, short
@@ -200,12 +209,13 @@ def on_market(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instrum
     if p.user_signals > 0:
         off = user_call.evaluate(rec, s, p, instruments[symbol], g.records, closed)
 
-    _decide(state, symbol, params, g, o, ts_ns, off)
+    printless = rec.flags & _PRINTS_DEAD != 0
+    _decide(state, symbol, params, g, o, ts_ns, off, printless)
     o.flags = _BOOK_VALID
     o.mid, o.spread_bps, o.microprice = s.mid, s.spread_bps, s.mid + microprice.microprice_gap(s)
     o.bid_ticks, o.ask_ticks, o.bid_lots, o.ask_lots = s.bid_ticks[0], s.ask_ticks[0], s.bid_lots[0], s.ask_lots[0]
     o.patterns = s.pattern_bits
-    o.vpin, o.order_flow = s.vpin, s.ofi_share
+    o.vpin, o.order_flow = 0.0 if printless else s.vpin, s.ofi_share
     for k in range(MAX_SIGNALS):
         o.strength[k] = s.strength[k]
     return 1

@@ -21,9 +21,11 @@ import msgspec
 
 from trading.instruments import Market
 from trading.ranges import lot_decimals_of_rules
+from trading.records import Stream
 from trading.venues.building import CHECK_ADDRESS, Expected, chunks, indexed, lot_for, rules, to_json
 from trading.venues.decimals import Inexact, decimals_of, millis_ns, plain_decimal, power_of_ten
 from trading.venues.protocol import (
+    RESTREAM,
     Closing,
     ConnectionPlan,
     Decoder,
@@ -40,6 +42,7 @@ from trading.venues.protocol import (
     Venue,
     VenueError,
     VenueSymbol,
+    code_of,
 )
 
 URL_CHARS: Final = 2000
@@ -199,6 +202,16 @@ def _exchange_info(raw: bytes) -> _ExchangeInfo:
         return msgspec.json.decode(raw, type=_ExchangeInfo)
 
 
+def _stream_of(name: str) -> Stream:
+    """What a stream's name subscribes."""
+    kind = name.partition("@")[2]
+    if kind.startswith("depth"):
+        return Stream.DEPTH
+    if kind.startswith("markPrice"):
+        return Stream.MARK
+    return Stream.BBO if kind == "bookTicker" else Stream.PRINTS
+
+
 class _Binance(Venue):
     """What all markets have in common."""
 
@@ -207,7 +220,7 @@ class _Binance(Venue):
 
     def __init__(self, symbols: Sequence[VenueSymbol], streams: Streams) -> None:
         super().__init__(symbols, streams)
-        self._by_stream: Final[dict[bytes, int]] = {}
+        self._by_stream: Final[dict[bytes, int]] = {}  # code_of the stream
         self._names: Final[list[tuple[str, list[str], int]]] = []  # (host path, streams, symbol)
         for it in self.symbols:
             lower = it.venue_name.lower()
@@ -218,7 +231,7 @@ class _Binance(Venue):
                 for name in names:
                     if name.encode() in self._by_stream:
                         raise VenueError(f"binance: symbol {it.venue_name} is named twice; name each once")
-                    self._by_stream[name.encode()] = it.index
+                    self._by_stream[name.encode()] = code_of(it.index, _stream_of(name))
 
     def _kinds(self) -> Mapping[str, list[str]]:
         """Stream suffixes by the path of the host that carries them."""
@@ -253,7 +266,10 @@ class _Binance(Venue):
             for number, part in enumerate(chunks(names[in_url:], STREAMS_PER_MESSAGE), 1)
         )
         book = any("@depth" in name for name in names)
-        return ConnectionPlan(f"{path}/stream?streams=" + "/".join(names[:in_url]), messages, tuple(indices), book)
+        streams = tuple(sorted({_stream_of(name) for name in names}))
+        return ConnectionPlan(
+            f"{path}/stream?streams=" + "/".join(names[:in_url]), messages, tuple(indices), book, streams=streams
+        )
 
     def decoder(self) -> Decoder:
         """For what `is_market_frame` denies."""
@@ -262,6 +278,13 @@ class _Binance(Venue):
     def resubscribe(self, symbol: int) -> Sequence[bytes]:
         """(): the snapshot comes by REST."""
         return ()
+
+    def stream_messages(self, symbol: int, stream: Stream) -> Sequence[bytes]:
+        """See Venue; also of streams that stand in the URL."""
+        code = code_of(symbol, stream)
+        names = [name.decode() for name, known in self._by_stream.items() if known == code]
+        methods = ("UNSUBSCRIBE", "SUBSCRIBE") if names else ()
+        return [to_json({"method": method, "params": names, "id": RESTREAM + code}) for method in methods]
 
     def snapshot_request(self, symbol: int) -> RestRequest | None:
         """`depth` with the smallest limit that gives the levels wanted."""
@@ -311,20 +334,15 @@ class _Binance(Venue):
         with Expected("binance", "the answer is no server time"):
             return millis_ns(msgspec.json.decode(raw, type=_Time).serverTime)
 
-    def _stream_symbol(self, raw: bytes) -> int:
-        """Index of the symbol whose stream an enveloped frame names, -1 for other frames. One comparison, one search, one
-        look-up."""
+    def stream_code(self, raw: bytes) -> int:
+        """By the stream's name in the envelope. One comparison, one search, one look-up."""
         if raw[:11] != b'{"stream":"':
             return -1
         return self._by_stream.get(raw[11 : raw.find(b'"', 11, 96)], -1)
 
     def is_market_frame(self, raw: bytes) -> bool:
         """Whether the frame is of one of the streams asked for."""
-        return self._stream_symbol(raw) >= 0
-
-    def symbol_of(self, raw: bytes) -> int:
-        """By the stream's name."""
-        return self._stream_symbol(raw)
+        return self.stream_code(raw) >= 0
 
     @staticmethod
     def rows(frame: Any) -> Iterator[Row]:

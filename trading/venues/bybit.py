@@ -21,6 +21,7 @@ from typing import Any, Final
 import msgspec
 
 from trading.instruments import Market
+from trading.records import Stream
 from trading.venues.building import (
     ASK,
     BID,
@@ -44,6 +45,7 @@ from trading.venues.building import (
 from trading.venues.decimals import Inexact, Scale, millis_ns, whole_ns
 from trading.venues.names import INVERSE
 from trading.venues.protocol import (
+    RESTREAM,
     RESUBSCRIBE,
     ConnectionPlan,
     Decoder,
@@ -61,6 +63,7 @@ from trading.venues.protocol import (
     Venue,
     VenueError,
     VenueSymbol,
+    code_of,
 )
 from trading.wire.plain_frame import UNCHECKED
 
@@ -318,6 +321,12 @@ class _Time(msgspec.Struct, frozen=True):
     result: _TimeResult
 
 
+def _again(topic: str, number: int) -> tuple[bytes, bytes]:
+    """Leave a topic and enter it anew."""
+    again = {"op": "subscribe", "args": [topic], "req_id": str(number)}
+    return to_json({"op": "unsubscribe", "args": [topic]}), to_json(again)
+
+
 class Bybit(Venue):
     """Bybit's public market data."""
 
@@ -359,24 +368,28 @@ class Bybit(Venue):
         depths = (25, 100) if category == "option" else (50, 200, 1000)
         return next((depth for depth in depths if depth >= self.streams.snapshot_levels), depths[-1])
 
-    def _topics(self, category: str, name: str) -> list[str]:
+    def _topics(self, category: str, name: str) -> dict[Stream, str]:
         wanted = self.streams
         book, best = f"orderbook.{self._depth(category)}.{name}", f"orderbook.1.{name}"
         prints = "publicTrade." + (name.partition("-")[0] if category == "option" else name)
-        topics = ((wanted.depth, book), (wanted.bbo and category != "option", best), (wanted.trade, prints))
-        return [topic for want, topic in topics if want]
+        bbo = wanted.bbo and category != "option"
+        topics = ((wanted.depth, Stream.DEPTH, book), (bbo, Stream.BBO, best), (wanted.trade, Stream.PRINTS, prints))
+        return {stream: topic for want, stream, topic in topics if want}
 
     def connections(self) -> Sequence[ConnectionPlan]:
         """One or more connections a category."""
         plans = []
         for category, named in self._named.items():
             for part in (named[i : i + ARGS_PER_CONNECTION // 3] for i in range(0, len(named), ARGS_PER_CONNECTION // 3)):
-                topics = list(dict.fromkeys(topic for it in part for topic in self._topics(category, it.venue_name)))
+                topics = list(dict.fromkeys(topic for it in part for topic in self._topics(category, it.venue_name).values()))
                 messages = tuple(
                     to_json({"op": "subscribe", "args": args, "req_id": str(number)})
                     for number, args in enumerate(chunks(topics, ARGS_PER_MESSAGE), 1)
                 )
-                plans.append(ConnectionPlan(f"/v5/public/{category}", messages, tuple(it.index for it in part)))
+                carried = tuple(self._topics(category, part[0].venue_name))
+                plans.append(
+                    ConnectionPlan(f"/v5/public/{category}", messages, tuple(it.index for it in part), streams=carried)
+                )
         return plans
 
     def decoder(self) -> Decoder:
@@ -393,10 +406,16 @@ class Bybit(Venue):
 
     def resubscribe(self, symbol: int) -> Sequence[bytes]:
         """Leave the book's topic and enter it anew: it begins with a snapshot."""
-        category, name = next((c, it.venue_name) for c, named in self._named.items() for it in named if it.index == symbol)
-        topic = f"orderbook.{self._depth(category)}.{name}"
-        again = {"op": "subscribe", "args": [topic], "req_id": str(RESUBSCRIBE + symbol)}
-        return to_json({"op": "unsubscribe", "args": [topic]}), to_json(again)
+        category, name = self._of(symbol)
+        return _again(f"orderbook.{self._depth(category)}.{name}", RESUBSCRIBE + symbol)
+
+    def stream_messages(self, symbol: int, stream: Stream) -> Sequence[bytes]:
+        """See Venue."""
+        topic = self._topics(*self._of(symbol)).get(stream)
+        return () if topic is None else _again(topic, RESTREAM + code_of(symbol, stream))
+
+    def _of(self, symbol: int) -> tuple[str, str]:
+        return next((c, it.venue_name) for c, named in self._named.items() for it in named if it.index == symbol)
 
     def snapshot_request(self, symbol: int) -> RestRequest | None:
         """None: it comes within the stream."""

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from trading.instruments import Market
+from trading.records import Stream
 from trading.venues.building import (
     ASK,
     BID,
@@ -58,6 +59,7 @@ PRODUCTS_PER_MESSAGE: Final = 50
 PRODUCTS_PER_CONNECTION: Final = 50
 """A level2 snapshot of a large product has megabytes: many on one connection delay each other."""
 
+CHANNELS: Final = {Stream.DEPTH: "level2", Stream.PRINTS: "market_trades", Stream.BBO: "ticker"}
 _SIDE: Final = {"bid": BID, "offer": ASK, "buy": BID, "sell": ASK}
 _MAKER_BOUGHT: Final = {"BUY": True, "SELL": False, "buy": True, "sell": False}
 
@@ -313,9 +315,8 @@ class Coinbase(Venue):
 
     def connections(self) -> Sequence[ConnectionPlan]:
         """One channel a message; heartbeats first, which keep quiet channels open."""
-        wanted = self.streams
-        listed = ((wanted.depth, "level2"), (wanted.trade, "market_trades"), (wanted.bbo, "ticker"))
-        channels = [channel for want, channel in listed if want]
+        carried = self.carried(ConnectionPlan("", (), ()))
+        channels = [channel for stream, channel in CHANNELS.items() if stream in carried]
         plans = []
         for i in range(0, len(self.symbols), PRODUCTS_PER_CONNECTION):
             part = self.symbols[i : i + PRODUCTS_PER_CONNECTION]
@@ -332,11 +333,13 @@ class Coinbase(Venue):
 
     def resubscribe(self, symbol: int) -> Sequence[bytes]:
         """Leave the book's channel and enter it anew: it begins with a snapshot."""
+        return self.stream_messages(symbol, Stream.DEPTH)
+
+    def stream_messages(self, symbol: int, stream: Stream) -> Sequence[bytes]:
+        """See Venue."""
         names = [it.venue_name for it in self.symbols if it.index == symbol]
-        return (
-            to_json({"type": "unsubscribe", "product_ids": names, "channel": "level2"}),
-            to_json({"type": "subscribe", "product_ids": names, "channel": "level2"}),
-        )
+        kinds = ("unsubscribe", "subscribe") if stream in CHANNELS else ()
+        return [to_json({"type": kind, "product_ids": names, "channel": CHANNELS[stream]}) for kind in kinds]
 
     def snapshot_request(self, symbol: int) -> RestRequest | None:
         """None: it comes within the stream."""

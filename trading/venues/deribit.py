@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from trading.instruments import Market
+from trading.records import Stream
 from trading.venues.building import (
     ASK,
     BID,
@@ -37,6 +38,7 @@ from trading.venues.building import (
 from trading.venues.decimals import Inexact, millis_ns, plain_decimal
 from trading.venues.names import INVERSE
 from trading.venues.protocol import (
+    RESTREAM,
     RESUBSCRIBE,
     ConnectionPlan,
     Decoder,
@@ -53,6 +55,7 @@ from trading.venues.protocol import (
     Unknown,
     Venue,
     VenueSymbol,
+    code_of,
 )
 
 CHANNELS_PER_MESSAGE: Final = 100
@@ -61,6 +64,7 @@ HEARTBEAT_S: Final = 10
 """The shortest interval that the venue offers."""
 TEST: Final = b'{"jsonrpc":"2.0","id":9000000,"method":"public/test","params":{}}'
 _TEST_ID: Final = 9_000_000
+CHANNELS: Final = {Stream.DEPTH: "book.{}.100ms", Stream.PRINTS: "trades.{}.100ms", Stream.BBO: "quote.{}"}
 _HEARTBEAT_ID: Final = 9_000_001
 _QUIET_ID: Final = 9_000_002
 
@@ -256,9 +260,8 @@ class Deribit(Venue):
 
     def connections(self) -> Sequence[ConnectionPlan]:
         """A symbol's channels stay together; the heartbeat is asked for behind the subscriptions."""
-        wanted = self.streams
-        listed = ((wanted.depth, "book.{}.100ms"), (wanted.trade, "trades.{}.100ms"), (wanted.bbo, "quote.{}"))
-        kinds = [kind for want, kind in listed if want]
+        carried = self.carried(ConnectionPlan("", (), ()))
+        kinds = [kind for stream, kind in CHANNELS.items() if stream in carried]
         each = CHANNELS_PER_CONNECTION // max(len(kinds), 1)
         plans = []
         for part in (self.symbols[i : i + each] for i in range(0, len(self.symbols), each)):
@@ -275,8 +278,15 @@ class Deribit(Venue):
 
     def resubscribe(self, symbol: int) -> Sequence[bytes]:
         """Leave the book's channel and enter it anew: it begins with a snapshot."""
-        channels = [f"book.{it.venue_name}.100ms" for it in self.symbols if it.index == symbol]
-        again = _call(RESUBSCRIBE + symbol, "public/subscribe", channels=channels)
+        return self._again(symbol, Stream.DEPTH, RESUBSCRIBE + symbol)
+
+    def stream_messages(self, symbol: int, stream: Stream) -> Sequence[bytes]:
+        """See Venue."""
+        return self._again(symbol, stream, RESTREAM + code_of(symbol, stream)) if stream in CHANNELS else ()
+
+    def _again(self, symbol: int, stream: Stream, number: int) -> tuple[bytes, bytes]:
+        channels = [CHANNELS[stream].format(it.venue_name) for it in self.symbols if it.index == symbol]
+        again = _call(number, "public/subscribe", channels=channels)
         return _call(_QUIET_ID, "public/unsubscribe", channels=channels), again
 
     def snapshot_request(self, symbol: int) -> RestRequest | None:

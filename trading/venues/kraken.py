@@ -19,6 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from trading.instruments import Market
+from trading.records import Stream
 from trading.venues.building import (
     ASK,
     BID,
@@ -38,6 +39,7 @@ from trading.venues.building import (
 )
 from trading.venues.decimals import Inexact, decimals_of, iso_ns, power_of_ten, seconds_ns, whole_ns
 from trading.venues.protocol import (
+    RESTREAM,
     RESUBSCRIBE,
     ConnectionPlan,
     Decoder,
@@ -53,6 +55,7 @@ from trading.venues.protocol import (
     Unknown,
     Venue,
     VenueSymbol,
+    code_of,
 )
 
 DEPTHS: Final = (10, 25, 100, 500, 1000)
@@ -351,14 +354,7 @@ class Kraken(Venue):
 
     def connections(self) -> Sequence[ConnectionPlan]:
         """A symbol's channels stay together; one channel a message."""
-        wanted = self.streams
-        channels: list[dict[str, object]] = []
-        if wanted.depth:
-            channels.append({"channel": "book", "depth": self.depth, "snapshot": True})
-        if wanted.bbo:
-            channels.append({"channel": "ticker", "event_trigger": "bbo", "snapshot": True})
-        if wanted.trade:
-            channels.append({"channel": "trade", "snapshot": False})
+        channels = [self._channel(stream) for stream in self.carried(ConnectionPlan("", (), ()))]
         plans = []
         for part in (self.symbols[i : i + SYMBOLS_PER_CONNECTION] for i in range(0, len(self.symbols), SYMBOLS_PER_CONNECTION)):
             names = [it.venue_name for it in part]
@@ -376,10 +372,25 @@ class Kraken(Venue):
 
     def resubscribe(self, symbol: int) -> Sequence[bytes]:
         """Leave the book's channel and enter it anew: it begins with a snapshot."""
-        params = {"channel": "book", "depth": self.depth, "symbol": [it.venue_name for it in self.symbols if it.index == symbol]}
+        return self._again(symbol, Stream.DEPTH, RESUBSCRIBE + symbol)
+
+    def stream_messages(self, symbol: int, stream: Stream) -> Sequence[bytes]:
+        """See Venue."""
+        return () if stream is Stream.MARK else self._again(symbol, stream, RESTREAM + code_of(symbol, stream))
+
+    def _channel(self, stream: Stream) -> dict[str, object]:
+        if stream is Stream.DEPTH:
+            return {"channel": "book", "depth": self.depth, "snapshot": True}
+        if stream is Stream.BBO:
+            return {"channel": "ticker", "event_trigger": "bbo", "snapshot": True}
+        return {"channel": "trade", "snapshot": False}
+
+    def _again(self, symbol: int, stream: Stream, number: int) -> tuple[bytes, bytes]:
+        params = {**self._channel(stream), "symbol": [it.venue_name for it in self.symbols if it.index == symbol]}
+        leave = {key: value for key, value in params.items() if key != "snapshot"}
         return (
-            to_json({"method": "unsubscribe", "params": params}),
-            to_json({"method": "subscribe", "params": {**params, "snapshot": True}, "req_id": RESUBSCRIBE + symbol}),
+            to_json({"method": "unsubscribe", "params": leave}),
+            to_json({"method": "subscribe", "params": params, "req_id": number}),
         )
 
     def snapshot_request(self, symbol: int) -> RestRequest | None:

@@ -32,6 +32,15 @@ class Checksum(IntEnum):
     SHORTEST = 2  # OKX's: over 25 levels, sides by turns, without zeros behind
 
 
+class BestRule(IntEnum):
+    """When a venue owes a best bid/offer message (trading.books.ages)."""
+
+    CHANGES = 0  # whenever the best price or its quantity changes
+    PRICES = 1  # whenever the best price changes
+    PRINTS = 2  # with every print
+    NEVER = 3  # nothing is known: it may be a summary that comes now and then
+
+
 class Facts(NamedTuple):
     """What a row tells. A venue with a typed decoder needs `venue` alone: the defaults are of such a one."""
 
@@ -41,6 +50,7 @@ class Facts(NamedTuple):
     checksum: Checksum = Checksum.NONE
     many_in_one: bool = False  # a frame may tell of several symbols
     gapless_ids: bool = False  # a symbol's trades are numbered without gaps (every recording of it shows that)
+    best: BestRule = BestRule.CHANGES  # what makes its best bid/offer stream speak
     lot_decimals: int | None = None  # decimals of a lot where a recording alone tells; None: those that it prints
     files: tuple[str, ...] = ()  # how names of its files and folders begin, upper case, besides its own name
     hosts: tuple[str, ...] = ()  # parts of its hosts' names; (): its own name
@@ -55,7 +65,7 @@ class Facts(NamedTuple):
     inverse: tuple[tuple[str, str], ...] = ()  # (how names begin, worth of a contract in the quote currency) of inverse contracts
 
 
-NO_MODULE: Final = Facts("")
+NO_MODULE: Final = Facts("", best=BestRule.NEVER)
 
 
 class Market(IntEnum):
@@ -82,8 +92,10 @@ class Market(IntEnum):
     )  # fmt: skip
     BYBIT = 3, Facts("trading.venues.bybit:Bybit", ccxt="bybit", kind=LINEAR)
     OKX = 4, Facts("trading.venues.okx:Okx", checksum=Checksum.SHORTEST, hosts=("okx", "okex"), ccxt="okx")
-    KRAKEN = 5, Facts("trading.venues.kraken:Kraken", checksum=Checksum.PRINTED, many_in_one=True, ccxt="kraken")
-    COINBASE = 6, Facts("trading.venues.coinbase:Coinbase", many_in_one=True, ccxt="coinbase")
+    KRAKEN = 5, Facts(
+        "trading.venues.kraken:Kraken", checksum=Checksum.PRINTED, many_in_one=True, best=BestRule.PRICES, ccxt="kraken",
+    )  # fmt: skip
+    COINBASE = 6, Facts("trading.venues.coinbase:Coinbase", many_in_one=True, best=BestRule.PRINTS, ccxt="coinbase")
     DERIBIT = 7, Facts("trading.venues.deribit:Deribit", ccxt="deribit", kind=LINEAR)
     CCXT = 8, NO_MODULE  # any venue that ccxt.pro speaks to, as ccxt:<id>
     BINANCE_COINM = 9, Facts(

@@ -20,6 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from trading.instruments import Market
+from trading.records import Stream
 from trading.venues.building import (
     ASK,
     BID,
@@ -39,6 +40,7 @@ from trading.venues.building import (
 from trading.venues.contracts import CONTRACTS
 from trading.venues.decimals import Inexact, millis_ns
 from trading.venues.protocol import (
+    RESTREAM,
     RESUBSCRIBE,
     Closing,
     ConnectionPlan,
@@ -55,6 +57,7 @@ from trading.venues.protocol import (
     Unknown,
     Venue,
     VenueSymbol,
+    code_of,
 )
 
 ARGS_PER_MESSAGE: Final = 100
@@ -63,6 +66,7 @@ REQUESTS_PER_HOUR: Final = 480
 """Subscriptions and unsubscriptions that a connection bears. Whether arguments or messages count is not said: arguments here."""
 STREAMS_PER_CONNECTION: Final = REQUESTS_PER_HOUR // 2
 """Half of it stays for resyncs."""
+CHANNELS: Final = {Stream.DEPTH: "books", Stream.BBO: "bbo-tbt", Stream.PRINTS: "trades"}
 
 
 class _Arg(msgspec.Struct, frozen=True):
@@ -274,9 +278,7 @@ class Okx(Venue):
         return "https://www.okx.com"
 
     def _channels(self) -> list[str]:
-        wanted = self.streams
-        channels = ((wanted.depth, "books"), (wanted.bbo, "bbo-tbt"), (wanted.trade, "trades"))
-        return [channel for want, channel in channels if want]
+        return [CHANNELS[stream] for stream in self.carried(ConnectionPlan("", (), ()))]
 
     def connections(self) -> Sequence[ConnectionPlan]:
         """A symbol's channels stay together."""
@@ -298,8 +300,15 @@ class Okx(Venue):
 
     def resubscribe(self, symbol: int) -> Sequence[bytes]:
         """Leave the book's channel and enter it anew: it begins with a snapshot."""
-        args = [{"channel": "books", "instId": it.venue_name} for it in self.symbols if it.index == symbol]
-        again = {"id": str(RESUBSCRIBE + symbol), "op": "subscribe", "args": args}
+        return self._again(symbol, Stream.DEPTH, RESUBSCRIBE + symbol)
+
+    def stream_messages(self, symbol: int, stream: Stream) -> Sequence[bytes]:
+        """See Venue."""
+        return self._again(symbol, stream, RESTREAM + code_of(symbol, stream)) if stream in CHANNELS else ()
+
+    def _again(self, symbol: int, stream: Stream, number: int) -> tuple[bytes, bytes]:
+        args = [{"channel": CHANNELS[stream], "instId": it.venue_name} for it in self.symbols if it.index == symbol]
+        again = {"id": str(number), "op": "subscribe", "args": args}
         return to_json({"op": "unsubscribe", "args": args}), to_json(again)
 
     def snapshot_request(self, symbol: int) -> RestRequest | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from trading.instruments import Market
+from trading.records import Stream
 
 
 class VenueError(ValueError):
@@ -24,6 +25,14 @@ Row = tuple[str, Any, Any]
 
 RESUBSCRIBE: Final = 20_000_000
 """A resubscription that carries a request id carries this plus the symbol's index: so a refusal tells whose it was."""
+RESTREAM: Final = 30_000_000
+"""Of one stream alone it carries this plus the stream's code."""
+STREAMS: Final = len(Stream)
+
+
+def code_of(symbol: int, stream: Stream) -> int:
+    """One number for a symbol's stream: `code // STREAMS` is the symbol, `code % STREAMS` the Stream."""
+    return symbol * STREAMS + stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,7 @@ class ConnectionPlan:
     symbols: tuple[int, ...]  # indices of the symbols whose streams it carries
     book: bool = True  # it carries what their books are made of; False: prints and mark prices alone
     requests: int = 0  # what the messages cost of `requests_per_connection`; 0: one each
+    streams: tuple[Stream, ...] = ()  # what it carries of each symbol; (): all that is wanted, but no mark prices
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +242,19 @@ class Venue(ABC):
         The last one is what a refusal would refuse; where the venue knows request ids it carries RESUBSCRIBE plus the index.
         """
 
+    def stream_messages(self, symbol: int, stream: Stream) -> Sequence[bytes]:
+        """Messages that leave one stream of the symbol and enter it anew, for one that has died alone; () where there is none.
+
+        A request id is RESTREAM plus the stream's code (`code_of`).
+        """
+        return ()
+
+    def carried(self, plan: ConnectionPlan) -> tuple[Stream, ...]:
+        """The streams of each symbol that a connection carries."""
+        wanted = self.streams
+        every = ((wanted.depth, Stream.DEPTH), (wanted.bbo, Stream.BBO), (wanted.trade, Stream.PRINTS))
+        return plan.streams or tuple(stream for want, stream in every if want)
+
     @abstractmethod
     def snapshot_request(self, symbol: int) -> RestRequest | None:
         """How to fetch the symbol's book; None where it comes within the stream."""
@@ -281,7 +304,11 @@ class Venue(ABC):
         """native venues: whether these bytes go straight to the feed."""
         return False
 
-    def symbol_of(self, raw: bytes) -> int:
-        """native venues: index of the symbol that a market frame is about, -1 if it is none of ours. Cheap: it runs on every
+    def stream_code(self, raw: bytes) -> int:
+        """native venues: `code_of` the stream that a market frame came by, -1 if it is none of ours. Cheap: it runs on every
         frame."""
         return -1
+
+    def symbol_of(self, raw: bytes) -> int:
+        """native venues: index of the symbol that a market frame is about, -1 if it is none of ours."""
+        return self.stream_code(raw) // STREAMS
