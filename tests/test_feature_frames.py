@@ -14,14 +14,14 @@ from user_signal_files import LATE, documented, strategy_of
 
 from procs.cli.main import main
 from procs.cli.outcome import UNHEALTHY
+from procs.journal.names import Names
+from procs.recordings.columns import KINDS, columns_of
 from procs.recordings.output import RecordingsError
-from procs.recordings.parquet import KINDS, ParquetWriter
 from procs.research.columns import features_of, frame_of, market_microstructure_score, market_of, signal_values
 from procs.research.signal_files import load
 from sim.recordings.recording import RecordingError
 from trading.features.signals import N_SIGNALS, SIGNALS
 from trading.features.vector import NAMES
-from trading.instruments import instrument_table
 from trading.own_signals.guard import STOP_FROM
 from trading.records import LEVELS
 from trading.scoring import batch
@@ -38,8 +38,7 @@ def walk() -> np.ndarray:
 @pytest.fixture(scope="module")
 def frame(walk: np.ndarray) -> pl.DataFrame:
     """The same as `scalperctl data convert --to parquet` writes them."""
-    writer = ParquetWriter(Path("."), ["binance_spot"], [BTC])
-    columns = writer._market_columns(walk, instrument_table([BTC])[0])
+    columns = columns_of("market", 0, walk, Names([BTC]))
     return pl.DataFrame({name: value.tolist() if value.dtype == object else value for name, value in columns.items()})
 
 

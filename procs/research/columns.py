@@ -24,9 +24,9 @@ import msgspec
 import numpy as np
 
 from procs.learning import install
+from procs.recordings.columns import KINDS
 from procs.recordings.folding import Folded
 from procs.recordings.output import RecordingsError
-from procs.recordings.parquet import KINDS
 from procs.research.signal_files import load
 from procs.research.watched import WatchedPass
 from sim.recordings.venue_staging import stage_any
