@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from procs.pacing import SECOND
-from procs.whole_files import write_whole
+from procs.whole_files import read_small, write_whole
 
 if TYPE_CHECKING:
     from procs.receiver.frames import FrameWriter
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 FILE: Final = "lines.json"
 VERSION: Final = 1
+LARGEST: Final = 1 << 22
+"""Bytes that the file may have."""
 
 
 def venue_row(link: VenueLink) -> dict[str, Any]:
@@ -96,7 +98,7 @@ def write_table(folder: Path, writer: FrameWriter, venues: Sequence[dict[str, An
 def read_table(folder: Path) -> dict[str, Any] | None:
     """The figures as last written; None where there are none."""
     try:
-        table = msgspec.json.decode((folder / FILE).read_bytes())
+        table = msgspec.json.decode(read_small(folder / FILE, LARGEST))
     except (OSError, msgspec.MsgspecError):
         return None
     return table if isinstance(table, dict) and table.get("version") == VERSION else None

@@ -123,7 +123,7 @@ def check(chain: Sequence[Found], progress: Progress | None = None, venue: Marke
     verdict = Verdict(
         title=title(chain),
         files=[str(found.path) for found in chain],
-        venue=(venue or recording.symbols[0].market).label,
+        venue=venue.label if venue is not None else _venue_of(chain[0], recording),
         symbols=[symbol.name for symbol in recording.symbols],
         frames=recording.n_frames - recording.notices,
         first_ns=recording.first_recv_ns,
@@ -146,6 +146,10 @@ def check(chain: Sequence[Found], progress: Progress | None = None, venue: Marke
     verdict.checksums_equal = verdict.checksums_checked - folded.count("checksum_failed")
     verdict.clock_offset_min_ns, verdict.clock_offset_median_ns = offsets.figures()
     return verdict
+
+
+def _venue_of(found: Found, recording: StagedRecording) -> str:
+    return recording.symbols[0].market.label if found.venue == "?" else found.venue
 
 
 def _damage(path: Path) -> list[str]:

@@ -110,7 +110,8 @@ READERS: Final = (
 """The first row that takes a file reads it. A form of data is a row here and a module that writes its frames."""
 _SEEN: Final = (
     (b"PK\x03\x04", "a zip archive"), (b"ARROW1", "a feather file"), (b"PAR1", "a Parquet file"),
-    (b"\x28\xb5\x2f\xfd", "zstd data"), (b"\xfd7zXZ", "xz data"), (b"BZh", "bzip2 data"), (b"\x89HDF", "an HDF5 file"), (b"SQLite", "a SQLite file"),
+    (b"\x28\xb5\x2f\xfd", "zstd data"), (b"\xfd7zXZ", "xz data"), (b"BZh", "bzip2 data"), (b"\x89HDF", "an HDF5 file"),
+    (b"SQLite", "a SQLite file"),
     (b"{", "JSON"), (b"[", "JSON"),
 )  # fmt: skip
 
@@ -132,6 +133,14 @@ def convert(paths: Sequence[Path], wish: Wish, tell: Tell) -> dict[str, Any]:
         return _from_recording(paths, wish, tell)
     possible = {"journal": "parquet or csv", "recording": "parquet, npz or csv"}.get(source, "a recording")
     raise RecordingsError(f"{paths[0]}: a file of the form {source} can be made {possible}, not {wish.to}; go by way of that")
+
+
+def is_known(path: Path) -> bool:
+    """Whether `convert` can take a file."""
+    try:
+        return bool(source_of(path))
+    except RecordingsError:
+        return False
 
 
 def source_of(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Times, sides and names as files from elsewhere write them, each from a closed vocabulary: what is not in it is refused by its place.
+"""Times, sides and names as files from elsewhere write them, by closed vocabularies: what is in none is refused by its place.
 
     Stamps(path, "timestamp").ns("1640995200100000.0", 7)   1640995200100000000; the unit is known by the size
     book_side("Asks", place)                                ASK
@@ -70,7 +70,7 @@ class Stamps:
 
     def _no_time(self, text: str, line: int, what: str) -> RecordingsError:
         return RecordingsError(
-            f"{self._path}:{line}: {self._column} {text[:40]!r} is {what}; wanted seconds, milli-, micro- or nanoseconds since 1970"
+            f"{self._path}:{line}: {self._column} {text[:40]!r} is {what}; wanted seconds, ms, us or ns since 1970"
         )
 
     def said(self, usual: str) -> list[str]:
@@ -112,7 +112,7 @@ def plain_name(text: str) -> str:
     name = "".join(letter for letter in text.upper() if letter not in _SEPARATORS)
     odd = next((letter for letter in text if letter not in _SEPARATORS and not (letter.isascii() and letter.isalnum())), "")
     if odd:
-        raise RecordingsError(f"symbol {text[:40]!r} holds {odd!r} (U+{ord(odd):04X}), which no recording can name; give --symbol")
+        raise RecordingsError(f"symbol {text[:40]!r} holds {odd!r} (U+{ord(odd):04X}), no ASCII letter or digit; give --symbol")
     if not 1 <= len(name) <= NAME_BYTES:
         raise RecordingsError(f"{text[:40]!r} is no symbol of 1 to {NAME_BYTES} letters and digits; give one with --symbol")
     return name

@@ -3,8 +3,8 @@
     pieces(path)          the text in pieces of at most PIECE bytes, gzip or plain
     lines(path, longest)  its lines, numbered from 1
 
-A gzip of a few MB may inflate to many GB. Here it is inflated piece by piece; a line beyond its limit, and blanks without end, are
-refused by name. So whoever reads this way needs memory for one piece and one line, whatever the file is.
+A gzip of a few MB may inflate to many GB. Here it is inflated piece by piece; a line beyond its limit, and blanks without end,
+are refused by name. So whoever reads this way needs memory for one piece and one line, whatever the file is.
 
 What this module is not: it knows no format. Archives of arrays are judged by their heads (procs.recordings.hftbacktest).
 """
@@ -16,7 +16,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from sim.recordings.spool import RecordingError
+
+class RecordingError(ValueError):
+    """A recording or a spool cannot be used; the message names the file, where it can the line, and the remedy."""
+
 
 GZIP: Final = b"\x1f\x8b"
 PIECE: Final = 1 << 20
@@ -88,7 +91,7 @@ def lines(path: Path, longest: int = LONGEST_LINE) -> Iterator[tuple[int, bytes]
             number += 1
             yield number, line + b"\n"
         if len(left) > longest:
-            raise RecordingError(f"{path}:{number + 1}: the line is longer than {longest >> 20} MB; this is no recording or table")
+            raise RecordingError(f"{path}:{number + 1}: the line is longer than {longest >> 20} MB; this is no data")
     if left:
         yield number + 1, left
 

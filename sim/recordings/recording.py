@@ -18,6 +18,7 @@ from typing import Final
 
 import numpy as np
 
+from sim.recordings import bounded
 from sim.recordings import recording_text as rt
 from sim.recordings.spool import (
     FRAME_HEADER,
@@ -37,8 +38,7 @@ from trading.venues.names import DEFAULT, VENUES
 __all__ = ["RecordingError", "StagedRecording", "StagedSymbol", "infer_instrument", "next_frame", "open_spool", "stage"]
 
 CHUNK: Final = 1 << 20
-"""Bytes read from a file at a time."""
-LONGEST_LINE: Final = 1 << 24
+"""Bytes of text looked at at a time, about."""
 DAMAGED: Final = 100
 """One frame in so many may look like the other market's: USD-M damaged in its `pu`, for one. The fold refuses it."""
 STEP_SHARE: Final = 0.99
@@ -53,6 +53,10 @@ _PROBLEMS: Final = {
     rt.NOT_OBJECT: "has no {json} frame after its receive time",
     rt.STAMP_RANGE: "has a receive time that is no Unix time in ns",
 }
+
+
+class NoMarketFrame(RecordingError):
+    """A file whose lines are those of a recording, and hold nothing of Binance."""
 
 
 @dataclass(slots=True)
@@ -73,6 +77,7 @@ class _File:
         self.line = 0
         self.tally = np.zeros(rt.TALLY_WORDS, np.int64)
         self.note = ""
+        self._damaged = False
         self.events = self.lost = 0
         self.size = _size(path)
         self._allow_truncated = allow_truncated
@@ -106,7 +111,7 @@ class _File:
                 if market.facts.native and folder.parent.name == market.label:
                     return folder.name, market
         if known == 0 or not (name.isascii() and name.isalnum() and name == name.upper()):
-            raise RecordingError(
+            raise NoMarketFrame(
                 f"{self.path}: lines 1 to {self.line} hold no depthUpdate, bookTicker or trade frame of Binance; "
                 "other venues' recordings cannot be replayed"
             )
@@ -119,49 +124,31 @@ class _File:
             if len(left) < CHUNK // 2:
                 continue
             left = yield from self._frames(left)
-            if len(left) > LONGEST_LINE:
+            if len(left) > bounded.LONGEST_LINE:
                 raise RecordingError(
-                    f"{self.path}:{self.line + 1}: the line is longer than {LONGEST_LINE >> 20} MB; this is no recording"
+                    f"{self.path}:{self.line + 1}: the line is longer than {bounded.LONGEST_LINE >> 20} MB; this is no recording"
                 )
         if left:
             whole = left.rstrip(b" \r").endswith((b"}", b"\n"))
-            if whole and not self.note:
+            broken = self._damaged or bool(self.note)
+            if whole and not broken:
                 left += b"\n"
             rest = yield from self._frames(left)
-            if rest and not self.note:
+            if rest and not broken:
                 self._truncated(f"{self.path}:{self.line + 1}: the last line ends in the middle")
+        if self._damaged:
+            raise RecordingError(f"{self.path}: the gzip data is damaged after line {self.line}; fetch the file again")
 
     def _pieces(self) -> Iterator[bytes]:
-        """The decompressed text; a truncated gzip ends it with a note, or with an error after the lines before it."""
+        """The decompressed text; gzip data that is cut short or damaged ends it, and `_read` says so behind its last line."""
         try:
-            with self.path.open("rb") as file:
-                raw = file.read(CHUNK)
-                if not raw.startswith(b"\x1f\x8b"):
-                    while raw:
-                        self._advance(len(raw))
-                        yield raw
-                        raw = file.read(CHUNK)
-                    return
-                gunzip = zlib.decompressobj(31)
-                while raw:
-                    self._advance(len(raw))
-                    yield gunzip.decompress(raw)
-                    rest = gunzip.unused_data
-                    while gunzip.eof and rest.strip(b"\0"):  # members one after another are one stream
-                        gunzip = zlib.decompressobj(31)
-                        yield gunzip.decompress(rest)
-                        rest = gunzip.unused_data
-                    raw = file.read(CHUNK)
-                tail = gunzip.flush()
-                if tail:
-                    yield tail
-                cut = not gunzip.eof
+            yield from bounded.pieces(self.path, self._advance)
         except zlib.error:
-            raise RecordingError(f"{self.path}: the gzip data is damaged after line {self.line}; fetch the file again") from None
+            self._damaged = True
+        except EOFError:
+            self.note = f"{self.path}: the gzip data ends in the middle"
         except OSError as error:
             raise RecordingError(f"{self.path}: {error.strerror} after line {self.line}; check the file and its disk") from error
-        if cut:
-            self.note = f"{self.path}: the gzip data ends in the middle"
 
     def _frames(self, text: bytes) -> Generator[_Block, None, bytes]:
         """The frames of all complete lines; its value is the unfinished rest."""

@@ -150,7 +150,13 @@ def stage_any(
         # whatever is wrong with such a file is said as of a recording of our own
         found = [venue] if venue is not None else [_venue_or_none(Path(path)) for path in paths]
         if all(market is None or market.facts.native for market in found):
-            return recording.stage(paths, out, allow_truncated=allow_truncated, progress=progress)
+            try:
+                return recording.stage(paths, out, allow_truncated=allow_truncated, progress=progress)
+            except recording.NoMarketFrame:
+                if venue is None:
+                    for path in paths:
+                        venue_of(Path(path))  # says so where it is of no venue that is known here
+                raise
     return stage_wire(paths, out, venue, allow_truncated=allow_truncated, progress=progress)
 
 

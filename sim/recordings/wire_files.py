@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import gzip
 import heapq
 import re
 import zlib
@@ -28,11 +27,12 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from sim.recordings import bounded
 from sim.recordings.spool import RecordingError
 from trading.venues.decimals import Inexact, seconds_ns
 
-LONGEST_LINE: Final = 1 << 26
-"""Bytes; an exchangeInfo answer has some millions."""
+LONGEST_LINE: Final = 1 << 25
+"""Bytes; an exchangeInfo answer has some twenty millions."""
 
 
 class WireKind(IntEnum):
@@ -102,7 +102,7 @@ def read_wire_file(path: Path, *, allow_truncated: bool = False, cut: list[str] 
     connection = str(path)
     number = 0
     try:
-        for number, line in _lines(path):
+        for number, line in bounded.lines(path, LONGEST_LINE):
             text = line.rstrip(b"\r\n")
             if not text.strip() or text.startswith(b"configuration: "):
                 continue
@@ -115,7 +115,7 @@ def read_wire_file(path: Path, *, allow_truncated: bool = False, cut: list[str] 
             if item.kind is WireKind.CONNECT:
                 connection = item.connection
             yield item
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error) as error:
         if allow_truncated and isinstance(error, EOFError):
             _note_cut(path, number, cut)
             return
@@ -127,19 +127,6 @@ def read_wire_file(path: Path, *, allow_truncated: bool = False, cut: list[str] 
 def _note_cut(path: Path, whole: int, cut: list[str] | None) -> None:
     if cut is not None:
         cut.append(f"{path}: ends in the middle; lines 1 to {whole} are whole")
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    with path.open("rb") as plain:
-        packed = plain.read(2) == b"\x1f\x8b"
-        plain.seek(0)
-        with gzip.GzipFile(fileobj=plain) if packed else plain as file:
-            number = 0
-            while line := file.readline(LONGEST_LINE):
-                number += 1
-                if len(line) == LONGEST_LINE:
-                    raise RecordingError(f"{path}:{number}: a line longer than {LONGEST_LINE >> 20} MB; this is no recording")
-                yield number, line
 
 
 def _own(item: WireItem) -> WireItem:
