@@ -258,17 +258,15 @@ def data(p: argparse.ArgumentParser) -> None:
     only_json(ls)
     check = part("check", "prove recordings right: sequences, checksums, books, clocks", "data check day1.gz day2.gz --json")
     check.add_argument("paths", metavar="PATH", nargs="+", help="files or folders; files of one symbol are joined")
-    venue = {"metavar": "VENUE", "default": "", "help": "whose frames they are, where they do not tell, e.g. okx"}
-    check.add_argument("--venue", **venue)
+    whose = "whose frames they are, where they do not tell, e.g. okx"
+    check.add_argument("--venue", metavar="VENUE", default="", help=whose)
     only_json(check)
     cat = part("cat", "decoded records, one a line", "data cat day1.gz --kind trade --limit 20")
     cat.add_argument("path", metavar="FILE", help="a recording or a journal; it may still be written to")
     cat.add_argument("--symbol", metavar="S", default="", help="of this symbol alone")
-    cat.add_argument("--kind", metavar="K,K", default="",
-                     help="of a recording or the rings market and depth: depth, trade, bbo, snapshot, stale, mark, edge, level; of other "
-                     "rings: signal, vector, quote, new, cancel, refused, report, halt, resume, frame, raw, line_up, line_down, lost, "
-                     "want_snapshot, odd_frame, intake")  # fmt: skip
-    cat.add_argument("--venue", **venue)
+    kinds = "depth, trade, bbo, snapshot, stale, mark, level; of a journal what its ring holds: signal, new, cancel, report, ..."
+    cat.add_argument("--kind", metavar="K,K", default="", help=kinds)
+    cat.add_argument("--venue", metavar="VENUE", default="", help=whose)
     cat.add_argument("--from", dest="from_time", metavar="T", default="", help="ISO 8601 (UTC), or Unix seconds or ns")
     cat.add_argument("--to", dest="to_time", metavar="T", default="", help="the same")
     cat.add_argument("--limit", metavar="N", type=whole, default=0, help="end after so many records")
@@ -278,7 +276,7 @@ def data(p: argparse.ArgumentParser) -> None:
     convert.add_argument("--to", required=True, choices=("parquet", "npz", "csv", "recording"), help="what to make of it")
     convert.add_argument("--out", metavar="PATH", required=True, help="a file (npz, recording) or a folder (parquet, csv)")
     convert.add_argument("--force", action="store_true", help="write over files of the same names; others stay")
-    convert.add_argument("--venue", **venue)
+    convert.add_argument("--venue", metavar="VENUE", default="", help=whose)
     convert.add_argument("--symbol", metavar="S", default="", help="of this symbol alone; an npz does not say its own")
     convert.add_argument("--market", choices=NATIVE, default="", help="whose frames a recording gets")
     convert.add_argument("--tick", metavar="SIZE", default="", help="price step, where the numbers do not tell it")

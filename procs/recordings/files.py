@@ -37,8 +37,6 @@ _HEAD: Final = re.compile(rb'^\d{19} \{"scalper":"file","s":"([A-Z0-9]{1,24})","
 _WIRE: Final = re.compile(rb"^(wss?://|https?://|\d{10}\.\d+: )", re.M)
 _LINES_LOOKED_AT: Final = 200
 _NAME: Final = re.compile(rb'"(?:s|symbol)":\s*"([A-Z0-9]{2,24})"')
-_WIRE_LINES_LOOKED_AT: Final = 200
-_NAME: Final = re.compile(r"^([A-Z]+(?:_FUTURES)?)\.(?:(?:ws|http)\.)?\d+")
 _PART: Final = re.compile(r"^(.*?)(?:_\d{8}(?:T\d{6}Z)?(?:_\d{3})?)?\.gz$")
 
 

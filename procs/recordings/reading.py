@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -218,7 +219,7 @@ def _of_journal(path: Path, choice: Choice) -> Iterator[dict[str, Any]]:
     if there:
         _refuse_kinds(path, choice, there)
     names = Names(instruments.noted(path.parent), instruments.own_signals(path.parent))
-    read = {"market": market_fields, "depth": depth_fields}.get(ring, lambda record, names: other_fields(ring, record, names))
+    read = {"market": market_fields, "depth": depth_fields}.get(ring, partial(other_fields, ring))
     if ring == "depth" and not choice.kinds:
         choice = Choice(choice.symbol, there, choice.from_ns, choice.to_ns)
     recs = reader.records()
