@@ -1,5 +1,5 @@
-"""What files from elsewhere say in words and units is read by closed vocabularies, told where it is not as usual, or refused by its
-place; and what was made a recording is proved before it is kept."""
+"""What files from elsewhere say in words and units is read by closed vocabularies, told where it is not as usual, or refused by
+its place; and what was made a recording is proved before it is kept."""
 
 from __future__ import annotations
 

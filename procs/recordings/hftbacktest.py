@@ -190,8 +190,7 @@ def load(path: Path) -> Recs:
         raise
     except MemoryError:
         raise RecordingsError(f"{path}: its array does not fit into memory; give smaller files, a day each") from None
-    except (OSError, ValueError, KeyError, EOFError, TypeError, SyntaxError, NotImplementedError, zipfile.BadZipFile, zlib.error,
-            RecursionError, RuntimeError) as error:  # fmt: skip
+    except (OSError, ValueError, LookupError, EOFError, TypeError, SyntaxError, RuntimeError, zipfile.error, zlib.error) as error:
         raise RecordingsError(f"{path}: is no npz with an array `data` ({error}); give a file of hftbacktest's") from None
     wanted = EVENT.names or ()
     if data.dtype.names is None or not set(wanted[:5]) <= set(data.dtype.names) or data.ndim != 1:
