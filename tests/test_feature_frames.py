@@ -205,3 +205,14 @@ def test_frames_need_their_library() -> None:
     """A library that is not there is named with the remedy."""
     with pytest.raises(RecordingsError, match="pip install nosuchlibrary"):
         frame_of({"a": np.zeros(1)}, "nosuchlibrary")
+
+
+@pytest.mark.parametrize("side", [None, "unknown", "SELL"])
+def test_a_trade_of_no_side_is_refused(frame: pl.DataFrame, side: str | None) -> None:
+    """It does not become a buy: the row is named; without the column the first trade is."""
+    trade = int(np.flatnonzero(frame["kind"].to_numpy() == "trade")[0])
+    sides = frame["aggressor_side"].to_list()
+    sides[trade] = side
+    for odd in (frame.with_columns(pl.Series("aggressor_side", sides, pl.String)), frame.drop("aggressor_side")):
+        with pytest.raises(RecordingsError, match=f"of the trade in row {trade} is neither buy nor sell"):
+            market_of(odd, BTC)
