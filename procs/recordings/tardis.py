@@ -113,7 +113,8 @@ def survey(path: Path) -> Table:
     columns = (("ask_price", "bid_price"), ("ask_amount", "bid_amount")) if kind == "quotes" else (("price",), ("amount",))
     texts: tuple[set[str], set[str]] = (set(), set())
     most = [0, 0]
-    exchange = symbol = ""
+    exchange = symbol = moment = ""
+    alike = 0
 
     def look() -> None:
         for k, what in enumerate(("price", "amount")):
@@ -125,6 +126,10 @@ def survey(path: Path) -> Table:
             exchange, symbol = row["exchange"], row["symbol"]
         elif row["symbol"] != symbol:
             raise RecordingsError(f"{path}: holds {symbol} and {row['symbol']}; give each symbol its own file")
+        alike = alike + 1 if row["local_timestamp"] == moment else 1
+        moment = row["local_timestamp"]
+        if alike > MOST_ROWS:
+            raise RecordingsError(f"{path}:{row[LINE]}: more than {MOST_ROWS:,} rows of one local time; no message is that long")
         for found, names in zip(texts, columns, strict=True):
             found.update(row[name] for name in names)
         if max(map(len, texts)) > _AT_ONCE:
@@ -152,11 +157,7 @@ class _Stream:
         _, rows = rows_of(self.table.path)
         last = 0
         for _, group in itertools.groupby(rows, _message):
-            found = list(itertools.islice(group, MOST_ROWS + 1))
-            if len(found) > MOST_ROWS:
-                raise RecordingsError(
-                    f"{self.place(found[-1])}: more than {MOST_ROWS:,} rows of one local time; no message is that long"
-                )
+            found = list(group)  # MOST_ROWS at most, as the survey saw
             stamp = self.local.ns(found[0]["local_timestamp"], int(found[0][LINE]))
             if not stamp:
                 raise RecordingsError(f"{self.place(found[0])}: no local_timestamp; leave the row out")
