@@ -85,7 +85,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> float:
 
 
 BOMBS: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "blanks": (lambda d: packed(d / "a.gz", FRAME, b" "), "line is longer than 16 MB"),
+    "blanks": (lambda d: packed(d / "a.gz", FRAME, b" "), "more than 16 MB of blanks"),
     "blank lines": (lambda d: packed(d / "a.gz", FRAME, b"\n"), "more than 16 MB of blanks"),
     "blanks from the beginning": (lambda d: packed(d / "a.gz", b"", b" \n"), "is no recording"),
     "one long line": (lambda d: packed(d / "a.gz", FRAME + b"%d {" % T0, b"[[1,1],"), "line is longer than 16 MB"),
@@ -103,6 +103,15 @@ def test_a_bomb_is_refused_small_and_soon(tmp_path: Path, warm: float, name: str
     code, said, seconds, peak = run("data", "check", path)
     assert code == USAGE and named in said and str(path) in said, said
     assert peak < PEAK and seconds < SECONDS + warm, (peak, seconds, warm)
+
+
+@pytest.mark.parametrize("words", [("ls",), ("cat",), ("convert", "--to", "csv", "--out")])
+def test_every_command_reads_within_bounds(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """`ls` says why it does not count the file and goes on; `cat` and `convert` refuse it."""
+    path = packed(tmp_path / "a.gz", FRAME + b"%d {" % T0, b"[[1,1],")
+    code, said, seconds, peak = run("data", words[0], path, *words[1:], *((tmp_path / "out",) if len(words) > 1 else ()))
+    assert code == (OK if words[0] == "ls" else USAGE) and "a.gz:2: the line is longer than 16 MB" in said, said
+    assert peak < PEAK and seconds < SECONDS + 1, (peak, seconds)
 
 
 TABLES: dict[str, tuple[Callable[[Path], Path], str]] = {
@@ -136,7 +145,7 @@ def test_a_bomb_in_a_folder_does_not_hide_the_others(tmp_path: Path, warm: float
     (tmp_path / "sound.gz").write_bytes(gzip.compress(FRAME))
     packed(tmp_path / "bomb.gz", FRAME, b" ")
     code, said, seconds, peak = run("data", "check", tmp_path)
-    assert code == UNHEALTHY and "1 ok, 1 unreadable" in said and "longer than 16 MB" in said
+    assert code == UNHEALTHY and "1 ok, 1 unreadable" in said and "more than 16 MB of blanks" in said
     assert peak < PEAK and seconds < SECONDS + warm
 
 

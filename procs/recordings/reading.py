@@ -219,7 +219,8 @@ def _of_journal(path: Path, choice: Choice) -> Iterator[dict[str, Any]]:
     if there:
         _refuse_kinds(path, choice, there)
     names = Names(instruments.noted(path.parent), instruments.own_signals(path.parent))
-    read = {"market": market_fields, "depth": depth_fields}.get(ring, partial(other_fields, ring))
+    own: dict[str, Callable[[Any, Names], dict[str, Any]]] = {"market": market_fields, "depth": depth_fields}
+    read = own.get(ring, partial(other_fields, ring))
     if ring == "depth" and not choice.kinds:
         choice = Choice(choice.symbol, there, choice.from_ns, choice.to_ns)
     recs = reader.records()
