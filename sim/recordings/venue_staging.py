@@ -39,7 +39,7 @@ MOST_TOLD: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """All of some recordings. `counts`: items by kind ("Plain", "Ignored heartbeat", ...); `unknown`, `missed`: a sentence each,
+    """All of some recordings. `counts`: items by kind ("Plain", "Ignored heartbeat", ...); `unknown`, `missed`: sentences,
     MOST_TOLD at most."""
 
     market: Market
