@@ -2,6 +2,7 @@
 
     write_whole(path, raw)         all of the bytes, over what was there
     with whole_file(path) as file  the same for who writes piece by piece, or by `file.name`
+    read_small(path, most)         the bytes of one, none of a file that is larger
 
 `replace=False` refuses a name that is taken (FileExistsError) where others may write at the same moment; `sync=True` makes file
 and name durable before it returns, for what must survive the machine (without it only the process may die); `mode`: 0o600 unless
@@ -12,6 +13,7 @@ What this module is not: no format, and no lock. Files that are appended to (jou
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +48,15 @@ def write_whole(target: Path, raw: bytes, *, replace: bool = True, sync: bool = 
     """Put these bytes at `target`, all or none. Raises OSError."""
     with whole_file(target, replace=replace, sync=sync, mode=mode) as file:
         file.write(raw)
+
+
+def read_small(path: Path, most: int) -> bytes:
+    """The bytes of a file that has at most `most` of them. Raises OSError; EFBIG, and nothing is held, where it has more."""
+    with path.open("rb") as file:
+        raw = file.read(most + 1)
+    if len(raw) > most:
+        raise OSError(errno.EFBIG, f"has more than {most} bytes", str(path))
+    return raw
 
 
 def sync_folder(folder: Path) -> None:

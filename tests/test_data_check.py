@@ -19,7 +19,7 @@ from procs.journal.file import JournalWriter, journal_path
 from procs.recordings import checking, files, instruments
 from procs.recordings.frame_log import FrameLog, Policy
 from procs.recordings.frame_log_format import Taken, members
-from procs.recordings.output import RecordingsError, new_file, new_folder
+from procs.recordings.output import RecordingsError, new_file, new_files
 from procs.recordings.reading import time_ns, time_text
 from trading.instruments import Instrument
 from trading.records import DEPTH_RECORD, MARKET_RECORD, ORDER_RECORD, Flag, Kind
@@ -242,7 +242,7 @@ def test_cat_reads_a_journal_while_it_is_written(tmp_path: Path, run: Run) -> No
 
 def test_outputs_appear_whole_or_not_at_all(tmp_path: Path) -> None:
     """A block that fails leaves neither file nor folder nor anything temporary; nothing is written over without force."""
-    for maker, name in ((new_file, "f"), (new_folder, "d")):
+    for maker, name in ((new_file, "f"), (new_files, "d")):
         with pytest.raises(ZeroDivisionError), maker(tmp_path / name) as path:
             (path if name == "f" else path / "x").write_text("half")
             raise ZeroDivisionError
@@ -250,13 +250,53 @@ def test_outputs_appear_whole_or_not_at_all(tmp_path: Path) -> None:
         for text in ("one", "two"):
             with maker(tmp_path / name, force=text == "two") as path:
                 (path if name == "f" else path / "x").write_text(text)
-        with pytest.raises(RecordingsError, match="--force"), maker(tmp_path / name):
-            pass
+        with pytest.raises(RecordingsError, match="--force"), maker(tmp_path / name) as path:
+            (path / "x").write_text("three")
         found = tmp_path / name if name == "f" else tmp_path / name / "x"
         assert found.read_text() == "two" and len(list(tmp_path.iterdir())) == 1
         found.unlink()
         if name == "d":
             (tmp_path / name).rmdir()
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_keeps_what_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool) -> None:
+    """Into a folder that is there, `.` among them: files of other names stay, force or not; nothing temporary is left. A
+    folder in a file's place is named, and nothing is moved then."""
+    (tmp_path / "sub").mkdir()
+    for name in ("notes.txt", "sub/other.csv"):
+        (tmp_path / name).write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    with new_files(Path("."), force=force) as made:
+        (made / "a.csv").write_text("ours")
+        (made / "sub").mkdir()
+        (made / "sub" / "b.csv").write_text("ours")
+    found = {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {"notes.txt": "mine", "sub/other.csv": "mine", "a.csv": "ours", "sub/b.csv": "ours"}
+    (tmp_path / "c.csv").mkdir()
+    with pytest.raises(RecordingsError), new_files(Path("."), force=force) as made:
+        for name in ("b.csv", "c.csv"):
+            (made / name).write_text("ours")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "c.csv", "notes.txt", "sub"]
+
+
+def test_a_folder_is_checked_to_its_end(tmp_path: Path, run: Run) -> None:
+    """Foreign and empty files that a folder brought are passed over with a note; one that cannot be read is named, and the others
+    are judged all the same; a last line sums up, and the exit code says 5. What is sound beside foreign files alone is ok."""
+    recorded(tmp_path / "a.gz", SOUND)
+    (tmp_path / "README.txt").write_text("made on the laptop")
+    (tmp_path / "zero.gz").write_bytes(b"")
+    code, out, err = run("data", "check", tmp_path)
+    assert code == OK and "a.gz: binance_spot BTCUSDT" in out and "1 ok, 2 files passed over" in out
+    assert "README.txt: is no recording" in err and "zero.gz: is no recording" in err
+    (tmp_path / "b.gz").write_bytes(gzip.compress(f"{T0} {SNAPSHOT}\n12 nothing\n".encode()))
+    recorded(tmp_path / "c.gz", [*SOUND, '{"hello":1}'], T0 + 3600 * 10**9)
+    code, out, _ = run("data", "check", tmp_path)
+    assert code == UNHEALTHY and "b.gz: CANNOT BE READ" in out and "b.gz:2" in out
+    assert "3 recordings: 1 ok, 1 wrong, 1 unreadable, 2 files passed over" in out
+    code, out, _ = run("data", "check", tmp_path, "--json")
+    assert code == UNHEALTHY and sorted((v["title"], v["ok"]) for v in json.loads(out)) == [
+        ("a.gz", True), ("b.gz", False), ("c.gz", False)]  # fmt: skip
 
 
 def test_times_are_read_as_people_write_them() -> None:

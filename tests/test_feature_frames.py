@@ -14,14 +14,14 @@ from user_signal_files import LATE, documented, strategy_of
 
 from procs.cli.main import main
 from procs.cli.outcome import UNHEALTHY
+from procs.journal.names import Names
+from procs.recordings.columns import KINDS, columns_of
 from procs.recordings.output import RecordingsError
-from procs.recordings.parquet import KINDS, ParquetWriter
 from procs.research.columns import features_of, frame_of, market_microstructure_score, market_of, signal_values
 from procs.research.signal_files import load
 from sim.recordings.recording import RecordingError
 from trading.features.signals import N_SIGNALS, SIGNALS
 from trading.features.vector import NAMES
-from trading.instruments import instrument_table
 from trading.own_signals.guard import STOP_FROM
 from trading.records import LEVELS
 from trading.scoring import batch
@@ -38,8 +38,7 @@ def walk() -> np.ndarray:
 @pytest.fixture(scope="module")
 def frame(walk: np.ndarray) -> pl.DataFrame:
     """The same as `scalperctl data convert --to parquet` writes them."""
-    writer = ParquetWriter(Path("."), ["binance_spot"], [BTC])
-    columns = writer._market_columns(walk, instrument_table([BTC])[0])
+    columns = columns_of("market", 0, walk, Names([BTC]))
     return pl.DataFrame({name: value.tolist() if value.dtype == object else value for name, value in columns.items()})
 
 
@@ -206,3 +205,14 @@ def test_frames_need_their_library() -> None:
     """A library that is not there is named with the remedy."""
     with pytest.raises(RecordingsError, match="pip install nosuchlibrary"):
         frame_of({"a": np.zeros(1)}, "nosuchlibrary")
+
+
+@pytest.mark.parametrize("side", [None, "unknown", "SELL"])
+def test_a_trade_of_no_side_is_refused(frame: pl.DataFrame, side: str | None) -> None:
+    """It does not become a buy: the row is named; without the column the first trade is."""
+    trade = int(np.flatnonzero(frame["kind"].to_numpy() == "trade")[0])
+    sides = frame["aggressor_side"].to_list()
+    sides[trade] = side
+    for odd in (frame.with_columns(pl.Series("aggressor_side", sides, pl.String)), frame.drop("aggressor_side")):
+        with pytest.raises(RecordingsError, match=f"of the trade in row {trade} is neither buy nor sell"):
+            market_of(odd, BTC)

@@ -40,7 +40,7 @@ MAY_IMPORT = {
         "sim/report": "sim trading*",
         "sim/recordings": "sim trading*",
         "sim/exchange": "sim trading*",
-        "sim/local_venue": "sim sim/market trading*",
+        "sim/local_venue": "sim sim/market sim/recordings trading*",
         "sim/worlds": "sim sim/exchange sim/local_venue trading*",
         "procs": RINGS + "trading*",
         "procs/profiles": "sim trading* procs",
@@ -54,7 +54,7 @@ MAY_IMPORT = {
         "procs/stages": STAGES_NEED + "procs/fold procs/journal procs/recordings procs/learning procs/research",
         "procs/gateway": STAGES_NEED + "procs/fold",
         "procs/receiver": STAGES_NEED + "procs/recordings",
-        "procs/prices": "trading* procs procs/profiles procs/receiver",
+        "procs/prices": "sim/recordings trading* procs procs/profiles procs/receiver",
         "procs/cli": RINGS + "trading* sim* procs*",
         "procs/bench": RINGS + "trading* sim* procs*",
     }.items()

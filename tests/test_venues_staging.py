@@ -120,7 +120,8 @@ def test_what_cannot_be_staged_is_said(tmp_path: Path) -> None:
     odd = written(tmp_path / "odd", b"1000000001.0: {}\n")
     kraken = written(tmp_path / "KRAKEN.x", b"1000000001.0: {}\n")
     for paths, market, what in (
-        ([], None, "no recording given"), ([odd], None, "cannot tell which venue"), ([okx, kraken], None, "several venues"),
+        ([], None, "no recording given"), ([odd], None, "of no venue that is known here"),
+        ([okx, kraken], None, "several venues"),
         ([kraken], None, "no market frame of kraken"), ([okx], Market.CCXT, "no decoder"),
     ):  # fmt: skip
         with pytest.raises(RecordingError, match=what):

@@ -55,17 +55,38 @@ def _size(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
+def _note(text: str) -> None:
+    """A sentence on stderr, about what was left out or taken otherwise than it stands."""
+    print(clean_text(text), file=sys.stderr, flush=True)
+
+
+def _venue(name: str) -> Any:
+    """The venue that a user names; None for none named."""
+    from trading.venues.names import NAMES, Market
+
+    if not name:
+        return None
+    if name not in NAMES:
+        raise CliError(f"--venue {name}: no venue of that name reads recordings; write one of {', '.join(NAMES)}", USAGE)
+    return Market.of(name)
+
+
 def ls(args: argparse.Namespace) -> int:
     """`data ls`."""
+    from procs.journal.names import time_text
     from procs.recordings import files
-    from procs.recordings.reading import time_text
+    from sim.recordings.bounded import RecordingError
 
     progress, found = _Progress(), []
     for path in files.expand(args.paths):
         progress(f"looking into {path.name}")
         one = files.look(path)
         if one is not None:
-            found.append(files.measured(one))
+            try:
+                found.append(files.measured(one))
+            except RecordingError as error:
+                progress.end()
+                _note(f"{error}; it is not counted")
     progress.end()
     if args.json:
         print(json.dumps([asdict(one) | {"path": str(one.path)} for one in found], indent=2))
@@ -86,27 +107,53 @@ def ls(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """`data check`."""
+    """`data check`: goes on after what it cannot read, and sums up."""
     from procs.recordings import files
-    from procs.recordings.checking import Verdict
     from procs.recordings.checking import check as judged
+    from procs.recordings.output import RecordingsError
+    from sim.recordings.bounded import RecordingError
 
-    progress = _Progress()
-    chains = files.chains(files.expand(args.paths))
-    if not chains:
+    progress, venue, left_out = _Progress(), _venue(args.venue), list[str]()
+
+    def pass_over(sentence: str) -> None:
+        left_out.append(sentence)
+        _note(sentence)
+
+    unread: list[tuple[str, list[str], str]] = []
+    chains = files.chains(files.gathered(args.paths, pass_over), lambda path, said: unread.append((path.name, [str(path)], said)))
+    if not chains and not unread:
         raise CliError(f"no recording among {', '.join(args.paths)[:200]}: name files or folders that hold some", USAGE)
-    verdicts: list[Verdict] = []
+    alone = len(chains) + len(unread) == 1 and not left_out
+    paint, told, wrong = paint_for(sys.stdout), list[dict[str, Any]](), 0
     for chain in chains:
         name = files.title(chain)
         progress(f"checking {name}")
-        verdict = judged(chain, _reading(name, progress))
-        verdicts.append(verdict)
-        progress.end()
+        try:
+            verdict = judged(chain, _reading(name, progress), venue)
+        except (RecordingError, RecordingsError) as error:
+            if alone:
+                raise
+            unread.append((name, [str(found.path) for found in chain], str(error)))
+            continue
+        finally:
+            progress.end()
+        wrong += bool(verdict.wrong)
+        told.append(asdict(verdict) | {"wrong": verdict.wrong, "ok": not verdict.wrong})
         if not args.json:
-            print(verdict_line(verdict, paint_for(sys.stdout)), flush=True)
+            print(verdict_line(verdict, paint), flush=True)
+    if alone and unread:
+        raise RecordingsError(unread[0][2])
+    for name, paths, said in unread:
+        told.append({"title": name, "files": paths, "wrong": [said], "ok": False})
+        if not args.json:
+            print(f"{clean_text(name)}: " + paint(f"CANNOT BE READ: {clean_text(said)}", "red"))
     if args.json:
-        print(json.dumps([asdict(v) | {"wrong": v.wrong, "ok": not v.wrong} for v in verdicts], indent=2))
-    return UNHEALTHY if any(verdict.wrong for verdict in verdicts) else OK
+        print(json.dumps(told, indent=2))
+    elif not alone and len(told) + len(left_out) > 1:
+        good = sum(bool(one["ok"]) for one in told)
+        counts = {"ok": good, "wrong": wrong, "unreadable": len(unread), "files passed over": len(left_out)}
+        print(f"{len(told)} recordings: " + ", ".join(f"{value} {what}" for what, value in counts.items() if value))
+    return UNHEALTHY if wrong or unread else OK
 
 
 def verdict_line(verdict: Any, paint: Callable[[str, str], str]) -> str:
@@ -137,18 +184,20 @@ def verdict_line(verdict: Any, paint: Callable[[str, str], str]) -> str:
 
 def cat(args: argparse.Namespace) -> int:
     """`data cat`."""
-    from procs.recordings.reading import KINDS, Choice, line_of, records_of, time_ns
+    from procs.journal.names import KINDS
+    from procs.recordings.reading import Choice, line_of, records_of, time_ns
 
     kinds = tuple(kind for kind in args.kind.split(",") if kind)
-    odd = sorted(set(kinds) - set(KINDS))
+    known = sorted({kind for found in KINDS.values() for kind in found})
+    odd = sorted(set(kinds) - set(known))
     if odd:
-        raise CliError(f"--kind {','.join(odd)} is no kind: write some of {', '.join(KINDS)}", USAGE)
+        raise CliError(f"--kind {','.join(odd)} is no kind: write some of {', '.join(known)}", USAGE)
     path = Path(args.path)
     if not path.is_file():
         raise CliError(f"{path}: there is no such file; check the path", USAGE)
     first, last = (time_ns(text) if text else 0 for text in (args.from_time, args.to_time))
     progress = _Progress()
-    for said in records_of(path, Choice(args.symbol, kinds, first, last, args.limit), progress):
+    for said in records_of(path, Choice(args.symbol, kinds, first, last, args.limit), progress, _venue(args.venue)):
         progress.end()
         print(json.dumps(said) if args.json else clean_text(line_of(said)))
     progress.end()
@@ -158,22 +207,20 @@ def cat(args: argparse.Namespace) -> int:
 def convert(args: argparse.Namespace) -> int:
     """`data convert`."""
     from procs.recordings import files
-    from procs.recordings.convert import Wish
+    from procs.recordings.convert import Wish, is_known
     from procs.recordings.convert import convert as converted
 
     progress = _Progress()
     wish = Wish(
         to=args.to, out=Path(args.out), force=args.force, symbol=args.symbol, market=args.market, tick=args.tick, lot=args.lot,
-        base_latency_ns=args.base_latency_ns, after=tuple(files.expand(args.after)),
+        base_latency_ns=args.base_latency_ns, after=tuple(files.expand(args.after)), venue=_venue(args.venue),
     )  # fmt: skip
-    paths = [path for given in args.paths for path in ([Path(given)] if not Path(given).is_dir() else files.expand([given]))]
-    missing = [str(path) for path in paths if not path.exists()]
-    if missing:
-        raise CliError(f"{missing[0]}: there is no such file or folder; check the path", USAGE)
     try:
-        made = converted(paths, wish, progress)
+        made = converted(files.gathered(args.paths, _note, is_known), wish, progress)
     finally:
         progress.end()
+    for note in made.get("notes", ()):
+        _note(note)
     if args.json:
         print(json.dumps(made, indent=2))
         return OK

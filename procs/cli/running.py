@@ -21,7 +21,7 @@ from procs.memory.segments import Memory
 from procs.profiles.config import load_profile, parse_override, profile_from_json
 from procs.profiles.schema import Profile
 from procs.supervision import control
-from procs.whole_files import write_whole
+from procs.whole_files import read_small, write_whole
 from shm.errors import SegmentError, SegmentMissing
 
 PROFILE_NAME = "profile.json"
@@ -116,7 +116,7 @@ def running_profile(instance: str) -> Profile | None:
     """The profile that a living instance runs by."""
     for folder in rundir.run_dir_candidates(instance):
         with contextlib.suppress(OSError, msgspec.MsgspecError):
-            return profile_from_json((folder / PROFILE_NAME).read_bytes())
+            return profile_from_json(read_small(folder / PROFILE_NAME, LARGEST_NOTE))
     return None
 
 
@@ -128,6 +128,8 @@ def ask(instance: str, message: dict[str, Any], timeout: float = 5.0) -> dict[st
 # ---- where the living run keeps what -----------------------------------------------------------------------------------
 
 RUN_NAME = "run.json"
+LARGEST_NOTE = 1 << 24
+"""Bytes that such a note may have."""
 
 
 def write_note(path: Path, note: dict[str, Any]) -> None:
@@ -138,7 +140,7 @@ def write_note(path: Path, note: dict[str, Any]) -> None:
 def read_note(path: Path) -> dict[str, Any]:
     """What `write_note` wrote; empty if there is nothing to read."""
     with contextlib.suppress(OSError, msgspec.MsgspecError):
-        found = msgspec.json.decode(path.read_bytes())
+        found = msgspec.json.decode(read_small(path, LARGEST_NOTE))
         return found if isinstance(found, dict) else {}
     return {}
 

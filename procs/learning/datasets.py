@@ -79,7 +79,7 @@ class DataSet:
 def histories(places: Sequence[str | Path], tell: Callable[[str], None] = lambda _: None) -> list[History]:
     """The symbols of recordings (files of one symbol are joined) and of market journals. Raises LearningError."""
     found: list[History] = []
-    for chain in files.chains(files.expand(places)):
+    for chain in files.chains(files.gathered(places, tell)):
         title = files.title(chain)
         tell(f"reading {title}")
         if chain[0].path.suffix == JOURNAL:

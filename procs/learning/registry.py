@@ -29,7 +29,7 @@ from procs import rundir
 from procs.learning.extras import LearningError
 from procs.learning.figures import Verdict
 from procs.learning.model_file import Model, decode, encode
-from procs.whole_files import PARTIAL, write_whole
+from procs.whole_files import PARTIAL, read_small, write_whole
 
 NAME: Final = re.compile(r"[a-z0-9_-]{1,32}")
 PROMOTED: Final = "promoted"
@@ -126,7 +126,7 @@ def promotions(name: str) -> list[Promotion]:
     """Every promotion of a model, the latest last."""
     file = _of(name) / PROMOTED
     try:
-        return msgspec.json.decode(file.read_bytes(), type=_Promoted).promoted
+        return msgspec.json.decode(read_small(file, MAX_BYTES), type=_Promoted).promoted
     except FileNotFoundError:
         return []
     except (OSError, msgspec.DecodeError) as error:
@@ -141,7 +141,7 @@ def note_attempt(name: str, attempt: Attempt) -> None:
 def attempt(name: str) -> Attempt | None:
     """What the learner's last training came to; None where there was none, or the file is of another version."""
     try:
-        return msgspec.json.decode((_of(name) / ATTEMPT).read_bytes(), type=Attempt)
+        return msgspec.json.decode(read_small(_of(name) / ATTEMPT, MAX_BYTES), type=Attempt)
     except (OSError, msgspec.DecodeError):
         return None
 

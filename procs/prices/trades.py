@@ -8,7 +8,6 @@ Who gives a RunTrades vouches that its market is a real one: a generated market'
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy.typing as npt
 
 from procs.prices.answer import Candle, SourceFailed, UnknownSymbol, UnknownTimeframe
 from procs.prices.endpoints import Ticker
+from sim.recordings import bounded
 
 Columns = npt.NDArray[np.int64]
 TRADE_EVENTS: Final = ("trade", "aggTrade")
@@ -157,24 +157,17 @@ class RecordedTrades:
         rows: dict[str, list[tuple[int, int, str, str, bool]]] = {}
         for path in self.files:
             try:
-                with _opened(path) as file:
-                    for line in file:
-                        if b"rade" not in line:
-                            continue
-                        raw = line.partition(b" ")[2]
-                        event = line_of.decode(raw).data if b'"data"' in raw else event_of.decode(raw)
-                        if event.e in TRADE_EVENTS and event.p and event.q:
-                            number = event.t if event.e == "trade" else int(bytes(event.a))
-                            rows.setdefault(event.s.upper(), []).append((event.T, number, event.p, event.q, event.m))
+                for _, line in bounded.lines(path):
+                    if b"rade" not in line:
+                        continue
+                    raw = line.partition(b" ")[2]
+                    event = line_of.decode(raw).data if b'"data"' in raw else event_of.decode(raw)
+                    if event.e in TRADE_EVENTS and event.p and event.q:
+                        number = event.t if event.e == "trade" else int(bytes(event.a))
+                        rows.setdefault(event.s.upper(), []).append((event.T, number, event.p, event.q, event.m))
             except (OSError, EOFError, zlib.error, msgspec.MsgspecError, ValueError) as error:
                 raise SourceFailed(f"{path} cannot be read to its end ({error}): see `scalperctl data check`") from None
         return {name: _as_columns(found) for name, found in rows.items()}
-
-
-def _opened(path: Path) -> Any:
-    with open(path, "rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path) if packed else open(path, "rb")
 
 
 def _as_columns(rows: list[tuple[int, int, str, str, bool]]) -> SymbolTrades:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from procs.pacing import MINUTE, SlidingWindow
-from procs.whole_files import write_whole
+from procs.whole_files import read_small, write_whole
 
 MAX_KEPT: Final = 10_000
+LARGEST: Final = 1 << 20
+"""Bytes that a file of times may have."""
 
 
 class WeightBudget:
@@ -120,7 +122,7 @@ class ConnectBudget:
 def _kept(file: Path) -> list[int]:
     """The times in a file, oldest first; none where it is missing or damaged."""
     try:
-        found = json.loads(file.read_bytes())
+        found = json.loads(read_small(file, LARGEST))
     except (OSError, ValueError):
         return []
     return sorted(at for at in found if isinstance(at, int))[-MAX_KEPT:] if isinstance(found, list) else []

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from procs.pacing import SECOND
-from procs.whole_files import write_whole
+from procs.whole_files import read_small, write_whole
 
 if TYPE_CHECKING:
     from procs.receiver.frames import FrameWriter
@@ -33,6 +33,8 @@ NEVER: Final = "it has brought nothing since it was subscribed"
 PROVED: Final = "the symbol's other streams go on without it"
 BEHIND: Final = "another line brings what this one does not"
 """Why a stream is subscribed anew (`why`)."""
+LARGEST: Final = 1 << 22
+"""Bytes that the file may have."""
 
 
 def venue_row(link: VenueLink) -> dict[str, Any]:
@@ -104,7 +106,7 @@ def write_table(folder: Path, writer: FrameWriter, venues: Sequence[dict[str, An
 def read_table(folder: Path) -> dict[str, Any] | None:
     """The figures as last written; None where there are none."""
     try:
-        table = msgspec.json.decode((folder / FILE).read_bytes())
+        table = msgspec.json.decode(read_small(folder / FILE, LARGEST))
     except (OSError, msgspec.MsgspecError):
         return None
     return table if isinstance(table, dict) and table.get("version") == VERSION else None

@@ -16,8 +16,8 @@ from procs.recordings.folding import Folded
 from procs.recordings.output import RecordingsError
 from sim.recordings.recording import stage
 from sim.recordings.spool import StagedRecording
-from trading.records import Stream
-from trading.venues.names import NATIVE
+from trading.records import Kind, Stream
+from trading.venues.names import NATIVE, Market
 from trading.wire.binance_layout import Aside
 
 MOST_SAMPLES: Final = 4_000_000
@@ -64,6 +64,7 @@ class Verdict:
     aside: dict[str, int] = field(default_factory=dict)  # prints that are no trades, by what their venue calls them
     said: list[str] = field(default_factory=list)  # what was recognised: ticks, lots, units; a clause each
     stream_deaths: int = 0  # of depth and best bid/offer
+    first_stale_ns: int = 0  # when a book that was right was first not to be used any more; 0: never
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -89,13 +90,16 @@ class Verdict:
         return found + self.notes
 
 
-def staged(chain: Sequence[Found], out: Path, progress: Progress | None = None) -> tuple[StagedRecording, int]:
-    """The chain as a spool at `out`, and the frames in it that its venue's decoder did not know.
+def staged(
+    chain: Sequence[Found], out: Path, progress: Progress | None = None, venue: Market | None = None
+) -> tuple[StagedRecording, int]:
+    """The chain as a spool at `out`, and the frames in it that its venue's decoder did not know. venue: where it shall not be
+    guessed.
 
     Raises sim.recordings.spool.RecordingError, RecordingsError.
     """
     paths = [found.path for found in chain]
-    if chain[0].form != WIRE and chain[0].venue in NATIVE:
+    if chain[0].form != WIRE and (chain[0].venue in NATIVE if venue is None else venue.facts.native):
         return stage(paths, out, allow_truncated=True, progress=progress), 0
     try:
         staging = importlib.import_module(WIRE_STAGING)
@@ -104,29 +108,34 @@ def staged(chain: Sequence[Found], out: Path, progress: Progress | None = None) 
             f"{paths[0]}: this version has no decoders for captures of {chain[0].venue}; check Binance recordings only"
         ) from None
     make = staging.stage_any if chain[0].venue == "?" and chain[0].form != WIRE else staging.stage_wire
-    found: Any = make(paths, out, allow_truncated=True, progress=progress)
+    named = {} if venue is None else {"venue": venue}
+    found: Any = make(paths, out, allow_truncated=True, progress=progress, **named)
     return found, int(getattr(found, "unknown", 0))
 
 
-def check(chain: Sequence[Found], progress: Progress | None = None) -> Verdict:
-    """Fold the chain and judge it."""
+def check(chain: Sequence[Found], progress: Progress | None = None, venue: Market | None = None) -> Verdict:
+    """Fold the chain and judge it. Raises as `staged` does."""
     with tempfile.TemporaryDirectory(prefix="scalper-check-") as folder:
         path = Path(folder) / "spool"
-        recording, unknown = staged(chain, path, progress)
+        recording, unknown = staged(chain, path, progress, venue)
         folded = Folded(path, recording)
         offsets = _Offsets(recording.n_frames)
+        stale_ns = 0
         for chunk in folded.chunks():
             offsets.add(chunk.market["ts_recv_ns"], chunk.market["ts_exchange_ns"])
+            stale = chunk.market[chunk.market["kind"] == Kind.STALE]
+            stale_ns = stale_ns or (int(stale[0]["ts_ns"]) if len(stale) else 0)
     verdict = Verdict(
         title=title(chain),
         files=[str(found.path) for found in chain],
-        venue=chain[0].venue,
+        venue=venue.label if venue is not None else _venue_of(chain[0], recording),
         symbols=[symbol.name for symbol in recording.symbols],
         frames=recording.n_frames - recording.notices,
         first_ns=recording.first_recv_ns,
         last_ns=recording.last_recv_ns,
         events=recording.events,
         lost=recording.lost,
+        first_stale_ns=stale_ns,
         notes=[*recording.notes, *(note for found in chain for note in _damage(found.path))],
         said=recording.said(),
         aside=aside_of(folded.state),
@@ -156,6 +165,10 @@ def aside_of(state: Any) -> dict[str, int]:
 def aside_text(counts: Mapping[str, int]) -> str:
     """The same as a clause."""
     return f"{sum(counts.values()):,} prints that are no trades ({', '.join(f'{n:,} {kind}' for kind, n in counts.items())})"
+
+
+def _venue_of(found: Found, recording: StagedRecording) -> str:
+    return recording.symbols[0].market.label if found.venue == "?" else found.venue
 
 
 def _damage(path: Path) -> list[str]:

@@ -1,13 +1,16 @@
 """From one form into another: which reader, which writer, and a result that appears whole or not at all.
 
-    recording, wire capture  ->  parquet | npz | csv          npz, csv  ->  recording
-    journals                 ->  parquet
+    recording, wire capture  ->  parquet | npz | csv          what a row of READERS takes  ->  recording
+    journals                 ->  parquet | csv
+
+What was made a recording is checked as `data check` does before it appears under its name.
 """
 
 from __future__ import annotations
 
 import gzip
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,14 +20,17 @@ import numpy as np
 
 from procs.journal.file import JournalReader
 from procs.journal.format import SUFFIX as JOURNAL
+from procs.journal.names import Names, time_text
 from procs.recordings import files, hftbacktest, instruments, tardis
-from procs.recordings.checking import staged
+from procs.recordings.checking import check, staged
+from procs.recordings.columns import CsvWriter
 from procs.recordings.folding import Folded
-from procs.recordings.output import RecordingsError, new_file, new_folder
-from procs.recordings.parquet import ParquetWriter, arrow, write_chunks
-from procs.recordings.wire_text import step_of
+from procs.recordings.output import RecordingsError, names_in, new_file, new_files
+from procs.recordings.parquet import ParquetWriter, arrow
+from procs.recordings.wire_text import FrameWriter, step_of
+from procs.recordings.words import plain_name
+from sim.recordings.spool import RecordingError
 from trading.instruments import Instrument, Market
-from trading.symbol_names import SymbolNameError, symbol_name
 
 TARGETS: Final = ("parquet", "npz", "csv", "recording")
 CHUNK_ROWS: Final = 1 << 16
@@ -35,7 +41,8 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What to make. after: files before the inputs whose books these go on with; they are folded, not converted."""
+    """What to make. after: files before the inputs whose books these go on with; they are folded, not converted. venue: of
+    captures, where it shall not be guessed."""
 
     to: str
     out: Path
@@ -47,34 +54,112 @@ class Wish:
     base_latency_ns: int = 0
     after: tuple[Path, ...] = ()
     said: list[str] = field(default_factory=list)  # filled with what was recognised of the inputs, a sentence each
+    venue: Market | None = None
+
+    @property
+    def usdm(self) -> bool:
+        """Whether the recording is to have a futures market's frames."""
+        return self.market in FUTURES
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A form of data from elsewhere that becomes a recording: how it is known, by its name and the first bytes of its text, and
+    what writes its frames. `write` gets the files, the wish, where the lines go, and whom to tell of its progress; it may raise
+    RecordingsError and RecordingError."""
+
+    name: str
+    what: str
+    takes: Callable[[Path, bytes], bool]
+    write: Callable[[Sequence[Path], Wish, Callable[[bytes], Any], Tell], FrameWriter]
+
+
+def _write_npz(paths: Sequence[Path], wish: Wish, out: Callable[[bytes], Any], tell: Tell) -> FrameWriter:
+    if not wish.symbol:
+        raise RecordingsError("an npz does not say its symbol; give --symbol, e.g. --symbol BTCUSDT")
+    tick = step_of(wish.tick, "--tick") if wish.tick else None
+    lot = step_of(wish.lot, "--lot") if wish.lot else None
+    loaded = [(path, hftbacktest.received(hftbacktest.load(path))) for path in paths]
+    silent = [str(path) for path, events in loaded if not len(events)]
+    if silent:
+        raise RecordingsError(f"{silent[0]}: holds no event that was received (flag LOCAL); leave it out")
+    judged = [hftbacktest.usable(path, events) for path, events in loaded]
+    events = np.concatenate([events for events, _ in judged])
+    events = events[np.argsort(events["local_ts"], kind="stable")]
+    writer = hftbacktest.write_frames(
+        events, out, plain_name(wish.symbol), wish.usdm, tick, lot,
+        lambda done: tell(f"{done * 100 // max(len(events), 1)}%"),
+    )  # fmt: skip
+    writer.notes += [note for _, notes in judged for note in notes]
+    return writer
+
+
+def _write_csv(paths: Sequence[Path], wish: Wish, out: Callable[[bytes], Any], tell: Tell) -> FrameWriter:
+    tables = [tardis.survey(path) for path in paths]
+    names = {table.symbol for table in tables}
+    if len(names) > 1:
+        raise RecordingsError(f"the files hold {', '.join(sorted(names))}; convert one symbol at a time")
+    usdm = wish.usdm or (not wish.market and tables[0].exchange in [tardis.EXCHANGES[it] for it in FUTURES])
+    symbol = plain_name(wish.symbol or tables[0].symbol)
+    return tardis.write_frames(tables, out, symbol, usdm, lambda done: tell(f"{done:,} messages"))
+
+
+READERS: Final = (
+    Reader("npz", "hftbacktest's npz", lambda path, _: path.suffix in (".npz", ".npy"), _write_npz),
+    Reader("csv", "tardis-like CSV", lambda path, _: ".csv" in path.suffixes, _write_csv),
+)
+"""The first row that takes a file reads it. A form of data is a row here and a module that writes its frames."""
+_SEEN: Final = (
+    (b"PK\x03\x04", "a zip archive"), (b"ARROW1", "a feather file"), (b"PAR1", "a Parquet file"),
+    (b"\x28\xb5\x2f\xfd", "zstd data"), (b"\xfd7zXZ", "xz data"), (b"BZh", "bzip2 data"), (b"\x89HDF", "an HDF5 file"),
+    (b"SQLite", "a SQLite file"),
+    (b"{", "JSON"), (b"[", "JSON"),
+)  # fmt: skip
 
 
 def convert(paths: Sequence[Path], wish: Wish, tell: Tell) -> dict[str, Any]:
     """Do it; what was made. Raises RecordingsError, sim.recordings.spool.RecordingError, JournalError."""
     if not paths:
         raise RecordingsError("nothing to convert; name at least one file")
-    sources = {_source_of(path) for path in paths}
+    sources = {source_of(path) for path in paths}
     if len(sources) > 1:
         raise RecordingsError(f"the inputs are of several forms ({', '.join(sorted(sources))}); convert one form at a time")
     source = sources.pop()
-    if wish.to == "recording" and source in ("npz", "csv"):
-        return _to_recording(paths, source, wish, tell)
-    if source == "journal" and wish.to == "parquet":
-        return _journals_to_parquet(paths, wish, tell)
+    reader = next((row for row in READERS if row.name == source), None)
+    if wish.to == "recording" and reader is not None:
+        return _to_recording(paths, reader, wish, tell)
+    if source == "journal" and wish.to in ("parquet", "csv"):
+        return _from_journals(paths, wish, tell)
     if source == "recording" and wish.to != "recording":
         return _from_recording(paths, wish, tell) | {"said": wish.said}
-    possible = {"npz": "recording", "csv": "recording", "journal": "parquet", "recording": "parquet, npz or csv"}[source]
-    raise RecordingsError(f"{paths[0]}: a {source} can be made {possible}, not {wish.to}; go by way of that")
+    possible = {"journal": "parquet or csv", "recording": "parquet, npz or csv"}.get(source, "a recording")
+    raise RecordingsError(f"{paths[0]}: a file of the form {source} can be made {possible}, not {wish.to}; go by way of that")
 
 
-def _source_of(path: Path) -> str:
-    if path.suffix in (".npz", ".npy"):
-        return "npz"
+def is_known(path: Path) -> bool:
+    """Whether `convert` can take a file."""
+    try:
+        return bool(source_of(path))
+    except RecordingsError:
+        return False
+
+
+def source_of(path: Path) -> str:
+    """`journal`, `recording`, or the name of the reader that takes the file. Raises RecordingsError for what none knows."""
     if path.suffix == JOURNAL:
         return "journal"
-    if ".csv" in path.suffixes:
-        return "csv"
-    return "recording"
+    head = files.head_of(path)
+    for reader in READERS:
+        if reader.takes(path, head):
+            return reader.name
+    if files.look(path) is not None:
+        return "recording"
+    text = head.lstrip(b"\xef\xbb\xbf \r\n")
+    seen = next((what for begin, what in _SEEN if text.startswith(begin)), f"text that begins {text[:40]!r}" if text else "empty")
+    known = ", ".join(row.what for row in READERS)
+    raise RecordingsError(
+        f"{path}: is {seen}, of no form known here; known are recordings, captures, journals, {known}: give one of these"
+    )
 
 
 # ---- from a recording
@@ -92,20 +177,21 @@ def _from_recording(paths: Sequence[Path], wish: Wish, tell: Tell) -> dict[str, 
     if wish.to == "npz":
         return _to_npz(chains[0], wish, tell)
     if wish.to == "csv":
-        with new_folder(wish.out, force=wish.force) as folder:
+        with new_files(wish.out, force=wish.force) as folder:
             made = [name for chain in chains for name in _to_csv(chain, folder, wish, tell)]
         return {"out": str(wish.out), "files": made}
-    with _parts(wish) as folder:
-        rows = {"market": 0, "depth": 0}
+    with new_files(wish.out, force=wish.force) as folder:
+        rows: Counter[str] = Counter()
         for chain in chains:
-            for name, count in _to_parquet(chain, wanted, Path(folder), wish, tell).items():
-                rows[name] += count
-        return {"out": str(wish.out), "rows": rows, "files": _put_parts(folder, wish)}
+            rows.update(_to_parquet(chain, wanted, folder, wish, tell))
+        return {"out": str(wish.out), "rows": dict(rows), "files": names_in(folder)}
 
 
 def _fold(chain: Sequence[files.Found], spool: Path, wish: Wish, tell: Tell) -> Folded:
     tell(f"reading {files.title(chain)}")
-    recording, _ = staged(chain, spool, lambda done, total: tell(f"reading {files.title(chain)}: {done * 100 // max(total, 1)}%"))
+    recording, _ = staged(
+        chain, spool, lambda done, total: tell(f"reading {files.title(chain)}: {done * 100 // max(total, 1)}%"), wish.venue
+    )
     wish.said.extend(recording.said())
     return Folded(spool, recording, [_sized(symbol.instrument(), wish) for symbol in recording.symbols])
 
@@ -158,90 +244,65 @@ def _to_parquet(
     from_ns = own[0].first_ns if own[0] is not chain[0] else 0
     with tempfile.TemporaryDirectory(prefix="scalper-convert-") as spools:
         folded = _fold(chain, Path(spools) / "spool", wish, tell)
-        venues = [instrument.market.label for instrument in folded.instruments]
-        with ParquetWriter(folder, venues, folded.instruments, part) as writer:
-            write_chunks(writer, folded.chunks(), from_ns=from_ns)
+        with ParquetWriter(folder, Names(folded.instruments), part) as writer:
+            for chunk in folded.chunks():
+                writer.append("market", chunk.market[chunk.market["ts_ns"] >= from_ns])
+                writer.append("depth", chunk.depth[chunk.depth["ts_ns"] >= from_ns])
         return writer.rows
-
-
-def _parts(wish: Wish) -> tempfile.TemporaryDirectory[str]:
-    """A folder beside the target, on its file system, for files that are renamed into it one by one."""
-    if not wish.out.parent.is_dir():
-        raise RecordingsError(f"{wish.out.parent} is no folder; make it first, or name another place with --out")
-    return tempfile.TemporaryDirectory(prefix=f".{wish.out.name}.", suffix=".partial", dir=wish.out.parent)
-
-
-def _put_parts(made: str | Path, wish: Wish) -> list[str]:
-    """Move the finished files into the target; refused as a whole where one is there already."""
-    found = sorted(path.relative_to(made) for path in Path(made).rglob("*.parquet"))
-    there = [name for name in found if (wish.out / name).exists()]
-    if there and not wish.force:
-        raise RecordingsError(
-            f"{wish.out / there[0]} exists already; name another place with --out, or write over it with --force"
-        )
-    for name in found:
-        (wish.out / name).parent.mkdir(parents=True, exist_ok=True)
-        (Path(made) / name).replace(wish.out / name)
-    return [str(name) for name in found]
 
 
 # ---- from journals
 
 
-def _journals_to_parquet(paths: Sequence[Path], wish: Wish, tell: Tell) -> dict[str, Any]:
-    known = instruments.noted(paths[0].parent)
+def _from_journals(paths: Sequence[Path], wish: Wish, tell: Tell) -> dict[str, Any]:
+    known = [_sized(instrument, wish) for instrument in instruments.noted(paths[0].parent)]
     if not known:
         raise RecordingsError(
             f"{paths[0].parent}: no {instruments.FILE} says what a tick was; convert the raw recording instead"
         )
-    known = [_sized(instrument, wish) for instrument in known]
-    with _parts(wish) as folder:
-        with ParquetWriter(Path(folder), [it.market.label for it in known], known, paths[0].parent.name) as writer:
+    names = Names(known, instruments.own_signals(paths[0].parent))
+    part = paths[0].parent.resolve().name or "part-0"
+    with new_files(wish.out, force=wish.force) as folder:
+        writer = ParquetWriter(folder, names, part) if wish.to == "parquet" else CsvWriter(folder, names)
+        with writer:
             for path in paths:
                 reader = JournalReader(path)
-                if reader.header.ring not in ("market", "depth"):
-                    raise RecordingsError(f"{path}: is the journal of ring {reader.header.ring}; market and depth become Parquet")
                 recs = reader.records()
                 for at in range(0, len(recs), CHUNK_ROWS):
                     tell(f"{path.name}: {at * 100 // len(recs)}%")
-                    getattr(writer, reader.header.ring)(np.array(recs[at : at + CHUNK_ROWS]))
-        return {"out": str(wish.out), "rows": writer.rows, "files": _put_parts(folder, wish)}
+                    writer.append(reader.header.ring, np.array(recs[at : at + CHUNK_ROWS]))
+        return {"out": str(wish.out), "rows": writer.rows, "files": names_in(folder)}
 
 
 # ---- to a recording
 
 
-def _to_recording(paths: Sequence[Path], source: str, wish: Wish, tell: Tell) -> dict[str, Any]:
+def _to_recording(paths: Sequence[Path], reader: Reader, wish: Wish, tell: Tell) -> dict[str, Any]:
     with new_file(wish.out, force=wish.force) as partial:
         with partial.open("wb") as raw, gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=6, mtime=0) as out:
-            if source == "npz":
-                tick = step_of(wish.tick, "--tick") if wish.tick else None
-                lot = step_of(wish.lot, "--lot") if wish.lot else None
-                events = hftbacktest.received(np.concatenate([hftbacktest.load(path) for path in paths]))
-                if not wish.symbol:
-                    raise RecordingsError("an npz does not say its symbol; give --symbol, e.g. --symbol BTCUSDT")
-                writer = hftbacktest.write_frames(
-                    events, out.write, _name(wish.symbol), wish.market in FUTURES, tick, lot,
-                    lambda done: tell(f"{done * 100 // max(len(events), 1)}%"),
-                )  # fmt: skip
-            else:
-                tables = [tardis.survey(path) for path in paths]
-                names = {table.symbol for table in tables}
-                if len(names) > 1:
-                    raise RecordingsError(f"the files hold {', '.join(sorted(names))}; convert one symbol at a time")
-                known = [tardis.EXCHANGES[it] for it in FUTURES]
-                usdm = wish.market in FUTURES or (not wish.market and tables[0].exchange in known)
-                writer = tardis.write_frames(
-                    tables, out.write, _name(wish.symbol or tables[0].symbol), usdm, lambda done: tell(f"{done:,} messages")
-                )
+            writer = reader.write(paths, wish, out.write, tell)
         if not writer.frames:
-            raise RecordingsError(f"{paths[0]}: holds no event; nothing to convert")
-    return {"out": str(wish.out), "frames": writer.frames, "crossed_quotes_left_out": writer.crossed_bbos}
+            told = "".join(f"; {note}" for note in writer.notes)
+            raise RecordingsError(f"{paths[0]}: holds no event; nothing to convert{told}")
+        tell("checking what was made")
+        notes = [*writer.notes, *_proved(partial, wish.out)]
+    return {
+        "out": str(wish.out), "frames": writer.frames, "crossed_quotes_left_out": writer.crossed_bbos, "notes": notes,
+    }  # fmt: skip
 
 
-def _name(text: str) -> str:
-    """A symbol as recordings write it: BTC-USD becomes BTCUSD."""
+def _proved(made: Path, out: Path) -> list[str]:
+    """Check a recording that was made, before it gets its name; what is to be told of it. Raises RecordingsError."""
+    found = files.look(made)
     try:
-        return symbol_name(text)
-    except SymbolNameError as error:
-        raise RecordingsError(f"{error}; give one with --symbol") from None
+        if found is None:
+            raise RecordingsError(f"{made}: its lines are none of a recording")
+        verdict = check([found])
+    except (RecordingsError, RecordingError) as error:
+        said = str(error).replace(str(made), str(out))
+        raise RecordingsError(f"what was made of it cannot be read back, so nothing was kept: {said}") from None
+    wrong = replace(verdict, trade_gaps=0).wrong
+    if wrong:
+        place = f", first at {time_text(verdict.first_stale_ns)}" if verdict.first_stale_ns else ""
+        raise RecordingsError(f"{out}: what was made of it is not sound, so nothing was kept: {'; '.join(wrong)}{place}")
+    return [f"{verdict.trade_gaps:,} numbers are missing among the trade ids of the source"] if verdict.trade_gaps else []

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,11 @@ from typing import Final
 from procs.journal.format import SUFFIX as JOURNAL
 from procs.recordings.frame_log_format import CONNECTION, members
 from procs.recordings.output import RecordingsError
+from sim.recordings import bounded
+from sim.recordings.bounded import RecordingError
 from sim.recordings.stamps import STAMP, stamp_of
+from sim.recordings.venue_recording import venue_of
+from sim.recordings.venue_survey import venues_of
 from trading.symbol_names import PATTERN
 from trading.venues.names import Market
 
@@ -32,11 +37,11 @@ _OURS: Final = re.compile(rb"^" + STAMP + rb"[ \t]+\S", re.M)
 _HEAD: Final = re.compile(rb'^\d{19} \{"scalper":"file","s":"(' + PATTERN.encode() + rb')","market":"([a-z0-9_]+)"', re.M)
 """What the recorder says at the beginning of a file of a venue with a typed decoder."""
 _WIRE: Final = re.compile(rb"^(wss?://|https?://|\d{10}\.\d+: )", re.M)
+_LINES_LOOKED_AT: Final = 200
 _NAME: Final = re.compile(rb'"(?:s|symbol)"\s*:\s*"([A-Z0-9][A-Z0-9_]{1,23})"')
 _PAIR: Final = re.compile(rb'"ps"\s*:')
 _BBO_OF_FUTURES: Final = re.compile(rb'"e"\s*:\s*"bookTicker"|"pu"\s*:')
 _OF_SPOT: Final = re.compile(rb'"e"\s*:\s*"depthUpdate"|"lastUpdateId"|@bookTicker')
-_WIRE_NAME: Final = re.compile(r"^([A-Z]+(?:_FUTURES|_DELIVERY)?)\.(?:(?:ws|http)\.)?\d+")
 _PART: Final = re.compile(r"^(.*?)(?:_\d{8}(?:T\d{6}Z)?(?:_\d{3})?)?\.gz$")
 
 
@@ -75,21 +80,34 @@ def expand(places: Iterable[str | Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def gathered(
+    places: Iterable[str | Path], passed_over: Callable[[str], None], takes: Callable[[Path], bool] | None = None
+) -> list[Path]:
+    """As `expand`, without what a folder brought and is none of ours (or, with `takes`, is not taken): that is told, a sentence
+    each. What was named stays. Raises RecordingsError."""
+    places = [Path(place) for place in places]
+    named = set(places)
+    takes = takes or (lambda path: look(path) is not None)
+    found = []
+    for path in expand(places):
+        if path in named or takes(path):
+            found.append(path)
+        else:
+            passed_over(f"{path}: is no recording, capture or journal; passed over")
+    return found
+
+
 def head_of(path: Path) -> bytes:
-    """The first bytes of the text, inflated. What cannot be inflated ends it."""
-    with path.open("rb") as file:
-        raw = file.read(LOOKED_AT // 4)
-    if not raw.startswith(b"\x1f\x8b"):
-        return raw
-    text, rest = b"", raw
-    while rest.startswith(b"\x1f\x8b") and len(text) < LOOKED_AT:
-        inflate = zlib.decompressobj(31)
-        try:
-            text += inflate.decompress(rest, LOOKED_AT)
-        except zlib.error:
-            break
-        rest = inflate.unused_data
-    return text
+    """The first bytes of the text, inflated. What cannot be inflated ends it. Raises OSError."""
+    text = b""
+    try:
+        for piece in bounded.pieces(path):
+            text += piece
+            if len(text) >= LOOKED_AT:
+                break
+    except (EOFError, zlib.error, bounded.RecordingError):
+        pass
+    return text[:LOOKED_AT]
 
 
 def look(path: Path) -> Found | None:
@@ -101,9 +119,15 @@ def look(path: Path) -> Found | None:
     if _OURS.match(text):
         return _recording(path, size, text)
     if _WIRE.match(text):
-        named = _WIRE_NAME.match(path.name)
-        return Found(path, WIRE, named[1].lower() if named else "?", "*", size)
+        return Found(path, WIRE, _venue_of_capture(path), "*", size)
     return None
+
+
+def _venue_of_capture(path: Path) -> str:
+    try:
+        return venue_of(path).label
+    except RecordingError:
+        return "?"  # `check` says what is wrong with it
 
 
 def _journal(path: Path, size: int) -> Found | None:
@@ -134,6 +158,11 @@ def _recording(path: Path, size: int, text: bytes) -> Found:
 
 def _venue(path: Path, text: bytes) -> str:
     """By the frames where they tell, else by the folder that the recorder put it in."""
+    seen: Counter[Market] = Counter()
+    for line in text.splitlines()[:_LINES_LOOKED_AT]:
+        seen.update(venues_of(line.partition(b" ")[2]))
+    if seen:
+        return max(seen, key=lambda market: seen[market]).label
     if _PAIR.search(text):
         return Market.BINANCE_COINM.label
     if _BBO_OF_FUTURES.search(text):
@@ -145,45 +174,44 @@ def _venue(path: Path, text: bytes) -> str:
 
 
 def measured(found: Found) -> Found:
-    """The same with frames and span, read from the whole file if need be."""
+    """The same with frames and span, read from the whole file if need be. Raises RecordingError for a line without end."""
     if found.frames or found.form != OURS:
         return found
-    import gzip
-
     count, first, last = 0, 0, 0
-    opened = gzip.open if head_is_gzip(found.path) else open
     try:
-        with opened(found.path, "rb") as lines:
-            for line in lines:
-                stamp, _, rest = line.partition(b" ")
-                time = None if rest.startswith(b'{"scalper":') else stamp_of(stamp)
-                if time is not None:
-                    count += 1
-                    last = time[0]
-                    first = first or last
-    except (EOFError, zlib.error, gzip.BadGzipFile):
+        for _, line in bounded.lines(found.path):
+            stamp, _, rest = line.partition(b" ")
+            time = None if rest.startswith(b'{"scalper":') else stamp_of(stamp)
+            if time is not None:
+                count += 1
+                last = time[0]
+                first = first or last
+    except (EOFError, zlib.error):
         pass  # cut short: what was whole counts, `check` says so
     return Found(found.path, found.form, found.venue, found.symbol, found.size, count, first, last)
 
 
-def head_is_gzip(path: Path) -> bool:
-    """Whether the file's first bytes are gzip's."""
-    with path.open("rb") as file:
-        return file.read(2) == b"\x1f\x8b"
+def chains(paths: Sequence[Path], unread: Callable[[Path, str], None] | None = None) -> list[list[Found]]:
+    """The recordings among `paths`: files of one symbol that follow one another, and a venue's wire captures.
 
-
-def chains(paths: Sequence[Path]) -> list[list[Found]]:
-    """The recordings among `paths`: files of one symbol that follow one another, and a venue's wire captures. RecordingsError."""
+    unread: told of a file that is none of ours or cannot be read, and why; without it RecordingsError is raised for one, and
+    RecordingError.
+    """
     together: dict[tuple[str, str, str], list[Found]] = {}
     for path in paths:
-        found = look(path)
-        if found is None:
-            raise RecordingsError(
-                f"{path}: is no recording (lines `<recv_ns> {{json}}`), wire capture or journal; name recordings only"
-            )
-        if found.symbol == CONNECTION or found.form == "journal":
-            continue
-        together.setdefault(found.chain, []).append(measured(found))
+        try:
+            found = look(path)
+            if found is None:
+                raise RecordingsError(
+                    f"{path}: is no recording (lines `<recv_ns> {{json}}`), wire capture or journal; name recordings only"
+                )
+            if found.symbol != CONNECTION and found.form != "journal":
+                found = measured(found)
+                together.setdefault(found.chain, []).append(found)
+        except (RecordingsError, RecordingError, OSError) as error:
+            if unread is None:
+                raise
+            unread(path, str(error))
     apart: list[list[Found]] = []
     for chain in together.values():
         chain.sort(key=lambda found: (found.first_ns, found.path.name))

@@ -192,9 +192,11 @@ def sound_members(fd: int, *, thorough: bool) -> list[Member]:
 def is_sound(fd: int, found: Member) -> bool:
     """Whether the member inflates to what its checksum says: after a power failure its bytes may be missing."""
     raw = os.pread(fd, found.size, found.offset)
-    inflate = zlib.decompressobj(31)
+    inflate, left = zlib.decompressobj(31), raw
     try:
-        inflate.decompress(raw)
+        while left and not inflate.eof:
+            inflate.decompress(left, _SEARCHED)  # piece by piece: what inflates without end is not held
+            left = inflate.unconsumed_tail
     except zlib.error:
         return False
     return inflate.eof and not inflate.unused_data and len(raw) == found.size

@@ -15,19 +15,23 @@ hftbacktest itself is not needed.
 
 from __future__ import annotations
 
+import math
 import zipfile
+import zlib
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 
 from procs.recordings.folding import Chunk, Folded
 from procs.recordings.output import RecordingsError
 from procs.recordings.wire_text import ASK, BID, FrameWriter, units_of_floats
+from procs.recordings.words import UNITS, unit_of
+from sim.recordings.recording_text import OLDEST_NS
 from trading.jit import Recs, Words, kernel
-from trading.records import Flag, Kind
+from trading.records import TS_END, Flag, Kind
 
 DEPTH_EVENT, TRADE_EVENT, DEPTH_CLEAR_EVENT, DEPTH_SNAPSHOT_EVENT = 1, 2, 3, 4
 KIND_MASK: Final = 0xFF
@@ -160,22 +164,73 @@ def save(events: Recs, path: Path) -> None:
 # ---- to a recording
 
 
+MOST_INFLATION: Final = 200
+"""Bytes that a packed byte may become, beyond SMALL of them: market data inflates four- to tenfold."""
+SMALL: Final = 1 << 26
+_NAME: Final = "data"
+
+
 def load(path: Path) -> Recs:
-    """The events of an npz, or of an npy. Raises RecordingsError."""
+    """The events of an npz, or of an npy. Raises RecordingsError.
+
+    The array's head is compared with what is there before anything is held.
+    """
     try:
         with path.open("rb") as file:
-            found: Any = np.load(file, allow_pickle=False)
-            data = found["data"] if hasattr(found, "files") else found
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            if zipfile.is_zipfile(file):
+                _judge_archive(path, file)
+                file.seek(0)
+                data = np.load(file, allow_pickle=False)[_NAME]
+            else:
+                file.seek(0)
+                _judge(path, file, path.stat().st_size)
+                file.seek(0)
+                data = np.load(file, allow_pickle=False)
+    except RecordingsError:
+        raise
+    except MemoryError:
+        raise RecordingsError(f"{path}: its array does not fit into memory; give smaller files, a day each") from None
+    except (OSError, ValueError, LookupError, EOFError, TypeError, SyntaxError, RuntimeError, zipfile.error, zlib.error) as error:
         raise RecordingsError(f"{path}: is no npz with an array `data` ({error}); give a file of hftbacktest's") from None
     wanted = EVENT.names or ()
     if data.dtype.names is None or not set(wanted[:5]) <= set(data.dtype.names) or data.ndim != 1:
         raise RecordingsError(f"{path}: its array has no fields {', '.join(wanted[:5])}; convert it with hftbacktest 2 first")
+    if not len(data):
+        raise RecordingsError(f"{path}: holds no event; leave it out")
+    if data.dtype == EVENT:
+        return np.asarray(data)
     out = np.zeros(len(data), EVENT)
     for name in wanted:
         if name in data.dtype.names:
             out[name] = data[name]
     return out
+
+
+def _judge_archive(path: Path, file: IO[bytes]) -> None:
+    """Refuse an archive whose array is not what its head says, or inflates beyond all measure. Raises RecordingsError."""
+    with zipfile.ZipFile(file) as archive:
+        entry = archive.getinfo(f"{_NAME}.npy")
+        if entry.file_size > max(SMALL, MOST_INFLATION * max(entry.compress_size, 1)):
+            raise RecordingsError(
+                f"{path}: {_NAME}.npy would become {entry.file_size:,} bytes from {entry.compress_size:,}, more than "
+                f"{MOST_INFLATION} for each; no data of a market does that"
+            )
+        with archive.open(entry) as member:
+            _judge(path, member, entry.file_size)
+
+
+def _judge(path: Path, file: IO[bytes], size: int) -> None:
+    """Compare an array's head with the `size` bytes that head and array have. Raises RecordingsError, ValueError."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    held = size - file.tell()
+    said = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or said != held:
+        raise RecordingsError(
+            f"{path}: the array's head says {'x'.join(map(str, shape)) or 'one'} entries of {dtype.itemsize} bytes, and {held:,} "
+            "bytes follow; the file is damaged, fetch it again"
+        )
 
 
 def received(events: Recs) -> Recs:
@@ -185,6 +240,47 @@ def received(events: Recs) -> Recs:
         local[:] = True
     found = events[local]
     return found[np.argsort(found["local_ts"], kind="stable")]
+
+
+def usable(path: Path, events: Recs) -> tuple[Recs, list[str]]:
+    """Received events with times in ns, less those that a recording cannot hold; what is to be told of that, a sentence each.
+
+    Raises RecordingsError naming file and row for times of no unit, and for a level that is of no side.
+    """
+    notes = []
+    found = events
+    for column in ("local_ts", "exch_ts"):
+        stamps = found[column]
+        known = stamps[stamps != 0]
+        unit = unit_of(int(known[0])) if len(known) else "nanoseconds"
+        ns = UNITS.get(unit, 1)
+        outside = (stamps != 0) & ~((stamps >= -(-OLDEST_NS // ns)) & (stamps < TS_END // ns))
+        if column == "local_ts":
+            outside |= stamps == 0
+        if not unit or outside.any():
+            row = int(np.flatnonzero(outside)[0])
+            raise RecordingsError(
+                f"{path}: {column} {int(stamps[row])} of received row {row} is no time from 2001 to 2116"
+                + (f" in {unit}, as the first has" if unit else "; wanted ns since 1970")
+            )
+        if unit != "nanoseconds":
+            found = found.copy() if found is events else found
+            found[column] *= ns
+            notes.append(f"{path}: {column} is in {unit}")
+    kinds = (found["ev"] & np.uint64(KIND_MASK)).astype(np.int64)
+    sides = found["ev"] & np.uint64(BUY_EVENT | SELL_EVENT)
+    sided = (sides == BUY_EVENT) | (sides == SELL_EVENT)
+    odd = np.isin(kinds, (DEPTH_EVENT, DEPTH_SNAPSHOT_EVENT)) & ~sided
+    if odd.any():
+        row = int(np.flatnonzero(odd)[0])
+        raise RecordingsError(f"{path}: received row {row} is a level with neither BUY nor SELL; the file is damaged")
+    known_kind = np.isin(kinds, (DEPTH_EVENT, TRADE_EVENT, DEPTH_CLEAR_EVENT, DEPTH_SNAPSHOT_EVENT))
+    sideless = (kinds == TRADE_EVENT) & ~sided
+    if sideless.any():
+        notes.append(f"{path}: {int(sideless.sum()):,} trades with neither BUY nor SELL were left out")
+    for kind in np.unique(kinds[~known_kind]).tolist():
+        notes.append(f"{path}: {int((kinds == kind).sum()):,} events of kind {kind}, which no recording holds, were left out")
+    return found[known_kind & ~sideless], notes
 
 
 def write_frames(
@@ -206,7 +302,8 @@ def write_frames(
     step = np.ones(len(events), bool)
     for column in (events["local_ts"], events["exch_ts"], groups):
         step[1:] &= column[1:] == column[:-1]
-    starts = np.flatnonzero(~step | (np.arange(len(events)) == 0))
+    step[:1] = False
+    starts = np.flatnonzero(~step)
     ends = np.append(starts[1:], len(events))
     flags = events["ev"].astype(np.int64)
     sides = np.where(flags & SELL_EVENT, ASK, BID).tolist()

@@ -1,6 +1,7 @@
-"""Where a command writes what it made: a file or a folder that appears whole or not at all, never over another unasked.
+"""Where a command writes what it made: each file appears whole or not at all, never over another unasked, and nothing else in a
+folder is touched.
 
-It hands out a path or a folder to write to, and puts that in place.
+It hands out a path or a folder to write to, and puts what stands there in place.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from procs.whole_files import whole_file
+from procs.whole_files import PARTIAL, sync_folder, whole_file
 
 
 class RecordingsError(ValueError):
@@ -22,42 +23,60 @@ class RecordingsError(ValueError):
 def _refuse(target: Path, force: bool) -> None:
     if target.exists() and not force:
         raise RecordingsError(f"{target} exists already; name another place with --out, or write over it with --force")
-    if not target.parent.is_dir():
-        raise RecordingsError(f"{target.parent} is no folder; make it first, or name another place with --out")
+
+
+def _parent_of(target: Path) -> Path:
+    """The folder that a target lies in, whatever the target is called (`.` too). Raises RecordingsError."""
+    parent = Path(os.path.abspath(target)).parent
+    if not parent.is_dir():
+        raise RecordingsError(f"{parent} is no folder; make it first, or name another place with --out")
+    return parent
 
 
 @contextmanager
 def new_file(target: Path, *, force: bool = False) -> Iterator[Path]:
     """A path to write to; it becomes `target` when the block ends well, and is gone when it does not."""
-    _refuse(target, force)
     if target.is_dir():
         raise RecordingsError(f"{target} is a folder; name a file with --out")
+    _refuse(target, force)
+    _parent_of(target)
     with whole_file(target, sync=True, mode=0o644) as file:
         yield Path(file.name)
 
 
 @contextmanager
-def new_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
-    """As `new_file`, for a folder of files."""
-    _refuse(target, force)
+def new_files(target: Path, *, force: bool = False) -> Iterator[Path]:
+    """A folder to write files to; when the block ends well they are moved into the folder `target`, one by one, each whole.
+
+    The folder is made if it is not there. Files of other names in it stay as they are; one of the same name is refused before
+    anything is moved, with `force` it is replaced.
+    """
+    parent = _parent_of(target)
     if target.exists() and not target.is_dir():
         raise RecordingsError(f"{target} is a file; name a folder with --out")
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    # on the target's own file system, so that a file is moved by its name alone
+    made = Path(tempfile.mkdtemp(prefix=".new.", suffix=PARTIAL, dir=target if target.is_dir() else parent))
     try:
-        yield partial
-        for path in partial.rglob("*"):
-            if path.is_file():
-                _sync(path)
-        partial.chmod(0o755)
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-            target.replace(old / "it")
-            partial.replace(target)
-            shutil.rmtree(old)
-        else:
-            partial.replace(target)
+        yield made
+        found = [Path(name) for name in names_in(made)]
+        for name in found:
+            _refuse(target / name, force)
+            if (target / name).is_dir():
+                raise RecordingsError(f"{target / name} is a folder, and a file of that name is to be written; move it away")
+        for name in found:
+            _sync(made / name)
+        for name in found:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (made / name).replace(target / name)
+        for folder in {(target / name).parent for name in found}:
+            sync_folder(folder)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(made, ignore_errors=True)  # a folder of our own making
+
+
+def names_in(folder: Path) -> list[str]:
+    """The files below a folder by their names from there, in order."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def _sync(path: Path) -> None:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,16 +17,19 @@ import numpy as np
 
 from procs.journal.file import JournalReader
 from procs.journal.format import SUFFIX as JOURNAL
+from procs.journal.names import FLOAT_PRICES, KINDS, MASKS, SWITCHES, Names, decimal_text, ring_kinds, time_text, whole_name
 from procs.recordings import files, instruments
 from procs.recordings.checking import staged
 from procs.recordings.folding import Folded
+from procs.recordings.frame_log_format import came_of
 from procs.recordings.output import RecordingsError
-from sim.recordings.spool import decimal_text
-from trading.instruments import Instrument, instrument_table
+from trading.features.vector import NAMES as FEATURES
 from trading.records import LEVELS, Flag, Kind
+from trading.venues.names import Market
 
-KINDS: Final = ("depth", "trade", "bbo", "snapshot", "stale", "mark", "level")
-"""What can be asked for; `level` is one line a level that changed, and shown only when asked for."""
+RECORDING_KINDS: Final = (*KINDS["market"], "level")
+"""What can be asked of a recording; `level` is one line a level that changed, and shown only when asked for."""
+_SAID_ELSEWHERE: Final = ("ts_ns", "symbol", "kind", "spare", "seq", "cause_ring", "warm_mask")
 CHUNK: Final = 4096
 
 
@@ -50,37 +54,6 @@ def time_ns(text: str) -> int:
     except ValueError:
         raise RecordingsError(f"{text!r} is no time: write e.g. 2024-08-08T23:54:13, or Unix seconds or ns") from None
     return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1e6) * 1000
-
-
-def time_text(ns: int) -> str:
-    """ISO 8601 with nanoseconds, UTC."""
-    return f"{datetime.fromtimestamp(ns // 10**9, UTC):%Y-%m-%dT%H:%M:%S}.{ns % 10**9:09d}Z"
-
-
-class Names:
-    """Integers of a record as decimals."""
-
-    def __init__(self, known: Sequence[Instrument]) -> None:
-        self.known = known
-        self._table = instrument_table(known) if known else None
-
-    def symbol(self, index: int) -> str:
-        """The symbol's name, its number where nobody knows it."""
-        return self.known[index].name if 0 <= index < len(self.known) else str(index)
-
-    def price(self, index: int, ticks: int) -> str:
-        """A price, or a number of ticks."""
-        if self._table is None or not 0 <= index < len(self.known):
-            return f"{ticks} ticks"
-        row = self._table[index]
-        return decimal_text(ticks * int(row["tick_units"]), int(row["price_decimals"]))
-
-    def qty(self, index: int, lots: int) -> str:
-        """A quantity, or a number of lots."""
-        if self._table is None or not 0 <= index < len(self.known):
-            return f"{lots} lots"
-        text = decimal_text(lots, int(self._table[index]["qty_decimals"]))
-        return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def market_fields(record: Any, names: Names) -> dict[str, Any]:
@@ -123,25 +96,61 @@ def depth_fields(record: Any, names: Names) -> dict[str, Any]:
     return said
 
 
-def other_fields(record: Any, names: Names) -> dict[str, Any]:
-    """A record of any other ring: its fields that are not 0, prices and quantities as decimals."""
+def other_fields(ring: str, record: Any, names: Names) -> dict[str, Any]:
+    """A record of any other ring: its fields that are not 0, numbers that stand for words as words, prices as decimals."""
     symbol = int(record["symbol"])
-    said: dict[str, Any] = {"time": time_text(int(record["ts_ns"])), "symbol": names.symbol(symbol)}
-    kind = int(record["kind"])
-    said["kind"] = Kind(kind).name.lower() if kind in Kind.__members__.values() else str(kind)
+    about = "-" if ring.partition(".")[0] in ("control", "intake") else names.symbol(symbol)
+    said: dict[str, Any] = {"time": time_text(int(record["ts_ns"])), "symbol": about, "kind": kind_name(int(record["kind"]))}
     for name in record.dtype.names:
         value = record[name]
-        if name in ("ts_ns", "symbol", "kind", "spare", "seq") or name.endswith("_mono_ns") or not np.any(value):
+        if name in _SAID_ELSEWHERE or name.endswith("_mono_ns") or not np.any(value):
             continue
-        if np.ndim(value):
-            said[name] = value.tolist()
-        elif name.endswith("_ticks") and isinstance(value, np.integer):
-            said[name.removesuffix("_ticks")] = names.price(symbol, int(value))
-        elif name.endswith("_lots"):
-            said[name.removesuffix("_lots")] = names.qty(symbol, int(value))
+        codes = names.codes(ring, name)
+        if name == "cause_seq":
+            said["cause"] = f"{names.codes(ring, 'cause_ring').get(int(record['cause_ring']), '?')} {int(value)}"  # type: ignore[union-attr]
+        elif codes is not None:
+            said[name] = codes.get(int(value), str(int(value)))
+        elif name == "strength":
+            active = int(record["active_mask"])
+            said["votes"] = {key: round(float(value[k]), 6) for k, key in enumerate(names.signals) if active >> k & 1}
+        elif name == "values":
+            warm = int(record["warm_mask"])
+            said["values"] = {key: float(value[k]) for k, key in enumerate(FEATURES) if warm >> k & 1}
+        elif name in MASKS:
+            said[name.removesuffix("_mask")] = names.bits(name, int(value))
+        elif name in SWITCHES:
+            said[name] = True
+        elif name in FLOAT_PRICES:
+            said[FLOAT_PRICES[name]] = names.price_of(symbol, float(value))
+        elif name == "fee_e8":
+            said["fee"] = decimal_text(int(value), 8)
+        elif as_decimal := whole_name(name):
+            text = names.price if name.endswith("_ticks") else names.qty
+            said[as_decimal] = text(symbol, int(value))
+        elif name.startswith("ts_"):
+            said[name.removeprefix("ts_").removesuffix("_ns") + "_time"] = time_text(int(value))
+        elif name == "flags":
+            said |= _flags(ring, int(record["kind"]), int(value))
         else:
             said[name] = value.item()
     return said
+
+
+def _flags(ring: str, kind: int, flags: int) -> dict[str, Any]:
+    """What the flags of a ring mean."""
+    if ring in ("signals", "vectors"):
+        return {"valid": bool(flags & Flag.BOOK_VALID)}
+    if ring != "frames":
+        return {"flags": flags}
+    if kind != Kind.RAW:
+        return {"line": flags}
+    came = came_of(flags)
+    return {"line": came.line, "connection": came.connection} | ({"aside": True} if came.aside else {})
+
+
+def kind_name(kind: int) -> str:
+    """A Kind in lower case, its number where it is none."""
+    return Kind(kind).name.lower() if kind in Kind.__members__.values() else str(kind)
 
 
 def line_of(said: dict[str, Any]) -> str:
@@ -157,6 +166,14 @@ def line_of(said: dict[str, Any]) -> str:
             words.append("" if value else "STALE")
         elif key == "last":
             words.append("." if value else "")
+        elif isinstance(value, dict):
+            words.append(f"{key} " + " ".join(f"{name}={number:.6g}" for name, number in value.items()))
+        elif isinstance(value, list):
+            words.append(f"{key} {','.join(map(str, value))}")
+        elif isinstance(value, float):
+            words.append(f"{key} {value:.12g}")
+        elif value is True:
+            words.append(key)
         else:
             words.append(f"{key} {value}")
     return "  ".join(word for word in words if word)
@@ -174,10 +191,14 @@ def _wanted(said: dict[str, Any], choice: Choice) -> bool:
     return said["kind"] in choice.kinds if choice.kinds else said["kind"] != "level"
 
 
-def records_of(path: Path, choice: Choice, tell: Callable[[str], None] = lambda _: None) -> Iterator[dict[str, Any]]:
-    """The records of one recording or journal, in order. Raises RecordingsError, RecordingError, JournalError."""
+def records_of(
+    path: Path, choice: Choice, tell: Callable[[str], None] = lambda _: None, venue: Market | None = None
+) -> Iterator[dict[str, Any]]:
+    """The records of one recording or journal, in order. venue: of a capture, where it shall not be guessed.
+
+    Raises RecordingsError, RecordingError, JournalError."""
     left = choice.limit or -1
-    source = _of_journal(path, choice) if path.suffix == JOURNAL else _of_recording(path, choice, tell)
+    source = _of_journal(path, choice) if path.suffix == JOURNAL else _of_recording(path, choice, tell, venue)
     for said in source:
         if left == 0:
             return
@@ -185,30 +206,43 @@ def records_of(path: Path, choice: Choice, tell: Callable[[str], None] = lambda 
         yield said
 
 
+def _refuse_kinds(path: Path, choice: Choice, there: Sequence[str]) -> None:
+    odd = sorted(set(choice.kinds) - set(there))
+    if odd:
+        raise RecordingsError(f"{path}: --kind {','.join(odd)} is no kind of its records; write some of {', '.join(there)}")
+
+
 def _of_journal(path: Path, choice: Choice) -> Iterator[dict[str, Any]]:
     reader = JournalReader(path)
-    names = Names(instruments.noted(path.parent))
     ring = reader.header.ring
-    read = {"market": market_fields, "depth": depth_fields}.get(ring, other_fields)
+    there = ring_kinds(ring)
+    if there:
+        _refuse_kinds(path, choice, there)
+    names = Names(instruments.noted(path.parent), instruments.own_signals(path.parent))
+    own: dict[str, Callable[[Any, Names], dict[str, Any]]] = {"market": market_fields, "depth": depth_fields}
+    read = own.get(ring, partial(other_fields, ring))
     if ring == "depth" and not choice.kinds:
-        choice = Choice(choice.symbol, ("level", "snapshot", "stale"), choice.from_ns, choice.to_ns)
+        choice = Choice(choice.symbol, there, choice.from_ns, choice.to_ns)
     recs = reader.records()
     for at in range(0, len(recs), CHUNK):
         for record in _bounded(np.array(recs[at : at + CHUNK]), choice):
-            if record["kind"] == Kind.END:
+            if record["kind"] in (Kind.NONE, Kind.END):
                 continue
             said = read(record, names)
             if _wanted(said, choice):
                 yield said
 
 
-def _of_recording(path: Path, choice: Choice, tell: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+def _of_recording(
+    path: Path, choice: Choice, tell: Callable[[str], None], venue: Market | None
+) -> Iterator[dict[str, Any]]:
+    _refuse_kinds(path, choice, RECORDING_KINDS)
     found = files.look(path)
     if found is None:
         raise RecordingsError(f"{path}: is no recording, wire capture or journal; name one of these")
     with tempfile.TemporaryDirectory(prefix="scalper-cat-") as folder:
         spool = Path(folder) / "spool"
-        recording, _ = staged([found], spool, lambda done, total: tell(f"reading {done * 100 // max(total, 1)}%"))
+        recording, _ = staged([found], spool, lambda done, total: tell(f"reading {done * 100 // max(total, 1)}%"), venue)
         folded = Folded(spool, recording)
         names = Names(folded.instruments)
         levels = "level" in choice.kinds

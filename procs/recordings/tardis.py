@@ -1,4 +1,5 @@
-"""Tardis-like CSV (plain or .gz), to a recording and from one. Times are microseconds, decimals are kept as they are printed.
+"""Tardis-like CSV (plain or .gz), to a recording and from one. Times are microseconds, other units are known by their size and
+told; decimals are kept as they are printed.
 
     incremental_book_L2   exchange,symbol,timestamp,local_timestamp,is_snapshot,side,price,amount
     trades                exchange,symbol,timestamp,local_timestamp,id,side,price,amount
@@ -19,18 +20,21 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
 from procs.recordings.folding import Folded
 from procs.recordings.output import RecordingsError
 from procs.recordings.wire_text import ASK, BID, FrameWriter, decimals_of, units_of_text
+from procs.recordings.words import Stamps, aggressor, book_side, truth
+from sim.recordings import bounded
 from sim.recordings.spool import decimal_text
 from trading.records import Flag, Kind
 from trading.venues.names import VENUES
 
 _KEY: Final = ("exchange", "symbol", "timestamp", "local_timestamp")
+UNIT: Final = "microseconds"
 COLUMNS: Final = {
     "trades": (*_KEY, "id", "side", "price", "amount"),
     "incremental_book_L2": (*_KEY, "is_snapshot", "side", "price", "amount"),
@@ -54,22 +58,31 @@ class Table:
 
 
 Row = dict[str, str]
+"""Cells by column, and under LINE the number of the line."""
+LINE: Final = "#"
+LONGEST_ROW: Final = 1 << 20
+"""Bytes; a row takes some hundred."""
+MOST_ROWS: Final = 1 << 17
+"""Rows of one message; the deepest books have some ten thousand levels."""
+_AT_ONCE: Final = 1 << 14
+"""Texts of numbers held while their decimals are looked for."""
 
 
-def _opened(path: Path) -> IO[str]:
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rt", newline="") if zipped else path.open("r", newline="")
+def _texts(path: Path) -> Iterator[str]:
+    """The lines of a file that say something, as text; a byte order mark is none of it."""
+    for number, line in bounded.lines(path, LONGEST_ROW):
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        # a reader of CSV counts lines by what it is given: a blank one is a line, not a row
+        yield text if text.strip() else "\n"
 
 
 def rows_of(path: Path) -> tuple[str, Iterator[Row]]:
-    """(kind, its rows). Raises RecordingsError."""
+    """(kind, its rows). Raises RecordingsError, RecordingError."""
     try:
-        file = _opened(path)
-        reader = csv.reader(file)
-        header = tuple(next(reader, ()))
+        reader = csv.reader(_texts(path))
+        header = tuple(name.strip().lower() for name in next(reader, ()))
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
-        raise RecordingsError(f"{path}: cannot be read ({error}); fetch the file again") from None
+        raise RecordingsError(f"{path}: cannot be read as CSV ({error}); fetch the file again") from None
     kind = next((kind for kind, columns in COLUMNS.items() if set(columns) <= set(header)), "")
     if not kind:
         raise RecordingsError(
@@ -77,16 +90,19 @@ def rows_of(path: Path) -> tuple[str, Iterator[Row]]:
         )
 
     def rows() -> Iterator[Row]:
-        with file:
-            try:
-                for cells in reader:
-                    if len(cells) != len(header):
-                        raise RecordingsError(
-                            f"{path}:{reader.line_num}: {len(cells)} columns in place of {len(header)}; fetch the file again"
-                        )
-                    yield dict(zip(header, cells, strict=True))
-            except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
-                raise RecordingsError(f"{path}:{reader.line_num}: ends in the middle ({error}); fetch the file again") from None
+        try:
+            for cells in reader:
+                if not cells:
+                    continue
+                if len(cells) != len(header):
+                    raise RecordingsError(
+                        f"{path}:{reader.line_num}: {len(cells)} columns in place of {len(header)}; fetch the file again"
+                    )
+                row = dict(zip(header, cells, strict=True))
+                row[LINE] = str(reader.line_num)
+                yield row
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
+            raise RecordingsError(f"{path}:{reader.line_num}: ends in the middle ({error}); fetch the file again") from None
 
     return kind, rows()
 
@@ -94,23 +110,82 @@ def rows_of(path: Path) -> tuple[str, Iterator[Row]]:
 def survey(path: Path) -> Table:
     """One pass over a file: whose it is, and how finely it prints."""
     kind, rows = rows_of(path)
-    prices: set[str] = set()
-    amounts: set[str] = set()
-    exchange = symbol = ""
+    columns = (("ask_price", "bid_price"), ("ask_amount", "bid_amount")) if kind == "quotes" else (("price",), ("amount",))
+    texts: tuple[set[str], set[str]] = (set(), set())
+    most = [0, 0]
+    exchange = symbol = moment = ""
+    alike = 0
+
+    def look() -> None:
+        for k, what in enumerate(("price", "amount")):
+            most[k] = max(most[k], decimals_of(texts[k], what))
+            texts[k].clear()
+
     for row in rows:
         if not symbol:
             exchange, symbol = row["exchange"], row["symbol"]
         elif row["symbol"] != symbol:
             raise RecordingsError(f"{path}: holds {symbol} and {row['symbol']}; give each symbol its own file")
-        if kind == "quotes":
-            prices.update((row["ask_price"], row["bid_price"]))
-            amounts.update((row["ask_amount"], row["bid_amount"]))
-        else:
-            prices.add(row["price"])
-            amounts.add(row["amount"])
+        alike = alike + 1 if row["local_timestamp"] == moment else 1
+        moment = row["local_timestamp"]
+        if alike > MOST_ROWS:
+            raise RecordingsError(f"{path}:{row[LINE]}: more than {MOST_ROWS:,} rows of one local time; no message is that long")
+        for found, names in zip(texts, columns, strict=True):
+            found.update(row[name] for name in names)
+        if max(map(len, texts)) > _AT_ONCE:
+            look()
     if not symbol:
         raise RecordingsError(f"{path}: holds no row; leave it out")
-    return Table(path, kind, exchange, symbol, decimals_of(prices, "price"), decimals_of(amounts, "amount"))
+    look()
+    return Table(path, kind, exchange, symbol, *most)
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One table's messages in the order of the file, and what was odd about it."""
+
+    table: Table
+    kind: int
+    number: int
+    local: Stamps
+    exchange: Stamps
+    backwards: int = 0
+    sideless: int = 0
+
+    def messages(self) -> Iterator[tuple[int, tuple[int, int], _Stream, list[Row]]]:
+        """(local ns, (kind, table), itself, rows of one message)."""
+        _, rows = rows_of(self.table.path)
+        last = 0
+        for _, group in itertools.groupby(rows, _message):
+            found = list(group)  # MOST_ROWS at most, as the survey saw
+            stamp = self.local.ns(found[0]["local_timestamp"], int(found[0][LINE]))
+            if not stamp:
+                raise RecordingsError(f"{self.place(found[0])}: no local_timestamp; leave the row out")
+            self.backwards += stamp < last
+            last = max(last, stamp)
+            yield last, (self.kind, self.number), self, found
+
+    def place(self, row: Row) -> str:
+        """Where a row stands."""
+        return f"{self.table.path}:{row[LINE]}"
+
+    def happened(self, row: Row) -> int:
+        """Exchange time of a row in ns, 0 for none."""
+        return self.exchange.ns(row["timestamp"], int(row[LINE]))
+
+    def notes(self) -> list[str]:
+        """What is to be told, a sentence each."""
+        path = self.table.path
+        found = [*self.local.said(UNIT), *self.exchange.said(UNIT)]
+        if self.backwards:
+            found.append(f"{path}: {self.backwards:,} local times went backwards and were raised to the one before")
+        if self.sideless:
+            found.append(f"{path}: {self.sideless:,} trades of unknown side were left out")
+        return found
+
+
+def _message(row: Row) -> tuple[str, str, str]:
+    return row["local_timestamp"], row.get("is_snapshot", ""), row["timestamp"]
 
 
 def write_frames(
@@ -120,7 +195,10 @@ def write_frames(
     price_decimals, qty_decimals = max(t.price_decimals for t in tables), max(t.qty_decimals for t in tables)
     writer = FrameWriter(out, symbol, usdm, price_decimals, qty_decimals)
     order = list(COLUMNS)
-    streams = [_messages(table, order.index(table.kind), n) for n, table in enumerate(tables)]
+    streams = [
+        _Stream(table, order.index(table.kind), n, Stamps(table.path, "local_timestamp"), Stamps(table.path, "timestamp"))
+        for n, table in enumerate(tables)
+    ]
     in_snapshot = False
 
     def price(row: Row, name: str = "price") -> int:
@@ -129,19 +207,22 @@ def write_frames(
     def amount(row: Row, name: str = "amount") -> int:
         return units_of_text(row[name] or "0", qty_decimals, "amount")
 
-    for count, (local_us, _, kind, rows) in enumerate(heapq.merge(*streams, key=lambda message: message[:2])):
-        recv = local_us * 1000
+    merged = heapq.merge(*(stream.messages() for stream in streams), key=lambda message: message[:2])
+    for count, (recv, (kind, _), stream, rows) in enumerate(merged):
         first = rows[0]
-        exchange = int(first["timestamp"] or 0) * 1000
         if kind == 0:
             for row in rows:
+                seller = aggressor(row["side"], stream.place(row))
+                if seller is None:
+                    stream.sideless += 1
+                    continue
                 number = int(row["id"]) if row["id"].isdigit() and len(row["id"]) < 18 else 0
-                writer.trade(recv, int(row["timestamp"] or 0) * 1000, price(row), amount(row), row["side"] == "sell", number)
+                writer.trade(recv, stream.happened(row), price(row), amount(row), seller, number)
         elif kind == 1:
-            levels = [(ASK if row["side"] in ("ask", "sell") else BID, price(row), amount(row)) for row in rows]
-            if first["is_snapshot"].lower() != "true":
+            levels = [(book_side(row["side"], stream.place(row)), price(row), amount(row)) for row in rows]
+            if not truth(first["is_snapshot"], stream.place(first)):
                 in_snapshot = False
-                writer.change(recv, exchange, levels)
+                writer.change(recv, stream.happened(first), levels)
             else:
                 book: tuple[dict[int, int], dict[int, int]] = ({}, {})
                 if in_snapshot:  # a snapshot that goes on
@@ -150,35 +231,19 @@ def write_frames(
                 for side, level, qty in levels:
                     if qty:
                         book[side][level] = qty
-                writer.replace(recv, exchange, *book)
+                writer.replace(recv, stream.happened(first), *book)
         else:
             for row in rows:
                 bid, ask = (
                     (price(row, f"{side}_price"), amount(row, f"{side}_amount")) for side in ("bid", "ask")
                 )
                 writer.bbo(
-                    recv, int(row["timestamp"] or 0) * 1000, bid if all(bid) else (0, 0), ask if all(ask) else (0, 0)
+                    recv, stream.happened(row), bid if all(bid) else (0, 0), ask if all(ask) else (0, 0)
                 )  # fmt: skip
         if progress is not None and count % 4096 == 0:
             progress(count)
+    writer.notes += [note for stream in streams for note in stream.notes()]
     return writer
-
-
-def _messages(table: Table, kind: int, number: int) -> Iterator[tuple[int, tuple[int, int], int, list[Row]]]:
-    """(local us, (kind, table), kind, rows of one message)."""
-    _, rows = rows_of(table.path)
-
-    def key(row: Row) -> tuple[str, str, str]:
-        return row["local_timestamp"], row.get("is_snapshot", ""), row["timestamp"]
-
-    last = 0
-    for _, group in itertools.groupby(rows, key):
-        found = list(group)
-        stamp = found[0]["local_timestamp"]
-        if not stamp.isdigit():
-            raise RecordingsError(f"{table.path}: local_timestamp {stamp!r} is no time in microseconds; fetch the file again")
-        last = max(last, int(stamp))
-        yield last, (kind, number), kind, found
 
 
 # ---- from a recording

@@ -20,7 +20,9 @@ from typing import Any, Final
 import numpy as np
 
 from procs.recordings.output import RecordingsError
+from sim.recordings.recording_text import OLDEST_NS
 from sim.recordings.spool import decimal_text
+from trading.records import TS_END
 from trading.venues.contracts import pair_of, quote_of
 from trading.venues.names import Market
 from trading.wire.binance_layout import MAX_SNAPSHOT_LEVELS
@@ -30,6 +32,7 @@ MOST_LEVELS: Final = 4000
 """Levels of one diff; more become several."""
 FIRST_ID: Final = 1000
 MOST_DECIMALS: Final = 10
+MOST_UNITS: Final = 2**62
 SPOT_DECIMALS: Final = Market.BINANCE_SPOT.facts.lot_decimals or 0
 
 Change = tuple[int, int, int]
@@ -55,6 +58,8 @@ class FrameWriter:
         self._trade_id = 0
         self.frames = 0
         self.crossed_bbos = 0
+        self.notes: list[str] = []
+        """What whoever converts is to be told of the source, a sentence each."""
 
     # ---- the book
 
@@ -140,6 +145,8 @@ class FrameWriter:
         self._line(recv_ns, {"stream": f"{self._symbol.lower()}@{stream}", "data": said})
 
     def _line(self, recv_ns: int, frame: dict[str, Any]) -> None:
+        if not OLDEST_NS <= recv_ns < TS_END:
+            raise RecordingsError(f"{self._symbol}: {recv_ns} is no receive time in ns from 2001 to 2116; nothing was made")
         self._out(b"%d %s\n" % (recv_ns, json.dumps(frame, separators=(",", ":")).encode()))
         self.frames += 1
 
@@ -170,20 +177,24 @@ def units_of_floats(values: Any, step: Decimal | None, what: str, option: str) -
     must lie within a millionth of a step.
     """
     unique, where = np.unique(np.asarray(values, np.float64), return_inverse=True)
-    if unique.size and not np.isfinite(unique).all():
-        raise RecordingsError(f"a {what} is no number; the file is damaged")
+    if unique.size and not (np.isfinite(unique).all() and unique[0] >= 0):
+        raise RecordingsError(f"a {what} is negative or no number; the file is damaged")
     if step is not None:
         decimals = max(-int(step.normalize().as_tuple().exponent), 0)
         count = np.rint(unique / float(step))
         if (np.abs(unique / float(step) - count) > np.maximum(1e-6, np.abs(count) * 1e-14)).any():
             raise RecordingsError(f"a {what} is no multiple of {option} {step}; give the finer size that the data has")
         units = count.astype(np.int64) * int(step.scaleb(decimals))
+        if count.size and int(count[-1]) * int(step.scaleb(decimals)) > MOST_UNITS:
+            raise RecordingsError(f"a {what} of {unique[-1]:g} is too large to count in steps of {option} {step}")
     else:
         exact = [Decimal(repr(float(value))) for value in unique]
         decimals = max((-int(d.normalize().as_tuple().exponent) for d in exact if d), default=0)
         decimals = max(decimals, 0)
         if decimals > MOST_DECIMALS:
             raise RecordingsError(f"a {what} has {decimals} decimals, so it was computed, not printed; give {option}")
+        if unique.size and int(exact[-1].scaleb(decimals)) > MOST_UNITS:
+            raise RecordingsError(f"a {what} of {unique[-1]:g} is too large where others have {decimals} decimals; give {option}")
         units = np.array([int(d.scaleb(decimals)) for d in exact], np.int64)
     return units[where.reshape(-1)], decimals
 

@@ -24,9 +24,9 @@ import msgspec
 import numpy as np
 
 from procs.learning import install
+from procs.recordings.columns import KINDS
 from procs.recordings.folding import Folded
 from procs.recordings.output import RecordingsError
-from procs.recordings.parquet import KINDS
 from procs.research.signal_files import load
 from procs.research.watched import WatchedPass
 from sim.recordings.venue_staging import stage_any
@@ -262,8 +262,11 @@ def market_of(frame: Any, instrument: Instruments = None) -> tuple[Recs, tuple[I
     instruments = _instruments(names, instrument)
     valid = np.asarray(frame["valid"].to_numpy(), bool) if "valid" in there else recs["kind"] != Kind.STALE
     recs["flags"] = np.where(valid, int(Flag.BOOK_VALID), 0)
-    if "aggressor_side" in there:
-        recs["flags"] |= np.where(texts("aggressor_side") == "sell", int(Flag.AGGRESSOR_SELL), 0).astype(np.int32)
+    sides = texts("aggressor_side") if "aggressor_side" in there else np.full(len(recs), None, object)
+    odd = np.flatnonzero((recs["kind"] == Kind.TRADE) & ~np.isin(sides.astype(str), ("buy", "sell")))
+    if odd.size:
+        raise RecordingsError(f"aggressor_side {sides[odd[0]]!r} of the trade in row {odd[0]} is neither buy nor sell")
+    recs["flags"] |= np.where(sides == "sell", int(Flag.AGGRESSOR_SELL), 0).astype(np.int32)
     if not len(recs):
         return recs, instruments
     table = instrument_table(instruments)

@@ -43,7 +43,7 @@ from procs.memory import segments as pipeline
 from procs.profiles.schema import Profile
 from procs.recordings.frame_log import FrameLog, FrameLogError, FrameLogFull, FrameSource, Policy
 from procs.recordings.frame_log_format import Taken, head_of
-from procs.recordings.instruments import note
+from procs.recordings.instruments import note, note_signals
 from procs.topology import Ring
 from ringbuf.endpoint import Reader
 from ringbuf.intrinsics import futex_wait, load_acquire, store_release
@@ -321,6 +321,7 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
         return 0
     if journal:
         note(Path(runtime["journal_dir"]), instruments_of(profile, runtime.get("spool")))
+        note_signals(Path(runtime["journal_dir"]), [one.name for one in profile.signals.user])
     folder = Path(runtime["journal_dir"])
     lanes: list[Lane] = []
     for entry in journalled(profile):

@@ -32,6 +32,8 @@ from sim.local_venue.stream_names import KINDS as STREAM_KINDS
 from sim.local_venue.stream_names import MARKETS
 
 SECOND: Final = 1_000_000_000
+MOST_BYTES: Final = 1 << 18
+"""That a file of faults may have."""
 _TRIGGER: Final = ("p", "at", "every", "for", "n")
 _AIM: Final = ("symbol", "stream", "market", "conn")
 KEYS: Final[dict[str, tuple[str, ...]]] = {
@@ -200,7 +202,11 @@ def make_fault(kind: str, pairs: Mapping[str, Any]) -> Fault:
 def load_faults(path: Path) -> tuple[list[Fault], int | None]:
     """The faults of a YAML file (`faults:` a list of texts or of mappings with `kind`; `seed:`). Raises FaultError."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            raw = file.read(MOST_BYTES + 1)
+        if len(raw) > MOST_BYTES:
+            raise FaultError(f"{path}: larger than the {MOST_BYTES >> 10} kB that a list of faults may have; name another file")
+        content = yaml.safe_load(raw.decode("utf-8"))
     except OSError as error:
         raise FaultError(f"{path}: {error.strerror}; check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

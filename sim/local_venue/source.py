@@ -8,12 +8,11 @@ What this is not: a judge of sequences. That is sim.local_venue.market's.
 
 from __future__ import annotations
 
-import gzip
 import heapq
 import math
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +21,7 @@ import msgspec
 
 from sim.local_venue.book import plain_text, text_of, units_of
 from sim.local_venue.stream_names import MARKETS, MarketName
+from sim.recordings import bounded
 from sim.recordings.stamps import stamp_of
 from trading.symbol_names import name_fault
 from trading.venues.contracts import contract_of, pair_of
@@ -143,25 +143,21 @@ def _lines(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Line number, receive time and event of each line."""
     number = 0
     try:
-        with path.open("rb") as probe:
-            zipped = probe.read(2) == b"\x1f\x8b"
-        opener: Callable[..., Any] = gzip.open if zipped else open
-        with opener(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                stamp, _, text = line.partition(b" ")
-                try:
-                    event = _decode(text)
-                except (ValueError, msgspec.DecodeError):
-                    event = None
-                found = stamp_of(stamp)
-                if event is None or found is None:
-                    raise SourceError(
-                        f"{path}:{number}: no `<recv_ns> {{json}}` line; repair the file or cut it before that line"
-                    )
-                if isinstance(event, dict):
-                    inner = event.get("data")
-                    yield number, found[0], _with_stream(event, inner) if isinstance(inner, dict) else event
-    except (EOFError, zlib.error, gzip.BadGzipFile):
+        for number, line in bounded.lines(path):
+            stamp, _, text = line.partition(b" ")
+            try:
+                event = _decode(text)
+            except (ValueError, msgspec.DecodeError):
+                event = None
+            found = stamp_of(stamp)
+            if event is None or found is None:
+                raise SourceError(f"{path}:{number}: no `<recv_ns> {{json}}` line; repair the file or cut it before that line")
+            if isinstance(event, dict):
+                inner = event.get("data")
+                yield number, found[0], _with_stream(event, inner) if isinstance(inner, dict) else event
+    except bounded.RecordingError as error:
+        raise SourceError(str(error)) from None
+    except (EOFError, zlib.error):
         raise SourceError(f"{path}: the gzip data ends or breaks after line {number}; fetch the file again") from None
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror or error}; check the path") from error

@@ -9,8 +9,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Final
 
-READ: Final = 1 << 20
-"""Bytes read from a file at a time, and bytes of text that a piece has at most."""
+READ: Final = 1 << 16
+"""Bytes read from a file at a time. Small: each member that ends copies what was read behind it."""
+PIECE: Final = 1 << 20
+"""Bytes of text that a piece has at most."""
 _GZIP: Final = b"\x1f\x8b"
 _SEARCHED: Final = 256
 
@@ -24,7 +26,7 @@ class BrokenGzipError(ValueError):
 
 
 def text_pieces(file: IO[bytes], advance: Callable[[int], None] = lambda n: None) -> Iterator[bytes]:
-    """The text, each piece of at most READ bytes. `advance` is told of the bytes read. Raises BrokenGzipError, OSError."""
+    """The text, each piece of at most PIECE bytes. `advance` is told of the bytes read. Raises BrokenGzipError, OSError."""
     raw = file.read(READ)
     packed = raw.startswith(_GZIP)
     inflate = zlib.decompressobj(31)
@@ -42,7 +44,7 @@ def text_pieces(file: IO[bytes], advance: Callable[[int], None] = lambda n: None
                     break
             before = inflate.copy()
             try:
-                text = inflate.decompress(raw, READ)
+                text = inflate.decompress(raw, PIECE)
             except zlib.error as error:
                 yield from _until_broken(before, raw)
                 wrong = "does not fit its checksum" if "check" in str(error) and "header" not in str(error) else "is damaged"

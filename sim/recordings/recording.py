@@ -11,6 +11,7 @@ What this is not: a decoder. That a frame is sound JSON and follows the venue's 
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +21,8 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from sim.recordings import bounded
 from sim.recordings import recording_text as rt
-from sim.recordings.inflating import BrokenGzipError, text_pieces
 from sim.recordings.sizes import Rules, sizes_of
 from sim.recordings.spool import (
     FRAME_HEADER,
@@ -45,8 +46,7 @@ from trading.venues.names import DEFAULT, VENUES
 __all__ = ["RecordingError", "StagedRecording", "StagedSymbol", "infer_instrument", "next_frame", "open_spool", "stage"]
 
 CHUNK: Final = 1 << 20
-"""Bytes of text that are looked at together."""
-LONGEST_LINE: Final = 1 << 24
+"""Bytes of text looked at at a time, about."""
 DAMAGED: Final = 100
 """One frame in so many may look like the other market's: USD-M damaged in its `pu`, for one. The fold refuses it."""
 
@@ -59,6 +59,10 @@ _PROBLEMS: Final = {
     rt.NOT_OBJECT: "has no {json} frame after its receive time",
     rt.STAMP_RANGE: f"has a receive time that is no {WANTED} from 2001 on",
 }
+
+
+class NoMarketFrame(RecordingError):
+    """A file whose lines are those of a recording, and hold nothing of Binance."""
 
 
 @dataclass(slots=True)
@@ -117,7 +121,7 @@ class _File:
                 if market.facts.native and folder.parent.name == market.label:
                     return folder.name, market
         if known == 0 or not name:
-            raise RecordingError(f"{self.path}: {self._seen(known)}")
+            raise NoMarketFrame(f"{self.path}: {self._seen(known)}")
         return self._named(name), self._market()
 
     def _named(self, name: str) -> str:
@@ -152,9 +156,9 @@ class _File:
             if len(left) < CHUNK // 2:
                 continue
             left = yield from self._frames(left, final=False)
-            if len(left) > LONGEST_LINE:
+            if len(left) > bounded.LONGEST_LINE:
                 raise RecordingError(
-                    f"{self.path}:{self.line + 1}: the line is longer than {LONGEST_LINE >> 20} MB; this is no recording"
+                    f"{self.path}:{self.line + 1}: the line is longer than {bounded.LONGEST_LINE >> 20} MB; this is no recording"
                 )
         if left:
             whole = left.rstrip(b" \r").endswith((b"}", b"\n"))
@@ -167,9 +171,8 @@ class _File:
     def _pieces(self) -> Iterator[bytes]:
         """The text; broken gzip data ends it with a note."""
         try:
-            with self.path.open("rb") as file:
-                yield from text_pieces(file, self._advance)
-        except BrokenGzipError as error:
+            yield from bounded.pieces(self.path, self._advance)
+        except (EOFError, zlib.error) as error:
             self.note = f"{self.path}: the gzip data {error}"
         except OSError as error:
             raise RecordingError(f"{self.path}: {error.strerror} after line {self.line}; check the file and its disk") from error

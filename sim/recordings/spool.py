@@ -19,6 +19,7 @@ from typing import Final
 
 import numpy as np
 
+from sim.recordings.bounded import RecordingError as RecordingError  # by this name most modules know it
 from trading.instruments import NAME_BYTES, Instrument, Market
 from trading.jit import Bytes, Words, kernel
 from trading.ranges import LEVEL_LOTS, MAX_SYMBOLS
@@ -72,10 +73,6 @@ OUT_NOTICE: Final = 4
 OUT_LINE: Final = 5
 OUT_WORDS: Final = 6
 """Words that `next_frame` fills."""
-
-
-class RecordingError(ValueError):
-    """A recording or a spool cannot be used; the message names the file, where it can the line, and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from sim.recordings.spool import (
     RecordingError,
 )
 from sim.recordings.stamps import units_text
-from sim.recordings.venue_survey import Printed, rows, rows_and_kind
+from sim.recordings.venue_survey import Printed, rows, rows_and_kind, venues_of
 from sim.recordings.wire_files import Event, WireItem, WireKind, event_of, read_wire_file, read_wire_files
 from trading.instruments import Market
 from trading.ranges import RangeError
@@ -50,41 +50,45 @@ from trading.venues.registry import make_venue
 
 _PACK_FRAMES: Final = 4096
 _HEAD_ITEMS: Final = 40
-"""Lines looked at to guess a file's venue."""
-_SIGNED: Final = 1000
-"""What a frame with its venue's sign counts against frames that only look like another's."""
+"""Lines looked at to tell a file's venue ..."""
+_MOST_ITEMS: Final = 4000
+"""... and where those tell nothing."""
 _UNTOLD: Final = Event("on")
 """A recording from before the recorder told the connections."""
 _EVENTS: Final = frozenset({"depthUpdate", "trade", "aggTrade", "bookTicker", "markPriceUpdate"})
 
 
 def venue_of(path: Path) -> Market:
-    """The venue of a recording: by the addresses in its first lines, else by what its frames look like, else by its name.
+    """The venue of a recording: by what its frames have, else by the addresses in its lines, else by its name.
 
     Raises RecordingError where none of the three tells.
     """
     seen: Counter[Market] = Counter()
+    hosts: list[Market] = []
+    first = b""
     for count, item in enumerate(read_wire_file(path, allow_truncated=True)):
-        if count == _HEAD_ITEMS:
+        if count >= (_HEAD_ITEMS if seen else _MOST_ITEMS):
             break
-        host = urlsplit(item.connection).hostname or ""
-        for part, market in HOST_MARKS:
-            if part in host:
-                return market
+        host = f".{urlsplit(item.connection).hostname or ''}"
+        hosts += [market for part, market in HOST_MARKS if f".{part}" in host][:1]
         if item.kind is WireKind.EVENT and (head := event_of(item)).scalper == "file":
             return _market_of(item, head)
         if item.kind is WireKind.FRAME:
-            seen.update(market for market in VENUES if rows(market, item.body))  # of rows that look alike the first
-            signed = [market for market in VENUES if market.facts.sign and market.facts.sign in item.body]
-            seen.update(dict.fromkeys(signed[-1:], _SIGNED))  # COIN-M's frames have USD-M's sign as well
+            first = first or item.body
+            seen.update(venues_of(item.body))
     if seen:
-        return max(seen, key=lambda market: seen[market])
+        most = max(seen.values())  # of venues whose frames look alike the one that the address tells, else the first
+        return next(market for market in [*hosts, *seen] if seen[market] == most)
+    if hosts:
+        return hosts[0]
     for name in [path.name.upper(), *(part.upper() for part in reversed(path.parts[:-1]))]:
         for part, market in FILE_MARKS:
-            if name.startswith(part):
+            if name.startswith(part) and (part.endswith("_") or not re.match("_?[A-Z]", name[len(part) :])):
                 return market
+    shown = f", the first {first[:80].decode('latin-1')!r}" if first else ""
     raise RecordingError(
-        f"{path}: cannot tell which venue this is of; name it ({', '.join(market.label for market in VENUES)})"
+        f"{path}: its frames are of no venue that is known here{shown}; known are {', '.join(it.label for it in VENUES)}: "
+        "if it is one of them, try `scalperctl data check --venue NAME`"
     )
 
 

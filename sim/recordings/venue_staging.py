@@ -33,12 +33,14 @@ from trading.venues.protocol import Ignored, Item, Missed, Plain, Unknown, Venue
 __all__ = ["Decoded", "FoundFrame", "VenueRecording", "decode_wire_files", "stage_any", "stage_wire", "venue_of"]
 
 _PACK_FRAMES: Final = 4096
+MOST_TOLD: Final = 10_000
+"""Sentences held of frames that were not understood, and of messages that are missing; all are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """All of some recordings. `counts`: items by kind ("Plain", "Ignored heartbeat", ...); `unknown`, `missed`: a sentence
-    each."""
+    """All of some recordings. `counts`: items by kind ("Plain", "Ignored heartbeat", ...); `unknown`, `missed`: sentences,
+    MOST_TOLD at most."""
 
     market: Market
     symbols: tuple[VenueSymbol, ...]
@@ -79,10 +81,10 @@ class _Tally:
             self.counts[f"Ignored {it.what}" if isinstance(it, Ignored) else type(it).__name__] += 1
             if isinstance(it, Plain):
                 yield found_frame(item, it.symbol, it.frame)
-            elif isinstance(it, Unknown):
-                self.unknown.append(f"{item.path}:{item.line}: {it.why}")
-            elif isinstance(it, Missed):
-                self.missed.append(f"{item.path}:{item.line}: {it.why}")
+            elif isinstance(it, Unknown | Missed):
+                told = self.unknown if isinstance(it, Unknown) else self.missed
+                if len(told) < MOST_TOLD:
+                    told.append(f"{item.path}:{item.line}: {it.why}")
 
 
 def stage_wire(
@@ -151,7 +153,13 @@ def stage_any(
         # whatever is wrong with such a file is said as of a recording of our own
         found = [venue] if venue is not None else [_venue_or_none(Path(path)) for path in paths]
         if all(market is None or market.facts.native for market in found):
-            return recording.stage(paths, out, allow_truncated=allow_truncated, progress=progress)
+            try:
+                return recording.stage(paths, out, allow_truncated=allow_truncated, progress=progress)
+            except recording.NoMarketFrame:
+                if venue is None:
+                    for path in paths:
+                        venue_of(Path(path))  # says so where it is of no venue that is known here
+                raise
     return stage_wire(paths, out, venue, allow_truncated=allow_truncated, progress=progress)
 
 
@@ -211,8 +219,9 @@ def _staged(source: VenueRecording, index: int, share: _Share) -> StagedSymbol:
 
 
 def _notes(tally: _Tally) -> tuple[str, ...]:
-    notes = [f"{len(tally.unknown)} frames were not understood, the first at {tally.unknown[0]}"] if tally.unknown else []
-    return (*notes, *([f"{len(tally.missed)} messages are missing, the first at {tally.missed[0]}"] if tally.missed else []))
+    unknown, missed = tally.counts["Unknown"], tally.counts["Missed"]
+    notes = [f"{unknown} frames were not understood, the first at {tally.unknown[0]}"] if unknown else []
+    return (*notes, *([f"{missed} messages are missing, the first at {tally.missed[0]}"] if missed else []))
 
 
 def _packed(batch: Sequence[FoundFrame]) -> bytes:

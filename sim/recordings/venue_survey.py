@@ -20,7 +20,7 @@ from sim.recordings.sizes import Divisor, tick_of
 from trading.instruments import Market
 from trading.ranges import lot_decimals
 from trading.venues.decimals import Inexact, decimals_of, plain_decimal, power_of_ten, units
-from trading.venues.names import Checksum
+from trading.venues.names import VENUES, Checksum
 from trading.venues.protocol import InstrumentRules, Row
 from trading.venues.registry import venue_class
 
@@ -30,18 +30,43 @@ _MOST: Final = 10**30  # these are Python's integers: a price in rupiah with 12 
 """Finest unit in which prices are compared."""
 
 
+LONGEST_FRAME: Final = 1 << 23
+"""Bytes of a frame that is looked into untyped, which takes twenty times its size."""
+_ODD: Final = (KeyError, IndexError, TypeError, AttributeError, ValueError)
+
+
 def rows(market: Market, raw: bytes) -> list[Row]:
-    """The rows of a frame, [] for one that is no market frame."""
-    return rows_and_kind(market, raw)[0]
+    """The rows of a frame, [] for one that is no market frame of this venue."""
+    return _rows(market, _parsed(raw))
 
 
 def rows_and_kind(market: Market, raw: bytes) -> tuple[list[Row], bool]:
     """The rows of a frame, and whether they are prints rather than the book's."""
+    frame = _parsed(raw)
+    found = _rows(market, frame)
+    return found, bool(found) and _is_print(frame)
+
+
+def venues_of(raw: bytes) -> list[Market]:
+    """The venues whose market frame this is by all that it must have; some frames are of several."""
+    frame = _parsed(raw)
+    return [market for market in VENUES if _rows(market, frame)]
+
+
+def _parsed(raw: bytes) -> Any:
     try:
-        frame = _untyped(raw)
-        return list(venue_class(market).rows(frame)), _is_print(frame)
-    except (msgspec.MsgspecError, KeyError, IndexError, TypeError, AttributeError, ValueError, RecursionError):
-        return [], False
+        return _untyped(raw) if len(raw) <= LONGEST_FRAME else None
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def _rows(market: Market, frame: Any) -> list[Row]:
+    venue = venue_class(market)
+    try:
+        found = list(venue.rows(frame))
+        return found if found and venue.is_own(frame) else []
+    except _ODD:
+        return []
 
 
 def _is_print(frame: Any) -> bool:

@@ -20,6 +20,7 @@ import base64
 import binascii
 import heapq
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
@@ -27,13 +28,13 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from sim.recordings.inflating import BrokenGzipError, text_pieces
+from sim.recordings import bounded
 from sim.recordings.spool import RecordingError
 from sim.recordings.stamps import STAMP, WANTED, stamp_of
 from trading.venues.decimals import Inexact, seconds_ns
 
-LONGEST_LINE: Final = 1 << 26
-"""Bytes; an exchangeInfo answer has some millions."""
+LONGEST_LINE: Final = 1 << 25
+"""Bytes; an exchangeInfo answer has some twenty millions."""
 
 
 class WireKind(IntEnum):
@@ -123,7 +124,7 @@ def read_wire_file(path: Path, *, allow_truncated: bool = False, cut: list[str] 
             if item.kind is WireKind.CONNECT:
                 connection = item.connection
             yield item
-    except BrokenGzipError as error:
+    except (EOFError, zlib.error) as error:
         if allow_truncated:
             _note_cut(path, f"the gzip data {error}", number, cut)
             return
@@ -143,28 +144,10 @@ def _note_cut(path: Path, how: str, whole: int, cut: list[str] | None) -> None:
         cut.append(f"{path}: {how}; lines 1 to {whole} are whole")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines with their ends, each with its number; what broken gzip data leaves of the last one does not come."""
-    number, held, size = 0, list[bytes](), 0
-    with path.open("rb") as file:
-        for piece in text_pieces(file):
-            *lines, rest = piece.split(b"\n")
-            for line in lines:
-                number += 1
-                yield number, b"".join((*held, line, b"\n"))
-                held, size = [], 0
-            held.append(rest)
-            size += len(rest)
-            if size > LONGEST_LINE:
-                raise RecordingError(f"{path}:{number + 1}: a line longer than {LONGEST_LINE >> 20} MB; this is no recording")
-    if size:
-        yield number + 1, b"".join(held)
-
-
 def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines, those of one frame joined; the number is the first one's."""
     held: tuple[int, bytes] | None = None
-    for number, line in _lines(path):
+    for number, line in bounded.lines(path, LONGEST_LINE):
         if held is not None and not _BEGINS.match(line) and not _closed(held[1]):
             held = held[0], held[1] + line
             if len(held[1]) > LONGEST_LINE:

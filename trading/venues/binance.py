@@ -13,6 +13,7 @@ What this module is not: it sends nothing and keeps no book.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -63,6 +64,14 @@ _MARKET_EVENTS: Final = frozenset({"depthUpdate", "trade", "aggTrade", "bookTick
 
 
 # ---- what is no market frame
+
+
+def _has(body: dict[str, Any], *keys: str) -> bool:
+    return all(key in body for key in keys)
+
+
+def _is_linear(body: dict[str, Any]) -> bool:
+    return "ps" not in body and re.search(r"USD_(PERP|[0-9]{6})\Z", body["s"]) is None
 
 
 class _Error(msgspec.Struct, frozen=True):
@@ -362,6 +371,17 @@ class BinanceSpot(_Binance):
     """Binance spot."""
 
     market = Market.BINANCE_SPOT
+
+    @staticmethod
+    def is_own(frame: Any) -> bool:
+        """Its diffs do not name the one before, its best bid/offer messages no event."""
+        body = frame.get("data", frame)
+        event = body.get("e", "")
+        if event == "depthUpdate":
+            return _has(body, "U", "u") and not _has(body, "pu")
+        if not event:
+            return _has(body, "u", "b", "B", "a", "A")
+        return event in ("trade", "aggTrade") and "X" not in body and _is_linear(body)
     _weights = _SPOT_WEIGHTS
     _api = "/api/v3"
 
@@ -397,6 +417,14 @@ class BinanceSpot(_Binance):
 
 class _Futures(_Binance):
     """What USD-M and COIN-M have in common."""
+
+    @classmethod
+    def is_own(cls, frame: Any) -> bool:
+        """Its diffs name the one before; an inverse contract's pair stands beside the symbol, or in it."""
+        body = frame.get("data", frame)
+        wanted = {"depthUpdate": ("U", "u", "pu"), "bookTicker": ("u", "b", "B", "a", "A"), "trade": ("t",), "aggTrade": ("a",)}
+        known = body.get("e") in wanted and _has(body, *wanted[body["e"]])
+        return known and _is_linear(body) == (cls.market is Market.BINANCE_USDM)
 
     _weights = _USDM_WEIGHTS
 

@@ -53,8 +53,7 @@ class Facts(NamedTuple):
     best: BestRule = BestRule.CHANGES  # what makes its best bid/offer stream speak
     lot_decimals: int | None = None  # decimals of a lot where a recording alone tells; None: those that it prints
     files: tuple[str, ...] = ()  # how names of its files and folders begin, upper case, besides its own name
-    hosts: tuple[str, ...] = ()  # parts of its hosts' names; (): its own name
-    sign: bytes = b""  # what only its frames hold, where another row's look like them
+    hosts: tuple[str, ...] = ()  # what parts of its hosts' names begin with; (): its own name
     ccxt: str = ""  # ccxt's id of it; "": ccxt is not asked
     kind: str = SPOT  # which kind of market a bare symbol such as BTCUSDT means to ccxt (the other where there is none)
     ccxt_lists: tuple[str, ...] = ()  # kinds of markets that ccxt shall list; (): all, perhaps of other hosts
@@ -82,11 +81,13 @@ class Market(IntEnum):
 
     BINANCE_SPOT = 1, Facts(
         "trading.venues.binance:BinanceSpot", native=True, sequence=SequenceRule.SPOT, gapless_ids=True, lot_decimals=8,
-        files=("BINANCE", "SPOT_"), hosts=("binance",), ccxt="binance", ccxt_lists=(SPOT,), tardis="binance",
+        files=("BINANCE", "SPOT_"), ccxt="binance", ccxt_lists=(SPOT,), tardis="binance",
         other_rest=("https://data-api.binance.vision",),
+        hosts=("stream.binance", "api.binance", "api1.binance", "api2.binance", "api3.binance", "api4.binance", "api-gcp.binance",
+               "ws-api.binance", "data-stream.binance", "data-api.binance", "testnet.binance"),
     )  # fmt: skip
     BINANCE_USDM = 2, Facts(
-        "trading.venues.binance:BinanceUsdm", native=True, sequence=SequenceRule.USDM, gapless_ids=True, sign=b'"pu":',
+        "trading.venues.binance:BinanceUsdm", native=True, sequence=SequenceRule.USDM, gapless_ids=True,
         files=("BINANCE_FUTURES", "USDM_"), hosts=("fapi.binance", "fstream.binance"), ccxt="binanceusdm", kind=LINEAR,
         tardis="binance-futures",
     )  # fmt: skip

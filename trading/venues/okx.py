@@ -359,6 +359,12 @@ class Okx(Venue):
         return b"ping"
 
     @staticmethod
+    def is_own(frame: Any) -> bool:
+        """Bitget's look the same, but name the kind of instrument, join the coins' names, and have levels of two figures."""
+        arg, levels = frame["arg"], [it for body in frame["data"] for side in ("bids", "asks") for it in body.get(side, ())]
+        return "instType" not in arg and "-" in arg["instId"] and all(len(it) > 2 for it in levels)
+
+    @staticmethod
     def rows(frame: Any) -> Iterator[Row]:
         """See Venue."""
         name, channel = frame["arg"]["instId"], frame["arg"]["channel"]

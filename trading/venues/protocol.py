@@ -292,6 +292,12 @@ class Venue(ABC):
         """
         return ()
 
+    @staticmethod
+    def is_own(frame: Any) -> bool:
+        """Whether a frame that has `rows` is of this venue by all that its frames must have: where another venue's look like it.
+        May raise what bad input raises."""
+        return True
+
     def printed_name(self, venue_name: str) -> str:
         """How frames name the symbol that the list of instruments calls `venue_name`."""
         return venue_name
