@@ -145,6 +145,7 @@ def cat(args: argparse.Namespace) -> int:
 
 def convert(args: argparse.Namespace) -> int:
     """`data convert`."""
+    from procs.archives import converting
     from procs.recordings import files
     from procs.recordings.convert import Wish
     from procs.recordings.convert import convert as converted
@@ -159,7 +160,8 @@ def convert(args: argparse.Namespace) -> int:
     if missing:
         raise CliError(f"{missing[0]}: there is no such file or folder; check the path", USAGE)
     try:
-        made = converted(paths, wish, progress)
+        ours = converting.taken(paths, wish.to)
+        made = converted(paths, wish, progress) if ours is None else converting.convert(paths, ours, wish, args.size, progress)
     finally:
         progress.end()
     if args.json:
@@ -170,4 +172,6 @@ def convert(args: argparse.Namespace) -> int:
     if "files" in made:
         counted["files"] = len(made["files"])
     print(f"{made['out']}: " + ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in counted.items()))
+    for text in (*made.get("read", ()), *made.get("notes", ())):
+        print(clean_text(f"  {text}"))
     return OK
