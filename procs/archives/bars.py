@@ -1,7 +1,7 @@
 """Candles as CSV with a header, and Lean's trade bars.
 
-    datetime,open,high,low,close,volume                   the first column's name and form vary; a date is taken as UTC
-    20170903_btcusd_minute_trade.csv: 0,4642.39,...       Lean: milliseconds of the name's day; daily: 20150427 00:00,...
+datetime,open,high,low,close,volume                   the first column's name and form vary; a date is taken as UTC
+20170903_btcusd_minute_trade.csv: 0,4642.39,...       Lean: milliseconds of the name's day; daily: 20150427 00:00,...
 """
 
 from __future__ import annotations

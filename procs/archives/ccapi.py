@@ -1,7 +1,7 @@
 """ccapi's CSV: best bid and offer once a second, and trades. The file's name says the symbol (eth-usd_2021-07-01_trade.csv.gz).
 
-    time_seconds,bid_price_bid_size,ask_price_ask_size     2271.58_1.6477 is price_quantity
-    time_seconds,price,size,is_buyer_maker
+time_seconds,bid_price_bid_size,ask_price_ask_size     2271.58_1.6477 is price_quantity
+time_seconds,price,size,is_buyer_maker
 """
 
 from __future__ import annotations

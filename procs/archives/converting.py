@@ -200,9 +200,7 @@ class _Side:
         return found
 
 
-def _write_events(
-    pairs: Sequence[Pair], symbol: str, wish: Wish, write: Callable[[bytes], Any], tell: Tell
-) -> dict[str, Any]:
+def _write_events(pairs: Sequence[Pair], symbol: str, wish: Wish, write: Callable[[bytes], Any], tell: Tell) -> dict[str, Any]:
     tell("looking at the numbers")
     price_step = step_of(wish.tick, "--tick") if wish.tick else None
     lot_step = step_of(wish.lot, "--lot") if wish.lot else None
@@ -352,4 +350,3 @@ def _bars(found: Sequence[Found], wish: Wish, size: int, read: list[str]) -> lis
         tables.append(candle_files.table_of(bars, pairs[0][1], name, size))
         read += [told.said for _, told in pairs]
     return tables
-

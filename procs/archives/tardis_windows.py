@@ -1,6 +1,6 @@
 """Tardis' `book_snapshot_5` and `book_snapshot_25` (any depth), its trades and quotes beside them. A row is the top of a book.
 
-    exchange,symbol,timestamp,local_timestamp,asks[0].price,asks[0].amount,bids[0].price,bids[0].amount,asks[1].price,...
+exchange,symbol,timestamp,local_timestamp,asks[0].price,asks[0].amount,bids[0].price,bids[0].amount,asks[1].price,...
 """
 
 from __future__ import annotations
@@ -93,5 +93,3 @@ def quotes(source: Source, told: Told, symbol: str) -> Iterator[Quote]:
     """One a row."""
     for number, row in _rows(source, told, symbol):
         yield Quote(*_stamps(told, row, number), row["bid_price"], row["bid_amount"], row["ask_price"], row["ask_amount"])
-
-
