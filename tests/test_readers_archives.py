@@ -83,7 +83,7 @@ def test_historical_depth_of_binance_is_the_whole_book_with_the_venue_s_ids(
     steps, trades = MARKET
     zipped = put(tmp_path / f"{SYMBOL}-aggTrades-2024-01-01.zip", af.agg_trades(trades, header=True))
     made = converted(tmp_path / "x.gz", *t_depth(tmp_path, steps, pu=pu), zipped)
-    assert ("no column pu" in capsys.readouterr().out) == (not pu)
+    assert ("does not say pu" in capsys.readouterr().out) == (not pu)
     found = {update_id: (bids, asks) for _, update_id, bids, asks in books(folded(made, tmp_path))}
     assert found == {1005 + 10 * k: (step.bids, step.asks) for k, step in enumerate(steps) if k >= 3}
     assert prints(folded(made, tmp_path)) == trades

@@ -21,8 +21,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from procs.archives.events import BUYER_MAKES, Bar, Frame, Told
+from procs.archives.events import BUYER_MAKES, Bar, Frame, Told, steps
 from procs.archives.sources import Source
+from procs.recordings.frame_log_format import head_of
 from trading.wire.binance_layout import MAX_SNAPSHOT_LEVELS
 
 SPOT, USDM, COINM = "binance_spot", "binance_usdm", "binance_coinm"
@@ -101,6 +102,17 @@ def _without_header(source: Source) -> Iterator[tuple[int, list[str]]]:
             yield number, cells
 
 
+def head(sources: Sequence[Source], symbol: str, market: str, tick: str, lot: str) -> list[bytes]:
+    """The line that begins a recording of prints alone: they do not tell whose they are. Reads all sources once."""
+    prices, amounts = set[str](), set[str]()
+    for source in sources:
+        for _, cells in _without_header(source):
+            prices.add(cells[1])
+            amounts.add(cells[2])
+    tick, lot = steps(prices, amounts, sources[0].place, tick, lot)
+    return [head_of(symbol, market, symbol, tick, lot, lot, 0)]
+
+
 def agg_trades(source: Source, told: Told, symbol: str) -> Iterator[Frame]:
     """As the stream `aggTrade` would have sent them."""
     stream = f"{symbol.lower()}@aggTrade"
@@ -170,9 +182,11 @@ def _depth(source: Source, told: Told, symbol: str) -> Iterator[tuple[Frame, int
     key: tuple[str, ...] = ()
     levels: dict[str, list[list[str]]] = {"a": [], "b": []}
     begun = before = 0
+    unproved = False
     stream = f"{symbol.lower()}@depth@0ms"
 
     def message() -> tuple[Frame, int]:
+        nonlocal unproved
         time, first, last, kind, pu = key
         exch_ns = told.stamp(time, begun)
         last_id = _whole(told, last, begun)
@@ -183,7 +197,10 @@ def _depth(source: Source, told: Told, symbol: str) -> Iterator[tuple[Frame, int
             return Frame(told.in_order(exch_ns), text), last_id
         stamp = _time(exch_ns)
         said: dict[str, Any] = {"e": "depthUpdate", "E": stamp, "T": stamp, "s": symbol, "U": _whole(told, first, begun)}
-        said |= {"u": last_id, "pu": _whole(told, pu, begun) if pu_at >= 0 else before or last_id - 1}
+        follows = pu.removesuffix(".0")
+        told_pu = follows.isdigit()
+        unproved = unproved or not told_pu
+        said |= {"u": last_id, "pu": int(follows) if told_pu else before or last_id - 1}
         return Frame(told.in_order(exch_ns), _stream(stream, said | {"b": levels["b"], "a": levels["a"]})), last_id
 
     for number, cells in source.rows():
@@ -207,8 +224,8 @@ def _depth(source: Source, told: Told, symbol: str) -> Iterator[tuple[Frame, int
         levels[_SIDES[side.lower()]].append([price, "0" if kind == "delete" else qty])
     if key:
         yield message()
-    if pu_at < 0 and key and key[3] != "snap":
-        told.words.append("it has no column pu, so a gap in it cannot be seen")
+    if unproved:
+        told.words.append("it does not say pu, so a gap in it cannot be seen")
 
 
 # ---- pieces

@@ -13,19 +13,15 @@ taken for the contract, unless spot's trades are given along or a folder of its 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
 
-from procs.archives.events import SELLS, Frame, Told
+from procs.archives.events import SELLS, Frame, Told, steps
 from procs.archives.sources import Source
 from procs.recordings.frame_log_format import Came, head_of, mark_of
-from procs.recordings.output import RecordingsError
-from procs.recordings.wire_text import MOST_DECIMALS, decimals_of, units_of_text
-from sim.recordings.spool import decimal_text
 
 _CONTRACT: Final = ("timestamp", "symbol", "side", "size", "price")
 _SPOT: Final = ("id", "timestamp", "price", "volume", "side")
@@ -124,7 +120,7 @@ def head(sources: Sequence[Source], symbol: str, name: str, tick: str, lot: str)
     """The recorder's own lines that begin a file of Bybit's frames: what a reader must know to decode them.
 
     symbol: as Bybit writes it; name: as recordings do. Reads all sources once. Raises RecordingsError."""
-    price_gcd, prices, amounts = 0, set[str](), set[str]()
+    prices, amounts = set[str](), set[str]()
     for source in sources:
         if is_book(source):
             for _, line in source.lines():
@@ -137,13 +133,7 @@ def head(sources: Sequence[Source], symbol: str, name: str, tick: str, lot: str)
                 if number > 1:
                     prices.add(cells[price_at])
                     amounts.add(cells[qty_at])
-    price_decimals, qty_decimals = decimals_of(prices, "price"), decimals_of(amounts, "quantity")
-    for price in prices:
-        price_gcd = math.gcd(price_gcd, units_of_text(price, price_decimals, "price"))
-    if not price_gcd:
-        raise RecordingsError(f"{sources[0].place}: no row of it holds a price; nothing to convert")
-    tick = tick or decimal_text(price_gcd, price_decimals)
-    lot = lot or decimal_text(1, min(qty_decimals, MOST_DECIMALS))
+    tick, lot = steps(prices, amounts, sources[0].place, tick, lot)
     spot = any(is_spot_trades(source) for source in sources) or any("spot" in source.path.parts for source in sources)
     category = "spot" if spot else "linear"
     return [head_of(name, "bybit", f"{category}:{symbol}", tick, lot, lot, LEVELS), mark_of(Came(0, 1, False), name)]

@@ -30,6 +30,7 @@ from procs.recordings.convert import Tell, Wish
 from procs.recordings.folding import Folded
 from procs.recordings.output import RecordingsError, new_file
 from procs.recordings.wire_text import ASK, BID, Change, FrameWriter, decimals_of, step_of, units_of_text
+from sim.recordings.spool import RecordingError
 from trading.venues.names import NATIVE
 
 CANDLES: Final = "candles"
@@ -43,7 +44,7 @@ def taken(paths: Sequence[Path], to: str) -> list[Found] | None:
     """What the files hold, if they are converted here; None where `procs.recordings.convert` does it. Raises RecordingsError."""
     found = {path: [] if _of_others(path) else found_in(path) for path in paths}
     ours = [it for path in paths for it in found[path]]
-    if all(it.kind.beside for it in ours):
+    if to != CANDLES and all(it.kind.beside for it in ours):
         ours = []  # without a window beside them the other converter reads them
     for path in paths:
         if found[path]:
@@ -103,7 +104,7 @@ def _symbol(found: Sequence[Found], wish: Wish) -> str:
     names = {name for it in found if (name := it.kind.symbol_of(it.source))}
     if len(names) > 1:
         raise RecordingsError(f"the files hold {', '.join(sorted(names))}; convert one symbol at a time")
-    symbol = names.pop() if names else wish.symbol
+    symbol = names.pop() if names else wish.symbol.upper()
     if not symbol:
         raise RecordingsError(f"{found[0].source.place}: does not say its symbol; give --symbol, e.g. --symbol BTCUSDT")
     return symbol
@@ -124,7 +125,9 @@ def _write(pairs: Sequence[Pair], symbol: str, wish: Wish, path: Path, tell: Tel
             if pairs[0][0].kind.family == "Bybit":
                 head = bybit_public.head([it.source for it, _ in pairs], symbol, _plain(symbol), wish.tick, wish.lot)
             else:
-                _market(pairs, wish)
+                market = _market(pairs, wish)
+                if all(found.kind.rank != BOOK for found, _ in pairs):
+                    head = binance_public.head([it.source for it, _ in pairs], symbol, market, wish.tick, wish.lot)
             count = 0
             for count, frame in enumerate(_merged(pairs, symbol), 1):
                 for line in head if count == 1 else ():
@@ -151,8 +154,10 @@ def _market(pairs: Sequence[Pair], wish: Wish) -> str:
         place = pairs[0][0].source.place
         raise RecordingsError(f"{place}: is of {market} by its columns, not of {wish.market}; leave --market out")
     market = wish.market or market or NATIVE[0]
-    if market not in NATIVE or (not frames and market == binance_public.COINM):
-        raise RecordingsError(f"{pairs[0][0].source.place}: no frames of {market} can be made of it; give --market binance_spot")
+    if market not in NATIVE:
+        raise RecordingsError(f"{pairs[0][0].source.place}: is of {market}, which this version cannot read; leave it out")
+    if not frames and market == binance_public.COINM:
+        raise RecordingsError(f"{pairs[0][0].source.place}: frames of {market} cannot be made up; give --market binance_usdm")
     return market
 
 
@@ -283,7 +288,12 @@ def _checked(path: Path, found: Sequence[Found], out: Path) -> Verdict:
     one = files.look(path)
     if one is None:
         raise RecordingsError(f"{out}: what was made of {found[0].source.place} is no recording; it is not kept")
-    verdict = check([files.measured(one)])
+    try:
+        verdict = check([files.measured(one)])
+    except RecordingError as error:
+        raise RecordingsError(
+            f"what was made cannot be read back, so it is not kept: {str(error).replace(str(path), str(out))}"
+        ) from None
     book = any(it.kind.rank == BOOK for it in found)
     own = all(it.kind.gives == FRAMES for it in found)
     wrong = list(verdict.wrong) if not own else []
@@ -346,7 +356,7 @@ def _bars(found: Sequence[Found], wish: Wish, size: int, read: list[str]) -> lis
         by_symbol.setdefault(name, []).append((it, Told(it.source)))
     tables = []
     for name, pairs in by_symbol.items():
-        bars = [bar for it, told in pairs if it.kind.read for bar in it.kind.read(it.source, told, name)]
+        bars = (bar for it, told in pairs if it.kind.read for bar in it.kind.read(it.source, told, name))
         tables.append(candle_files.table_of(bars, pairs[0][1], name, size))
         read += [told.said for _, told in pairs]
     return tables

@@ -10,13 +10,17 @@ changes from milliseconds to microseconds is read right, and `Told` says which w
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from procs.archives.sources import Source
 from procs.recordings.output import RecordingsError
+from procs.recordings.wire_text import decimals_of, units_of_text
+from sim.recordings.spool import decimal_text
 
 OLDEST_S: Final = 10**9
 """Times are between September 2001 and the year 2096: so their digits tell the unit."""
@@ -138,6 +142,15 @@ class Told:
             parts.append(f"{self.backwards:,} times went backwards and were raised to the one before")
         parts += [f"{count:,} {what} left out" for what, count in self.left_out.items()]
         return f"{self.source.place}: {', '.join([*parts, *self.words])}"
+
+
+def steps(prices: Iterable[str], amounts: Iterable[str], place: str, tick: str = "", lot: str = "") -> tuple[str, str]:
+    """(tick, lot) that printed numbers suggest, where they are not given: what all prices are multiples of, and the last decimal."""
+    price_decimals, qty_decimals = decimals_of(prices, "price"), decimals_of(amounts, "quantity")
+    divisor = math.gcd(*(units_of_text(price, price_decimals, "price") for price in prices))
+    if not divisor:
+        raise RecordingsError(f"{place}: no row of it holds a price; nothing to convert")
+    return tick or decimal_text(divisor, price_decimals), lot or decimal_text(1, qty_decimals)
 
 
 SELLS: Final = {"sell": True, "buy": False}

@@ -24,6 +24,7 @@ from procs.recordings.output import RecordingsError
 
 LONGEST_LINE: Final = 1 << 20
 """Bytes of one line. A book of 1,000 levels a side has 60,000."""
+MOST_BLANKS: Final = 1000
 MOST_MEMBERS: Final = 1000
 _ARROW: Final = {".feather": "feather", ".parquet": "parquet"}
 _UNREADABLE: Final = (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError)
@@ -152,13 +153,16 @@ def _opened(path: Path, member: str) -> Iterator[IO[bytes]]:
 
 
 def _lines(file: IO[bytes], place: str) -> Iterator[tuple[int, bytes]]:
-    number = 0
+    number = blank = 0
     try:
         while line := file.readline(LONGEST_LINE):
             number += 1
             if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
                 raise RecordingsError(f"{place}:{number}: the line is longer than {LONGEST_LINE >> 20} MB; this is no such file")
             line = (line.removeprefix(_BOM) if number == 1 else line).strip()
+            blank = 0 if line else blank + 1
+            if blank > MOST_BLANKS:
+                raise RecordingsError(f"{place}:{number}: more than {MOST_BLANKS} blank lines together; this is no such file")
             if line:
                 yield number, line
     except _UNREADABLE as error:
