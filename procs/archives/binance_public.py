@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from procs.archives.events import BUYER_MAKES, Bar, Frame, Told, steps
+from procs.archives.events import BUYER_MAKES, Bar, Frame, Numbers, Told
 from procs.archives.sources import Source
 from procs.recordings.frame_log_format import head_of
 from trading.wire.binance_layout import MAX_SNAPSHOT_LEVELS
@@ -104,12 +104,12 @@ def _without_header(source: Source) -> Iterator[tuple[int, list[str]]]:
 
 def head(sources: Sequence[Source], symbol: str, market: str, tick: str, lot: str) -> list[bytes]:
     """The line that begins a recording of prints alone: they do not tell whose they are. Reads all sources once."""
-    prices, amounts = set[str](), set[str]()
+    numbers = Numbers()
     for source in sources:
         for _, cells in _without_header(source):
-            prices.add(cells[1])
-            amounts.add(cells[2])
-    tick, lot = steps(prices, amounts, sources[0].place, tick, lot)
+            numbers.price(cells[1])
+            numbers.amount(cells[2])
+    tick, lot = numbers.steps(sources[0].place, tick, lot)
     return [head_of(symbol, market, symbol, tick, lot, lot, 0)]
 
 

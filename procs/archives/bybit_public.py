@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from procs.archives.events import SELLS, Frame, Told, steps
+from procs.archives.events import SELLS, Frame, Numbers, Told
 from procs.archives.sources import Source
 from procs.recordings.frame_log_format import Came, head_of, mark_of
 
@@ -120,20 +120,20 @@ def head(sources: Sequence[Source], symbol: str, name: str, tick: str, lot: str)
     """The recorder's own lines that begin a file of Bybit's frames: what a reader must know to decode them.
 
     symbol: as Bybit writes it; name: as recordings do. Reads all sources once. Raises RecordingsError."""
-    prices, amounts = set[str](), set[str]()
+    numbers = Numbers()
     for source in sources:
         if is_book(source):
             for _, line in source.lines():
                 for price, qty in _PAIRS.findall(line):
-                    prices.add(price.decode())
-                    amounts.add(qty.decode())
+                    numbers.price(price.decode())
+                    numbers.amount(qty.decode())
         else:
             price_at, qty_at = (4, 3) if is_contract_trades(source) else (2, 3)
             for number, cells in source.rows():
                 if number > 1:
-                    prices.add(cells[price_at])
-                    amounts.add(cells[qty_at])
-    tick, lot = steps(prices, amounts, sources[0].place, tick, lot)
+                    numbers.price(cells[price_at])
+                    numbers.amount(cells[qty_at])
+    tick, lot = numbers.steps(sources[0].place, tick, lot)
     spot = any(is_spot_trades(source) for source in sources) or any("spot" in source.path.parts for source in sources)
     category = "spot" if spot else "linear"
     return [head_of(name, "bybit", f"{category}:{symbol}", tick, lot, lot, LEVELS), mark_of(Came(0, 1, False), name)]

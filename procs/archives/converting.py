@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from procs.archives import binance_public, bybit_public, candle_files
-from procs.archives.events import Frame, Print, Quote, Told, Window
+from procs.archives.events import Frame, Numbers, Print, Quote, Told, Window
 from procs.archives.kinds import BARS, BOOK, FRAMES, KINDS, Found, found_in, unknown
 from procs.archives.sources import sources_of
 from procs.recordings import files
@@ -29,7 +29,7 @@ from procs.recordings.checking import Verdict, check, staged
 from procs.recordings.convert import Tell, Wish
 from procs.recordings.folding import Folded
 from procs.recordings.output import RecordingsError, new_file
-from procs.recordings.wire_text import ASK, BID, Change, FrameWriter, decimals_of, step_of, units_of_text
+from procs.recordings.wire_text import ASK, BID, Change, FrameWriter, step_of, units_of_text
 from sim.recordings.spool import RecordingError
 from trading.venues.names import NATIVE
 
@@ -209,12 +209,12 @@ def _write_events(pairs: Sequence[Pair], symbol: str, wish: Wish, write: Callabl
     tell("looking at the numbers")
     price_step = step_of(wish.tick, "--tick") if wish.tick else None
     lot_step = step_of(wish.lot, "--lot") if wish.lot else None
-    prices, amounts = set[str](), set[str]()
+    numbers = Numbers()
     for found, _ in pairs:
         for it in found.kind.read(found.source, Told(found.source), symbol) if found.kind.read else ():
-            _texts(it, prices, amounts)
-    price_decimals = _decimals(price_step) if price_step else decimals_of(prices, "price")
-    qty_decimals = _decimals(lot_step) if lot_step else decimals_of(amounts, "quantity")
+            _texts(it, numbers)
+    price_decimals = _decimals(price_step) if price_step else numbers.price_decimals
+    qty_decimals = _decimals(lot_step) if lot_step else numbers.qty_decimals
     usdm = _market(pairs, wish) == binance_public.USDM
     writer = FrameWriter(write, symbol, usdm, price_decimals, qty_decimals)
     sides = (_Side(BID), _Side(ASK))
@@ -250,17 +250,16 @@ def _write_events(pairs: Sequence[Pair], symbol: str, wish: Wish, write: Callabl
     return {"frames": writer.frames, "crossed_quotes_left_out": writer.crossed_bbos, "empty_trades_left_out": empty}
 
 
-def _texts(it: Any, prices: set[str], amounts: set[str]) -> None:
+def _texts(it: Any, numbers: Numbers) -> None:
     if isinstance(it, Print):
-        prices.add(it.price)
-        amounts.add(it.qty)
+        pairs = [(it.price, it.qty)]
     elif isinstance(it, Quote):
-        prices.update((it.bid, it.ask))
-        amounts.update((it.bid_qty, it.ask_qty))
+        pairs = [(it.bid, it.bid_qty), (it.ask, it.ask_qty)]
     else:
-        for p, q in (*it.bids, *it.asks):
-            prices.add(p)
-            amounts.add(q)
+        pairs = [*it.bids, *it.asks]
+    for price, amount in pairs:
+        numbers.price(price)
+        numbers.amount(amount)
 
 
 def _decimals(step: Decimal) -> int:

@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from procs.archives.sources import Source
 from procs.recordings.output import RecordingsError
-from procs.recordings.wire_text import decimals_of, units_of_text
+from procs.recordings.wire_text import MOST_DECIMALS, decimals_of, units_of_text
 from sim.recordings.spool import decimal_text
 
-OLDEST_S: Final = 10**9
+OLDEST_S, YOUNGEST_S = 10**9, 4 * 10**9
 """Times are between September 2001 and the year 2096: so their digits tell the unit."""
-YOUNGEST_S: Final = 4 * 10**9
+_MOST_SEEN: Final = 1 << 17
 _UNITS: Final = {10: ("seconds", 10**9), 13: ("milliseconds", 10**6), 16: ("microseconds", 10**3), 19: ("nanoseconds", 1)}
 
 
@@ -144,13 +143,38 @@ class Told:
         return f"{self.source.place}: {', '.join([*parts, *self.words])}"
 
 
-def steps(prices: Iterable[str], amounts: Iterable[str], place: str, tick: str = "", lot: str = "") -> tuple[str, str]:
-    """(tick, lot) that printed numbers suggest, where they are not given: what all prices are multiples of, and the last decimal."""
-    price_decimals, qty_decimals = decimals_of(prices, "price"), decimals_of(amounts, "quantity")
-    divisor = math.gcd(*(units_of_text(price, price_decimals, "price") for price in prices))
-    if not divisor:
-        raise RecordingsError(f"{place}: no row of it holds a price; nothing to convert")
-    return tick or decimal_text(divisor, price_decimals), lot or decimal_text(1, qty_decimals)
+class Numbers:
+    """What printed prices and quantities need: their decimals, and what all prices are multiples of. Holds few at a time."""
+
+    def __init__(self) -> None:
+        self.price_decimals = self.qty_decimals = self._divisor = 0
+        self._prices, self._amounts = set[str](), set[str]()
+
+    def price(self, text: str) -> None:
+        """Take a price; empty for none."""
+        if text and text not in self._prices:
+            self.price_decimals = max(self.price_decimals, decimals_of((text,), "price"))
+            self._divisor = math.gcd(self._divisor, units_of_text(text, MOST_DECIMALS, "price"))
+            _remember(self._prices, text)
+
+    def amount(self, text: str) -> None:
+        """Take a quantity; empty for none."""
+        if text and text not in self._amounts:
+            self.qty_decimals = max(self.qty_decimals, decimals_of((text,), "quantity"))
+            _remember(self._amounts, text)
+
+    def steps(self, place: str, tick: str, lot: str) -> tuple[str, str]:
+        """(tick, lot): as given, else what the numbers suggest. Raises RecordingsError where there was no price."""
+        if not self._divisor:
+            raise RecordingsError(f"{place}: no row of it holds a price; nothing to convert")
+        scale = 10 ** (MOST_DECIMALS - self.price_decimals)
+        return tick or decimal_text(self._divisor // scale, self.price_decimals), lot or decimal_text(1, self.qty_decimals)
+
+
+def _remember(seen: set[str], text: str) -> None:
+    if len(seen) >= _MOST_SEEN:
+        seen.clear()
+    seen.add(text)
 
 
 SELLS: Final = {"sell": True, "buy": False}
