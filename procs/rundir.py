@@ -26,8 +26,8 @@ from typing import Final, Self
 INSTANCE: Final = re.compile(r"[a-z0-9_-]{1,24}")
 KERNEL_PACKAGES: Final = ("shm", "ringbuf", "trading", "sim", "procs")
 NO_KERNELS: Final = (
-    "procs/bench", "procs/cli", "procs/gateway", "procs/prices", "procs/receiver", "procs/supervision",
-    "sim/local_venue", "sim/report", "sim/worlds", "trading/results",
+    "procs/archives", "procs/bench", "procs/cli", "procs/gateway", "procs/prices", "procs/receiver",
+    "procs/supervision", "sim/local_venue", "sim/report", "sim/worlds", "trading/results",
 )  # fmt: skip
 """Rooms that no kernel of another room takes anything from: editing them compiles nothing again."""
 CACHES_KEPT: Final = 4

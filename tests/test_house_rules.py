@@ -49,6 +49,7 @@ MAY_IMPORT = {
         "procs/fold": STAGES_NEED,
         "procs/supervision": STAGES_NEED,
         "procs/recordings": "procs procs/profiles procs/journal sim* trading*",
+        "procs/archives": "procs/recordings sim* trading*",
         "procs/learning": STAGES_NEED + "procs/fold procs/journal procs/recordings",
         "procs/research": STAGES_NEED + "procs/fold procs/journal procs/recordings procs/learning",
         "procs/stages": STAGES_NEED + "procs/fold procs/journal procs/recordings procs/learning procs/research",

@@ -206,6 +206,7 @@ def cat(args: argparse.Namespace) -> int:
 
 def convert(args: argparse.Namespace) -> int:
     """`data convert`."""
+    from procs.archives import converting
     from procs.recordings import files
     from procs.recordings.convert import Wish, is_known
     from procs.recordings.convert import convert as converted
@@ -216,7 +217,9 @@ def convert(args: argparse.Namespace) -> int:
         base_latency_ns=args.base_latency_ns, after=tuple(files.expand(args.after)), venue=_venue(args.venue),
     )  # fmt: skip
     try:
-        made = converted(files.gathered(args.paths, _note, is_known), wish, progress)
+        paths = files.gathered(args.paths, _note, lambda path: is_known(path) or converting.is_known(path))
+        ours = converting.taken(paths, wish.to)
+        made = converted(paths, wish, progress) if ours is None else converting.convert(paths, ours, wish, args.size, progress)
     finally:
         progress.end()
     for note in made.get("notes", ()):
@@ -231,4 +234,6 @@ def convert(args: argparse.Namespace) -> int:
     if "files" in made:
         counted["files"] = len(made["files"])
     print(f"{made['out']}: " + ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in counted.items()))
+    for text in (*made.get("read", ()), *made.get("notes", ())):
+        print(clean_text(f"  {text}"))
     return OK

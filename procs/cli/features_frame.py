@@ -46,6 +46,9 @@ def features(args: argparse.Namespace) -> int:
     finally:
         note.end()
     words = f"{out}: {made['rows']:,} rows of {made['columns']} columns"
+    if not made["valid"]:
+        wrong.append("no record of it has a valid order book (prints alone?), so every signal and feature is null; "
+                     "candles of its prints: scalperctl data convert --to candles")  # fmt: skip
     print(json.dumps({"out": str(out), **made, "complaints": wrong}, indent=2) if args.json else words)
     for text in wrong:
         print(f"scalperctl: {text}", file=sys.stderr)
@@ -57,7 +60,7 @@ def _write(path: Path, suffix: str, pieces: Iterable[dict[str, Any]]) -> dict[st
 
     pa: Any = importlib.import_module("pyarrow")
     writer: Any = None
-    rows = columns = 0
+    rows = columns = valid = 0
     try:
         for piece in pieces:
             batch = pa.table({
@@ -72,9 +75,10 @@ def _write(path: Path, suffix: str, pieces: Iterable[dict[str, Any]]) -> dict[st
                     writer = importlib.import_module("pyarrow.parquet").ParquetWriter(path, schema, compression="zstd")
             writer.write_table(batch.cast(writer.schema) if suffix == ".parquet" else batch)
             rows, columns = rows + batch.num_rows, batch.num_columns
+            valid += int(piece["valid"].sum())
     finally:
         if writer is not None:
             writer.close()
     if not rows:
         raise CliError("the recording holds no market record: check it with `scalperctl data check`", USAGE)
-    return {"rows": rows, "columns": columns}
+    return {"rows": rows, "columns": columns, "valid": valid}
