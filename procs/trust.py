@@ -8,6 +8,7 @@ believed where root alone can have put it there, as systemd does with a service'
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
@@ -21,7 +22,8 @@ WRITABLE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 def distrust(folder: Path) -> str:
     """Why nothing in this folder is believed, as a sentence with the remedy; "" if it is, or if nothing stands there."""
-    ours = (0, os.geteuid())
+    me = os.geteuid()
+    ours = {_root(), me}
     place, left = Path("/"), list(Path(os.path.abspath(folder)).parts[1:])
     links, vouched = 0, _closed(os.lstat(place))  # vouched: root alone can make a name in `place`
     while left:
@@ -35,7 +37,7 @@ def distrust(folder: Path) -> str:
             return f"{here}: {(error.strerror or str(error)).lower()}; check the permissions above it"
         if seen.st_uid not in ours and (left or stat.S_ISLNK(seen.st_mode) or not vouched):
             return (
-                f"{here} belongs to uid {seen.st_uid}, neither to root nor to us (uid {ours[1]}), and is not believed: "
+                f"{here} belongs to uid {seen.st_uid}, neither to root nor to us (uid {me}), and is not believed: "
                 "ask as that user, or remove it if that user took the name"
             )
         if stat.S_ISLNK(seen.st_mode):
@@ -58,9 +60,18 @@ def distrust(folder: Path) -> str:
     return ""
 
 
+def _root() -> int:
+    """Root as this process sees it: where a user namespace does not know root, the overflow uid has what is root's."""
+    with contextlib.suppress(OSError, ValueError):
+        ranges = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
+        if not any(int(first) == 0 for first, _, _ in ranges):
+            return int(Path("/proc/sys/kernel/overflowuid").read_text())
+    return 0
+
+
 def _closed(seen: os.stat_result, *, root_only: bool = True) -> bool:
     """Whether nobody but root (and, unless `root_only`, its owner) can write into this folder."""
-    if root_only and seen.st_uid != 0:
+    if root_only and seen.st_uid != _root():
         return False
     if seen.st_mode & stat.S_IWOTH:
         return False
