@@ -23,6 +23,7 @@ class Halting:
 
     def __init__(self, instance: str, pipeline: Pipeline, log: Any, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._instance, self._pipeline, self._log, self._clock = instance, pipeline, log, clock
+        self._places = killswitch.places(instance)
         self.reason = ""
         self.unlatched = ""
         self._due: Latch | None = None  # what the disk has refused
@@ -72,10 +73,7 @@ class Halting:
             else:
                 self.unlatched, self._due = "", None
                 self._log.warning("the kill switch is latched now", reason=self.reason)
-        try:
-            latch = killswitch.status(self._instance)
-        except OSError:  # no descriptor left to look with: as it was
-            return
+        latch = killswitch.status_in(self._places)
         if latch is not None and not self.reason:
             self._set(latch.in_words())
             self._log.error("halted", reason=latch.in_words())

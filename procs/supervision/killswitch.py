@@ -178,11 +178,17 @@ def reserve(instance: str) -> None:
 
 def status(instance: str) -> Latch | None:
     """The latch if the instance is halted, else None. Never raises for a damaged or unreadable file: that is halted."""
-    for folder in (*_folders(instance), *_spares(instance)):
-        latch = _read(folder)
-        if latch is not None:
-            return latch
-    return None
+    return status_in(places(instance))
+
+
+def places(instance: str) -> list[Path]:
+    """Every folder in which a latch of this instance counts, for whoever looks often."""
+    return [*_folders(instance), *_spares(instance)]
+
+
+def status_in(folders: list[Path]) -> Latch | None:
+    """What `status` says, of these `places`."""
+    return next((latch for folder in folders if (latch := _read(folder)) is not None), None)
 
 
 def new_latch(who: str, reason: str) -> Latch:
