@@ -273,6 +273,17 @@ while True:
 """
 
 
+def test_a_squatted_segment(place: Place) -> None:
+    """Another user's file has our board's name: the start is refused, `clean` leaves the file alone, and both name it."""
+    theirs = place.folder / "shm" / f"scalper.{INSTANCE}.board"
+    theirs.write_bytes(bytes(1 << 20))
+    os.chown(theirs, NOBODY, NOBODY)
+    ran = place.ctl("start", "--instance", INSTANCE)
+    assert ran.returncode == 1 and str(theirs) in ran.stderr and f"uid {NOBODY}" in ran.stderr
+    ran = place.ctl("clean", "--instance", INSTANCE)
+    assert str(theirs) in ran.stdout and "not ours to remove" in ran.stdout and theirs.exists()
+
+
 def test_code_in_the_working_directory_is_not_run(place: Place) -> None:
     """A whole run from a folder full of modules of our names: none of them runs, in no process."""
     planted = place.folder / "planted"
