@@ -41,10 +41,10 @@ POLL_S: Final = 0.05
 def start(args: argparse.Namespace) -> int:
     """The command."""
     profile = running.profile_for(args)
-    refuse_if_running(profile.instance)
     refuse_without_packages(profile)
-    if args.foreground:
+    if args.foreground:  # the lock decides; it may have been handed to us
         return foreground(profile)
+    refuse_if_running(profile.instance)
     launched = Launch(profile, own_words(args))
     note = Note(sys.stderr)
     try:
