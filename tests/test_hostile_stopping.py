@@ -169,6 +169,18 @@ def test_shared_memory_without_room(place: Place) -> None:
     assert place.status()["halted"]
 
 
+def test_a_run_directory_without_room(place: Place) -> None:
+    """Where not even the log can be written the start says which folder is full."""
+    run = place.mount("run", 1)
+    (run / "scalper" / INSTANCE / "log").mkdir(parents=True, mode=0o700)
+    for folder in (run / "scalper", run / "scalper" / INSTANCE):
+        folder.chmod(0o700)
+    (run / "scalper" / INSTANCE / "lock").write_bytes(b" " * 31 + b"\n")
+    fill(run)
+    ran = place.ctl("start", "--instance", INSTANCE)
+    assert ran.returncode == 1 and str(run / "scalper" / INSTANCE) in ran.stderr, ran.stderr
+
+
 def test_a_run_outlives_its_supervisor(place: Place) -> None:
     """kill -9 of the supervisor: the run is listed, reported and traced from its journals, by id and as the last one."""
     place.start()

@@ -349,6 +349,9 @@ class Launch:
         """Say on stderr why it ended before it was ready; returns the exit code to end with."""
         if code < 0:
             self._problem = self._problem or f"it was killed by {signal.Signals(-code).name}"
+        with contextlib.suppress(OSError):
+            if not self._problem and os.statvfs(self.log).f_bavail == 0:
+                self._problem = f"{self.log.parent} has no room left, not even for its log; free some there"
         print(
             f"scalperctl: {self.instance} did not start: {self._problem or 'no reason given'} (log: {self.log})", file=sys.stderr
         )
