@@ -5,7 +5,8 @@
     cache    $CACHE_DIRECTORY (systemd), else $XDG_CACHE_HOME/scalper, else ~/.cache/scalper            can be made anew
 
 Each has one folder per instance (a systemd directory that is already called like the instance is that folder).
-Folders are 0700 and ours, or they are refused: somebody else's folder in /tmp must not get our socket or our latch.
+Folders are 0700 and ours, or they are refused: somebody else's folder in /tmp must not get our socket or our latch. Whoever looks
+for a living instance passes over folders that others may have made (procs.trust); `squatted` names them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final, Self
 
+from procs.trust import distrust
+
 INSTANCE: Final = re.compile(r"[a-z0-9_-]{1,24}")
 KERNEL_PACKAGES: Final = ("shm", "ringbuf", "trading", "sim", "procs")
 NO_KERNELS: Final = (
@@ -31,6 +34,8 @@ NO_KERNELS: Final = (
 )  # fmt: skip
 """Rooms that no kernel of another room takes anything from: editing them compiles nothing again."""
 CACHES_KEPT: Final = 4
+HANDED_LOCK: Final = "SCALPER_INSTANCE_LOCK"
+"""The variable by which `start` hands the lock that it holds, as a descriptor's number, to the supervisor that it starts."""
 SYSTEM_RUN: Final = Path("/run/scalper")
 SYSTEM_STATE: Final = Path("/var/lib/scalper")
 
@@ -101,19 +106,23 @@ def run_base() -> Path:
     if systemd is not None:
         return systemd
     xdg = os.environ.get("XDG_RUNTIME_DIR", "")
-    if xdg.startswith("/") and os.access(xdg, os.W_OK):
+    if xdg.startswith("/") and os.access(xdg, os.W_OK) and os.stat(xdg).st_uid == os.geteuid():  # root may write anybody's
         return Path(xdg) / "scalper"
     return Path(f"/tmp/scalper-{os.geteuid()}")
 
 
 def run_dir(instance: str) -> Path:
-    """The instance's run directory, made if missing."""
+    """The instance's run directory, made if missing. Raises RunDirError, also where others could put another in its place."""
     checked_name(instance)
     base = run_base()
     folder = _for_instance(base, instance)
     if folder != base:
         _own_folder(base)
-    return _own_folder(folder)
+    _own_folder(folder)
+    problem = distrust(folder)
+    if problem:
+        raise RunDirError(problem)
+    return folder
 
 
 def log_dir(instance: str) -> Path:
@@ -121,18 +130,34 @@ def log_dir(instance: str) -> Path:
     return _own_folder(run_dir(instance) / "log")
 
 
-def run_dir_candidates(instance: str) -> list[Path]:
-    """Where a client may find a living instance: this user's place, then the system service's. Nothing is created."""
+def _places(instance: str) -> list[Path]:
+    """Where an instance of that name may have its run directory: this user's place, then the system service's."""
     checked_name(instance)
-    candidates = [_for_instance(run_base(), instance), SYSTEM_RUN / instance, Path(f"/tmp/scalper-{os.geteuid()}") / instance]
-    return list(dict.fromkeys(candidates))
+    places = [_for_instance(run_base(), instance), SYSTEM_RUN / instance, Path(f"/tmp/scalper-{os.geteuid()}") / instance]
+    return list(dict.fromkeys(places))
+
+
+def run_dir_candidates(instance: str) -> list[Path]:
+    """Where a client may find a living instance, those left out that others may have made. Nothing is created."""
+    return [folder for folder in _places(instance) if not distrust(folder)]
+
+
+def squatted(instance: str = "") -> str:
+    """Which run directory of this name (of any, if "") is not believed, and why, as a sentence; "" if there is none."""
+    folders = _places(instance) if instance else list(_bases())
+    return next((problem for folder in folders if (problem := distrust(folder))), "")
+
+
+def _bases() -> dict[Path, None]:
+    return dict.fromkeys([run_base(), SYSTEM_RUN, Path(f"/tmp/scalper-{os.geteuid()}")])
 
 
 def instances() -> list[str]:
     """Names that have a run directory here, living or not."""
-    bases = dict.fromkeys([run_base(), SYSTEM_RUN, Path(f"/tmp/scalper-{os.geteuid()}")])
     found: dict[str, None] = {}
-    for base in bases:
+    for base in _bases():
+        if distrust(base):
+            continue
         with contextlib.suppress(OSError):
             for entry in sorted(base.iterdir()):
                 if INSTANCE.fullmatch(entry.name) and (entry / "lock").exists():
@@ -218,8 +243,20 @@ def _flock(kind: int) -> bytes:
     return struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
 
 
+def _same_file(one: int, other: int) -> bool:
+    try:
+        return os.path.sameopenfile(one, other)
+    except OSError:
+        return False
+
+
+def _pid_text(pid: int) -> bytes:
+    """Always as long, over what stands there: a disk that has become full cannot refuse it. 0: nobody."""
+    return f"{pid or '':<31}\n".encode()
+
+
 def _pid_in(fd: int) -> int:
-    text = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+    text = os.pread(fd, 64, 0).decode("ascii", "replace").strip()
     return int(text) if text.isdigit() else 0
 
 
@@ -227,11 +264,20 @@ class InstanceLock:
     """Held for the life of a pipeline: one supervisor per name. The kernel lets go of it when the holder dies."""
 
     def __init__(self, instance: str) -> None:
+        """Take it, or take over the one that HANDED_LOCK names. Raises InstanceBusyError, RunDirError."""
         self.path = run_dir(instance) / "lock"
+        handed = os.environ.pop(HANDED_LOCK, "")
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._fd = os.open(self.path, flags, 0o600)
         try:
-            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK))
+            self._fd = os.open(self.path, flags, 0o600)
+        except OSError as e:
+            raise RunDirError(f"{self.path}: {e.strerror}; remove what stands there or check the permissions above it") from None
+        if handed.isdigit() and _same_file(self._fd, int(handed)):
+            os.close(self._fd)
+            self._fd = int(handed)
+            os.set_inheritable(self._fd, False)
+        try:
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK))  # one that is ours already is taken again
         except BlockingIOError:
             pid = _pid_in(self._fd)
             os.close(self._fd)
@@ -239,13 +285,27 @@ class InstanceLock:
         except BaseException:
             os.close(self._fd)
             raise
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.pwrite(self._fd, _pid_text(os.getpid()), 0)
+        except OSError as e:
+            os.close(self._fd)
+            raise RunDirError(f"{self.path}: {e.strerror}; free some room there, then start again") from None
+
+    @property
+    def fd(self) -> int:
+        """The descriptor; whoever inherits it holds the lock as well."""
+        return self._fd
+
+    def hand_over(self) -> None:
+        """Let go here, without a word in the file: a child has inherited the descriptor and holds the name from now on."""
+        os.close(self._fd)
+        self._fd = -1
 
     def release(self) -> None:
         """Let go. The file stays: unlinking a lock file races with the next holder."""
         if self._fd >= 0:
-            os.ftruncate(self._fd, 0)
+            with contextlib.suppress(OSError):
+                os.pwrite(self._fd, _pid_text(0), 0)
             os.close(self._fd)
             self._fd = -1
 

@@ -98,10 +98,10 @@ class Supervised:
                         entry["incarnation"] = 2
                 return {"stage": message.stage, "was": 1, "actual": "STARTING"}
             case control.Halt():
-                return {"halted": f"halted by uid {uid}: {message.reason}"}
+                return {"halted": f"halted by uid {uid}: {message.reason}", "unlatched": self.status.get("unlatched")}
             case control.Resume():
                 return {"was": "halted by x: y"}
-        return {"pid": os.getpid(), "phase": "running"}
+        return {"instance": NAME, "pid": os.getpid(), "phase": "running"}
 
     def close(self) -> None:
         """End it, as a supervisor ends."""

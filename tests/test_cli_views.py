@@ -155,6 +155,12 @@ def test_small_figures() -> None:
     assert clean_text("a\x1b[31m\nb") == "a [31m b"
 
 
+def test_a_crash_while_it_starts_is_a_step() -> None:
+    """A stage that ends again and again is told each time, with its last line: `start` is not silent meanwhile."""
+    line = json.dumps({"event": "crash", "stage": "recorder", "crashes": 3, "ended_by": "exit 1", "last_line": "no\x1b[2J room"})
+    assert step_of(line) == "recorder has ended and is started again (3): no [2J room"
+
+
 def test_log_lines_become_steps_and_problems() -> None:
     """The background start reads the supervisor's log: steps of progress, and the sentence that says what went wrong."""
     kernels = json.dumps({"event": "kernels", "of": "3/7", "stage": "risk", "how": "compiled", "seconds": 12.34, "level": "info"})

@@ -20,6 +20,18 @@ from procs.supervision import control
 from procs.supervision.control import ControlError, ControlServer, NotRunningError, answer, decode
 
 LIMIT_S = 120.0
+SAID: dict[str, dict[str, Any]] = {
+    "Ping": {"instance": "t", "pid": 1, "phase": "running"},
+    "Status": {
+        "instance": "t", "world": "paper", "pid": 1, "phase": "running", "uptime_s": 1.0, "halted": None, "warm": {},
+        "progress": 1, "stages": [],
+    },
+    "StopPipeline": {"pid": 1, "phase": "draining"},
+    "RestartStage": {"stage": "x", "was": 1, "actual": "RUNNING"},
+    "Halt": {"halted": "words"},
+    "Resume": {"was": None},
+}  # fmt: skip
+"""An answer to each request in the shape that is due."""
 
 
 class Served:
@@ -40,7 +52,7 @@ class Served:
         self.asked.append((request, uid, pid))
         if self.fail is not None:
             raise self.fail
-        return {"did": type(request).__name__}
+        return {"did": type(request).__name__, **SAID[type(request).__name__]}
 
     def _serve(self) -> None:
         while True:
@@ -90,7 +102,7 @@ GOOD: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("message", "name"), GOOD)
 def test_requests(served: Served, message: dict[str, Any], name: str) -> None:
     """Every request reaches the responder typed, with the sender's uid and pid by the kernel's word."""
-    assert control.request("t", message, LIMIT_S) == {"did": name}
+    assert control.request("t", message, LIMIT_S)["did"] == name
     _, uid, pid = served.asked[-1]
     assert (uid, pid) == (os.geteuid(), os.getpid())
 
@@ -153,7 +165,7 @@ def test_an_answer_too_large(served: Served) -> None:
 def test_clients_that_hang_lock_nobody_out(served: Served) -> None:
     """Silent connections beyond the limit: the oldest goes, a new client is answered."""
     silent = [raw_client(served) for _ in range(control.MAX_CLIENTS + 5)]
-    assert control.request("t", {"do": "ping"}, LIMIT_S) == {"did": "Ping"}
+    assert control.request("t", {"do": "ping"}, LIMIT_S) ["did"] == "Ping"
     assert silent[0].recv(10) == b"", "the oldest was hung up on"
     for client in silent:
         client.close()
@@ -167,7 +179,7 @@ def test_a_client_that_reads_nothing(served: Served) -> None:
                 deaf.send(b'{"do": "ping"}')
         except OSError:
             pass
-        assert control.request("t", {"do": "ping"}, LIMIT_S) == {"did": "Ping"}
+        assert control.request("t", {"do": "ping"}, LIMIT_S) ["did"] == "Ping"
 
 
 def test_only_ours(served: Served) -> None:
@@ -210,6 +222,45 @@ def test_a_mute_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         mute.listen()
         with pytest.raises(ControlError, match=rf"pid {os.getpid()}\) did not answer within"):
             control.request("mute", {"do": "ping"}, 0.05)
+
+
+ANSWERS: list[tuple[bytes, str]] = [
+    (b"{", "answered with something else"), (b"\xff\xfe", "something else"), (b"[" * 50_000, "something else"),
+    (b"null", "something else"), (b'{"ok": true}', "something else"), (b'{"ok": true, "stages": 5}', "something else"),
+    (b'{"ok": true, "instance": "t", "world": "paper", "pid": "1"}', "something else"), (b'{"ok": 1, "error": 5}', "^5$"),
+    (b'{"ok": false, "error": "\\u001b[2Jgone"}', r"^ \[2Jgone$"), (b"{}", "^refused$"),
+    (b" " * (control.MAX_REPLY + 1), "more than 262144 bytes"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("raw", "problem"), ANSWERS, ids=[r[:20].decode("latin-1") for r, _ in ANSWERS])
+def test_any_answer(raw: bytes, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a server answers (cut, huge, of another shape, with a terminal's commands in it): one error, no traceback."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as odd:
+        odd.bind(str(rundir.run_dir("odd") / control.SOCKET_NAME))
+        odd.listen()
+
+        def serve() -> None:
+            client, _ = odd.accept()
+            with client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * control.MAX_REPLY)
+                client.recv(control.MAX_REQUEST)
+                client.send(raw)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(ControlError, match=problem):
+            control.request("odd", {"do": "status"}, LIMIT_S)
+        thread.join()
+
+
+def test_a_stranger_at_our_socket(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that is neither the caller nor root nor the folder's owner, by the kernel's word, is not believed, root included."""
+    monkeypatch.setattr(control, "_peer", lambda connection: (os.geteuid() + 1, 77))
+    with pytest.raises(ControlError, match=rf"served by uid {os.geteuid() + 1} \(pid 77\), not by its owner"):
+        control.request("t", {"do": "ping"}, LIMIT_S)
 
 
 def test_a_path_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -376,6 +376,10 @@ def test_health_is_200_only_while_all_is_well(world: GatewayWorld) -> None:
     status, said = asked(world, "/healthz")
     assert status == 503 and not said["ok"] and said["problems"] == ["risk is starting"]
     world.memory.page("risk")[board.READY] = 1
+    world.memory.page("recorder")[board.FAULT] = board.FAULT_DISK_FULL
+    status, said = asked(world, "/healthz")
+    assert status == 503 and ["no room left on its disk" in text for text in said["problems"]] == [True]
+    world.memory.page("recorder")[board.FAULT] = 0
     world.memory.page("recorder")[board.FINISHED] = 1  # it keeps no journal
     assert asked(world, "/healthz")[0] == 200
     world.pass_ms(2500, dead=["quoter"])

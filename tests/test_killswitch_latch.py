@@ -11,6 +11,7 @@ import pytest
 
 from procs import rundir
 from procs.supervision import killswitch
+from procs.supervision.halting import RETRY_NS, Halting
 from procs.supervision.killswitch import KillSwitchError, reset, status, trip
 
 
@@ -20,6 +21,9 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     monkeypatch.setattr(rundir, "SYSTEM_STATE", tmp_path / "system")
+    (tmp_path / "run").mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
     return rundir.state_dir("t")
 
 
@@ -97,9 +101,6 @@ def test_a_reset_that_cannot_be_recorded_does_not_happen(state: Path, monkeypatc
     """The history comes first: without it the latch stays."""
     trip("t", "risk", "x")
 
-    def refuse(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr(killswitch, "_log", refuse)
     with pytest.raises(KillSwitchError, match="could not be reset"):
         reset("t", "me", "fine now")
@@ -133,4 +134,99 @@ def test_the_services_state_counts_too(state: Path, tmp_path: Path) -> None:
     (state / "halt.json").unlink()
     assert status("t"), "the service's latch alone halts"
     reset("t", "operator", "checked")
-    assert not status("t") and not (tmp_path / "system" / "t" / "halt.json").exists()
+    assert not status("t") and (tmp_path / "system" / "t" / "halt.json").read_bytes().strip() == killswitch.FREE
+
+
+def test_a_trip_writes_over_what_was_reserved(state: Path) -> None:
+    """Reserved, tripped, reset and tripped again: one file, of one size, never replaced, so that no room is asked for."""
+    killswitch.reserve("t")
+    before = (state / "halt.json").stat()
+    assert before.st_size == killswitch.ROOM and before.st_blocks * 512 >= killswitch.ROOM and not status("t")
+    for _ in range(2):
+        longest = trip("t", "w" * killswitch.MAX_TEXT, "\N{PILE OF POO}" * killswitch.MAX_TEXT)
+        assert status("t") == longest and longest.reason.count("\N{PILE OF POO}") == killswitch.MAX_TEXT
+        reset("t", "me", "seen")
+        assert not status("t")
+    after = (state / "halt.json").stat()
+    assert (after.st_ino, after.st_size) == (before.st_ino, before.st_size)
+    killswitch.reserve("t")
+    trip("t", "risk", "x")
+    killswitch.reserve("t")
+    assert status("t"), "what is set is not set back by a start"
+
+
+def test_no_place_for_a_latch(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no room can be reserved, the start is refused with the file and the remedy."""
+    monkeypatch.setattr(killswitch, "write_whole", refuse)
+    with pytest.raises(KillSwitchError, match=r"halt\.json: no room can be reserved .*No space left.*; free some on that disk"):
+        killswitch.reserve("t")
+
+
+def refuse(*_: object, **__: object) -> None:
+    """A full disk."""
+    raise OSError(28, "No space left on device")
+
+
+def test_the_spare_holds_what_the_disk_refuses(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused by the state's disk: the error says so, and the next start finds the run directory's copy; one reset frees both."""
+    rundir.run_dir("t")
+    put = killswitch._put
+
+    def broken(folder: Path, words: bytes, *, over: bool) -> None:
+        if folder == state:
+            refuse()
+        put(folder, words, over=over)
+
+    with monkeypatch.context() as full:
+        full.setattr(killswitch, "_put", broken)
+        with pytest.raises(KillSwitchError, match=r"could not be latched \(No space left"):
+            trip("t", "risk", "x")
+    found = status("t")
+    assert found is not None and found.reason == "x" and found.path == str(rundir.run_dir("t") / "halt.json")
+    reset("t", "me", "disk replaced")
+    assert not status("t")
+
+
+class Told:
+    """A pipeline and a log that note what they are told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def halt(self, reason: str) -> None:
+        """As procs.supervision.contract.Pipeline says."""
+        self.said.append("halt")
+
+    def resume(self, reason: str) -> None:
+        """As procs.supervision.contract.Pipeline says."""
+        self.said.append("resume")
+
+    def _log(self, event: str, **fields: object) -> None:
+        self.said.append(event)
+
+    info = warning = error = _log
+
+
+def test_a_refused_latch_is_tried_until_it_holds(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipeline is halted at once; the latch, refused, is tried again each second, with the first words, until it holds."""
+    now, told = [0], Told()
+    killswitch.reserve("t")
+    halting = Halting("t", told, told, clock=lambda: now[0])  # type: ignore[arg-type]
+    with monkeypatch.context() as full:
+        full.setattr(killswitch, "_put", refuse)
+        assert "first" in halting.trip("risk", "first") and "could not be latched" in halting.unlatched
+        assert told.said == ["kill switch not latched", "halt", "halted"]
+        assert "first" in halting.trip("operator", "second"), "the words that hold are the first"
+        told.said.clear()
+        for _ in range(5):
+            halting.check()
+            assert told.said == [] and halting.reason and halting.unlatched, "no news, and no resumption for want of a file"
+            now[0] += RETRY_NS
+    halting.check()
+    latch = status("t")
+    assert told.said == ["the kill switch is latched now"] and latch is not None
+    assert latch.reason == "first" and not halting.unlatched
+    halting.reset("me", "disk mended")
+    assert told.said[1:] == ["resume", "resumed"] and not status("t")
+    halting.check()
+    assert not halting.reason and not status("t"), "what was reset is not latched again"

@@ -192,6 +192,50 @@ def test_a_crash_loop_trips_the_kill_switch(start: Any) -> None:
     assert run.end() == 0
 
 
+def test_a_crash_loop_ends_a_start(start: Any) -> None:
+    """A stage that is given up before all were ready ends the start at once, with its last line and the kill switch's state."""
+    run = start({"supervisor.max_restarts": 2}, middle=CRASH_AT_START)
+    assert run.end() == 3
+    said = next(line for line in run.lines if line.get("event") == "did not start")
+    assert said["problem"].startswith("middle ended 3 times within 60 s, last by exit 3: cannot start: told so; the kill switch")
+    assert "scalperctl halt reset --instance t" in said["problem"] and killswitch.status("t")
+    assert run.left()["children"] == 0
+
+
+def test_a_start_that_never_gets_ready_ends(start: Any) -> None:
+    """Starts that are too slow to fill the window of a crash loop are given up all the same, after as many tries."""
+    overrides = {"supervisor.max_restarts": 2, "supervisor.start_timeout_ms": 1000, "supervisor.window_s": 0.5}
+    run = start(overrides, middle=NEVER_READY)
+    assert run.end() == 3
+    said = next(line for line in run.lines if line.get("event") == "did not start")
+    assert "middle was not ready after 3 starts" in said["problem"]
+
+
+def test_a_pipeline_that_stands_still_is_told(start: Any) -> None:
+    """What the pipeline says keeps it from going on is logged as it comes and goes, and stands in the status meanwhile."""
+    run = start()
+    run.running()
+    assert control.request("t", {"do": "status"})["trouble"] is None
+    run.board["source", HALTED] = 1
+    assert run.until("stands still")["problem"] == "no room left"
+    assert control.request("t", {"do": "status"})["trouble"] == "no room left"
+    run.board["source", HALTED] = 0
+    run.until("goes on again")
+    run.board["source", HALTED] = 1
+    run.until("stands still")
+    control.request("t", {"do": "stop"})
+    assert run.end() == 5, "what could not be written to the end is no clean stop"
+
+
+def test_what_stands_in_the_latchs_place_halts(start: Any, folder: Path) -> None:
+    """A link where the latch belongs is not followed and nothing is reserved: the run starts halted."""
+    (rundir.state_dir("t") / "halt.json").symlink_to(folder / "nowhere" / "x")
+    run = start()
+    assert "cannot be read" in run.until("starts halted")["latch"]
+    run.running()
+    assert run.board["middle", HALTED] == 1
+
+
 def test_a_crash_loop_ends_a_replay(start: Any, folder: Path) -> None:
     """A replay has no orders at a venue: it fails with 3 and latches nothing."""
     run = start({"supervisor.max_restarts": 2, "world": "replay"}, middle=CRASH_AT_START)

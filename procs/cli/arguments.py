@@ -68,7 +68,7 @@ COMMANDS: Final[dict[str, Command]] = {
         "lines:lines",
         "the venue's connections: messages, gaps, resyncs, clock",
         ("lines", "lines --instance live-paper --json"),
-        options.latency,
+        options.lines,
     ),
     "topology": Command(
         "drawing:topology",
@@ -104,8 +104,12 @@ COMMANDS: Final[dict[str, Command]] = {
     "report": Command(
         "report:report",
         "what the last (or living) run did: orders, money, figures of merit",
-        ("report", "report --instance replay --json"),
+        ("report", "report --instance replay --json", "report --run 20240808T000000Z-4711"),
         options.report,
+    ),
+    "runs": Command(
+        "runs:runs", "the runs whose journals are there, with the ids that --run takes", ("runs", "runs --instance paper --json"),
+        options.runs,
     ),
     "demo": Command(
         "demo:demo",

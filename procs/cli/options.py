@@ -68,6 +68,16 @@ def _instance(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--instance", metavar="NAME", help="which pipeline; else the only one that runs")
 
 
+def _run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", metavar="ID", help="this run of `scalperctl runs` (or its folder of journals), not the last one")
+
+
+def runs(p: argparse.ArgumentParser) -> None:
+    """Of `runs`."""
+    p.add_argument("--instance", metavar="NAME", help="only this one's")
+    only_json(p)
+
+
 def only_json(parser: argparse.ArgumentParser) -> None:
     """--json alone, or among others."""
     parser.add_argument("--json", action="store_true", help="figures for programs")
@@ -114,6 +124,7 @@ def status(p: argparse.ArgumentParser) -> None:
 def stats(p: argparse.ArgumentParser) -> None:
     """Of `stats`."""
     _instance(p)
+    _run(p)
     only_json(p)
     _window(p, 0.2)
     p.add_argument("--watch", action="store_true", help="again and again until Ctrl-C")
@@ -121,6 +132,12 @@ def stats(p: argparse.ArgumentParser) -> None:
 
 def latency(p: argparse.ArgumentParser) -> None:
     """Of `latency`."""
+    lines(p)
+    _run(p)
+
+
+def lines(p: argparse.ArgumentParser) -> None:
+    """Of `lines`."""
     _instance(p)
     only_json(p)
 
@@ -137,6 +154,7 @@ def trace(p: argparse.ArgumentParser) -> None:
     """Of `trace`."""
     p.add_argument("order", metavar="ORDER", type=whole, help="client order id, as the report and the journals show it")
     _instance(p)
+    _run(p)
     only_json(p)
     p.add_argument("--journal", metavar="DIR", help="a folder of journals, instead of the last run's")
 
@@ -187,6 +205,7 @@ def halt(p: argparse.ArgumentParser) -> None:
 def report(p: argparse.ArgumentParser) -> None:
     """Of `report`."""
     _instance(p)
+    _run(p)
     only_json(p)
 
 

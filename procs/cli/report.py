@@ -19,9 +19,10 @@ import msgspec
 from procs import rundir, topology
 from procs.cli import running
 from procs.cli.figures import Snapshot, snapshot
-from procs.cli.last_run import LastRun, wanted
+from procs.cli.last_run import LastRun
 from procs.cli.latencies import Hop, hops
 from procs.cli.outcome import FAILED, OK, CliError
+from procs.cli.runs import meant
 from procs.cli.signal_check import with_signals
 from procs.profiles.config import profile_from_json
 from procs.profiles.schema import Profile
@@ -63,7 +64,7 @@ def ring_stats(figures: Snapshot) -> dict[str, RingStats]:
             "backpressure": ring["stalls"],
             "readers": {r["name"]: {"head": r["head"], "overruns": r["overruns"]} for r in ring["readers"] if r["gating"]},
         }
-        for ring in figures["rings"]
+        for ring in figures.get("rings", ())
     }
 
 
@@ -82,7 +83,9 @@ def hop_latency(found: list[Hop]) -> dict[str, HopLatency]:
 
 def book_stats(figures: Snapshot, names: tuple[str, ...]) -> dict[str, BookStats]:
     """The feed's word on its books; the board has one sum for all symbols."""
-    counters = next(stage["counters"] for stage in figures["stages"] if stage["name"] == "feed")
+    counters = next((stage["counters"] for stage in figures.get("stages", ()) if stage["name"] == "feed"), None)
+    if counters is None:
+        return {}
     return {
         names[0] if len(names) == 1 else "all symbols": {
             "oracle_checked": counters["oracle_checked"], "oracle_equal": counters["oracle_equal"],
@@ -163,7 +166,7 @@ def told_by(run: LastRun) -> Told:
         spool=None,
         symbols=run.symbols,
         frames=run.frames,
-        wall_s=run.ended - run.started,
+        wall_s=run.seconds,
         figures=cast(Snapshot, run.figures),
         hops=cast(list[Hop], run.hops),
     )
@@ -193,9 +196,14 @@ def show(report: Report, as_json: bool) -> None:
 
 def report(args: argparse.Namespace) -> int:
     """The command `report`."""
-    instance = running.instance_for(args, must_run=False)
-    told = told_living(instance) if instance and rundir.holder(instance) else told_by(wanted(instance))
-    show(build(told), args.json)
+    instance, run = meant(args)
+    if run is not None and not run.figures:
+        print(
+            f"scalperctl: the supervisor of run {run.id} died: the report is made of its journals alone, "
+            "without the figures of rings, books and latencies",
+            file=sys.stderr,
+        )
+    show(build(told_living(instance) if run is None else told_by(run)), args.json)
     return OK
 
 

@@ -87,10 +87,11 @@ def instance_for(args: argparse.Namespace, *, must_run: bool = True) -> str:
         if not running:
             if not must_run:
                 return ""
-            raise CliError("no pipeline is running: start one with `scalperctl start`", NOT_RUNNING)
+            raise CliError(rundir.squatted() or "no pipeline is running: start one with `scalperctl start`", NOT_RUNNING)
         return running[0]
     if must_run and not rundir.holder(name):
-        raise CliError(f"instance {name!r} is not running: start it with `scalperctl start --instance {name}`", NOT_RUNNING)
+        problem = rundir.squatted(name) or f"instance {name!r} is not running: start it with `scalperctl start --instance {name}`"
+        raise CliError(problem, NOT_RUNNING)
     return str(name)
 
 

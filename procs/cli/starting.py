@@ -21,6 +21,7 @@ import msgspec
 
 from procs import rundir
 from procs.cli import figures, last_run, latencies, running
+from procs.cli.limits import refuse_low_limits
 from procs.cli.outcome import ALREADY_RUNNING, FAILED, INTERRUPTED, OK, UNHEALTHY, USAGE, CliError
 from procs.cli.signal_check import with_signals
 from procs.cli.staging import child_environment, rules_apart, stage_apart
@@ -40,10 +41,10 @@ POLL_S: Final = 0.05
 def start(args: argparse.Namespace) -> int:
     """The command."""
     profile = running.profile_for(args)
-    refuse_if_running(profile.instance)
     refuse_without_packages(profile)
-    if args.foreground:
+    if args.foreground:  # the lock decides; it may have been handed to us
         return foreground(profile)
+    refuse_if_running(profile.instance)
     launched = Launch(profile, own_words(args))
     note = Note(sys.stderr)
     try:
@@ -112,7 +113,16 @@ def journal_folder_for(profile: Profile, now: float) -> Path:
 
 
 def foreground(profile: Profile) -> int:
-    """Run the supervisor here until the pipeline ends; returns a CLI exit code."""
+    """Run the supervisor here until the pipeline ends; returns a CLI exit code.
+
+    Raises CliError, InstanceBusyError and RunDirError.
+    """
+    refuse_low_limits(profile)
+    with rundir.InstanceLock(profile.instance) as lock:  # before any file of the run is touched
+        return _supervise(profile, lock)
+
+
+def _supervise(profile: Profile, lock: rundir.InstanceLock) -> int:
     from procs.logs import supervisor_log
     from procs.supervision.supervisor import EXIT_BUSY, EXIT_CRASH_LOOP, EXIT_FAILED, EXIT_OK, EXIT_UNCLEAN, Supervisor
 
@@ -140,19 +150,26 @@ def foreground(profile: Profile) -> int:
         journals = journal_folder_for(profile, started)
         running.write_note(notes, {"pid": os.getpid(), "journal_dir": str(journals), "spool": str(spool) if symbols else None})
         instance = Instance(profile, str(journals), str(spool) if symbols else None, at_end, log)
-        code = Supervisor(profile, instance, log=log).run()
+        run = last_run.LastRun(
+            instance=profile.instance, profile=msgspec.Raw(profile_json(profile)), journal_dir=str(journals),
+            symbols=symbols, started=started,
+        )  # fmt: skip
+        with contextlib.suppress(OSError):  # a full disk must not make a good run a failed one
+            last_run.note(run)
+        code = Supervisor(profile, instance, log=log, lock=lock).run()
         if kept:
             counters = next(s["counters"] for s in kept["figures"]["stages"] if s["name"] == "feed")
-            with contextlib.suppress(OSError):  # a full disk must not make a good run a failed one
-                last_run.save(last_run.LastRun(
-                    instance=profile.instance, profile=msgspec.Raw(profile_json(profile)), journal_dir=str(journals),
-                    symbols=symbols, frames=counters["frames"], started=started, ended=time.time(), exit_code=code,
-                    figures=cast(dict[str, Any], kept["figures"]), hops=cast(list[dict[str, Any]], kept["hops"]),
-                ))  # fmt: skip
+            run = msgspec.structs.replace(
+                run, frames=counters["frames"], ended=time.time(), exit_code=code,
+                figures=cast(dict[str, Any], kept["figures"]), hops=cast(list[dict[str, Any]], kept["hops"]),
+            )  # fmt: skip
+            with contextlib.suppress(OSError):
+                last_run.save(run)
+            with contextlib.suppress(OSError):
+                last_run.note(run)
     finally:
         if journals is not None:
-            with contextlib.suppress(OSError):  # nothing was recorded: it failed before, or was told not to
-                journals.rmdir()
+            last_run.forget_empty(profile.instance, journals)
         spool.unlink(missing_ok=True)
         if running.read_note(notes).get("pid") == os.getpid():
             notes.unlink(missing_ok=True)
@@ -204,6 +221,9 @@ def step_of(line: str) -> str:
             return clean_text(f"user signal {said.get('signal', '')}".rstrip() + f": {said.get('problem', '')}")
         case "state" if said.get("now") == "RUNNING":
             return f"{said['stage']} is ready"
+        case "crash":
+            why = said.get("last_line") or said.get("ended_by")
+            return clean_text(f"{said.get('stage')} has ended and is started again ({said.get('crashes')}): {why}")
     return ""
 
 
@@ -229,22 +249,31 @@ def _said(line: str) -> dict[str, Any]:
 
 
 class Launch:
-    """A supervisor in a session of its own, and its log, followed."""
+    """A supervisor in a session of its own, and its log, followed.
+
+    The instance's name is taken first and handed to the supervisor with the lock: of several starts at once only the one that has
+    the name touches a file.
+    """
 
     def __init__(self, profile: Profile, words: list[str]) -> None:
+        """Raises CliError for limits that are too low, InstanceBusyError, RunDirError, OSError."""
+        refuse_low_limits(profile)
         self.instance = profile.instance
-        self.log = rundir.log_dir(profile.instance) / LOG
         self._started_ns = time.monotonic_ns()
-        with contextlib.suppress(OSError):
-            self.log.replace(f"{self.log}.1")
-        fd = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            self._child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "procs.cli.main", "start", "--foreground", *words],
-                stdin=subprocess.DEVNULL, stdout=fd, stderr=fd, start_new_session=True, env=child_environment(),
-            )  # fmt: skip
-        finally:
-            os.close(fd)
+        with rundir.InstanceLock(profile.instance) as lock:
+            self.log = rundir.log_dir(profile.instance) / LOG
+            with contextlib.suppress(OSError):
+                self.log.replace(f"{self.log}.1")
+            fd = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                self._child = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "procs.cli.main", "start", "--foreground", *words],
+                    stdin=subprocess.DEVNULL, stdout=fd, stderr=fd, start_new_session=True, pass_fds=(lock.fd,),
+                    env=child_environment() | {rundir.HANDED_LOCK: str(lock.fd)},
+                )  # fmt: skip
+                lock.hand_over()
+            finally:
+                os.close(fd)
         self._file = open(self.log, encoding="utf-8", errors="replace")
         self._rest = ""
         self._problem = ""
@@ -308,6 +337,9 @@ class Launch:
         """Say on stderr why it ended before it was ready; returns the exit code to end with."""
         if code < 0:
             self._problem = self._problem or f"it was killed by {signal.Signals(-code).name}"
+        with contextlib.suppress(OSError):
+            if not self._problem and os.statvfs(self.log).f_bavail == 0:
+                self._problem = f"{self.log.parent} has no room left, not even for its log; free some there"
         print(
             f"scalperctl: {self.instance} did not start: {self._problem or 'no reason given'} (log: {self.log})", file=sys.stderr
         )

@@ -10,11 +10,12 @@ import time
 from typing import Any, Final, cast
 
 from procs import rundir
-from procs.cli import last_run, running
+from procs.cli import running
 from procs.cli.figures import Reader, RingFigures, Snapshot, complaints, snapshot, with_rates
 from procs.cli.last_run import LastRun
 from procs.cli.latencies import Hop, hops
 from procs.cli.outcome import OK, UNHEALTHY
+from procs.cli.runs import meant
 from procs.cli.table import Cell, Column, Paint, clip, count, paint_for, rate, share, span, table
 from procs.memory.segments import Memory
 
@@ -136,22 +137,13 @@ def lay_out_hops(found: list[Hop], width: int, paint: Paint) -> list[str]:
     return table(HOP_COLUMNS, lines, width, paint)
 
 
-def _instance_or_last(args: argparse.Namespace) -> tuple[str, LastRun | None]:
-    """(living instance, None), or (its name, its last run) where it does not run."""
-    name = running.instance_for(args, must_run=False)
-    if name and rundir.holder(name):
-        return name, None
-    run = last_run.wanted(name)
-    return run.instance, run
-
-
 def _when(run: LastRun) -> str:
     return f"{run.instance} ended {span((time.time() - run.ended) * 1e9)} ago; its last figures:"
 
 
 def stats(args: argparse.Namespace) -> int:
     """The command."""
-    instance, run = _instance_or_last(args)
+    instance, run = meant(args, figures=True)
     width, paint = shutil.get_terminal_size((120, 40)).columns, paint_for(sys.stdout)
     if run is not None:
         figures = cast(Snapshot, run.figures)
@@ -186,7 +178,7 @@ def _print_stats(figures: Snapshot, as_json: bool, ended: bool, width: int, pain
 
 def latency(args: argparse.Namespace) -> int:
     """The command."""
-    instance, run = _instance_or_last(args)
+    instance, run = meant(args, figures=True)
     if run is None:
         with running.looking_at(instance) as memory:
             found = hops(memory.board_words)

@@ -60,6 +60,8 @@ def collect(instance: str, window_s: float) -> dict[str, Any]:
         "phase": said["phase"],
         "uptime_s": said["uptime_s"],
         "halted": said["halted"],
+        "unlatched": said.get("unlatched"),
+        "trouble": said.get("trouble"),
         "warm": said["warm"],
         "progress": said["progress"],
         "supervisor": {"pid": said["pid"], "pss_kb": pss["supervisor"], "cpu_pct": cpu[pids["supervisor"]]},
@@ -84,6 +86,10 @@ def unhealthy(said: dict[str, Any]) -> list[str]:
             found.append(f"{entry['name']} was given up{ended}: see {entry['log']}, then `scalperctl restart {entry['name']}`")
         elif state == "BACKOFF":
             found.append(f"{entry['name']} crashed and waits to be started again: see {entry['log']}")
+    if said.get("trouble"):
+        found.append(clean_text(said["trouble"]))
+    if said.get("unlatched"):
+        found.append(f"the kill switch is NOT latched, it is tried again until it is: {clean_text(said['unlatched'])}")
     if said["halted"]:
         found.append(f"{clean_text(said['halted'])}: `scalperctl halt reset --reason TEXT` lets it trade again")
     return found

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from procs import rundir, topology
+from procs import topology
 from procs.cli import running
-from procs.cli.last_run import wanted
 from procs.cli.outcome import FAILED, OK, CliError
 from procs.cli.report import plan_for, told_by, use_kernel_cache
+from procs.cli.runs import meant
 
 RINGS = {ring.ring_id: (ring.name, ring.record) for ring in topology.RINGS}
 
@@ -35,13 +35,13 @@ def _where(args: argparse.Namespace) -> tuple[Path, Any]:
     """(folder of journals, INSTRUMENT table or None)."""
     if args.journal:
         return Path(args.journal), None
-    instance = running.instance_for(args, must_run=False)
-    if instance and rundir.holder(instance):
+    instance, run = meant(args)
+    if run is None:
         profile, folder = running.running_profile(instance), running.journal_folder(instance)
         if profile is None or folder is None:
             raise CliError(
                 f"instance {instance!r} does not say where its journals are: it is starting or ending, try again", FAILED
             )
         return folder, plan_for(profile, running.spool_of(instance), []).instruments
-    told = told_by(wanted(instance))
+    told = told_by(run)
     return told.journal_dir, plan_for(told.profile, None, told.symbols).instruments

@@ -17,6 +17,7 @@ from procs.memory.board import Words
 
 SOURCES: Final = ("feed", "features")
 """The stages without which nothing new comes."""
+RECORDER: Final = "recorder"
 
 
 @dataclass(slots=True)
@@ -66,10 +67,13 @@ class Pulse:
 
     def problems(self) -> list[str]:
         """What is wrong, a sentence each: stages have to be running, but for a recorder that was told to keep nothing."""
-        return [
+        found = [
             self._sentence(row) for row in self.rows()
             if row.state != "running" and (row.state != "finished" or topology.STAGE[row.name].hot)
         ]  # fmt: skip
+        recorder = self._beats.get(RECORDER)
+        trouble = board.disk_trouble(recorder.page) if recorder else ""
+        return [*found, trouble] if trouble else found
 
     def down(self) -> str:
         """Why nothing new can come: "" while it can. A stage that is being restarted is not down, it is back at once."""

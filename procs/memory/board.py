@@ -59,6 +59,9 @@ SLEEPS: Final = 20
 SLEPT_NS: Final = 21
 DIVERGED: Final = 22
 FAULT: Final = 25
+# why the recorder cannot write, in its FAULT
+FAULT_DISK_FULL: Final = 1
+FAULT_DISK: Final = 2
 # the feed's own
 FRAMES: Final = 32
 FRAME_BYTES: Final = 33
@@ -97,7 +100,7 @@ LOOP_COUNTERS: Final = (
     Counter(SLEEPS, "sleeps", "sleeps", "Times the loop went to sleep on its doorbell."),
     Counter(SLEPT_NS, "slept_ns", "ns", "Time asleep on the doorbell."),
     Counter(DIVERGED, "diverged", "records", "Recomputed records that differed from what had been published: always 0."),
-    Counter(FAULT, "fault", "code", "Why the stage gave up, 0 while it has not."),
+    Counter(FAULT, "fault", "code", "Why the stage gave up, or the recorder cannot write; 0 while all is well."),
 )
 
 FEED_COUNTERS: Final = (
@@ -129,6 +132,18 @@ def page(words: Words, stage_id: int) -> Words:
     """A stage's page as a view of the board's words."""
     start = page_start(stage_id)
     return words[start : start + PAGE_WORDS]
+
+
+def disk_trouble(recorder_page: Words) -> str:
+    """What keeps the recorder from writing, as a sentence; "" if nothing does."""
+    match int(recorder_page[FAULT]):
+        case 0:
+            return ""
+        case 1:  # FAULT_DISK_FULL
+            what = "has no room left on its disk: free some"
+        case _:
+            what = "cannot write its files (its log says why)"
+    return f"the recorder {what}; nothing that waits is lost, but the pipeline stands still once its rings are full"
 
 
 def histogram(page_words: Words, which: int) -> Words:

@@ -41,8 +41,9 @@ def profile_from_json(raw: bytes | str) -> Profile:
 def _own_places() -> list[Path]:
     """Where users keep profiles of their own; these go before the shipped ones."""
     places = [Path(p) for p in os.environ.get("CONFIGURATION_DIRECTORY", "").split(":") if p]
-    home = os.environ.get("XDG_CONFIG_HOME")
-    places.append((Path(home) if home else Path.home() / ".config") / "scalper")
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    if os.path.isabs(home):  # a user without an entry in passwd and without HOME has none
+        places.append(Path(home) / "scalper")
     places.append(Path("/etc/scalper"))
     return places
 

@@ -13,6 +13,7 @@ that finds the frames ring full drops frames and says so, and the recording decl
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
@@ -40,6 +41,7 @@ from procs.journal.file import (
 from procs.logs import stage_log
 from procs.memory import board
 from procs.memory import segments as pipeline
+from procs.memory.board import FAULT_DISK, FAULT_DISK_FULL
 from procs.profiles.schema import Profile
 from procs.recordings.frame_log import FrameLog, FrameLogError, FrameLogFull, FrameSource, Policy
 from procs.recordings.frame_log_format import Taken, head_of
@@ -58,9 +60,6 @@ SLEEP_NS: Final = 20_000_000
 """Longest nap: a writer that finds its ring full rings the bell, so this only bounds how late the files are."""
 RETRY_NS: Final = 500_000_000
 """How soon a file that could not be written is tried again."""
-FAULT_DISK_FULL: Final = 1
-FAULT_DISK: Final = 2
-"""A disk that fails, or cannot be written for another reason than want of room."""
 NO_RETRY: Final = (JournalDamaged, JournalFormatError, JournalMismatch)
 """Time mends none of these: a recorder that meets one at its start is not ready."""
 FRAMES: Final = "frames"
@@ -269,7 +268,8 @@ class Lane:
             work = self._track.take(now_ns, last=last)
         except (JournalError, FrameLogError, OSError) as error:
             self.hopeless = isinstance(error, NO_RETRY)
-            self.fault = FAULT_DISK_FULL if isinstance(error, JournalFull | FrameLogFull) else FAULT_DISK
+            full = isinstance(error, JournalFull | FrameLogFull) or getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT)
+            self.fault = FAULT_DISK_FULL if full else FAULT_DISK
             self._retry_ns = now_ns + RETRY_NS
             self._say(error)
             return 0
@@ -353,6 +353,7 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
             sleep_on(doorbells, number, seen, SLEEP_NS)
     for lane in lanes:
         page[board.RECORDS] += lane.conclude(time.monotonic_ns())
+    page[board.FAULT] = max(lane.fault for lane in lanes)  # what could not be written to the end is told after it, too
     return 0
 
 

@@ -59,6 +59,9 @@ class Pipeline(Protocol):
     def progress(self) -> int:
         """Records processed by all stages, for status lines."""
 
+    def trouble(self) -> str:
+        """What keeps it from going on although all processes live (a full disk), as a sentence; "" if nothing does."""
+
     def request_stop(self) -> None:
         """Asks the source to end, so that END runs through all stages. May be called again."""
 

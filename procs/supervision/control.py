@@ -2,7 +2,9 @@
 
 AF_UNIX, SOCK_SEQPACKET: one packet is one request, one packet its answer, so that no framing can go wrong. A request is
 a JSON object with `do`; an answer is a JSON object with `ok`, and `error` where it is false. Only the same user and root
-are answered (SO_PEERCRED; the folder is 0700 anyhow). Inspection does not come here: it reads shared memory.
+are answered (SO_PEERCRED; the folder is 0700 anyhow). A client believes only a folder that nobody else can have put there
+(procs.trust), there only the caller, root or the folder's owner, and an answer only where it has the shape that is due.
+Inspection does not come here: it reads shared memory.
 
     {"do": "ping"} | {"do": "status"} | {"do": "stop"} | {"do": "restart", "stage": NAME}
     {"do": "halt", "reason": TEXT} | {"do": "resume", "reason": TEXT}
@@ -20,7 +22,7 @@ import struct
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NotRequired, TypedDict
 
 import msgspec
 from msgspec import Meta
@@ -33,6 +35,8 @@ MAX_REPLY: Final = 262_144
 MAX_CLIENTS: Final = 16
 BACKLOG: Final = 128  # a full one refuses connects at once instead of letting them wait
 MAX_PATH: Final = 107  # of sockaddr_un
+
+NOT_OURS: Final = "it is another version, or no supervisor; end that process, or ask with the version that started it"
 
 Reason = Annotated[str, Meta(min_length=1, max_length=500)]
 
@@ -78,6 +82,80 @@ class Resume(Request, frozen=True, tag="resume"):
 
     reason: Reason
 
+
+class StageSaid(TypedDict):
+    """A process, as `status` tells it."""
+
+    name: str
+    wanted: str
+    actual: str
+    ready: bool
+    pid: int | None
+    incarnation: int
+    restarts: int
+    crashes: int
+    since_s: float | None
+    silent_ms: int | None
+    last_end: str | None
+    log: str
+
+
+class Pinged(TypedDict):
+    """To `ping`."""
+
+    instance: str
+    pid: int
+    phase: str
+
+
+class StatusSaid(TypedDict):
+    """To `status`."""
+
+    instance: str
+    world: str
+    pid: int
+    phase: str
+    uptime_s: float
+    halted: str | None
+    unlatched: NotRequired[str | None]
+    trouble: NotRequired[str | None]
+    warm: dict[str, Any]
+    progress: int
+    stages: list[StageSaid]
+
+
+class Stopping(TypedDict):
+    """To `stop`."""
+
+    pid: int
+    phase: str
+
+
+class Restarting(TypedDict):
+    """To `restart`."""
+
+    stage: str
+    was: int
+    actual: str
+
+
+class Halted(TypedDict):
+    """To `halt`: the latch's words, and why it does not hold on disk, if it does not."""
+
+    halted: str
+    unlatched: NotRequired[str | None]
+
+
+class Resumed(TypedDict):
+    """To `resume`: what the latch said, if it was set."""
+
+    was: str | None
+
+
+REPLIES: Final[dict[str, Any]] = {
+    "ping": Pinged, "status": StatusSaid, "stop": Stopping, "restart": Restarting, "halt": Halted, "resume": Resumed,
+}  # fmt: skip
+"""The shape that an answer has, by the request's `do`; what else it holds is passed over."""
 
 AnyRequest = Ping | Status | StopPipeline | RestartStage | Halt | Resume
 _decoder: Final[msgspec.json.Decoder[AnyRequest]] = msgspec.json.Decoder(AnyRequest)
@@ -207,23 +285,29 @@ class ControlServer:
 
 def _connect(instance: str, timeout: float) -> socket.socket:
     tried: OSError | None = None
+    stranger = ""
     for folder in rundir.run_dir_candidates(instance):
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         connection.settimeout(timeout)
         try:
             connection.connect(_checked_path(folder / SOCKET_NAME))
-            if _peer(connection)[0] in (os.geteuid(), 0) or os.geteuid() == 0:
+            uid, pid = _peer(connection)
+            if uid in (os.geteuid(), 0, os.stat(folder).st_uid):
                 return connection
+            stranger = f"{folder / SOCKET_NAME} is served by uid {uid} (pid {pid}), not by its owner, and is not believed: end it"
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             pass
         except OSError as e:
             tried = e
         connection.close()
+    if stranger:
+        raise ControlError(stranger)
     if isinstance(tried, PermissionError):
         raise ControlError(f"instance {instance!r} belongs to another user: ask as that user or as root")
     if tried is not None:
         raise ControlError(f"instance {instance!r} does not answer ({tried}): look at its log")
-    raise NotRunningError(f"instance {instance!r} is not running: start it with `scalperctl start`")
+    problem = rundir.squatted(instance)
+    raise NotRunningError(problem or f"instance {instance!r} is not running: start it with `scalperctl start`")
 
 
 def request(instance: str, message: Mapping[str, Any], timeout: float = 5.0) -> dict[str, Any]:
@@ -237,20 +321,24 @@ def _exchange(instance: str, message: Mapping[str, Any], timeout: float) -> tupl
         _, pid = _peer(connection)
         try:
             connection.send(msgspec.json.encode(message), socket.MSG_NOSIGNAL)
-            raw = connection.recv(MAX_REPLY + 1)
+            raw, _, flags, _ = connection.recvmsg(MAX_REPLY)
         except TimeoutError:
             raise ControlError(f"instance {instance!r} (pid {pid}) did not answer within {timeout:g} s") from None
         except OSError as e:
             raise ControlError(f"instance {instance!r} (pid {pid}) hung up ({e.strerror})") from None
     if not raw:
         raise ControlError(f"instance {instance!r} (pid {pid}) hung up: it is ending, or it does not know you")
+    if flags & socket.MSG_TRUNC:
+        raise ControlError(f"instance {instance!r} (pid {pid}) answered with more than {MAX_REPLY} bytes: {NOT_OURS}")
     try:
         reply = msgspec.json.decode(raw, type=dict[str, Any])
-    except msgspec.MsgspecError as e:
-        raise ControlError(f"instance {instance!r} (pid {pid}) answered with something else ({e})") from None
-    if not reply.pop("ok", False):
-        raise ControlError(str(reply.get("error", "refused")))
-    return reply, pid
+        if reply.pop("ok", False) is True:
+            msgspec.convert(reply, REPLIES.get(str(message.get("do")), dict[str, Any]))
+            return reply, pid
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
+        raise ControlError(f"instance {instance!r} (pid {pid}) answered with something else ({e}): {NOT_OURS}") from None
+    said = str(reply.get("error", "refused"))[:MAX_REQUEST]
+    raise ControlError("".join(c if c.isprintable() else " " for c in said))  # it must not steer a terminal
 
 
 def stop_and_wait(instance: str, timeout: float) -> bool:
@@ -264,6 +352,10 @@ def stop_and_wait(instance: str, timeout: float) -> bool:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:
         return True
+    except OSError:
+        raise ControlError(
+            f"the supervisor of instance {instance!r} cannot be seen from here (another container's?): stop it where it runs"
+        ) from None
     try:
         with contextlib.suppress(NotRunningError):
             request(instance, {"do": "stop"}, timeout)

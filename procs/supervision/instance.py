@@ -175,6 +175,13 @@ class Instance:
             return 0
         return sum(int(self._page(stage.name)[board.RECORDS]) for stage in topology.STAGES)
 
+    def trouble(self) -> str:
+        """Why the recorder cannot write, with the journals' folder; "" if it can."""
+        if self.memory is None or "recorder" not in self._run.names:
+            return ""
+        said = board.disk_trouble(self._page("recorder"))
+        return said and f"{said} ({self.journal_dir})"
+
     def request_stop(self) -> None:
         """The feed ends its stream; END then runs through all stages."""
         self._page("feed")[board.DRAIN] = 1

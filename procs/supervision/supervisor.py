@@ -29,7 +29,7 @@ from procs import rundir
 from procs.logs import last_line, supervisor_log
 from procs.profiles.config import profile_json
 from procs.profiles.schema import Profile
-from procs.supervision import control
+from procs.supervision import control, killswitch
 from procs.supervision import table as supervision
 from procs.supervision.contract import Pipeline
 from procs.supervision.halting import Halting
@@ -69,8 +69,11 @@ class Supervisor:
         runner: str = "procs.fold.runner:run_stage",
         log: Any = None,
         notifier: Notifier | None = None,
+        lock: rundir.InstanceLock | None = None,
     ) -> None:
+        """`lock`: the instance's, where the caller holds it already (and gives it back); else `run` takes it."""
         self.profile = profile
+        self._lock = lock
         self.pipeline = pipeline
         self.runner = runner
         self.log = log if log is not None else supervisor_log(profile.instance)
@@ -91,6 +94,7 @@ class Supervisor:
         self.states[ZYGOTE] = State(ZYGOTE, replace(policy, heartbeat_ns=0, start_ns=COMPILE_LIMIT_NS))
         self.phase = "warming"
         self.exit_code = EXIT_OK
+        self.trouble = ""
         self.warm: dict[str, Any] = {"done": 0, "total": len(self.order), "compiled": 0, "seconds": 0.0}
         self._check_ns = min(CHECK_NS, policy.heartbeat_ns // 4)
         self._fed: dict[str, tuple[int, int]] = {}
@@ -105,7 +109,7 @@ class Supervisor:
         """Brings the pipeline up, watches it, takes it down; returns an EXIT_ code."""
         assert threading.current_thread() is threading.main_thread(), "signals and PDEATHSIG are the main thread's"
         try:
-            lock = rundir.InstanceLock(self.profile.instance)
+            lock = self._lock or rundir.InstanceLock(self.profile.instance)
         except rundir.InstanceBusyError as e:
             self.log.error("busy", problem=str(e))
             return EXIT_BUSY
@@ -113,12 +117,16 @@ class Supervisor:
             self.log.error("cannot start", problem=str(e))
             return EXIT_FAILED
         with contextlib.ExitStack() as stack:
-            stack.callback(lock.release)
+            if self._lock is None:
+                stack.callback(lock.release)
             stack.callback(self.notifier.close)
             self._selector = stack.enter_context(selectors.DefaultSelector())
             try:
                 self._open(stack)
                 self._loop()
+                self._note_trouble()
+                if self.trouble:  # the stages have ended, and not all is written
+                    self.exit_code = self.exit_code or EXIT_UNCLEAN
             except (OSError, RuntimeError, ValueError, SegmentError) as e:
                 self.log.error("failed", problem=str(e), kind=type(e).__name__)
                 self.exit_code = EXIT_FAILED
@@ -144,6 +152,7 @@ class Supervisor:
         )
         stack.callback(self.pipeline.destroy)  # after the nursery is empty
         self.nursery.open(stack)
+        killswitch.reserve(instance)
         self.pipeline.create()
         self.halting.start()
         path = self.folder / PROFILE_NAME
@@ -210,7 +219,20 @@ class Supervisor:
                 seen = supervision.Observed(self.pipeline.heartbeat(name), self.pipeline.ready(name))
                 self._apply(name, seen)
         self.halting.check()
+        self._note_trouble()
         self._feed_watchdog(now)
+
+    def _note_trouble(self) -> None:
+        """What keeps the pipeline from going on, said when it comes and when it goes."""
+        trouble = self.pipeline.trouble()
+        if trouble != self.trouble:
+            self.trouble = trouble
+            if trouble:
+                self.log.error("stands still", problem=trouble)
+            else:
+                self.log.info("goes on again")
+            if self._was_ready:
+                self.notifier.status(self._words())
 
     # --- phases -----------------------------------------------------------------------------------------------------
 
@@ -305,6 +327,8 @@ class Supervisor:
             if said:
                 fields["last_line"] = said
             self.log.warning("crash", **fields)
+            if self.phase == "starting" and after.crash_count > after.policy.max_restarts and after.actual is not Actual.FATAL:
+                self._give_up(after.name, f"{after.name} was not ready after {after.crash_count} starts, last {after.last_end}")
         else:
             self.log.info("state", **fields)
         if self._was_ready:
@@ -358,10 +382,22 @@ class Supervisor:
             return
         self.exit_code = EXIT_CRASH_LOOP
         self.log.error("crash loop", reason=reason)
-        if self.profile.world != "replay" and self.phase in ("starting", "running"):
+        latches, starts = self.profile.world != "replay", not self._was_ready
+        if latches and self.phase in ("starting", "running"):
             self.halting.trip("supervisor", f"crash loop: {reason}")
-        elif self.phase not in ("stopping", "done"):  # no orders are at a venue: nothing to latch, the run has failed
-            self._enter("stopping")
+        if self.phase in ("stopping", "done") or (latches and not starts and self.phase == "running"):
+            return
+        # What has never run is no pipeline to keep; in a replay no orders are at a venue: the run has failed.
+        said = last_line(self.logs / f"{name}.log")
+        problem = reason + (f": {said}" if said else "")
+        if latches:
+            problem += (
+                "; the kill switch is tripped"
+                + (f", but NOT latched ({self.halting.unlatched})" if self.halting.unlatched else "")
+                + f": `scalperctl halt reset --instance {self.profile.instance} --reason TEXT` once this is mended"
+            )
+        self._enter("stopping")
+        self.log.error("did not start" if starts else "failed", problem=problem)
 
     # --- watchdog and control --------------------------------------------------------------------------------------
 
@@ -379,7 +415,7 @@ class Supervisor:
         up = sum(self.states[n].ready for n in self.order)
         return f"{self.phase}: {up}/{len(self.order)} stages ready, {restarts} restarts" + (
             f"; {self.halting.reason}" if self.halting.reason else ""
-        )
+        ) + (f"; {self.trouble}" if self.trouble else "")
 
     def status(self) -> dict[str, Any]:
         """What `status` answers: phase, warm-up, kill switch, and each process's wanted and actual state."""
@@ -391,6 +427,8 @@ class Supervisor:
             "phase": self.phase,
             "uptime_s": round((now - self._started_ns) / 1e9, 3),
             "halted": self.halting.reason or None,
+            "unlatched": self.halting.unlatched or None,
+            "trouble": self.trouble or None,
             "warm": dict(self.warm),
             "progress": self.pipeline.progress(),
             "stages": [self._stage_status(self.states[name], now) for name in (*self.order, ZYGOTE)],
@@ -425,7 +463,8 @@ class Supervisor:
             case control.RestartStage():
                 return self._restart(message.stage, who)
             case control.Halt():
-                return {"halted": self._of_a_person(self.halting.trip, who, message.reason)}
+                words = self._of_a_person(self.halting.trip, who, message.reason)
+                return {"halted": words, "unlatched": self.halting.unlatched or None}
             case control.Resume():
                 return {"was": self._of_a_person(self.halting.reset, who, message.reason) or None}
 

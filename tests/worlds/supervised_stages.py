@@ -89,6 +89,10 @@ class FakePipeline:
         """As procs.supervision.contract.Pipeline says."""
         return sum(self._board[s, HEARTBEAT] for s in STAGES)
 
+    def trouble(self) -> str:
+        """As procs.supervision.contract.Pipeline says; the word is the last stage's, which halts nothing."""
+        return "no room left" if self._board[STAGES[-1], HALTED] else ""
+
     def request_stop(self) -> None:
         """As procs.supervision.contract.Pipeline says."""
         self._board[STAGES[-1], STOP] = 1
