@@ -30,6 +30,9 @@ from trading.own_signals.guard import GUARD_WORDS, STOP_FROM
 KEPT: Final = ("orders", "wire", "reports", "refusals")
 """Rings whose records a backtest keeps."""
 
+LOOK_EVERY: Final = 16
+"""Rounds between two words on progress."""
+
 
 class BacktestStalled(RuntimeError):
     """No stage could do anything although not all had ended: a defect of the topology; the message says who waits."""
@@ -73,12 +76,18 @@ class _Keeper:
 
 
 def run(
-    plan: Plan, *, keep: tuple[str, ...] = KEPT, checkpoints: bool = False, progress: Callable[[int, int], None] | None = None
+    plan: Plan,
+    *,
+    keep: tuple[str, ...] = KEPT,
+    checkpoints: bool = False,
+    progress: Callable[[int, int, int], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Run:
     """Run a plan to its end in this process.
 
     `keep` names the rings whose records are returned; `checkpoints` saves after each round as the pipeline does (tests);
-    `progress(frames, expected)` is called now and then. A signal of the user's that does not come back is off from that record
+    `progress(frames, expected, ns of the market)` is called now and then. `stop` is asked after each round: once it says yes, the
+    feed ends its stream and the run ends in order, as `scalperctl stop` ends a pipeline. A signal of the user's that does not come back is off from that record
     on, and all is computed anew. Raises BacktestStalled.
     """
     stops: dict[int, int] = {}
@@ -90,7 +99,7 @@ def run(
             guard[STOP_FROM + k] = record
 
         def act(modules: dict[str, Any] = modules, world: World = world) -> Run:
-            return _run(plan, modules, world, keep, checkpoints, progress)
+            return _run(plan, modules, world, keep, checkpoints, progress, stop)
 
         if not plan.strategy.signals.user:
             return act()
@@ -117,7 +126,8 @@ def _run(
     world: World,
     keep: tuple[str, ...],
     checkpoints: bool,
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[int, int, int], None] | None,
+    stop: Callable[[], bool],
 ) -> Run:
     here = {topology.STAGE[name].part for name in modules}
     for entry in topology.RINGS:
@@ -128,6 +138,7 @@ def _run(
     stages: dict[str, Bound] = {name: module.build(plan, world, LoopSettings()) for name, module in modules.items()}
     outcome = Run(world, stages)
     feed_page = board.page(world.board, topology.stage_id("feed"))
+    source = stages["feed"].state["source"]
     while True:
         work = 0
         for bound in stages.values():
@@ -144,8 +155,10 @@ def _run(
         for keeper in keepers.values():
             keeper.take()
         outcome.rounds += 1
-        if progress is not None and outcome.rounds % 256 == 0:
-            progress(int(feed_page[board.FRAMES]), plan.frames)
+        if progress is not None and outcome.rounds % LOOK_EVERY == 0:
+            progress(int(feed_page[board.FRAMES]), plan.frames, int(source[0]["last_ns"] - source[0]["first_ns"]))
+        if stop():
+            feed_page[board.DRAIN] = 1
         if all(bound.registers[R_DONE] for bound in stages.values()):
             break
         if work == 0:
