@@ -87,8 +87,8 @@ def run(
 
     `keep` names the rings whose records are returned; `checkpoints` saves after each round as the pipeline does (tests);
     `progress(frames, expected, ns of the market)` is called now and then. `stop` is asked after each round: once it says yes, the
-    feed ends its stream and the run ends in order, as `scalperctl stop` ends a pipeline. A signal of the user's that does not come back is off from that record
-    on, and all is computed anew. Raises BacktestStalled.
+    feed ends its stream and the run ends in order, as `scalperctl stop` ends a pipeline. A signal of the user's that does not
+    come back is off from that record on, and all is computed anew. Raises BacktestStalled.
     """
     stops: dict[int, int] = {}
     while True:
