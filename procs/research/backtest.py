@@ -7,7 +7,7 @@ here as through the pipeline of processes; a test says so.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -34,6 +34,10 @@ LOOK_EVERY: Final = 16
 """Rounds between two words on progress."""
 
 
+Fold = Callable[[Recs], None]
+"""Takes a ring's records piece by piece, in order: for rings that are counted and not kept. A piece is only lent."""
+
+
 class BacktestStalled(RuntimeError):
     """No stage could do anything although not all had ended: a defect of the topology; the message says who waits."""
 
@@ -45,6 +49,7 @@ class Run:
     world: World
     stages: dict[str, Bound]
     kept: dict[str, Recs] = field(default_factory=dict)
+    folded: dict[str, Fold] = field(default_factory=dict)
     rounds: int = 0
 
 
@@ -59,16 +64,20 @@ def _give_back(b: Words) -> None:
 class _Keeper:
     """Copies a ring's records out before they are overwritten, as the recorder does."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, name: str, fold: Fold | None = None) -> None:
         entry, words = topology.RING[name], world.rings[name]
         number = entry.reader_index("recorder")
         words[reader_line(number) + GATING] = 1
         self.reader = Reader(words, entry.record, number, world.board[: board.DOORBELL_WORDS])
+        self.fold = fold
         self.pieces: list[Recs] = []
 
     def take(self) -> None:
         while len(recs := self.reader.view(self.reader.capacity)):
-            self.pieces.append(recs.copy())
+            if self.fold is None:
+                self.pieces.append(recs.copy())
+            else:
+                self.fold(recs)
             self.reader.release(len(recs))
 
     def all(self) -> Recs:
@@ -79,16 +88,17 @@ def run(
     plan: Plan,
     *,
     keep: tuple[str, ...] = KEPT,
+    folds: Mapping[str, Callable[[], Fold]] | None = None,
     checkpoints: bool = False,
     progress: Callable[[int, int, int], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Run:
     """Run a plan to its end in this process.
 
-    `keep` names the rings whose records are returned; `checkpoints` saves after each round as the pipeline does (tests);
-    `progress(frames, expected, ns of the market)` is called now and then. `stop` is asked after each round: once it says yes, the
-    feed ends its stream and the run ends in order, as `scalperctl stop` ends a pipeline. A signal of the user's that does not
-    come back is off from that record on, and all is computed anew. Raises BacktestStalled.
+    `keep` names the rings whose records are returned, `folds` makes what takes those of other rings; `checkpoints` saves after
+    each round as the pipeline does (tests); `progress(frames, expected, ns of the market)` is called now and then. `stop` is
+    asked after each round: once it says yes, the feed ends its stream and the run ends in order, as `scalperctl stop` ends one. A
+    signal of the user's that does not come back is off from that record on, and all is computed anew. Raises BacktestStalled.
     """
     stops: dict[int, int] = {}
     while True:
@@ -99,7 +109,7 @@ def run(
             guard[STOP_FROM + k] = record
 
         def act(modules: dict[str, Any] = modules, world: World = world) -> Run:
-            return _run(plan, modules, world, keep, checkpoints, progress, stop)
+            return _run(plan, modules, world, keep, folds or {}, checkpoints, progress, stop)
 
         if not plan.strategy.signals.user:
             return act()
@@ -125,6 +135,7 @@ def _run(
     modules: dict[str, Any],
     world: World,
     keep: tuple[str, ...],
+    folds: Mapping[str, Callable[[], Fold]],
     checkpoints: bool,
     progress: Callable[[int, int, int], None] | None,
     stop: Callable[[], bool],
@@ -135,6 +146,8 @@ def _run(
             if reader not in here:
                 world.rings[entry.name][reader_line(line) + GATING] = 0
     keepers = {name: _Keeper(world, name) for name in keep}
+    folded = {name: make() for name, make in folds.items()}
+    keepers |= {name: _Keeper(world, name, fold) for name, fold in folded.items()}
     stages: dict[str, Bound] = {name: module.build(plan, world, LoopSettings()) for name, module in modules.items()}
     outcome = Run(world, stages)
     feed_page = board.page(world.board, topology.stage_id("feed"))
@@ -164,5 +177,6 @@ def _run(
         if work == 0:
             waiting = ", ".join(f"{n} (low {int(s.registers[R_LOW])})" for n, s in stages.items() if not s.registers[R_DONE])
             raise BacktestStalled(f"nobody can go on: {waiting}")
-    outcome.kept = {name: keeper.all() for name, keeper in keepers.items()}
+    outcome.kept = {name: keepers[name].all() for name in keep}
+    outcome.folded = folded
     return outcome
