@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from procs.cli.outcome import OK, UNHEALTHY, USAGE, CliError
+from procs.cli.progress import Progress
 from procs.cli.report import use_kernel_cache
-from procs.cli.starting import Note
 from procs.cli.table import Column, clean_text, count, paint_for, span, table
 
 
@@ -25,15 +25,13 @@ def tools(args: argparse.Namespace) -> int:
 
 
 class _Progress:
-    """Steps on stderr for whoever looks; silent in a pipe."""
+    """What is looked at, on stderr: as it changes on a terminal, every few seconds in a pipe."""
 
     def __init__(self) -> None:
-        self._note = Note(sys.stderr)
-        self._shown = sys.stderr.isatty()
+        self._note = Progress()
 
     def __call__(self, text: str) -> None:
-        if self._shown:
-            self._note(clean_text(text))
+        self._note.now(clean_text(text))
 
     def end(self) -> None:
         """Clear the line."""

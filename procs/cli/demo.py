@@ -17,7 +17,8 @@ from procs import rundir
 from procs.cli import last_run, pipeline_end, report, running
 from procs.cli.figures import Snapshot, complaints
 from procs.cli.outcome import FAILED, INTERRUPTED, OK, UNHEALTHY, CliError
-from procs.cli.starting import Launch, Note, own_words, refuse_if_running
+from procs.cli.progress import Progress
+from procs.cli.starting import Launch, own_words, refuse_if_running
 from procs.cli.symbols import symbols_of
 from procs.cli.table import coloured, paint_for, plain, span
 from procs.cli.top import CLEAR_BELOW, CLEAR_LINE, HOME, Watcher, screen
@@ -44,7 +45,7 @@ def demo(args: argparse.Namespace) -> int:
     if profile.instance == INSTANCE and profile.pipeline.journal_dir is None:
         # the last demo's journals: this one's report is of this one
         shutil.rmtree(rundir.state_dir(INSTANCE) / "journal", ignore_errors=True)
-    note = Note(sys.stderr)
+    note = Progress()
     note(f"starting {profile.instance}")
     launched = Launch(profile, own_words(args))
     demonstration = Demonstration(launched, profile, args.seconds, quiet=args.json)
@@ -80,7 +81,7 @@ class Demonstration:
             with contextlib.suppress(SegmentError):
                 self._memory = attach(self.profile.instance, readonly=True)
 
-    def run(self, note: Note) -> int | None:
+    def run(self, note: Progress) -> int | None:
         """Until the pipeline has ended; the exit code if it never ran."""
         code = self.launched.wait_ready(900.0, note, self._attach)
         note.end()

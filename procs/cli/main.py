@@ -71,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        args = parser(words[0] if words and words[0] in COMMANDS else None).parse_args(words)
+        if words == ["--version"]:
+            words = ["version"]
+        args = parser(words[0] if words and words[0] in COMMANDS else None).parse_args(words or ["help"])
         module, _, function = args.function.partition(":")
         command: Callable[[Any], int] = getattr(importlib.import_module(f"procs.cli.{module}"), function)
         code = command(args)

@@ -20,6 +20,7 @@ import msgspec
 from procs import rundir, topology
 from procs.cli import running
 from procs.cli.observe import Symbol
+from procs.cli.options import near
 from procs.cli.outcome import NOT_RUNNING, OK, USAGE, CliError
 from procs.cli.symbols import symbols_of
 from procs.cli.table import Cell, Column, Paint, clip, paint_for, span, table
@@ -159,7 +160,7 @@ def _chosen(symbols: Sequence[Symbol], wanted: str | None) -> list[int]:
     if wanted is None:
         return list(range(len(names)))
     if wanted.upper() not in names:
-        raise CliError(f"no symbol {wanted!r} in this run: there are {', '.join(names)}", USAGE)
+        raise CliError(f"no symbol {wanted!r} in this run{near(wanted.upper(), names)}: there are {', '.join(names)}", USAGE)
     return [names.index(wanted.upper())]
 
 

@@ -20,8 +20,11 @@ from typing import Any, Final, cast
 import msgspec
 
 from procs import rundir
-from procs.cli import figures, last_run, latencies, running
+from procs.cli import arrival, figures, last_run, latencies, running
 from procs.cli.outcome import ALREADY_RUNNING, FAILED, INTERRUPTED, OK, UNHEALTHY, USAGE, CliError
+from procs.cli.progress import Progress
+from procs.cli.provenance import digests
+from procs.cli.running import command_for
 from procs.cli.signal_check import with_signals
 from procs.cli.staging import child_environment, rules_apart, stage_apart
 from procs.cli.table import clean_text, paint_for, span
@@ -45,7 +48,7 @@ def start(args: argparse.Namespace) -> int:
     if args.foreground:
         return foreground(profile)
     launched = Launch(profile, own_words(args))
-    note = Note(sys.stderr)
+    note = Progress()
     try:
         code = launched.wait_ready(args.timeout, note)
     except KeyboardInterrupt:
@@ -58,7 +61,10 @@ def start(args: argparse.Namespace) -> int:
         return launched.explain(code)
     paint = paint_for(sys.stdout)
     print(f"{paint(profile.instance, 'bold')} runs as pid {launched.pid} after {span(launched.elapsed_ns())}")
-    print(f"  watch it: scalperctl top      end it: scalperctl stop      log: {launched.log}")
+    print(f"  watch it: {command_for(profile.instance, 'top')}      end it: {command_for(profile.instance, 'stop')}")
+    print(f"  log: {launched.log}")
+    for text, style in arrival.told(profile, launched.ended):
+        print(paint(f"  {text}", style))
     return OK
 
 
@@ -141,7 +147,9 @@ def foreground(profile: Profile) -> int:
 
     try:
         symbols: list[dict[str, Any]] = []
+        recordings: list[dict[str, Any]] = []
         if profile.source.kind == "recording":
+            recordings = digests(profile.source.files)
             symbols = stage_apart(profile.source.files, spool, lambda done, total: log.info("staging", done=done, total=total))
             refuse_other_market(profile, symbols)
             log.info("staged", symbols=[entry["name"] for entry in symbols], frames=sum(e["n_frames"] for e in symbols))
@@ -150,7 +158,8 @@ def foreground(profile: Profile) -> int:
             profile = rules_apart(profile)
         profile = with_signals(profile, lambda text: log.warning("user signal", problem=text))
         journals = journal_folder_for(profile, started)
-        running.write_note(notes, {"pid": os.getpid(), "journal_dir": str(journals), "spool": str(spool) if symbols else None})
+        whereabouts = {"pid": os.getpid(), "journal_dir": str(journals), "spool": str(spool) if symbols else None}
+        running.write_note(notes, whereabouts | {"recordings": recordings})
         instance = Instance(profile, str(journals), str(spool) if symbols else None, at_end, log)
         code = Supervisor(profile, instance, log=log).run()
         if kept:
@@ -158,8 +167,8 @@ def foreground(profile: Profile) -> int:
             with contextlib.suppress(OSError):  # a full disk must not make a good run a failed one
                 last_run.save(last_run.LastRun(
                     instance=profile.instance, profile=msgspec.Raw(profile_json(profile)), journal_dir=str(journals),
-                    symbols=symbols, frames=counters["frames"], started=started, ended=time.time(), exit_code=code,
-                    figures=cast(dict[str, Any], kept["figures"]), hops=cast(list[dict[str, Any]], kept["hops"]),
+                    symbols=symbols, recordings=recordings, frames=counters["frames"], started=started, ended=time.time(),
+                    exit_code=code, figures=cast(dict[str, Any], kept["figures"]), hops=cast(list[dict[str, Any]], kept["hops"]),
                 ))  # fmt: skip
     finally:
         if journals is not None:
@@ -173,27 +182,6 @@ def foreground(profile: Profile) -> int:
 
 
 # ---- in the background ------------------------------------------------------------------------------------------------
-
-
-class Note:
-    """Progress for people: one line that is written over on a terminal, a line a step anywhere else."""
-
-    def __init__(self, out: Any) -> None:
-        self._out, self._tty, self._last = out, out.isatty(), ""
-
-    def __call__(self, text: str) -> None:
-        """Show a step."""
-        if text == self._last:
-            return
-        self._last = text
-        self._out.write(f"\r\x1b[K{text}" if self._tty else f"{text}\n")
-        self._out.flush()
-
-    def end(self) -> None:
-        """Clear the line."""
-        if self._tty:
-            self._out.write("\r\x1b[K")
-            self._out.flush()
 
 
 def step_of(line: str) -> str:
@@ -287,6 +275,18 @@ class Launch:
             if step:
                 note(step)
 
+    def _heard_after(self, note: Callable[[str], None]) -> tuple[Callable[[], None], Callable[[str], None]]:
+        """(what counts the seconds of a step that takes long, what hears steps): compiling says nothing for a minute."""
+        if not isinstance(note, Progress):
+            return lambda: None, note
+        said = ["starting"]
+
+        def step(text: str) -> None:
+            said[0] = text
+            note(text)
+
+        return lambda: note.now(f"{said[0]}; {span(self.elapsed_ns() // 10**9 * 10**9)} so far"), step
+
     def wait_ready(
         self,
         timeout: float,
@@ -295,9 +295,11 @@ class Launch:
         poll_s: float = POLL_S,
     ) -> int | None:
         """None once the pipeline runs, else the exit code with which it ended before. CliError after `timeout` seconds."""
+        tick, step = self._heard_after(note)
         while self.elapsed_ns() < timeout * 1e9:
             code = self.ended()
-            self.follow(note)
+            self.follow(step)
+            tick()
             if self.phase in ("running", "draining", "done"):
                 return None
             if code is not None:

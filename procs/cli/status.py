@@ -77,15 +77,20 @@ def collect(instance: str, window_s: float) -> dict[str, Any]:
 def unhealthy(said: dict[str, Any]) -> list[str]:
     """What is wrong, a clause each, from the supervisor's answer or `collect`'s."""
     found = []
+
+    def then(words: str) -> str:
+        return running.command_for(said.get("instance", ""), words)
+
     for entry in said["stages"]:
         state = entry.get("state") or entry.get("actual")
         if state == "FATAL":
             ended = f" ({clean_text(entry['last_end'])})" if entry.get("last_end") else ""
-            found.append(f"{entry['name']} was given up{ended}: see {entry['log']}, then `scalperctl restart {entry['name']}`")
+            restart = then(f"restart {entry['name']}")
+            found.append(f"{entry['name']} was given up{ended}: see {entry['log']}, then `{restart}`")
         elif state == "BACKOFF":
             found.append(f"{entry['name']} crashed and waits to be started again: see {entry['log']}")
     if said["halted"]:
-        found.append(f"{clean_text(said['halted'])}: `scalperctl halt reset --reason TEXT` lets it trade again")
+        found.append(f"{clean_text(said['halted'])}: `{then('halt reset --reason TEXT')}` lets it trade again")
     return found
 
 

@@ -24,7 +24,7 @@ def stop(args: argparse.Namespace) -> int:
     if not control.stop_and_wait(instance, args.timeout):
         raise CliError(
             f"instance {instance!r} has not ended within {args.timeout:g} s: "
-            "ask again with `scalperctl stop`, which ends it by signals",
+            f"ask again with `{running.command_for(instance, 'stop')}`, which ends it by signals",
             UNHEALTHY,
         )
     print(f"{instance} stopped after {span((time.monotonic() - started) * 1e9)}")
@@ -46,7 +46,8 @@ def restart(args: argparse.Namespace) -> int:
             print(f"{args.stage} runs again as pid {entry['pid']} after {span((time.monotonic() - started) * 1e9)}")
             return OK
         time.sleep(POLL_S)
-    raise CliError(f"{args.stage} is not ready after {args.timeout:g} s: see `scalperctl status`", UNHEALTHY)
+    look = running.command_for(instance, "status")
+    raise CliError(f"{args.stage} is not ready after {args.timeout:g} s: see `{look}`", UNHEALTHY)
 
 
 def _stage(instance: str, name: str) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def top(args: argparse.Namespace) -> int:
                     return OK
                 if not rundir.holder(instance):
                     break
-    print(f"{instance} has ended: `scalperctl report` tells what it did")
+    print(f"{instance} has ended: `{running.command_for(instance, 'report')}` tells what it did")
     return OK
 
 

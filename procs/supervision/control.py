@@ -223,7 +223,7 @@ def _connect(instance: str, timeout: float) -> socket.socket:
         raise ControlError(f"instance {instance!r} belongs to another user: ask as that user or as root")
     if tried is not None:
         raise ControlError(f"instance {instance!r} does not answer ({tried}): look at its log")
-    raise NotRunningError(f"instance {instance!r} is not running: start it with `scalperctl start`")
+    raise NotRunningError(f"instance {instance!r} is not running: start it with `scalperctl start --instance {instance}`")
 
 
 def request(instance: str, message: Mapping[str, Any], timeout: float = 5.0) -> dict[str, Any]:
