@@ -177,7 +177,10 @@ COMMANDS: Final[dict[str, Command]] = {
         options.model,
     ),
     "clean": Command(
-        "stopping:clean", "remove shared memory that dead pipelines left", ("clean", "clean --instance paper"), options.clean
+        "stopping:clean",
+        "remove shared memory that dead pipelines left, or journals of old runs",
+        ("clean", "clean --instance paper", "clean --journals --dry-run", "clean --journals --keep 1 --instance paper"),
+        options.clean,
     ),
     "help": Command(
         "guide:guide", "the short guide, or what one command understands", ("help", "help backtest"), options.guide

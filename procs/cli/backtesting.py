@@ -100,8 +100,9 @@ def run_backtest(profile: Profile, plan: Plan, note: Progress, recordings: list[
     from trading.own_signals.guard import complaints, health_of
 
     stages = world.stages_of(plan)
+    note("loading the kernels (the first time compiles them: some minutes)")
     for number, stage in enumerate(stages, 1):
-        with note.working(f"kernels {number}/{len(stages)}: {stage.name} (the first time compiles them: some minutes in all)"):
+        with note.working(f"kernels {number}/{len(stages)}: {stage.name}"):
             warm_stage(stage.name, profile)
     note("simulating (Ctrl-C ends it and reports what there is by then)")
     started = time.monotonic()

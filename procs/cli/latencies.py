@@ -63,7 +63,7 @@ def answers(words: Words, stage: str) -> Snapshot:
     return Snapshot(board.histogram(board.page(words, topology.stage_id(stage)), board.HISTOGRAM_ANSWER))
 
 
-def headline(found: list[Hop], simulated: bool) -> str:
+def headline(found: list[Hop]) -> str:
     """Both ways in one sentence: ours from frame to order, and over the venue; "" where no order has left."""
     router = next((hop for hop in found if hop["stage"] == "router"), None)
     if router is None or not router["origin"]["count"]:
@@ -71,7 +71,7 @@ def headline(found: list[Hop], simulated: bool) -> str:
     own, back = router["origin"], router.get("answer")
     text = f"{ORDER_LEAVES}: p50 {span(own['p50_ns'])}, p99 {span(own['p99_ns'])}, this machine's own"
     if back is not None and back["count"]:
-        text += f"; the venue's answer {span(back['p50_ns'])}, its {'simulated ' if simulated else ''}delay included"
+        text += f"; the venue's answer {span(back['p50_ns'])}, its simulated delay included"
     return text
 
 

@@ -87,6 +87,11 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def none_or_more(text: str) -> int:
+    """A whole number of 0 or more."""
+    return 0 if text == "0" else whole(text)
+
+
 def order_id(text: str) -> int:
     """A client order id; 0 for the word `last`."""
     return 0 if text == "last" else whole(text)
@@ -379,6 +384,9 @@ def clean(p: argparse.ArgumentParser) -> None:
     which = p.add_mutually_exclusive_group()
     which.add_argument("--instance", metavar="NAME", help="only what this one left")
     which.add_argument("--all", action="store_true", help="what any instance left (the default)")
+    p.add_argument("--journals", action="store_true", help="remove journals of runs that have ended, instead of shared memory")
+    p.add_argument("--keep", metavar="N", type=none_or_more, help="journals: of so many last runs an instance stay (default 3)")
+    p.add_argument("--dry-run", action="store_true", help="journals: say what would be removed, and remove nothing")
     only_json(p)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from procs import rundir, topology
-from procs.cli import running
+from procs.cli import journals, running
 from procs.cli.drawing import program_version
 from procs.cli.figures import Snapshot, snapshot
 from procs.cli.last_run import LastRun, wanted
@@ -232,4 +232,7 @@ def report(args: argparse.Namespace) -> int:
     instance = running.instance_for(args, must_run=False)
     told = told_living(instance) if instance and rundir.holder(instance) else told_by(wanted(instance))
     show(build(told), args.json)
+    takes = "" if args.json else journals.sentence(told.instance)
+    if takes:
+        print(f"\n{takes}")
     return OK

@@ -22,6 +22,7 @@ from procs.cli import running
 from procs.cli.observe import Symbol
 from procs.cli.options import near
 from procs.cli.outcome import NOT_RUNNING, OK, USAGE, CliError
+from procs.cli.progress import writes_over
 from procs.cli.symbols import symbols_of
 from procs.cli.table import Cell, Column, Paint, clip, paint_for, span, table
 from procs.gateway.explain import decision_of, finite, health_by_name, patterns_of, warm
@@ -180,7 +181,7 @@ def signals(args: argparse.Namespace) -> int:
             if args.json:
                 print(json.dumps({"instance": instance, "symbols": [as_json(shown) for shown in found]}), flush=True)
             else:
-                if args.watch and sys.stdout.isatty():
+                if args.watch and writes_over(sys.stdout):
                     sys.stdout.write("\x1b[H\x1b[2J")
                 print("\n".join(lay_out(found, shutil.get_terminal_size((120, 40)).columns, paint)), flush=True)
             if not args.watch or not rundir.holder(instance):

@@ -9,12 +9,13 @@ import argparse
 import json
 import shutil
 import sys
+import textwrap
 from typing import Any, Final
 
 from msgspec import convert, to_builtins
 
 from procs import topology
-from procs.cli import processes, running
+from procs.cli import journals, processes, running
 from procs.cli.outcome import OK, UNHEALTHY
 from procs.cli.table import Cell, Column, Paint, clean_text, clip, count, megabytes, paint_for, span, table
 from procs.learning import registry
@@ -194,10 +195,14 @@ def lay_out(status: dict[str, Any], width: int, paint: Paint) -> list[str]:
 
 def status(args: argparse.Namespace) -> int:
     """The command."""
-    found = collect(running.instance_for(args), args.window)
+    instance = running.instance_for(args)
+    found = collect(instance, args.window)
+    found["state"] = journals.figures(instance)
     if args.json:
         print(json.dumps(found, indent=2))
     else:
         width = shutil.get_terminal_size((120, 40)).columns
         print("\n".join(lay_out(found, width, paint_for(sys.stdout))))
+        if takes := journals.sentence(instance):
+            print("\n" + "\n".join(textwrap.wrap(takes, width, break_on_hyphens=False, break_long_words=False)))
     return OK if found["healthy"] else UNHEALTHY
