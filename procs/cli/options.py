@@ -26,13 +26,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise a usage error."""
-        for pattern, known in ((_UNKNOWN_OPTION, self._option_string_actions), (_UNKNOWN_CHOICE, None)):
-            found = pattern.search(message)
-            if found is None:
-                continue
-            known = known if known is not None else [word.strip(" '") for word in found[2].split(",")]
-            message = message.replace(found[0], found[0].partition(" (choose")[0])  # the list is long, and --help has it
-            message += near(found[1].partition("=")[0], known)
+        if found := _UNKNOWN_OPTION.search(message):
+            message += near(found[1].partition("=")[0], self._option_string_actions)
+        elif found := _UNKNOWN_CHOICE.search(message):
+            hint = near(found[1], [word.strip(" '") for word in found[2].split(",")])
+            if hint:  # else the list is what helps
+                message = message.replace(found[0], found[0].partition(" (choose")[0]) + hint
         raise CliError(f"{message}: see `{self.prog} --help`", USAGE)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:

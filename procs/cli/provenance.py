@@ -35,7 +35,7 @@ def _written(value: Any) -> str:
     elif value is None or isinstance(value, bool):
         text = {None: "none", True: "true", False: "false"}[value]
     elif isinstance(value, float):
-        text = f"{value:g}" if float(f"{value:g}") == value else repr(value)
+        text = str(int(value)) if value.is_integer() else repr(value)
     elif isinstance(value, (int, list, tuple, dict)):
         text = str(value) if isinstance(value, int) else msgspec.json.encode(value).decode()
     else:

@@ -1,16 +1,18 @@
-"""The last orders of a run, each with its id: what `scalperctl trace` takes."""
+"""The last orders of a run and the last that were filled, each with its id: what `scalperctl trace` takes."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 from typing import Final
 
+import numpy as np
+
 from sim.report.model import OrderRow
 from trading.jit import Recs
 from trading.records import ExecType, Kind, OrderStatus, OrderType, Purpose, Side
 from trading.results.kpis import new_orders
 
-SHOWN: Final = 10
+SHOWN: Final = 5
 
 
 def symbol_names(instruments: Recs) -> tuple[str, ...]:
@@ -24,10 +26,14 @@ def names_of(kind: type[IntEnum], value: int) -> str:
 
 
 def last_orders(orders: Recs, reports: Recs, instruments: Recs, shown: int = SHOWN) -> tuple[OrderRow, ...]:
-    """The last `shown` orders that risk approved, oldest first, from ORDER_RECORDs and REPORT_RECORDs in ring order."""
+    """The last `shown` orders that risk approved and the last `shown` of those that were filled at least in part, oldest first,
+    from ORDER_RECORDs and REPORT_RECORDs in ring order."""
     names = symbol_names(instruments)
-    sent = new_orders(orders)[-shown:]
+    sent = new_orders(orders)
     answers = reports[reports["kind"] == Kind.REPORT]
+    filled = np.flatnonzero(np.isin(sent["order_id"], answers["order_id"][answers["exec_type"] == ExecType.FILL]))
+    chosen = np.union1d(np.arange(max(len(sent) - shown, 0), len(sent)), filled[-shown:])
+    sent = sent[chosen]
     rows = []
     for order in sent:
         own = answers[answers["order_id"] == order["order_id"]]

@@ -175,7 +175,7 @@ def _orders(orders: OrderCounts, currency: str) -> list[str]:
 
 
 def _last_orders(rows: Sequence[OrderRow]) -> list[str]:
-    lines = _heading("LAST ORDERS", "`scalperctl trace ORDER` tells one's whole way, if the run kept journals")
+    lines = _heading("LAST ORDERS", "and last filled; `scalperctl trace ORDER` tells one's whole way")
     if not rows:
         return [*lines, "  None."]
     several = len({row.symbol for row in rows}) > 1
