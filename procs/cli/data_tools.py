@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from procs.cli.outcome import OK, UNHEALTHY, USAGE, CliError
+from procs.cli.outcome import INTERRUPTED, OK, UNHEALTHY, USAGE, CliError
 from procs.cli.progress import Progress
 from procs.cli.report import use_kernel_cache
 from procs.cli.table import Column, clean_text, count, paint_for, span, table
@@ -21,7 +21,11 @@ def tools(args: argparse.Namespace) -> int:
     """The command."""
     use_kernel_cache()
     parts: dict[str, Callable[[argparse.Namespace], int]] = {"ls": ls, "check": check, "cat": cat, "convert": convert}
-    return parts[args.what](args)
+    try:
+        return parts[args.what](args)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted: `data {args.what}` did not come to its end, and left nothing half done", file=sys.stderr)
+        return INTERRUPTED
 
 
 class _Progress:

@@ -197,7 +197,8 @@ def step_of(line: str) -> str:
         case "waiting":
             return "another process compiles the kernels, waiting for it"
         case "starting":
-            return "loading the kernels (the first time compiles them: a minute or two)"
+            of = f" of {len(said['stages'])} stages" if said.get("stages") else ""
+            return f"loading the kernels{of} (the first time compiles them: some minutes)"
         case "kernels":
             return f"kernels {said['of']}: {said['stage']} {said['how']} in {said['seconds']:.1f} s"
         case "user signal":
