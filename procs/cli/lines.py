@@ -15,7 +15,7 @@ from typing import Any, Final
 from procs import rundir
 from procs.cli import running
 from procs.cli.outcome import NOT_RUNNING, OK, UNHEALTHY, CliError
-from procs.cli.table import Cell, Column, Paint, clean_text, count, paint_for, span, table
+from procs.cli.table import Cell, Column, Paint, clean_text, count, paint_for, span, table, wrapped
 from procs.receiver.line_table import read_table
 
 STALE_S: Final = 5.0
@@ -103,8 +103,8 @@ def _sentence(venue: dict[str, Any]) -> str:
 def render(found: dict[str, Any], wrong: list[str], width: int, paint: Paint) -> list[str]:
     """The view as lines, at most `width` columns wide; `wrong`: what `troubles` found."""
     text = table(COLUMNS, rows(found), width, paint)
-    text += ["", *(_sentence(venue) for venue in found["venues"])]
-    return text + [paint(f"! {clause}", "red") for clause in wrong]
+    text += ["", *(line for venue in found["venues"] for line in wrapped(_sentence(venue), width))]
+    return text + [paint(line, "red") for clause in wrong for line in wrapped(f"! {clause}", width)]
 
 
 def lines(args: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -56,9 +57,9 @@ def settings_of(profile: Profile) -> tuple[Setting, ...]:
 
 
 def digests(files: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """Name, bytes and SHA-256 of each file, taken before a run reads them. Raises OSError."""
+    """Name, bytes and SHA-256 of each regular file, taken before a run reads them (a pipe is read but once). Raises OSError."""
     found = []
-    for name in files:
+    for name in filter(os.path.isfile, files):
         with open(name, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             found.append({"name": Path(name).name, "bytes": file.tell(), "sha256": digest})

@@ -201,7 +201,7 @@ def _print_stats(
         said = (headline(found), pace.note(profile))
         print("\n".join(lay_out_stats(figures, width, paint, said, pace.hurried(profile))))
         for text in wrong:
-            print(paint(f"! {text}", "red"))
+            print("\n".join(paint(line, "red") for line in wrapped(f"! {text}", width)))
     return UNHEALTHY if wrong else OK
 
 

@@ -9,7 +9,6 @@ import argparse
 import json
 import shutil
 import sys
-import textwrap
 from typing import Any, Final
 
 from msgspec import convert, to_builtins
@@ -17,7 +16,7 @@ from msgspec import convert, to_builtins
 from procs import topology
 from procs.cli import journals, processes, running
 from procs.cli.outcome import OK, UNHEALTHY
-from procs.cli.table import Cell, Column, Paint, clean_text, clip, count, megabytes, paint_for, span, table
+from procs.cli.table import Cell, Column, Paint, clean_text, clip, count, megabytes, paint_for, span, table, wrapped
 from procs.learning import registry
 from procs.memory import board
 from procs.memory import segments as pipeline
@@ -181,7 +180,8 @@ def sentences(status: dict[str, Any]) -> str:
 
 def lay_out(status: dict[str, Any], width: int, paint: Paint) -> list[str]:
     """The status as lines."""
-    lines = [paint(sentences(status), "bold"), "", *table(COLUMNS, rows(status), width, paint)]
+    first = [paint(line, "bold") for line in wrapped(sentences(status), width)]
+    lines = [*first, "", *table(COLUMNS, rows(status), width, paint)]
     wrong = unhealthy({**status, "stages": [*status["stages"], *([status["zygote"]] if status["zygote"] else [])]})
     own = [f"user signal {one['name']}: {one['problem'] or 'all is well'}" for one in status.get("user_signals", ())]
     bad = [bool(one["problem"]) for one in status.get("user_signals", ())]
@@ -190,7 +190,7 @@ def lay_out(status: dict[str, Any], width: int, paint: Paint) -> list[str]:
     if status.get("learner") is not None:
         told = [f"  {clean_text(convert(one, registry.Attempt).sentence)}" for one in status["learner"]]
         lines += ["", "learner, last training:", *(told or ["  none yet"])]
-    return lines + ([""] if wrong else []) + [paint("! " + text, "red") for text in wrong]
+    return lines + ([""] if wrong else []) + [paint(line, "red") for text in wrong for line in wrapped("! " + text, width)]
 
 
 def status(args: argparse.Namespace) -> int:
@@ -204,5 +204,5 @@ def status(args: argparse.Namespace) -> int:
         width = shutil.get_terminal_size((120, 40)).columns
         print("\n".join(lay_out(found, width, paint_for(sys.stdout))))
         if takes := journals.sentence(instance):
-            print("\n" + "\n".join(textwrap.wrap(takes, width, break_on_hyphens=False, break_long_words=False)))
+            print("\n" + "\n".join(wrapped(takes, width)))
     return OK if found["healthy"] else UNHEALTHY

@@ -70,8 +70,8 @@ def clip(text: str, width: int) -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """A sentence as lines of at most `width` columns; what follows the first stands in by two."""
-    return textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False) or [""]
+    """A sentence as lines of at most `width` columns, all but the first indented by two; a path stays whole, to be copied."""
+    return textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False) or [""]
 
 
 @dataclass(frozen=True, slots=True)
