@@ -323,7 +323,7 @@ def test_win_rate_and_profit_factor_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("hits", "sample", "low", "high"),
-    [(0, 184, 0.0, 0.0204), (184, 184, 0.9796, 1.0), (14, 21, 0.4537, 0.8281), (1, 2, 0.0945, 0.9055)],
+    [(0, 184, 0.0, 0.02045), (184, 184, 0.97955, 1.0), (14, 21, 0.4537, 0.8281), (1, 2, 0.0945, 0.9055)],
 )
 def test_the_interval_of_a_share(hits: int, sample: int, low: float, high: float) -> None:
     """Wilson's 95 % interval by hand, and by its definition: both ends p solve |p - share| = z sqrt(p (1 - p) / n)."""

@@ -56,7 +56,7 @@ __all__ = [
     "symbol_names",
 ]
 
-CURVE_POINTS: Final = 80
+CURVE_POINTS: Final = 78
 _QUOTES: Final = ("USDT", "USDC", "FDUSD", "TUSD", "BUSD", "BTC", "ETH", "BNB", "EUR", "TRY", "USD")
 
 
