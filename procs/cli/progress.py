@@ -66,7 +66,7 @@ class Progress:
 
         def count() -> None:
             while not ended.wait(pause):
-                self(f"{text}, {span(round(self._clock() - began) * 1e9)}")
+                self(f"{text}, {span(max(round(self._clock() - began), 1) * 1e9)}")
 
         thread = threading.Thread(target=count, name="progress", daemon=True)
         thread.start()

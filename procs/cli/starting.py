@@ -286,7 +286,7 @@ class Launch:
             said[0] = text
             note(text)
 
-        return lambda: note.now(f"{said[0]}; {span(self.elapsed_ns() // 10**9 * 10**9)} so far"), step
+        return lambda: note.now(f"{said[0]}; {span(max(self.elapsed_ns() // 10**9, 1) * 10**9)} so far"), step
 
     def wait_ready(
         self,
