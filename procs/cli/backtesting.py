@@ -38,7 +38,15 @@ def backtest(args: argparse.Namespace) -> int:
     use_kernel_cache()
     profile = with_signals(profile, lambda text: print(text, file=sys.stderr))
     note = Progress()
+    try:
+        return _backtest(profile, note, args.json)
+    except KeyboardInterrupt:
+        note.end()
+        print("interrupted: nothing was simulated that a report could be of", file=sys.stderr)
+        return INTERRUPTED
 
+
+def _backtest(profile: Profile, note: Progress, as_json: bool) -> int:
     from procs.fold.plan import plan_of
     from sim.recordings.venue_staging import stage_any
 
@@ -53,7 +61,7 @@ def backtest(args: argparse.Namespace) -> int:
             )
         found, whole, sent = run_backtest(profile, plan_of(profile, recording), note, kept)
     note.end()
-    show(found, args.json)
+    show(found, as_json)
     if not whole:
         print("interrupted: the report is of what was simulated by then", file=sys.stderr)
         return INTERRUPTED
