@@ -51,7 +51,7 @@ class InstanceBusyError(RuntimeError):
         self.instance, self.pid = instance, pid
         holder = f"as pid {pid}" if pid else "under an unknown pid"
         super().__init__(
-            f"instance {instance!r} already runs {holder} (lock {lock}): stop it with `scalperctl stop`, "
+            f"instance {instance!r} already runs {holder} (lock {lock}): stop it with `scalperctl stop --instance {instance}`, "
             "or give this one another `instance:` name in its profile"
         )
 

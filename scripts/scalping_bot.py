@@ -22,8 +22,9 @@ from procs.cli import last_run, report, running, signal_view, streams
 from procs.cli.main import exit_code_of, sentence_of
 from procs.cli.observe import Markets, Orders
 from procs.cli.outcome import INTERRUPTED, OK, UNHEALTHY, USAGE, CliError
+from procs.cli.progress import Progress
 from procs.cli.signal_view import Shown
-from procs.cli.starting import Launch, Note, refuse_if_running
+from procs.cli.starting import Launch, refuse_if_running
 from procs.cli.symbols import of_profile
 from procs.memory.segments import Memory, attach
 from procs.profiles.config import load_profile, parse_override
@@ -86,7 +87,7 @@ class Bot:
     def run(self, seconds: float) -> int:
         """Start, watch, stop, report; the exit code."""
         refuse_if_running(INSTANCE)
-        note = Note(sys.stderr)
+        note = Progress()
         launched = Launch(self.profile, self.words)
         try:
             code = launched.wait_ready(900.0, note)

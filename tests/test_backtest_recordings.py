@@ -12,13 +12,51 @@ from procs.fold.plan import plan_of
 from procs.memory import board
 from procs.profiles.config import load_profile
 from procs.research import backtest
+from ringbuf.layout import TAIL
 from sim.recordings.recording import stage
-from trading.records import ExecType, Kind
+from trading.jit import Recs
+from trading.records import ExecType, Kind, OrderStatus
 
 CASES = {
     "spot BTCUSDT": (("spot_btcusdt_20240808", "spot_btcusdt_20240809"), 99_574, 1072),
     "USD-M BTCUSDT": (("usdm_btcusdt_20240808",), None, 629),
 }
+
+
+def test_a_backtest_that_is_told_to_end_ends_in_order() -> None:
+    """Asked after some rounds, it ends soon: every ring has its END, no order is left open, a fold gets every record of its ring,
+    and progress was told with the market's time."""
+    plan = plan_of(load_profile("paper", {"source.speed": "max", "generator.duration_s": 600.0}))
+    said: list[tuple[int, int, int]] = []
+    rounds, told = [0], []
+
+    def stop() -> bool:
+        rounds[0] += 1
+        if rounds[0] >= 20:
+            told.append(rounds[0])
+        return bool(told)
+
+    class Counted:
+        """Counts records that are only lent."""
+
+        def __init__(self) -> None:
+            self.records = 0
+
+        def __call__(self, recs: Recs) -> None:
+            self.records += len(recs)
+
+    rings = ("market", "signals", "orders", "wire", "reports")
+    run = backtest.run(plan, keep=rings, folds={"quotes": Counted}, progress=lambda *now: said.append(now), stop=stop)
+    whole = len(run.kept["market"])
+    assert told and 1000 < whole < 20 * 256 * 8 and run.rounds < 200
+    for ring in rings:
+        assert run.kept[ring][-1]["kind"] == Kind.END, ring
+    counted = run.folded["quotes"]
+    assert isinstance(counted, Counted) and counted.records == int(run.world.rings["quotes"][TAIL])
+    assert said and all(frames > 0 and expected == 0 and market_ns > 0 for frames, expected, market_ns in said)
+    reports = run.kept["reports"][run.kept["reports"]["kind"] == Kind.REPORT]
+    last = {int(row["order_id"]): int(row["order_status"]) for row in reports}
+    assert not set(last.values()) & {OrderStatus.OPEN, OrderStatus.PARTIAL, OrderStatus.PENDING_NEW}
 
 
 @pytest.mark.slow

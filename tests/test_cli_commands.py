@@ -132,7 +132,6 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
 
 
 BAD_WORDS = [
-    ((), USAGE, "--help"),
     (("nonsense",), USAGE, "nonsense"),
     (("status", "--no-such-option"), USAGE, "--no-such-option"),
     (("restart", "nobody"), USAGE, "nobody"),

@@ -57,7 +57,7 @@ def test_documents_name_commands_that_exist(name: str) -> None:
             wrong.append(f"scalperctl {command}")
             continue
         known = {*option_names(command), "--help"}
-        wrong += [f"scalperctl {command} {option}" for option in re.findall(r"--[a-z]+", rest) if option not in known]
+        wrong += [f"scalperctl {command} {option}" for option in re.findall(r"--[a-z-]+", rest) if option not in known]
     assert wrong == []
 
 

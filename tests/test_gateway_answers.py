@@ -16,6 +16,7 @@ from procs.gateway.answers import ROUTES
 from procs.gateway.decimals import Scale, decimal_text
 from procs.gateway.market_view import TIMEFRAMES
 from procs.memory import board
+from shm import histogram
 from trading.features import signals
 from trading.features.patterns import Pattern
 from trading.features.vector import FEATURES, VERSION
@@ -372,6 +373,12 @@ def test_health_is_200_only_while_all_is_well(world: GatewayWorld) -> None:
     assert [row["name"] for row in said["stages"]] == list(topology.Run().names)
     assert {row["state"] for row in said["stages"]} == {"running"}
     assert [(row["name"], row["book"]) for row in said["symbols"]] == [(name, "valid") for name in NAMES]
+    router = world.memory.page("router")
+    assert said["frame_to_order"]["count"] == said["venue_answer"]["count"] == 0
+    histogram.record(board.histogram(router, board.HISTOGRAM_ORIGIN), 90_000)
+    histogram.record(board.histogram(router, board.HISTOGRAM_ANSWER), 52_000_000)
+    said = asked(world, "/healthz")[1]
+    assert said["frame_to_order"]["max_ns"] == 90_000 and said["venue_answer"]["max_ns"] == 52_000_000
     world.memory.page("risk")[board.READY] = 0
     status, said = asked(world, "/healthz")
     assert status == 503 and not said["ok"] and said["problems"] == ["risk is starting"]

@@ -122,11 +122,29 @@ def test_status_codes_over_the_wire(served: tuple[GatewayWorld, int]) -> None:
     ):  # fmt: skip
         got = ask(port, path)
         assert (got.status, msgspec.json.decode(got.body, type=ErrorAnswer).error.kind) == (status, kind)
-    assert ask(port, "/nothing").status == 404
+    for path in ("/nothing", "/docs/nothing", "/signal/BTCUSDT/more", "/"):
+        got = ask(port, path)
+        assert got.headers["content-type"] == "application/json"
+        found = msgspec.json.decode(got.body, type=ErrorAnswer).error
+        assert (got.status, found.kind, found.known) == (404, "unknown_path", [route.path for route in ROUTES])
     assert ask(port, "/healthz").status == 503  # ETHUSDT has no record yet
     world.pass_ms(60_000)
     got = ask(port, "/signal/BTCUSDT")
     assert got.status == 503 and got.json["error"]["age_ms"] == 60_000.0
+
+
+def test_a_defect_has_the_shape_of_a_refusal(served: tuple[GatewayWorld, int]) -> None:
+    """500, the shape of every other error, nothing of the traceback; the next request is served."""
+    world, port = served
+
+    def broken(symbol: str, tf: str) -> Any:
+        raise ZeroDivisionError("a defect")
+
+    world.answers._pages["/symbols"] = broken
+    got = ask(port, "/symbols")
+    assert got.status == 500 and b"defect" not in got.body and b"Traceback" not in got.body
+    assert msgspec.json.decode(got.body, type=ErrorAnswer).error.kind == "internal"
+    assert ask(port, "/book/BTCUSDT").status == 200
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1", "[::1]:9"])

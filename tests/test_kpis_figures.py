@@ -312,13 +312,31 @@ def test_win_rate_and_profit_factor_by_hand() -> None:
     """14 wins of 3 and 6 losses of 7, a zero result is no win: 14/21 and 42/42."""
     trips = trips_of([3] * 14 + [-7] * 6 + [0])
     won = kpis.win_rate(trips)
-    assert won.value == 14 / 21 and won.sample == 21 and math.isclose(won.error or 0, math.sqrt(14 / 21 * 7 / 21 / 21))
+    assert won.value == 14 / 21 and won.sample == 21 and won.hits == 14 and (won.low, won.high) == kpis.wilson(14, 21)
     assert kpis.profit_factor(trips).value == 1.0
     assert kpis.mean_holding_ns(trips).value == 2.0
     assert kpis.profit_factor(trips_of([1] * 20)).note == "no losing round trip"
     few = kpis.win_rate(trips[:19])
     assert few.value is None and few.note == "19 round trips, at least 20 wanted"
     assert kpis.profit_factor(trips[:3]).value is None and kpis.mean_holding_ns(trips[:0]).value is None
+
+
+@pytest.mark.parametrize(
+    ("hits", "sample", "low", "high"),
+    [(0, 184, 0.0, 0.02045), (184, 184, 0.97955, 1.0), (14, 21, 0.4537, 0.8281), (1, 2, 0.0945, 0.9055)],
+)
+def test_the_interval_of_a_share(hits: int, sample: int, low: float, high: float) -> None:
+    """Wilson's 95 % interval by hand, and by its definition: both ends p solve |p - share| = z sqrt(p (1 - p) / n)."""
+    found = kpis.wilson(hits, sample)
+    assert found == pytest.approx((low, high), abs=5e-5) and 0.0 <= found[0] <= hits / sample <= found[1] <= 1.0
+    for end in (one for one in found if 0.0 < one < 1.0):
+        assert abs(end - hits / sample) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / sample), rel=1e-5)
+
+
+def test_a_share_of_nothing_is_no_figure() -> None:
+    """Without a sample there is a note, and neither a value nor an interval."""
+    found = kpis.share_of(0, 0, "no order")
+    assert (found.value, found.low, found.high, found.note) == (None, None, None, "no order")
 
 
 def test_turnover_fees_maker_share_and_fill_rate() -> None:

@@ -177,13 +177,13 @@ def test_counts_and_money_agree_with_the_records() -> None:
     assert math.isclose(sum(row.net for row in money.symbols), money.net) and len(money.symbols) == 1
     assert math.isclose(money.symbols[0].position, position * 1e-8) and money.currency == "USDT"
     assert math.isclose(money.turnover, float((fills["last_ticks"] * fills["last_lots"]).sum()) * 1e-10, rel_tol=1e-9)
-    assert money.drawdown.money > 0 and len(money.curve) == 80
+    assert money.drawdown.money > 0 and len(money.curve) == 78
     assert report.ran.market_records == 12_000 and report.ran.observed_ns == 1_199_900_000_000
     assert report.kpis.shortfall.orders == counts.sent - next(r.sent for r in counts.by_purpose if r.purpose == "quote")
 
 
 def test_the_page_fits_and_says_what_it_rests_on() -> None:
-    """No line is wider than 100 columns; source, fees, latency, samples and caveat are on it; it is the same each time."""
+    """No line is wider than 80 columns; source, fees, latency, samples and caveat are on it; it is the same each time."""
     text = render_text(whole())
     assert max(map(len, text.splitlines())) <= WIDTH and text.endswith("\n")
     assert all(line == line.rstrip() for line in text.splitlines())

@@ -61,7 +61,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "trace": Command(
         "tracing:trace",
         "the whole way of one order, from frame to fill",
-        ("trace 42", "trace 42 --journal ./journal"),
+        ("trace last", "trace 42", "trace 42 --journal ./journal"),
         options.trace,
     ),
     "lines": Command(
@@ -118,9 +118,9 @@ COMMANDS: Final[dict[str, Command]] = {
         options.demo,
     ),
     "backtest": Command(
-        "report:backtest",
+        "backtesting:backtest",
         "the same decisions in one process, then the report",
-        ("backtest --recording day1.gz day2.gz", "backtest --set generator.duration_s=600 --json"),
+        ("backtest", "backtest --recording day1.gz day2.gz", "backtest --set generator.duration_s=3600 --json"),
         options.backtest,
     ),
     "venue": Command(
@@ -182,7 +182,13 @@ COMMANDS: Final[dict[str, Command]] = {
         options.model,
     ),
     "clean": Command(
-        "stopping:clean", "remove shared memory that dead pipelines left", ("clean", "clean --instance paper"), options.clean
+        "stopping:clean",
+        "remove shared memory that dead pipelines left, or journals of old runs",
+        ("clean", "clean --instance paper", "clean --journals --dry-run", "clean --journals --keep 1 --instance paper"),
+        options.clean,
+    ),
+    "help": Command(
+        "guide:guide", "the short guide, or what one command understands", ("help", "help backtest"), options.guide
     ),
     "version": Command(
         "drawing:version", "versions of this program and what it stands on", ("version --json",), options.only_json
@@ -217,7 +223,8 @@ def parser(only: str | None = None) -> Parser:
         epilog=examples(("demo", "start", "top", "stop")) + f"\n\nexit codes:\n{explained()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parsers = found.add_subparsers(metavar="COMMAND", parser_class=Parser, required=True)
+    found.add_argument("--version", action="store_true", help="the version, as the command `version` says it")
+    parsers = found.add_subparsers(metavar="COMMAND", parser_class=Parser, required=False)
     for name, command in COMMANDS.items():
         if only is None or name == only:
             _add(parsers, name, command)

@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from procs.cli.outcome import OK, UNHEALTHY, USAGE, CliError
+from procs.cli.outcome import INTERRUPTED, OK, UNHEALTHY, USAGE, CliError
+from procs.cli.progress import Progress
 from procs.cli.report import use_kernel_cache
-from procs.cli.starting import Note
 from procs.cli.table import Column, clean_text, count, paint_for, span, table
 
 
@@ -23,24 +23,26 @@ def tools(args: argparse.Namespace) -> int:
     from procs.recordings.pipes import piped_files
 
     parts: dict[str, Callable[[argparse.Namespace], int]] = {"ls": ls, "check": check, "cat": cat, "convert": convert}
-    with piped_files() as file_of:
-        if "paths" in args:
-            args.paths = [file_of(path) for path in args.paths]
-        else:
-            args.path = file_of(args.path)
-        return parts[args.what](args)
+    try:
+        with piped_files() as file_of:
+            if "paths" in args:
+                args.paths = [file_of(path) for path in args.paths]
+            else:
+                args.path = file_of(args.path)
+            return parts[args.what](args)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted: `data {args.what}` did not come to its end, and left nothing half done", file=sys.stderr)
+        return INTERRUPTED
 
 
 class _Progress:
-    """Steps on stderr for whoever looks; silent in a pipe."""
+    """What is looked at, on stderr: as it changes on a terminal, every few seconds in a pipe."""
 
     def __init__(self) -> None:
-        self._note = Note(sys.stderr)
-        self._shown = sys.stderr.isatty()
+        self._note = Progress()
 
     def __call__(self, text: str) -> None:
-        if self._shown:
-            self._note(clean_text(text))
+        self._note.now(clean_text(text))
 
     def end(self) -> None:
         """Clear the line."""

@@ -14,12 +14,13 @@ import time
 from typing import Any, Final, cast
 
 from procs import rundir
-from procs.cli import last_run, pipeline_end, report, running
+from procs.cli import last_run, pace, pipeline_end, report, running
 from procs.cli.figures import Snapshot, complaints
 from procs.cli.outcome import FAILED, INTERRUPTED, OK, UNHEALTHY, CliError
-from procs.cli.starting import Launch, Note, own_words, refuse_if_running
+from procs.cli.progress import Progress, writes_over
+from procs.cli.starting import Launch, own_words, refuse_if_running
 from procs.cli.symbols import symbols_of
-from procs.cli.table import coloured, paint_for, plain, span
+from procs.cli.table import clip, paint_for, span, wrapped
 from procs.cli.top import CLEAR_BELOW, CLEAR_LINE, HOME, Watcher, screen
 from procs.cli.view import View, compact, frame
 from procs.memory.segments import Memory, attach
@@ -44,7 +45,7 @@ def demo(args: argparse.Namespace) -> int:
     if profile.instance == INSTANCE and profile.pipeline.journal_dir is None:
         # the last demo's journals: this one's report is of this one
         shutil.rmtree(rundir.state_dir(INSTANCE) / "journal", ignore_errors=True)
-    note = Note(sys.stderr)
+    note = Progress()
     note(f"starting {profile.instance}")
     launched = Launch(profile, own_words(args))
     demonstration = Demonstration(launched, profile, args.seconds, quiet=args.json)
@@ -80,7 +81,7 @@ class Demonstration:
             with contextlib.suppress(SegmentError):
                 self._memory = attach(self.profile.instance, readonly=True)
 
-    def run(self, note: Note) -> int | None:
+    def run(self, note: Progress) -> int | None:
         """Until the pipeline has ended; the exit code if it never ran."""
         code = self.launched.wait_ready(900.0, note, self._attach)
         note.end()
@@ -91,10 +92,9 @@ class Demonstration:
             how = f"for {self.seconds:g} s" if self.endless else "to the end of the recording"
             print(f"{self.profile.instance} runs after {span(self.launched.elapsed_ns())}; watching it {how}", flush=True)
         if self._memory is not None:
-            self._watcher = Watcher(
-                self._memory, symbols_of(self.profile.instance), running.journal_folder(self.profile.instance)
-            )
-        if sys.stdout.isatty() and not self.quiet:
+            name = self.profile.instance
+            self._watcher = Watcher(self._memory, symbols_of(name), running.journal_folder(name), pace.note(self.profile))
+        if writes_over(sys.stdout) and not self.quiet:
             with screen():
                 self._watch(living=True)
         else:
@@ -128,11 +128,11 @@ class Demonstration:
         self._last = self._watcher.view(with_status=self.launched.ended() is None)
         if living:
             size = shutil.get_terminal_size((120, 40))
-            lines = frame(self._last, size.columns, size.lines, coloured, note=" Ctrl-C ends the demo")
+            lines = frame(self._last, size.columns, size.lines, paint_for(sys.stdout), note=" Ctrl-C ends the demo")
             sys.stdout.write(HOME + (CLEAR_LINE + "\n").join(lines) + CLEAR_LINE + CLEAR_BELOW)
             sys.stdout.flush()
         elif not self.quiet:
-            print(compact(self._last), flush=True)
+            print(clip(compact(self._last), 80), flush=True)
 
     def conclude(self, as_json: bool) -> int:
         """Print the report and the verdict; returns the exit code."""
@@ -165,17 +165,22 @@ class Demonstration:
         return found + pipeline_end.leftovers(self.profile.instance)
 
     def _verdict(self, figures: Snapshot, wrong: list[str]) -> None:
-        paint = paint_for(sys.stdout) if sys.stdout.isatty() else plain
+        paint, width = paint_for(sys.stdout), shutil.get_terminal_size((80, 24)).columns
         if wrong:
             for text in wrong:
-                print(paint(f"! {text}", "red"))
+                print("\n".join(paint(line, "red") for line in wrapped(f"! {text}", width)))
             print("not all was well: the lines above say what")
             return
         readers = sum(reader["gating"] for ring in figures["rings"] for reader in ring["readers"])
         records = sum(ring["tail"] for ring in figures["rings"])
-        print(paint(f"all well: {records:,} records on {len(figures['rings'])} rings, all {readers} readers at the tail, "
-                    "0 overruns, every book comparison equal, nothing left behind", "green"))  # fmt: skip
-        print("next: scalperctl start, scalperctl top, scalperctl stop; config/paper.yaml explains every setting")
+        for text, style in (
+            (f"all well: {records:,} records on {len(figures['rings'])} rings, all {readers} readers at the tail, "
+             "0 overruns, every book comparison equal, nothing left behind", "green"),
+            (pace.verdict(self.profile, figures), "dim"),
+            ("next: scalperctl start, scalperctl top, scalperctl stop; config/paper.yaml explains every setting", ""),
+        ):  # fmt: skip
+            if text:
+                print("\n".join(paint(line, style) if style else line for line in wrapped(text, width)))
 
 
 def _report_json(told: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
 import sys
 from collections.abc import Iterable
@@ -11,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from procs.cli import running
-from procs.cli.outcome import OK, UNHEALTHY, USAGE, CliError
+from procs.cli.outcome import INTERRUPTED, OK, UNHEALTHY, USAGE, CliError
+from procs.cli.progress import Progress
 from procs.cli.report import use_kernel_cache
 from procs.cli.signal_check import with_signals
-from procs.cli.starting import Note
 
 SUFFIXES = (".parquet", ".csv")
 
@@ -32,17 +33,22 @@ def features(args: argparse.Namespace) -> int:
     from procs.research.columns import recording_columns
 
     arrow()
-    note = Note(sys.stderr)
+    note = Progress()
     wrong: list[str] = []
-    shown = sys.stderr.isatty()
 
     def progress(done: int, total: int) -> None:
-        if shown:
-            note(f"reading {done * 100 // max(total, 1)}%")
+        note.now(f"reading {done * 100 // max(total, 1)}%")
 
     try:
         with new_file(out, force=args.force) as partial:
-            made = _write(partial, out.suffix, recording_columns(profile.source.files, profile, progress, wrong.append))
+            pieces = recording_columns(profile.source.files, profile, progress, wrong.append)
+            with note.working("reading, and loading the kernels (the first time compiles them: a minute or two)"):
+                first = next(pieces, None)
+            made = _write(partial, out.suffix, itertools.chain([first] if first is not None else [], pieces), note)
+    except KeyboardInterrupt:
+        note.end()
+        print(f"interrupted: {out} was not written", file=sys.stderr)
+        return INTERRUPTED
     finally:
         note.end()
     words = f"{out}: {made['rows']:,} rows of {made['columns']} columns"
@@ -55,7 +61,7 @@ def features(args: argparse.Namespace) -> int:
     return UNHEALTHY if wrong else OK
 
 
-def _write(path: Path, suffix: str, pieces: Iterable[dict[str, Any]]) -> dict[str, int]:
+def _write(path: Path, suffix: str, pieces: Iterable[dict[str, Any]], note: Progress) -> dict[str, int]:
     from procs.research.columns import units
 
     pa: Any = importlib.import_module("pyarrow")
@@ -76,6 +82,7 @@ def _write(path: Path, suffix: str, pieces: Iterable[dict[str, Any]]) -> dict[st
             writer.write_table(batch.cast(writer.schema) if suffix == ".parquet" else batch)
             rows, columns = rows + batch.num_rows, batch.num_columns
             valid += int(piece["valid"].sum())
+            note.now(f"{rows:,} rows written")
     finally:
         if writer is not None:
             writer.close()

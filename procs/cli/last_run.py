@@ -37,6 +37,7 @@ class LastRun(msgspec.Struct, frozen=True, kw_only=True):
     profile: msgspec.Raw
     journal_dir: str
     symbols: list[dict[str, Any]] = []  # of a recording, as staged: sim.recordings.spool.StagedSymbol's fields
+    recordings: list[dict[str, Any]] = []  # its files: name, bytes and sha256 as the run began
     frames: int = 0
     started: float = 0.0
     ended: float = 0.0
@@ -184,5 +185,6 @@ def wanted(instance: str, run_id: str = "", *, figures: bool = False) -> LastRun
     last = max(found, key=lambda run: (run.started, run.ended), default=None)
     if last is None:
         whose = f"instance {instance!r} is not running and has" if instance else "no pipeline is running and there is"
-        raise CliError(f"{whose} no finished run: start one with `scalperctl start`, or see `scalperctl demo`", NOT_RUNNING)
+        start = "scalperctl start" + (f" --instance {instance}" if instance else "")
+        raise CliError(f"{whose} no finished run: start one with `{start}`, or see `scalperctl demo`", NOT_RUNNING)
     return last

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Final, NotRequired, TypedDict
 
 from procs import topology
 from procs.memory import board
 from procs.memory.board import Words
 from shm.percentiles import Snapshot
+from sim.spans import span
 
 
 class Spread(TypedDict):
@@ -22,12 +23,21 @@ class Spread(TypedDict):
 
 
 class Hop(TypedDict):
-    """A stage's latencies: `hop` from publishing to being taken, `origin` from the frame's arrival to being taken."""
+    """A stage's latencies: `hop` from publishing to being taken, `origin` from the frame's arrival to being taken.
+
+    Both are this machine's own. `answer`, at stages that hear a venue's answers: from the frame whose order it answers to its
+    being taken; the venue's delay, simulated or not, is in it. A run that an older version kept has none.
+    """
 
     stage: str
     inputs: list[str]
     hop: Spread
     origin: Spread
+    answer: NotRequired[Spread]
+
+
+ORDER_LEAVES: Final = "frame to order"
+"""The router's `origin`: the whole way on this machine, from the frame's arrival to the order's leaving."""
 
 
 def spread(seen: Snapshot) -> Spread:
@@ -48,6 +58,23 @@ def histograms(words: Words, stage: str) -> tuple[Snapshot, Snapshot]:
     return Snapshot(board.histogram(page, board.HISTOGRAM_HOP)), Snapshot(board.histogram(page, board.HISTOGRAM_ORIGIN))
 
 
+def answers(words: Words, stage: str) -> Snapshot:
+    """The histogram of what the venue answered, as a stage heard it."""
+    return Snapshot(board.histogram(board.page(words, topology.stage_id(stage)), board.HISTOGRAM_ANSWER))
+
+
+def headline(found: list[Hop]) -> str:
+    """Both ways in one sentence: ours from frame to order, and over the venue; "" where no order has left."""
+    router = next((hop for hop in found if hop["stage"] == "router"), None)
+    if router is None or not router["origin"]["count"]:
+        return ""
+    own, back = router["origin"], router.get("answer")
+    text = f"{ORDER_LEAVES}: p50 {span(own['p50_ns'])}, p99 {span(own['p99_ns'])}, this machine's own"
+    if back is not None and back["count"]:
+        text += f"; the venue's answer {span(back['p50_ns'])}, its simulated delay included"
+    return text
+
+
 def hops(words: Words) -> list[Hop]:
     """The latencies of every stage that takes records from rings and counts them."""
     found = []
@@ -57,5 +84,8 @@ def hops(words: Words) -> list[Hop]:
             hop, origin = histograms(words, stage.name)
             if not quiet.isdisjoint(stage.inputs) and not hop.count:
                 continue  # the feed of a world without sockets
-            found.append(Hop(stage=stage.name, inputs=list(stage.inputs), hop=spread(hop), origin=spread(origin)))
+            one = Hop(stage=stage.name, inputs=list(stage.inputs), hop=spread(hop), origin=spread(origin))
+            if stage.feedback:
+                one["answer"] = spread(answers(words, stage.name))
+            found.append(one)
     return found

@@ -15,7 +15,7 @@ from typing import Any, Final
 from procs import rundir
 from procs.cli import running
 from procs.cli.outcome import NOT_RUNNING, OK, UNHEALTHY, CliError
-from procs.cli.table import Cell, Column, Paint, clean_text, count, paint_for, span, table
+from procs.cli.table import Cell, Column, Paint, clean_text, count, paint_for, span, table, wrapped
 from procs.receiver.line_table import NEVER, SILENT, read_table
 
 STALE_S: Final = 5.0
@@ -60,16 +60,16 @@ def figures_of(instance: str) -> dict[str, Any]:
             return found
     raise CliError(
         f"instance {instance!r} has no connections: its market data does not come from a venue, or its receiver has not begun "
-        "(`scalperctl status` tells)",
+        f"(`{running.command_for(instance, 'status')}` tells)",
         NOT_RUNNING,
     )
 
 
-def troubles(found: dict[str, Any]) -> list[str]:
+def troubles(found: dict[str, Any], instance: str) -> list[str]:
     """What is wrong, a clause each."""
     wrong = []
     if found["table_age_s"] > STALE_S:
-        wrong.append(f"the receiver wrote this {found['table_age_s']:.0f} s ago: see `scalperctl status`")
+        wrong.append(f"the receiver wrote this {found['table_age_s']:.0f} s ago: see `{running.command_for(instance, 'status')}`")
     if found["frames"]["dropped"]:
         dropped = found["frames"]["dropped"]
         wrong.append(f"{dropped} frames found no room: the feed or the disk is too slow, or raise live.arena_mb")
@@ -139,20 +139,21 @@ def _sentence(venue: dict[str, Any]) -> str:
     return said
 
 
-def render(found: dict[str, Any], width: int, paint: Paint) -> list[str]:
-    """The view as lines."""
+def render(found: dict[str, Any], wrong: list[str], width: int, paint: Paint) -> list[str]:
+    """The view as lines, at most `width` columns wide; `wrong`: what `troubles` found."""
     text = table(COLUMNS, rows(found), width, paint)
     text += ["", *table(STREAM_COLUMNS, stream_rows(found), width, paint), ""]
-    text += [_sentence(venue) for venue in found["venues"]]
-    return text + [paint(f"! {clause}", "red") for clause in troubles(found)]
+    text += [line for venue in found["venues"] for line in wrapped(_sentence(venue), width)]
+    return text + [paint(line, "red") for clause in wrong for line in wrapped(f"! {clause}", width)]
 
 
 def lines(args: argparse.Namespace) -> int:
     """The command."""
     instance = running.instance_for(args)
     found = figures_of(instance)
+    wrong = troubles(found, instance)
     if args.json:
         print(json.dumps(found))
     else:
-        print("\n".join(render(found, shutil.get_terminal_size((120, 24)).columns, paint_for(sys.stdout))))
-    return UNHEALTHY if troubles(found) else OK
+        print("\n".join(render(found, wrong, shutil.get_terminal_size((120, 24)).columns, paint_for(sys.stdout))))
+    return UNHEALTHY if wrong else OK

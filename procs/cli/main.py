@@ -95,8 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    if words == ["--version"]:
+        words = ["version"]
     try:
-        args = parser(words[0] if words and words[0] in COMMANDS else None).parse_args(words)
+        args = parser(words[0] if words and words[0] in COMMANDS else None).parse_args(words or ["help"])
     except SystemExit as end:  # argparse's --help and its refusals
         return end.code if isinstance(end.code, int) else USAGE
     module, _, function = args.function.partition(":")

@@ -115,7 +115,8 @@ def publish(args: argparse.Namespace) -> int:
     pinned = registry.pinned(args.name)
     profile = running.running_profile(instance)
     if profile is None:
-        raise CliError(f"instance {instance!r} is not running: start it with `scalperctl start`", NOT_RUNNING)
+        start = running.command_for(instance, "start")
+        raise CliError(f"instance {instance!r} is not running: start it with `{start}`", NOT_RUNNING)
     spool = running.spool_of(instance)
     names = publishing.names_of(profile, str(spool) if spool else None)
     number, took_s = publishing.publish(profile, names, registry.load(pinned), args.timeout)

@@ -103,7 +103,8 @@ def study_lines(found: Mapping[str, Any]) -> list[str]:
         lines += [
             "",
             f"{entry['symbol']} ({entry['source']}): {entry['records']} records, {entry['rows']} rows, "
-            f"{entry['moved']} ({share:.1%}) move; {wide} beyond {entry['round_trip_bps']:g} bps, two taker fees",
+            f"{entry['moved']} ({share:.1%}) move; {wide} beyond {entry['round_trip_bps']:g} bps, two taker fees "
+            "(rows overlap: no interval)",
         ]
         for kind, said in entry["models"].items():
             if "problem" in said:
@@ -124,11 +125,13 @@ def study_lines(found: Mapping[str, Any]) -> list[str]:
 
 
 def synthetic_lines(found: Mapping[str, Any]) -> list[str]:
-    """Promotion rates on markets whose edge is known."""
+    """Promotion rates on markets whose edge is known, each with its interval."""
+    from sim.report.shares import counted
+
     lines = []
     for world, title in (("planted", "a planted edge"), ("none", "no edge")):
         said = found[world]
         lines.append(f"markets with {title} (best possible AUC {said['best_possible_auc']:.3f}):")
         for kind, m in said["models"].items():
-            lines.append(f"  {kind:<8} promoted {m['promoted']} of {m['of']}   mean AUC out of sample {m['mean_auc']:.3f}")
+            lines.append(f"  {kind:<8} mean AUC out of sample {m['mean_auc']:.3f}, promoted {counted(m['promoted'], m['of'])}")
     return lines

@@ -6,8 +6,10 @@ A function here adds one command's options to its parser; procs.cli.arguments ha
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from typing import Final, NoReturn
+import difflib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NoReturn
 
 from procs.cli.outcome import USAGE, CliError
 from procs.topology import STAGES
@@ -20,11 +22,45 @@ STAGE_NAMES: Final = tuple(stage.name for stage in STAGES)
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose complaints are one sentence with a remedy, raised instead of printed."""
+    """argparse whose complaints are one sentence with a remedy, raised instead of printed; a near word is suggested."""
 
     def error(self, message: str) -> NoReturn:
         """Raise a usage error."""
+        if found := _UNKNOWN_OPTION.search(message):
+            message += near(found[1].partition("=")[0], self._option_string_actions)
+        elif found := _UNKNOWN_CHOICE.search(message):
+            hint = near(found[1], [word.strip(" '") for word in found[2].split(",")])
+            if hint:  # else the list is what helps
+                message = message.replace(found[0], found[0].partition(" (choose")[0]) + hint
         raise CliError(f"{message}: see `{self.prog} --help`", USAGE)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """argparse's, but what is not understood is the command's complaint, which knows that command's options."""
+        found, more = self.parse_known_args(args, namespace)
+        if more:
+            self._deepest(args).error(f"unrecognized arguments: {' '.join(more)}")
+        return found
+
+    def _deepest(self, args: Any) -> Parser:
+        """The parser of the command, or of its part, that the words name."""
+        parser, words = self, list(args or [])
+        for word in words:
+            for action in parser._actions:
+                if isinstance(action.choices, dict) and word in action.choices:
+                    parser = action.choices[word]
+                    break
+        return parser
+
+
+_UNKNOWN_OPTION: Final = re.compile(r"unrecognized arguments: (--?\S+)")
+_UNKNOWN_CHOICE: Final = re.compile(r"invalid choice: '([^']*)' \(choose from (.*)\)")
+
+
+def near(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """", did you mean 'x'?" where one of the known words is near, else `otherwise`. Letters that changed places are nearest."""
+    found = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    found.sort(key=lambda one: sorted(one) != sorted(word))
+    return f", did you mean {found[0]!r}?" if found else otherwise
 
 
 def examples(lines: Sequence[str]) -> str:
@@ -48,6 +84,16 @@ def whole(text: str) -> int:
     if not text.isdigit() or not 0 < int(text) < 2**62:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
+
+
+def none_or_more(text: str) -> int:
+    """A whole number of 0 or more."""
+    return 0 if text == "0" else whole(text)
+
+
+def order_id(text: str) -> int:
+    """A client order id; 0 for the word `last`."""
+    return 0 if text == "last" else whole(text)
 
 
 def _profile_options(parser: argparse.ArgumentParser, *, speed: bool = True) -> None:
@@ -152,7 +198,7 @@ def top(p: argparse.ArgumentParser) -> None:
 
 def trace(p: argparse.ArgumentParser) -> None:
     """Of `trace`."""
-    p.add_argument("order", metavar="ORDER", type=whole, help="client order id, as the report and the journals show it")
+    p.add_argument("order", metavar="ORDER", type=order_id, help="client order id, as the report's LAST ORDERS show it, or: last")
     _instance(p)
     _run(p)
     only_json(p)
@@ -355,11 +401,19 @@ def model(p: argparse.ArgumentParser) -> None:
     only_json(report)
 
 
+def guide(p: argparse.ArgumentParser) -> None:
+    """Of `help`."""
+    p.add_argument("of", metavar="COMMAND", nargs="?", help="one command's options; without it the short guide")
+
+
 def clean(p: argparse.ArgumentParser) -> None:
     """Of `clean`."""
     which = p.add_mutually_exclusive_group()
     which.add_argument("--instance", metavar="NAME", help="only what this one left")
     which.add_argument("--all", action="store_true", help="what any instance left (the default)")
+    p.add_argument("--journals", action="store_true", help="remove journals of runs that have ended, instead of shared memory")
+    p.add_argument("--keep", metavar="N", type=none_or_more, help="journals: of so many last runs an instance stay (default 3)")
+    p.add_argument("--dry-run", action="store_true", help="journals: say what would be removed, and remove nothing")
     only_json(p)
 
 

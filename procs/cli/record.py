@@ -25,8 +25,9 @@ from procs.cli import last_run, running
 from procs.cli.figures import Snapshot, complaints, snapshot
 from procs.cli.observe import Markets, Symbol
 from procs.cli.outcome import FAILED, OK, UNHEALTHY, USAGE, CliError
+from procs.cli.progress import Progress
 from procs.cli.staging import child_environment
-from procs.cli.starting import Launch, Note, refuse_if_running
+from procs.cli.starting import Launch, refuse_if_running
 from procs.cli.symbols import of_profile
 from procs.cli.table import clean_text, count, paint_for, rate, span
 from procs.memory.segments import Memory, attach
@@ -58,7 +59,7 @@ def record(args: argparse.Namespace) -> int:
     except OSError as error:
         raise CliError(f"{folder}: {(error.strerror or str(error)).lower()}; name another folder with --out", USAGE) from None
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ended by a service manager: in order as well
-    note = Note(sys.stderr)
+    note = Progress()
     note(f"starting {profile.instance}")
     launched = Launch(profile, [*(["--config", args.config] if args.config else []), *_as_options(words)])
     session = Session(launched, profile, folder, Converter(folder, args.parquet), quiet=args.json)

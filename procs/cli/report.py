@@ -1,6 +1,6 @@
-"""`report` and `backtest`: what a run did, computed again from its records by sim.report.build.
+"""`report`: what a run did, computed again from its records by sim.report.build.
 
-The records come from the run's journals, or from the one process of the backtest; the same report is made of both.
+The records come from the run's journals; procs.cli.backtesting makes the same report of those of a backtest.
 """
 
 from __future__ import annotations
@@ -8,22 +8,20 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import msgspec
-
 from procs import rundir, topology
-from procs.cli import running
+from procs.cli import journals, running
+from procs.cli.drawing import program_version
 from procs.cli.figures import Snapshot, snapshot
 from procs.cli.last_run import LastRun
-from procs.cli.latencies import Hop, hops
+from procs.cli.latencies import ORDER_LEAVES, Hop, Spread, hops
 from procs.cli.outcome import FAILED, OK, CliError
+from procs.cli.provenance import recordings_of, settings_of
 from procs.cli.runs import meant
-from procs.cli.signal_check import with_signals
 from procs.profiles.config import profile_from_json
 from procs.profiles.schema import Profile
 
@@ -48,6 +46,7 @@ class Told:
     wall_s: float
     figures: Snapshot
     hops: list[Hop]
+    recordings: list[dict[str, Any]]
 
 
 def use_kernel_cache() -> None:
@@ -69,16 +68,32 @@ def ring_stats(figures: Snapshot) -> dict[str, RingStats]:
 
 
 def hop_latency(found: list[Hop]) -> dict[str, HopLatency]:
-    """The latencies as sim.report.build takes them: two rows a stage."""
+    """This machine's latencies as sim.report.build takes them: two rows a stage, and the order's leaving by its name."""
     rows: dict[str, HopLatency] = {}
     for hop in found:
-        for name, spread in ((f"published to {hop['stage']}", hop["hop"]), (f"frame to {hop['stage']}", hop["origin"])):
-            if spread["count"]:
-                rows[name] = {
-                    "count": spread["count"], "p50_ns": spread["p50_ns"], "p99_ns": spread["p99_ns"],
-                    "p999_ns": spread["p999_ns"], "max_ns": spread["max_ns"],
-                }  # fmt: skip
+        leaves = ORDER_LEAVES if hop["stage"] == "router" else f"frame to {hop['stage']}"
+        rows |= _spread(f"published to {hop['stage']}", hop["hop"]) | _spread(leaves, hop["origin"])
     return rows
+
+
+def venue_latency(found: list[Hop]) -> dict[str, HopLatency]:
+    """The ways over the venue and back, a row for each stage that hears its answers."""
+    rows: dict[str, HopLatency] = {}
+    for hop in found:
+        if "answer" in hop:  # a run of an older version does not say
+            rows |= _spread(f"frame to answer at {hop['stage']}", hop["answer"])
+    return rows
+
+
+def _spread(name: str, spread: Spread) -> dict[str, HopLatency]:
+    if not spread["count"]:
+        return {}
+    return {
+        name: {
+            "count": spread["count"], "p50_ns": spread["p50_ns"], "p99_ns": spread["p99_ns"],
+            "p999_ns": spread["p999_ns"], "max_ns": spread["max_ns"],
+        }
+    }  # fmt: skip
 
 
 def book_stats(figures: Snapshot, names: tuple[str, ...]) -> dict[str, BookStats]:
@@ -110,8 +125,17 @@ def plan_for(profile: Profile, spool: Path | None, symbols: list[dict[str, Any]]
     return plan_of(profile, StagedRecording(Path(os.devnull), staged, frames, size, first, last, 0))
 
 
-def facts(profile: Profile, title: str, frames: int, wall_s: float, records: Mapping[str, Any]) -> RunFacts:
-    """What the records do not say."""
+def facts(
+    profile: Profile,
+    title: str,
+    frames: int,
+    wall_s: float,
+    records: Mapping[str, Any],
+    recordings: list[dict[str, Any]],
+    *,
+    whole: bool = True,
+) -> RunFacts:
+    """What the records do not say. `recordings`: what procs.cli.provenance.digests found as the run began."""
     from procs.journal.digest import digest_fills, digest_orders
     from sim.report.build import RunFacts
 
@@ -127,6 +151,10 @@ def facts(profile: Profile, title: str, frames: int, wall_s: float, records: Map
         generator_seed=profile.generator.seed if generated else None,
         order_digest=digest_orders(records["orders"]),
         fill_digest=digest_fills(records["reports"]),
+        version=program_version(),
+        settings=settings_of(profile),
+        recordings=recordings_of(recordings),
+        whole=whole,
     )
 
 
@@ -135,6 +163,7 @@ def build(told: Told) -> Report:
     use_kernel_cache()
     from procs.journal.file import JournalReader, journal_path
     from sim.report.build import build_report
+    from sim.report.decisions import Tally
 
     if not journal_path(told.journal_dir, "orders").exists():
         raise CliError(
@@ -144,14 +173,19 @@ def build(told: Told) -> Report:
         )
     plan = plan_for(told.profile, told.spool, told.symbols)
     records = {n: JournalReader(journal_path(told.journal_dir, n), topology.RING[n].record).records() for n in JOURNALS}
+    tally = Tally(told.profile)
+    if journal_path(told.journal_dir, "signals").exists():
+        tally.take_all(JournalReader(journal_path(told.journal_dir, "signals"), topology.RING["signals"].record).records())
     return build_report(
-        facts(told.profile, f"RUN OF {told.instance}", told.frames, told.wall_s, records),
+        facts(told.profile, f"RUN OF {told.instance}", told.frames, told.wall_s, records, told.recordings),
         instruments=plan.instruments,
         market=records["market"],
         orders=records["orders"],
         reports=records["reports"],
         refusals=records["refusals"],
+        decisions=tally.found(),
         latency=hop_latency(told.hops),
+        venue=venue_latency(told.hops),
         rings=ring_stats(told.figures),
         books=book_stats(told.figures, plan.names),
     )
@@ -169,6 +203,7 @@ def told_by(run: LastRun) -> Told:
         wall_s=run.seconds,
         figures=cast(Snapshot, run.figures),
         hops=cast(list[Hop], run.hops),
+        recordings=run.recordings,
     )
 
 
@@ -183,7 +218,8 @@ def told_living(instance: str) -> Told:
     counters = next(stage["counters"] for stage in figures["stages"] if stage["name"] == "feed")
     uptime = float(running.ask(instance, {"do": "status"})["uptime_s"])
     spool = running.spool_of(instance)
-    return Told(instance, profile, folder, spool, [], counters["frames"], uptime, figures, found)
+    kept = running.recordings_of(instance)
+    return Told(instance, profile, folder, spool, [], counters["frames"], uptime, figures, found, kept)
 
 
 def show(report: Report, as_json: bool) -> None:
@@ -203,96 +239,9 @@ def report(args: argparse.Namespace) -> int:
             "without the figures of rings, books and latencies",
             file=sys.stderr,
         )
-    show(build(told_living(instance) if run is None else told_by(run)), args.json)
+    told = told_living(instance) if run is None else told_by(run)
+    show(build(told), args.json)
+    takes = "" if args.json else journals.sentence(told.instance)
+    if takes:
+        print(f"\n{takes}")
     return OK
-
-
-def backtest(args: argparse.Namespace) -> int:
-    """The command `backtest`."""
-    profile = running.profile_for(args)
-    source = msgspec.structs.replace(profile.source, speed="max")  # virtual time waits for nobody
-    profile = msgspec.structs.replace(profile, source=source)
-    use_kernel_cache()
-    profile = with_signals(profile, lambda text: print(text, file=sys.stderr))
-    note = _Note(sys.stderr.isatty())
-    import tempfile
-
-    from procs.fold.plan import plan_of
-    from sim.recordings.venue_staging import stage_any
-
-    with tempfile.TemporaryDirectory(prefix="scalper-backtest-") as folder:
-        recording = None
-        if profile.source.kind == "recording":
-            note(f"reading {len(profile.source.files)} recordings")
-            recording = stage_any([Path(file) for file in profile.source.files], Path(folder) / "spool")
-            note.end()
-            for text in recording.said():
-                print(f"scalperctl: {text}", file=sys.stderr)
-        found, records = run_backtest(profile, plan_of(profile, recording), note)
-    note.end()
-    show(found, args.json)
-    return OK if len(records["orders"]) else FAILED
-
-
-def run_backtest(profile: Profile, plan: Plan, note: _Note) -> tuple[Report, dict[str, Any]]:
-    """Run a plan in this process; (its report, the records of the rings that a report is made of)."""
-    from procs.fold.warm import warm_stage
-    from procs.memory import board
-    from procs.recordings.checking import aside_of, aside_text
-    from procs.research import backtest as world
-    from sim.report.build import build_report
-    from trading.own_signals.guard import complaints, health_of
-
-    def progress(frames: int, expected: int) -> None:
-        note(f"{frames:,} frames" + (f" of {expected:,}" if expected else ""))
-
-    stages = world.stages_of(plan)
-    for number, stage in enumerate(stages, 1):
-        note(f"kernels {number}/{len(stages)}: {stage.name} (the first time compiles them: a minute or two)")
-        warm_stage(stage.name, profile)
-    started = time.monotonic()
-    outcome = world.run(plan, keep=JOURNALS, progress=progress)
-    wall = time.monotonic() - started
-    note.end()
-    guard = world.guard_of(outcome.world)
-    for text in complaints({one.name: health_of(guard, k) for k, one in enumerate(profile.signals.user)}):
-        print(f"scalperctl: user signal {text}", file=sys.stderr)
-    page = board.page(outcome.world.board, topology.stage_id("feed"))
-    if aside := aside_of(outcome.stages["feed"].state["state"]):
-        print(f"scalperctl: {aside_text(aside)}", file=sys.stderr)
-    state = outcome.stages["feed"].state["state"]
-    books: dict[str, BookStats] = {}
-    for number, name in enumerate(plan.names):
-        row = state[number]
-        books[name] = {
-            "oracle_checked": int(row["oracle_checked"]), "oracle_equal": int(row["oracle_equal"]),
-            "gaps": int(row["gaps"]), "resyncs": int(row["resyncs"]),
-        }  # fmt: skip
-    found = build_report(
-        facts(profile, "BACKTEST", int(page[board.FRAMES]), wall, outcome.kept),
-        instruments=plan.instruments,
-        market=outcome.kept["market"],
-        orders=outcome.kept["orders"],
-        reports=outcome.kept["reports"],
-        refusals=outcome.kept["refusals"],
-        books=books,
-    )
-    return found, outcome.kept
-
-
-class _Note:
-    """One line of progress on stderr that is written over; silent where nobody looks."""
-
-    def __init__(self, shown: bool) -> None:
-        self._shown = shown
-
-    def __call__(self, text: str) -> None:
-        if self._shown:
-            sys.stderr.write(f"\r\x1b[K{text}")
-            sys.stderr.flush()
-
-    def end(self) -> None:
-        """Clear the line."""
-        if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()

@@ -25,6 +25,12 @@ from procs.whole_files import read_small, write_whole
 from shm.errors import SegmentError, SegmentMissing
 
 PROFILE_NAME = "profile.json"
+DEFAULT_INSTANCE = Profile().instance
+
+
+def command_for(instance: str, words: str) -> str:
+    """A command as a hint gives it: with --instance where it is not the default one."""
+    return f"scalperctl {words}" + ("" if instance in ("", DEFAULT_INSTANCE) else f" --instance {instance}")
 
 
 def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -103,7 +109,7 @@ def looking_at(instance: str) -> Iterator[Memory]:
     except SegmentMissing:
         raise CliError(
             f"instance {instance!r} has no shared memory (it is starting, ending, or not running): "
-            "see `scalperctl status`, or start it with `scalperctl start`",
+            f"see `{command_for(instance, 'status')}`, or start it with `{command_for(instance, 'start')}`",
             NOT_RUNNING,
         ) from None
     try:
@@ -162,3 +168,12 @@ def journal_folder(instance: str) -> Path | None:
 def spool_of(instance: str) -> Path | None:
     """The staged recording of a living run."""
     return _note_of(instance, "spool")
+
+
+def recordings_of(instance: str) -> list[dict[str, Any]]:
+    """The recording's files of a living run, as procs.cli.provenance.digests found them."""
+    for folder in rundir.run_dir_candidates(instance):
+        value = read_note(folder / RUN_NAME).get("recordings")
+        if isinstance(value, list):
+            return value
+    return []

@@ -20,9 +20,11 @@ import msgspec
 from procs import rundir, topology
 from procs.cli import running
 from procs.cli.observe import Symbol
+from procs.cli.options import near
 from procs.cli.outcome import NOT_RUNNING, OK, USAGE, CliError
+from procs.cli.progress import writes_over
 from procs.cli.symbols import symbols_of
-from procs.cli.table import Cell, Column, Paint, clip, paint_for, span, table
+from procs.cli.table import Cell, Column, Paint, clip, paint_for, span, table, wrapped
 from procs.gateway.explain import decision_of, finite, health_by_name, patterns_of, warm
 from procs.gateway.shapes import Decision
 from procs.memory import board
@@ -104,16 +106,18 @@ def as_json(shown: Shown) -> dict[str, Any]:
 
 def lines_of(shown: Shown, width: int, paint: Paint) -> list[str]:
     """One symbol as lines: the decision, the gate, the market, then a table of its signals."""
-    name, decision = paint(shown.symbol.name, "bold"), shown.decision
+    name, decision = shown.symbol.name, shown.decision
     if decision is None:
-        return [clip(f"{name}  waiting for the first record", width)]
+        return [clip(f"{paint(name, 'bold')}  waiting for the first record", width)]
     digits = shown.symbol.price_digits
     minute = 100.0 * shown.volatility * math.sqrt(60.0)
-    head = (
-        f"{name}  {paint(decision.side, SIDE_STYLES[decision.side])}  score {decision.score:.1f}  "
-        f"confidence {decision.confidence:.2f}  urgency {decision.urgency:.0f}  regime {decision.regime.name.lower()}  "
-        f"{span(max(shown.age_ms, 0.0) * 1e6)} old"
+    rest = (
+        f"score {decision.score:.1f}  confidence {decision.confidence:.2f}  urgency {decision.urgency:.0f}  "
+        f"regime {decision.regime.name.lower()}  {span(max(shown.age_ms, 0.0) * 1e6)} old"
     )
+    first, *more = wrapped(f"{name}  {decision.side}  {rest}", width)
+    painted = f"{paint(name, 'bold')}  {paint(decision.side, SIDE_STYLES[decision.side])}"
+    head = [first.replace(f"{name}  {decision.side}", painted, 1), *more]
     gate = f"gate {decision.gate.name}: {decision.gate.sentence}"
     if decision.long_threshold > 0.0:
         gate += f" (buys from {decision.long_threshold:.1f}, sells from {decision.short_threshold:.1f})"
@@ -135,8 +139,8 @@ def lines_of(shown: Shown, width: int, paint: Paint) -> list[str]:
         rows.append([(word.key, style), (word.state, style), value, word.reason])
     held = decision.gate.name != "NONE"
     return [
-        clip(head, width), clip(paint(f"{gate}; {leading}", "yellow" if held else "dim"), width),
-        clip(paint(market, "dim"), width), clip(paint(flow, "dim"), width),
+        *head, *(paint(line, "yellow" if held else "dim") for line in wrapped(f"{gate}; {leading}", width)),
+        *(paint(line, "dim") for line in wrapped(market, width)), *(paint(line, "dim") for line in wrapped(flow, width)),
         *table(COLUMNS, rows, width, paint),
     ]  # fmt: skip
 
@@ -159,7 +163,7 @@ def _chosen(symbols: Sequence[Symbol], wanted: str | None) -> list[int]:
     if wanted is None:
         return list(range(len(names)))
     if wanted.upper() not in names:
-        raise CliError(f"no symbol {wanted!r} in this run: there are {', '.join(names)}", USAGE)
+        raise CliError(f"no symbol {wanted!r} in this run{near(wanted.upper(), names)}: there are {', '.join(names)}", USAGE)
     return [names.index(wanted.upper())]
 
 
@@ -179,7 +183,7 @@ def signals(args: argparse.Namespace) -> int:
             if args.json:
                 print(json.dumps({"instance": instance, "symbols": [as_json(shown) for shown in found]}), flush=True)
             else:
-                if args.watch and sys.stdout.isatty():
+                if args.watch and writes_over(sys.stdout):
                     sys.stdout.write("\x1b[H\x1b[2J")
                 print("\n".join(lay_out(found, shutil.get_terminal_size((120, 40)).columns, paint)), flush=True)
             if not args.watch or not rundir.holder(instance):

@@ -20,9 +20,12 @@ from typing import Any, Final, cast
 import msgspec
 
 from procs import rundir
-from procs.cli import figures, last_run, latencies, running
+from procs.cli import arrival, figures, last_run, latencies, running
 from procs.cli.limits import refuse_low_limits
 from procs.cli.outcome import ALREADY_RUNNING, FAILED, INTERRUPTED, OK, UNHEALTHY, USAGE, CliError
+from procs.cli.progress import Progress
+from procs.cli.provenance import digests
+from procs.cli.running import command_for
 from procs.cli.signal_check import with_signals
 from procs.cli.staging import child_environment, rules_apart, stage_apart
 from procs.cli.table import clean_text, paint_for, span
@@ -46,7 +49,7 @@ def start(args: argparse.Namespace) -> int:
         return foreground(profile)
     refuse_if_running(profile.instance)
     launched = Launch(profile, own_words(args))
-    note = Note(sys.stderr)
+    note = Progress()
     try:
         code = launched.wait_ready(args.timeout, note)
     except KeyboardInterrupt:
@@ -59,7 +62,10 @@ def start(args: argparse.Namespace) -> int:
         return launched.explain(code)
     paint = paint_for(sys.stdout)
     print(f"{paint(profile.instance, 'bold')} runs as pid {launched.pid} after {span(launched.elapsed_ns())}")
-    print(f"  watch it: scalperctl top      end it: scalperctl stop      log: {launched.log}")
+    print(f"  watch it: {command_for(profile.instance, 'top')}      end it: {command_for(profile.instance, 'stop')}")
+    print(f"  log: {launched.log}")
+    for text, style in arrival.told(profile, launched.ended):
+        print(paint(f"  {text}", style))
     return OK
 
 
@@ -140,7 +146,9 @@ def _supervise(profile: Profile, lock: rundir.InstanceLock) -> int:
 
     try:
         symbols: list[dict[str, Any]] = []
+        recordings: list[dict[str, Any]] = []
         if profile.source.kind == "recording":
+            recordings = digests(profile.source.files)
             symbols = stage_apart(profile, spool, lambda done, total: log.info("staging", done=done, total=total))
             log.info("staged", symbols=[entry["name"] for entry in symbols], frames=sum(e["n_frames"] for e in symbols))
         elif profile.source.kind == "live" and profile.live.fetch_rules:
@@ -148,11 +156,12 @@ def _supervise(profile: Profile, lock: rundir.InstanceLock) -> int:
             profile = rules_apart(profile)
         profile = with_signals(profile, lambda text: log.warning("user signal", problem=text))
         journals = journal_folder_for(profile, started)
-        running.write_note(notes, {"pid": os.getpid(), "journal_dir": str(journals), "spool": str(spool) if symbols else None})
+        whereabouts = {"pid": os.getpid(), "journal_dir": str(journals), "spool": str(spool) if symbols else None}
+        running.write_note(notes, whereabouts | {"recordings": recordings})
         instance = Instance(profile, str(journals), str(spool) if symbols else None, at_end, log)
         run = last_run.LastRun(
             instance=profile.instance, profile=msgspec.Raw(profile_json(profile)), journal_dir=str(journals),
-            symbols=symbols, started=started,
+            symbols=symbols, recordings=recordings, started=started,
         )  # fmt: skip
         with contextlib.suppress(OSError):  # a full disk must not make a good run a failed one
             last_run.note(run)
@@ -180,27 +189,6 @@ def _supervise(profile: Profile, lock: rundir.InstanceLock) -> int:
 # ---- in the background ------------------------------------------------------------------------------------------------
 
 
-class Note:
-    """Progress for people: one line that is written over on a terminal, a line a step anywhere else."""
-
-    def __init__(self, out: Any) -> None:
-        self._out, self._tty, self._last = out, out.isatty(), ""
-
-    def __call__(self, text: str) -> None:
-        """Show a step."""
-        if text == self._last:
-            return
-        self._last = text
-        self._out.write(f"\r\x1b[K{text}" if self._tty else f"{text}\n")
-        self._out.flush()
-
-    def end(self) -> None:
-        """Clear the line."""
-        if self._tty:
-            self._out.write("\r\x1b[K")
-            self._out.flush()
-
-
 def step_of(line: str) -> str:
     """A log line as a step of progress; "" if it is none."""
     said = _said(line)
@@ -214,7 +202,8 @@ def step_of(line: str) -> str:
         case "waiting":
             return "another process compiles the kernels, waiting for it"
         case "starting":
-            return "loading the kernels (the first time compiles them: a minute or two)"
+            of = f" of {len(said['stages'])} stages" if said.get("stages") else ""
+            return f"loading the kernels{of} (the first time compiles them: some minutes)"
         case "kernels":
             return f"kernels {said['of']}: {said['stage']} {said['how']} in {said['seconds']:.1f} s"
         case "user signal":
@@ -304,6 +293,18 @@ class Launch:
             if step:
                 note(step)
 
+    def _heard_after(self, note: Callable[[str], None]) -> tuple[Callable[[], None], Callable[[str], None]]:
+        """(what counts the seconds of a step that takes long, what hears steps): compiling says nothing for a minute."""
+        if not isinstance(note, Progress):
+            return lambda: None, note
+        said = ["starting"]
+
+        def step(text: str) -> None:
+            said[0] = text
+            note(text)
+
+        return lambda: note.now(f"{said[0]}; {span(max(self.elapsed_ns() // 10**9, 1) * 10**9)} so far"), step
+
     def wait_ready(
         self,
         timeout: float,
@@ -312,9 +313,11 @@ class Launch:
         poll_s: float = POLL_S,
     ) -> int | None:
         """None once the pipeline runs, else the exit code with which it ended before. CliError after `timeout` seconds."""
+        tick, step = self._heard_after(note)
         while self.elapsed_ns() < timeout * 1e9:
             code = self.ended()
-            self.follow(note)
+            self.follow(step)
+            tick()
             if self.phase in ("running", "draining", "done"):
                 return None
             if code is not None:

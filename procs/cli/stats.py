@@ -7,17 +7,21 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 from procs import rundir
-from procs.cli import running
+from procs.cli import pace, running
 from procs.cli.figures import Reader, RingFigures, Snapshot, complaints, snapshot, with_rates
 from procs.cli.last_run import LastRun
-from procs.cli.latencies import Hop, hops
+from procs.cli.latencies import Hop, Spread, headline, hops
 from procs.cli.outcome import OK, UNHEALTHY
+from procs.cli.progress import writes_over
 from procs.cli.runs import meant
-from procs.cli.table import Cell, Column, Paint, clip, count, paint_for, rate, share, span, table
+from procs.cli.table import Cell, Column, Paint, count, paint_for, rate, share, span, table, wrapped
 from procs.memory.segments import Memory
+from procs.profiles.config import profile_from_json
+from procs.profiles.schema import Profile
 
 RING_COLUMNS: Final = (
     Column("RING", right=False),
@@ -61,9 +65,9 @@ def sampled(memory: Memory, window_s: float) -> Snapshot:
     return with_rates(before, snapshot(memory), time.monotonic() - started)
 
 
-def _reader_cells(ring: RingFigures, reader: Reader) -> list[Cell]:
+def _reader_cells(ring: RingFigures, reader: Reader, hurried: bool) -> list[Cell]:
     used = reader["lag"] / ring["capacity"] if ring["capacity"] else 0.0
-    style = "red" if used > 0.9 else "yellow" if used > 0.5 else ""
+    style = "" if hurried else "red" if used > 0.9 else "yellow" if used > 0.5 else ""
     name = reader["name"] if reader["gating"] else f"{reader['name']} (does not gate)"
     return [
         (name, "" if reader["gating"] else "dim"),
@@ -74,15 +78,15 @@ def _reader_cells(ring: RingFigures, reader: Reader) -> list[Cell]:
     ]
 
 
-def ring_rows(figures: Snapshot) -> list[list[Cell]]:
-    """One line a reader; the ring's own figures stand in its first."""
+def ring_rows(figures: Snapshot, hurried: bool = False) -> list[list[Cell]]:
+    """One line a reader; the ring's own figures stand in its first. `hurried`: a full ring is the replay's own pace."""
     found: list[list[Cell]] = []
     for ring in figures["rings"]:
         own: list[Cell] = [
             (ring["name"], "bold"), count(ring["capacity"]), count(ring["tail"]), rate(ring.get("rate")), count(ring["stalls"])
         ]  # fmt: skip
         for n, reader in enumerate(ring["readers"]):
-            found.append([*(own if n == 0 else [""] * len(own)), *_reader_cells(ring, reader)])
+            found.append([*(own if n == 0 else [""] * len(own)), *_reader_cells(ring, reader, hurried)])
     return found
 
 
@@ -111,30 +115,41 @@ def feed_lines(figures: Snapshot) -> list[str]:
     ]
 
 
-def lay_out_stats(figures: Snapshot, width: int, paint: Paint) -> list[str]:
-    """Rings, stages and feed as lines."""
+def lay_out_stats(figures: Snapshot, width: int, paint: Paint, said: Sequence[str] = (), hurried: bool = False) -> list[str]:
+    """Rings, stages and feed as lines; `said`: sentences below them; `hurried`: see `ring_rows`."""
     return [
-        *table(RING_COLUMNS, ring_rows(figures), width, paint),
+        *table(RING_COLUMNS, ring_rows(figures, hurried), width, paint),
         "",
         *table(STAGE_COLUMNS, stage_rows(figures), width, paint),
         "",
-        *(clip(line, width) for line in feed_lines(figures)),
+        *(part for line in (*feed_lines(figures), *filter(None, said)) for part in wrapped(line, width)),
     ]
 
 
 def lay_out_hops(found: list[Hop], width: int, paint: Paint) -> list[str]:
-    """Two lines a stage: from publishing to being taken, and from the frame's arrival to being taken."""
+    """Two lines a stage: from publishing to being taken, and from the frame's arrival to being taken. Below, apart, the ways over
+    the venue and back: its delay is no latency of this machine."""
+    lines = _hop_rows(found, (("since it was published", "hop"), ("since the frame came in", "origin")))
+    back = _hop_rows([hop for hop in found if "answer" in hop], (("since the frame came in", "answer"),))
+    text = table(HOP_COLUMNS, lines, width, paint)
+    if back:
+        text += ["", "over the venue and back, its delay included (simulated: exchange.latency):"]
+        text += table(HOP_COLUMNS, back, width, paint)
+    return text
+
+
+def _hop_rows(found: list[Hop], kinds: Sequence[tuple[str, str]]) -> list[list[Cell]]:
     lines: list[list[Cell]] = []
     for hop in found:
-        for measured, name in (("since it was published", "hop"), ("since the frame came in", "origin")):
-            figures = hop["hop"] if name == "hop" else hop["origin"]
-            cells: list[Cell] = [hop["stage"] if name == "hop" else "", measured, count(figures["count"])]
+        for measured, name in kinds:
+            figures: Spread = hop[name]  # type: ignore[literal-required]
+            cells: list[Cell] = [hop["stage"] if name != "origin" else "", measured, count(figures["count"])]
             if figures["count"]:
                 cells += [span(figures["p50_ns"]), span(figures["p99_ns"]), span(figures["p999_ns"]), span(figures["max_ns"])]
             else:
                 cells += ["-"] * 4
             lines.append(cells)
-    return table(HOP_COLUMNS, lines, width, paint)
+    return lines
 
 
 def _when(run: LastRun) -> str:
@@ -149,13 +164,15 @@ def stats(args: argparse.Namespace) -> int:
         figures = cast(Snapshot, run.figures)
         if not args.json:
             print(paint(_when(run), "bold") + "\n")
-        return _print_stats(figures, args.json, True, width, paint)
+        profile = profile_from_json(bytes(run.profile))
+        return _print_stats(figures, cast(list[Hop], run.hops), profile, args.json, True, width, paint)
+    profile = running.running_profile(instance) or Profile()
     with running.looking_at(instance) as memory:
         while True:
             figures = sampled(memory, args.window)
-            if args.watch and not args.json and sys.stdout.isatty():
+            if args.watch and not args.json and writes_over(sys.stdout):
                 sys.stdout.write("\x1b[H\x1b[2J")
-            code = _print_stats(figures, args.json, False, width, paint)
+            code = _print_stats(figures, hops(memory.board_words), profile, args.json, False, width, paint)
             if not args.watch:
                 return code
             sys.stdout.flush()
@@ -164,15 +181,19 @@ def stats(args: argparse.Namespace) -> int:
             time.sleep(max(1.0 - args.window, 0.0))
 
 
-def _print_stats(figures: Snapshot, as_json: bool, ended: bool, width: int, paint: Paint) -> int:
+def _print_stats(
+    figures: Snapshot, found: list[Hop], profile: Profile, as_json: bool, ended: bool, width: int, paint: Paint
+) -> int:
     wrong = complaints(figures, ended=ended)
     if as_json:
-        whole: dict[str, Any] = {**figures, "running": not ended, "complaints": wrong}
+        whole: dict[str, Any] = {**figures, "hops": found, "pace": pace.pace_of(profile)}
+        whole |= {"running": not ended, "complaints": wrong}
         print(json.dumps(whole))
     else:
-        print("\n".join(lay_out_stats(figures, width, paint)))
+        said = (headline(found), pace.note(profile))
+        print("\n".join(lay_out_stats(figures, width, paint, said, pace.hurried(profile))))
         for text in wrong:
-            print(paint(f"! {text}", "red"))
+            print("\n".join(paint(line, "red") for line in wrapped(f"! {text}", width)))
     return UNHEALTHY if wrong else OK
 
 
@@ -191,4 +212,7 @@ def latency(args: argparse.Namespace) -> int:
     if run is not None:
         print(paint(_when(run), "bold") + "\n")
     print("\n".join(lay_out_hops(found, width, paint)))
+    profile = profile_from_json(bytes(run.profile)) if run is not None else running.running_profile(instance)
+    for said in filter(None, (headline(found), pace.note(profile) if profile is not None else "")):
+        print("\n" + "\n".join(wrapped(said, width)))
     return OK

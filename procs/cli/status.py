@@ -14,9 +14,9 @@ from typing import Any, Final
 from msgspec import convert, to_builtins
 
 from procs import topology
-from procs.cli import processes, running
+from procs.cli import journals, processes, running
 from procs.cli.outcome import OK, UNHEALTHY
-from procs.cli.table import Cell, Column, Paint, clean_text, clip, count, megabytes, paint_for, span, table
+from procs.cli.table import Cell, Column, Paint, clean_text, clip, count, megabytes, paint_for, span, table, wrapped
 from procs.learning import registry
 from procs.memory import board
 from procs.memory import segments as pipeline
@@ -79,11 +79,16 @@ def collect(instance: str, window_s: float) -> dict[str, Any]:
 def unhealthy(said: dict[str, Any]) -> list[str]:
     """What is wrong, a clause each, from the supervisor's answer or `collect`'s."""
     found = []
+
+    def then(words: str) -> str:
+        return running.command_for(said.get("instance", ""), words)
+
     for entry in said["stages"]:
         state = entry.get("state") or entry.get("actual")
         if state == "FATAL":
             ended = f" ({clean_text(entry['last_end'])})" if entry.get("last_end") else ""
-            found.append(f"{entry['name']} was given up{ended}: see {entry['log']}, then `scalperctl restart {entry['name']}`")
+            restart = then(f"restart {entry['name']}")
+            found.append(f"{entry['name']} was given up{ended}: see {entry['log']}, then `{restart}`")
         elif state == "BACKOFF":
             found.append(f"{entry['name']} crashed and waits to be started again: see {entry['log']}")
     if said.get("trouble"):
@@ -91,7 +96,7 @@ def unhealthy(said: dict[str, Any]) -> list[str]:
     if said.get("unlatched"):
         found.append(f"the kill switch is NOT latched, it is tried again until it is: {clean_text(said['unlatched'])}")
     if said["halted"]:
-        found.append(f"{clean_text(said['halted'])}: `scalperctl halt reset --reason TEXT` lets it trade again")
+        found.append(f"{clean_text(said['halted'])}: `{then('halt reset --reason TEXT')}` lets it trade again")
     return found
 
 
@@ -181,7 +186,8 @@ def sentences(status: dict[str, Any]) -> str:
 
 def lay_out(status: dict[str, Any], width: int, paint: Paint) -> list[str]:
     """The status as lines."""
-    lines = [paint(sentences(status), "bold"), "", *table(COLUMNS, rows(status), width, paint)]
+    first = [paint(line, "bold") for line in wrapped(sentences(status), width)]
+    lines = [*first, "", *table(COLUMNS, rows(status), width, paint)]
     wrong = unhealthy({**status, "stages": [*status["stages"], *([status["zygote"]] if status["zygote"] else [])]})
     own = [f"user signal {one['name']}: {one['problem'] or 'all is well'}" for one in status.get("user_signals", ())]
     bad = [bool(one["problem"]) for one in status.get("user_signals", ())]
@@ -190,15 +196,19 @@ def lay_out(status: dict[str, Any], width: int, paint: Paint) -> list[str]:
     if status.get("learner") is not None:
         told = [f"  {clean_text(convert(one, registry.Attempt).sentence)}" for one in status["learner"]]
         lines += ["", "learner, last training:", *(told or ["  none yet"])]
-    return lines + ([""] if wrong else []) + [paint("! " + text, "red") for text in wrong]
+    return lines + ([""] if wrong else []) + [paint(line, "red") for text in wrong for line in wrapped("! " + text, width)]
 
 
 def status(args: argparse.Namespace) -> int:
     """The command."""
-    found = collect(running.instance_for(args), args.window)
+    instance = running.instance_for(args)
+    found = collect(instance, args.window)
+    found["state"] = journals.figures(instance)
     if args.json:
         print(json.dumps(found, indent=2))
     else:
         width = shutil.get_terminal_size((120, 40)).columns
         print("\n".join(lay_out(found, width, paint_for(sys.stdout))))
+        if takes := journals.sentence(instance):
+            print("\n" + "\n".join(wrapped(takes, width)))
     return OK if found["healthy"] else UNHEALTHY

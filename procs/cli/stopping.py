@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from procs import rundir
-from procs.cli import running
+from procs.cli import journals, running
 from procs.cli.outcome import FAILED, OK, UNHEALTHY, USAGE, CliError
 from procs.cli.table import clean_text, span
 from procs.supervision import control
@@ -24,10 +24,12 @@ def stop(args: argparse.Namespace) -> int:
     if not control.stop_and_wait(instance, args.timeout):
         raise CliError(
             f"instance {instance!r} has not ended within {args.timeout:g} s: "
-            "ask again with `scalperctl stop`, which ends it by signals",
+            f"ask again with `{running.command_for(instance, 'stop')}`, which ends it by signals",
             UNHEALTHY,
         )
     print(f"{instance} stopped after {span((time.monotonic() - started) * 1e9)}")
+    if takes := journals.sentence(instance):
+        print(takes)
     return OK
 
 
@@ -46,7 +48,8 @@ def restart(args: argparse.Namespace) -> int:
             print(f"{args.stage} runs again as pid {entry['pid']} after {span((time.monotonic() - started) * 1e9)}")
             return OK
         time.sleep(POLL_S)
-    raise CliError(f"{args.stage} is not ready after {args.timeout:g} s: see `scalperctl status`", UNHEALTHY)
+    look = running.command_for(instance, "status")
+    raise CliError(f"{args.stage} is not ready after {args.timeout:g} s: see `{look}`", UNHEALTHY)
 
 
 def _stage(instance: str, name: str) -> dict[str, Any]:
@@ -63,6 +66,10 @@ def clean(args: argparse.Namespace) -> int:
             rundir.checked_name(args.instance)
         except ValueError as error:
             raise CliError(str(error), USAGE) from None
+    if args.journals:
+        return _clean_journals(args)
+    if args.keep is not None or args.dry_run:
+        raise CliError("--keep and --dry-run belong to --journals: add it", USAGE)
     removed = cleanup.clean(args.instance)
     left = cleanup.list_segments(args.instance)
     if args.json:
@@ -83,4 +90,32 @@ def clean(args: argparse.Namespace) -> int:
             print(f"left {segment.path}: {clean_text(segment.note)}; not ours to remove")
     if not removed:
         print("nothing to clean")
+    return OK
+
+
+def _clean_journals(args: argparse.Namespace) -> int:
+    """`clean --journals`: all but the last runs of an instance, or of each."""
+    keep = journals.KEPT if args.keep is None else args.keep
+    names = [args.instance] if args.instance else journals.instances()
+    runs = {name: journals.runs_of(name) for name in names}
+    going = [run for name in names for run in journals.too_many(runs[name], keep)]
+    staying = [run for name in names for run in runs[name] if run not in going]
+    if not args.dry_run:
+        for run in going:
+            journals.remove(run)
+    freed = sum(run.bytes for run in going)
+    if args.json:
+        said = {"removed": [], "left": [], "bytes": freed, "dry_run": args.dry_run}
+        for key, of in (("removed", going), ("left", staying)):
+            said[key] = [{"instance": r.instance, "folder": str(r.folder), "bytes": r.bytes, "living": r.living} for r in of]
+        print(json.dumps(said, indent=2))
+        return OK
+    verb = "would remove" if args.dry_run else "removed"
+    for run in going:
+        print(f"{verb} {run.folder}  {journals.megabytes(run.bytes)}")
+    stay = f"{len(staying)} run{'' if len(staying) == 1 else 's'} of {len(names)} instance{'' if len(names) == 1 else 's'} stay"
+    if going:
+        print(f"{verb} the journals of {len(going)} run{'' if len(going) == 1 else 's'}, {journals.megabytes(freed)}; {stay}")
+    else:
+        print(f"no journals to remove: {stay}, {journals.megabytes(sum(run.bytes for run in staying))}")
     return OK

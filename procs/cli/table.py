@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TextIO
@@ -66,6 +67,11 @@ def clip(text: str, width: int) -> str:
             out.append(text[at])
             used, at = used + 1, at + 1
     return "".join(out) + "…" + ("\x1b[0m" if "\x1b" in text else "")
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """A sentence as lines of at most `width` columns, all but the first indented by two; a path stays whole, to be copied."""
+    return textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False) or [""]
 
 
 @dataclass(frozen=True, slots=True)

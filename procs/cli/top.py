@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from procs import rundir
-from procs.cli import processes, running
+from procs.cli import pace, processes, running
 from procs.cli import status as status_of
 from procs.cli.figures import Snapshot, snapshot, with_rates
 from procs.cli.latencies import hops
 from procs.cli.observe import Markets, Orders, Symbol
 from procs.cli.outcome import OK
+from procs.cli.progress import writes_over
 from procs.cli.symbols import symbols_of
-from procs.cli.table import Paint, coloured, paint_for
+from procs.cli.table import Paint, paint_for
 from procs.cli.view import View, frame
 from procs.memory.segments import Memory
 from procs.supervision import control
@@ -43,7 +44,8 @@ QUIT_KEYS = ("q", "Q", "\x03", "\x1b")
 class Watcher:
     """Takes views of one instance: keeps the last snapshot for rates, and follows market and orders."""
 
-    def __init__(self, memory: Memory, symbols: list[Symbol], journal: Path | None) -> None:
+    def __init__(self, memory: Memory, symbols: list[Symbol], journal: Path | None, pace: str = "") -> None:
+        self.pace = pace
         self.memory, self.symbols = memory, symbols
         self.markets, self.orders = Markets(len(symbols)), Orders(symbols, journal)
         self._before: Snapshot | None = None
@@ -71,6 +73,7 @@ class Watcher:
             accounts=self.orders.accounts,
             counts=self.orders.counts,
             since_start=self.orders.since_start,
+            pace=self.pace,
             status=said,
         )
 
@@ -121,7 +124,7 @@ def _pressed(seconds: float) -> str:
 def draw(view: View, note: str) -> None:
     """Put one frame over the last one, without flicker."""
     size = shutil.get_terminal_size((120, 40))
-    lines = frame(view, size.columns, size.lines, coloured, note=note)
+    lines = frame(view, size.columns, size.lines, paint_for(sys.stdout), note=note)
     sys.stdout.write(HOME + (CLEAR_LINE + "\n").join(lines) + CLEAR_LINE + CLEAR_BELOW)
     sys.stdout.flush()
 
@@ -130,9 +133,12 @@ def top(args: argparse.Namespace) -> int:
     """The command."""
     instance = running.instance_for(args)
     with running.looking_at(instance) as memory:
-        watcher = Watcher(memory, symbols_of(instance), running.journal_folder(instance))
-        if not sys.stdout.isatty():
-            return _printed(watcher, args.frames or 1, args.interval, args.width or 120, paint_for(sys.stdout))
+        profile = running.running_profile(instance)
+        said = pace.note(profile) if profile is not None else ""
+        watcher = Watcher(memory, symbols_of(instance), running.journal_folder(instance), said)
+        if not writes_over(sys.stdout):
+            width = args.width or shutil.get_terminal_size((120, 40)).columns
+            return _printed(watcher, args.frames or 1, args.interval, width, paint_for(sys.stdout))
         with screen():
             shown = 0
             watcher.view()
@@ -144,7 +150,7 @@ def top(args: argparse.Namespace) -> int:
                     return OK
                 if not rundir.holder(instance):
                     break
-    print(f"{instance} has ended: `scalperctl report` tells what it did")
+    print(f"{instance} has ended: `{running.command_for(instance, 'report')}` tells what it did")
     return OK
 
 

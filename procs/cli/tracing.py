@@ -23,12 +23,24 @@ def trace(args: argparse.Namespace) -> int:
     from procs.journal.order_trace import format_trace, trace_order
 
     folder, instruments = _where(args)
-    found = trace_order(folder, args.order, RINGS, instruments=instruments)
+    order = args.order or _last(folder)
+    found = trace_order(folder, order, RINGS, instruments=instruments)
     if args.json:
         print(json.dumps(asdict(found), indent=2))
     else:
         print(format_trace(found), end="")
     return OK
+
+
+def _last(folder: Path) -> int:
+    """The order that was sent last. CliError where none was."""
+    from procs.journal.file import JournalReader, journal_path
+    from trading.results.kpis import new_orders
+
+    sent = new_orders(JournalReader(journal_path(folder, "orders"), topology.RING["orders"].record).records())
+    if not len(sent):
+        raise CliError(f"{folder}: no order was sent in this run: `scalperctl report` says what held them back", FAILED)
+    return int(sent[-1]["order_id"])
 
 
 def _where(args: argparse.Namespace) -> tuple[Path, Any]:

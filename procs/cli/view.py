@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from procs.cli.figures import RingFigures, Snapshot
-from procs.cli.latencies import Hop
+from procs.cli.latencies import ORDER_LEAVES, Hop, headline
 from procs.cli.observe import Account, Counts, Symbol, Top
 from procs.cli.status import STATE_STYLES
 from procs.cli.table import Cell, Column, Paint, bar, clean_text, clip, count, rate, share, span, table, visible
@@ -75,6 +75,7 @@ class View:
     accounts: list[Account] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
     since_start: bool = True
+    pace: str = ""  # what the replay's own pace does to rings and hops (procs.cli.pace.note)
     status: dict[str, Any] | None = None
 
 
@@ -126,6 +127,8 @@ def header(view: View, width: int, paint: Paint) -> list[str]:
     for one in status.get("user_signals", ()) if status else ():
         if one["problem"]:
             lines.append(paint(clip(f" user signal {clean_text(one['name'])}: {clean_text(one['problem'])}", width), "yellow"))
+    if view.pace:
+        lines.append(paint(clip(f" {view.pace}", width), "dim"))
     if status and status["halted"]:
         lines.append(paint(clip(f" HALTED  {clean_text(status['halted'])}", width), "red bold"))
     return lines
@@ -160,12 +163,12 @@ def stage_rows(view: View) -> list[list[Cell]]:
     return found
 
 
-def ring_row(ring: RingFigures) -> list[Cell]:
-    """A ring with its slowest gating reader."""
+def ring_row(ring: RingFigures, hurried: bool = False) -> list[Cell]:
+    """A ring with its slowest gating reader. `hurried`: a full ring is the replay's own pace, nothing to be red about."""
     gating = [reader for reader in ring["readers"] if reader["gating"]] or ring["readers"]
     slowest = max(gating, key=lambda reader: reader["lag"])
     used, overruns = ring["utilisation"], sum(reader["overruns"] for reader in ring["readers"])
-    style = "red" if used > 0.9 else "yellow" if used > 0.5 else "green"
+    style = "green" if hurried else "red" if used > 0.9 else "yellow" if used > 0.5 else "green"
     return [
         (ring["name"], "bold"), count(ring["tail"]), rate(ring.get("rate")), slowest["name"], count(slowest["head"]),
         count(slowest["lag"]), (bar(used, BAR), style), count(ring["stalls"]), (count(overruns), "red" if overruns else ""),
@@ -256,9 +259,11 @@ def frame(view: View, width: int, height: int, paint: Paint, *, note: str = "") 
     shown = [ring for ring in view.figures["rings"] if not ring["name"].startswith("intake.")]
     fixed: list[str] = [*header(view, width, paint), "", heading("stages", width, paint)]
     fixed += table(STAGE_COLUMNS, stage_rows(view), width, paint)
+    if ways := headline(view.hops):
+        fixed.append(paint(clip(ways, width), "dim"))
     last = [paint(clip(note, width), "dim")] if note else []
     room = height - len(last) if height > 0 else 0
-    every = ["", heading("rings", width, paint), *_ring_lines(list(view.figures["rings"]), width, paint)]
+    every = ["", heading("rings", width, paint), *_ring_lines(list(view.figures["rings"]), width, paint, bool(view.pace))]
     after = _markets(view, width, paint, len(view.symbols))
     if not room or len(fixed) + len(every) + len(after) <= room:
         lines = [*fixed, *every, *after]
@@ -270,7 +275,7 @@ def frame(view: View, width: int, height: int, paint: Paint, *, note: str = "") 
         places = room - len(tight) - len(below) - 2
         lines = tight
         if places > 0:
-            lines += [heading("rings", width, paint), *_ring_lines(_fullest(shown, places), width, paint)]
+            lines += [heading("rings", width, paint), *_ring_lines(_fullest(shown, places), width, paint, bool(view.pace))]
         lines = [*lines, *below][:room]
     return [clip(line, width) for line in [*lines, *last]]
 
@@ -293,8 +298,8 @@ def _markets(view: View, width: int, paint: Paint, books: int) -> list[str]:
     return after + (table(MONEY_COLUMNS, money[:books], width, paint) if money else [])
 
 
-def _ring_lines(rings: Sequence[RingFigures], width: int, paint: Paint) -> list[str]:
-    return table(RING_COLUMNS, [ring_row(ring) for ring in rings], width, paint)
+def _ring_lines(rings: Sequence[RingFigures], width: int, paint: Paint, hurried: bool) -> list[str]:
+    return table(RING_COLUMNS, [ring_row(ring, hurried) for ring in rings], width, paint)
 
 
 def _fullest(rings: Sequence[RingFigures], places: int) -> list[RingFigures]:
@@ -308,10 +313,10 @@ def compact(view: View) -> str:
     counters, done = feed_counters(view.figures), progress_share(view.figures)
     market = next(ring for ring in view.figures["rings"] if ring["name"] == "market")
     fullest = max(view.figures["rings"], key=lambda ring: ring["utilisation"])
-    hop = next((hop for hop in view.hops if hop["stage"] == "risk"), None)
+    hop = next((hop for hop in view.hops if hop["stage"] == "router"), None)
     text = f"{counters['frames']:>9,} frames" + (f" {done:>6.1%}" if done is not None else "")
     text += f"  {rate(market.get('rate')):>6}/s  fullest ring {fullest['name']} {share(fullest['utilisation'])}"
-    if hop is not None and hop["hop"]["count"]:
-        text += f"  frame to risk p50 {span(hop['origin']['p50_ns'])}"
+    if hop is not None and hop["origin"]["count"]:
+        text += f"  {ORDER_LEAVES} p50 {span(hop['origin']['p50_ns'])}"
     text += f"  orders {view.counts.acks:,}  fills {view.counts.fills:,}  net {net(view):+,.2f}"
     return text

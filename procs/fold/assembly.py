@@ -334,3 +334,10 @@ def note_latency(b: Words, published: int, origin: int, now: int) -> None:
     at = b[PAGE] + board.HISTOGRAMS * 8
     record_latency(words_at(at, HISTOGRAM_WORDS), now - published)
     record_latency(words_at(at + HISTOGRAM_WORDS * 8, HISTOGRAM_WORDS), now - origin)
+
+
+@kernel
+def note_answer(b: Words, origin: int, now: int) -> None:
+    """Count the way of what the venue answered: from the frame that made the order, over the venue, to here."""
+    at = b[PAGE] + (board.HISTOGRAMS + board.HISTOGRAM_ANSWER * HISTOGRAM_WORDS) * 8
+    record_latency(words_at(at, HISTOGRAM_WORDS), now - origin)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from procs import topology
-from procs.gateway.shapes import StageRow
+from procs.gateway.shapes import StageRow, Way
 from procs.memory import board
 from procs.memory.board import Words
+from shm.percentiles import Snapshot
 
 SOURCES: Final = ("feed", "features")
 """The stages without which nothing new comes."""
@@ -33,6 +34,7 @@ class Pulse:
     def __init__(self, board_words: Words, stages: Sequence[str], limit_ns: int, now_ns: int) -> None:
         self._limit_ns = limit_ns
         self._looked_ns = now_ns
+        self._router = board.page(board_words, topology.stage_id("router"))
         self._beats = {
             name: _Beat(board.page(board_words, topology.stage_id(name)), moved_ns=now_ns)
             for name in stages
@@ -45,6 +47,11 @@ class Pulse:
             count = int(beat.page[board.HEARTBEAT])
             if count != beat.count:
                 beat.count, beat.moved_ns = count, now_ns
+
+    def way(self, which: int) -> Way:
+        """One of the router's histograms (procs.memory.board): an order leaves there, and the venue's answer comes in."""
+        seen = Snapshot(board.histogram(self._router, which))
+        return Way(count=seen.count, p50_ns=seen.percentile(50), p99_ns=seen.percentile(99), max_ns=seen.max_ns)
 
     def rows(self) -> list[StageRow]:
         """Every stage as it was at the last look."""

@@ -264,9 +264,19 @@ class SymbolAge(Shape, frozen=True):
     book: str
 
 
+class Way(Shape, frozen=True):
+    """How long something took, ns, since the run began; all 0 while there was none."""
+
+    count: int
+    p50_ns: int
+    p99_ns: int
+    max_ns: int
+
+
 class HealthAnswer(Shape, frozen=True):
     """GET /healthz. `ok` is False, and the status 503, while anything in `problems` is wrong; `warnings` do not count: signals of
-    the user's that are off, or answered with no finite number."""
+    the user's that are off, or answered with no finite number. `frame_to_order`: this machine's own latency, from a frame's
+    arrival to the order's leaving; `venue_answer`: to the venue's answer, with the venue's simulated delay in it."""
 
     ok: bool
     instance: str
@@ -275,6 +285,8 @@ class HealthAnswer(Shape, frozen=True):
     stages: list[StageRow]
     symbols: list[SymbolAge]
     lost: int
+    frame_to_order: Way
+    venue_answer: Way
 
 
 class Problem(Shape, frozen=True, omit_defaults=True):

@@ -1,7 +1,7 @@
 """The board: one shared segment on which every process shows what it does, and finds what it is told.
 
-    words 0..127      doorbells, one a stage on its own cache line (futex words)
-    128 + 1024*stage  that stage's page: commands, counters, latency histograms
+    words 0..127               doorbells, one a stage on its own cache line (futex words)
+    128 + PAGE_WORDS * stage   that stage's page: commands, counters, latency histograms
 
 The stage is the only writer of its counters, the supervisor of STOP and INCARNATION. Inspection reads, never asks.
 Every counter is declared once, below, with its unit and a sentence; the CLI prints from these declarations.
@@ -84,7 +84,8 @@ USER_GUARD: Final = 32
 HISTOGRAMS: Final = 96
 HISTOGRAM_HOP: Final = 0
 HISTOGRAM_ORIGIN: Final = 1
-HISTOGRAM_COUNT: Final = 2
+HISTOGRAM_ANSWER: Final = 2  # of what the venue answered: its delay, simulated or not, is no latency of this machine
+HISTOGRAM_COUNT: Final = 3
 
 PAGE_WORDS: Final = HISTOGRAMS + HISTOGRAM_COUNT * HISTOGRAM_WORDS
 BOARD_WORDS: Final = DOORBELL_WORDS + (MAX_STAGE_ID + 1) * PAGE_WORDS

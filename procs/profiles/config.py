@@ -8,6 +8,7 @@ supervisor and the command line stay small and start at once.
 
 from __future__ import annotations
 
+import difflib
 import os
 import stat
 from collections.abc import Callable, Mapping
@@ -69,8 +70,10 @@ def find_profile(name_or_path: str | os.PathLike[str]) -> Path:
         return Path(os.path.expanduser(text))
     known = profile_names()
     if text not in known:
+        near = difflib.get_close_matches(text, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigError(f"profile {text!r}", "", "no such profile",
-                          "known: " + ", ".join(sorted(known)) + "; a path is written with a slash, as ./mine.yaml")  # fmt: skip
+                          f"{hint}known: {', '.join(sorted(known))}; a path is written with a slash, as ./mine.yaml")  # fmt: skip
     return known[text]
 
 

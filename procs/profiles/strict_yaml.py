@@ -142,6 +142,10 @@ def overlay(root: yaml.MappingNode, key: str, node: yaml.Node) -> None:
         root.value[place] = (root.value[place][0], node)
 
 
+_WORD: Final = re.compile(r"[a-z_]{3,}")
+"""A whole word among the alternatives of a pattern, such as a venue's name."""
+
+
 def _closest(word: str, words: list[str]) -> str:
     near = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else "known here: " + ", ".join(words)
@@ -338,5 +342,7 @@ class Reader:
         if kind.max_length is not None and len(text) > kind.max_length:
             raise ConfigError(where, key, f"{len(text)} characters long", f"write at most {kind.max_length} characters")
         if "\0" in text or (kind.pattern is not None and not re.search(kind.pattern, text)):
-            raise ConfigError(where, key, f"{_shown(node)} is not allowed", f"write {wanted(kind)}")
+            near = difflib.get_close_matches(text, _WORD.findall(kind.pattern or ""), n=1, cutoff=0.7)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ConfigError(where, key, f"{_shown(node)} is not allowed", f"write {wanted(kind)}{hint}")
         return text

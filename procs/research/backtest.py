@@ -7,7 +7,7 @@ here as through the pipeline of processes; a test says so.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -30,6 +30,13 @@ from trading.own_signals.guard import GUARD_WORDS, STOP_FROM
 KEPT: Final = ("orders", "wire", "reports", "refusals")
 """Rings whose records a backtest keeps."""
 
+LOOK_EVERY: Final = 16
+"""Rounds between two words on progress."""
+
+
+Fold = Callable[[Recs], None]
+"""Takes a ring's records piece by piece, in order: for rings that are counted and not kept. A piece is only lent."""
+
 
 class BacktestStalled(RuntimeError):
     """No stage could do anything although not all had ended: a defect of the topology; the message says who waits."""
@@ -42,6 +49,7 @@ class Run:
     world: World
     stages: dict[str, Bound]
     kept: dict[str, Recs] = field(default_factory=dict)
+    folded: dict[str, Fold] = field(default_factory=dict)
     rounds: int = 0
 
 
@@ -56,16 +64,20 @@ def _give_back(b: Words) -> None:
 class _Keeper:
     """Copies a ring's records out before they are overwritten, as the recorder does."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, name: str, fold: Fold | None = None) -> None:
         entry, words = topology.RING[name], world.rings[name]
         number = entry.reader_index("recorder")
         words[reader_line(number) + GATING] = 1
         self.reader = Reader(words, entry.record, number, world.board[: board.DOORBELL_WORDS])
+        self.fold = fold
         self.pieces: list[Recs] = []
 
     def take(self) -> None:
         while len(recs := self.reader.view(self.reader.capacity)):
-            self.pieces.append(recs.copy())
+            if self.fold is None:
+                self.pieces.append(recs.copy())
+            else:
+                self.fold(recs)
             self.reader.release(len(recs))
 
     def all(self) -> Recs:
@@ -73,13 +85,20 @@ class _Keeper:
 
 
 def run(
-    plan: Plan, *, keep: tuple[str, ...] = KEPT, checkpoints: bool = False, progress: Callable[[int, int], None] | None = None
+    plan: Plan,
+    *,
+    keep: tuple[str, ...] = KEPT,
+    folds: Mapping[str, Callable[[], Fold]] | None = None,
+    checkpoints: bool = False,
+    progress: Callable[[int, int, int], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Run:
     """Run a plan to its end in this process.
 
-    `keep` names the rings whose records are returned; `checkpoints` saves after each round as the pipeline does (tests);
-    `progress(frames, expected)` is called now and then. A signal of the user's that does not come back is off from that record
-    on, and all is computed anew. Raises BacktestStalled.
+    `keep` names the rings whose records are returned, `folds` makes what takes those of other rings; `checkpoints` saves after
+    each round as the pipeline does (tests); `progress(frames, expected, ns of the market)` is called now and then. `stop` is
+    asked after each round: once it says yes, the feed ends its stream and the run ends in order, as `scalperctl stop` ends one. A
+    signal of the user's that does not come back is off from that record on, and all is computed anew. Raises BacktestStalled.
     """
     stops: dict[int, int] = {}
     while True:
@@ -90,7 +109,7 @@ def run(
             guard[STOP_FROM + k] = record
 
         def act(modules: dict[str, Any] = modules, world: World = world) -> Run:
-            return _run(plan, modules, world, keep, checkpoints, progress)
+            return _run(plan, modules, world, keep, folds or {}, checkpoints, progress, stop)
 
         if not plan.strategy.signals.user:
             return act()
@@ -116,8 +135,10 @@ def _run(
     modules: dict[str, Any],
     world: World,
     keep: tuple[str, ...],
+    folds: Mapping[str, Callable[[], Fold]],
     checkpoints: bool,
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[int, int, int], None] | None,
+    stop: Callable[[], bool],
 ) -> Run:
     here = {topology.STAGE[name].part for name in modules}
     for entry in topology.RINGS:
@@ -125,9 +146,12 @@ def _run(
             if reader not in here:
                 world.rings[entry.name][reader_line(line) + GATING] = 0
     keepers = {name: _Keeper(world, name) for name in keep}
+    folded = {name: make() for name, make in folds.items()}
+    keepers |= {name: _Keeper(world, name, fold) for name, fold in folded.items()}
     stages: dict[str, Bound] = {name: module.build(plan, world, LoopSettings()) for name, module in modules.items()}
     outcome = Run(world, stages)
     feed_page = board.page(world.board, topology.stage_id("feed"))
+    source = stages["feed"].state["source"]
     while True:
         work = 0
         for bound in stages.values():
@@ -144,12 +168,15 @@ def _run(
         for keeper in keepers.values():
             keeper.take()
         outcome.rounds += 1
-        if progress is not None and outcome.rounds % 256 == 0:
-            progress(int(feed_page[board.FRAMES]), plan.frames)
+        if progress is not None and outcome.rounds % LOOK_EVERY == 0:
+            progress(int(feed_page[board.FRAMES]), plan.frames, int(source[0]["last_ns"] - source[0]["first_ns"]))
+        if stop():
+            feed_page[board.DRAIN] = 1
         if all(bound.registers[R_DONE] for bound in stages.values()):
             break
         if work == 0:
             waiting = ", ".join(f"{n} (low {int(s.registers[R_LOW])})" for n, s in stages.items() if not s.registers[R_DONE])
             raise BacktestStalled(f"nobody can go on: {waiting}")
-    outcome.kept = {name: keeper.all() for name, keeper in keepers.items()}
+    outcome.kept = {name: keepers[name].all() for name in keep}
+    outcome.folded = folded
     return outcome

@@ -307,7 +307,8 @@ def _connect(instance: str, timeout: float) -> socket.socket:
     if tried is not None:
         raise ControlError(f"instance {instance!r} does not answer ({tried}): look at its log")
     problem = rundir.squatted(instance)
-    raise NotRunningError(problem or f"instance {instance!r} is not running: start it with `scalperctl start`")
+    start = f"start it with `scalperctl start --instance {instance}`"
+    raise NotRunningError(problem or f"instance {instance!r} is not running: {start}")
 
 
 def request(instance: str, message: Mapping[str, Any], timeout: float = 5.0) -> dict[str, Any]:

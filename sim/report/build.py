@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Final
 
 import msgspec
@@ -19,6 +18,7 @@ import numpy as np
 
 from sim.report.model import (
     BookStats,
+    Decisions,
     HopLatency,
     Kpis,
     MarkoutRow,
@@ -27,11 +27,14 @@ from sim.report.model import (
     PurposeRow,
     Ran,
     ReaderStats,
+    RecordingFile,
     Report,
     RingStats,
+    Setting,
     Settled,
     SymbolRow,
 )
+from sim.report.orders import last_orders, names_of, symbol_names
 from sim.report.tearsheet import render_text
 from sim.settings import SimulatedExchange
 from trading.jit import Floats, Recs, Words
@@ -55,7 +58,7 @@ __all__ = [
     "symbol_names",
 ]
 
-CURVE_POINTS: Final = 80
+CURVE_POINTS: Final = 78
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +78,10 @@ class RunFacts:
     order_digest: str = ""
     fill_digest: str = ""
     period_ns: int = 10**9
-
-
-def symbol_names(instruments: Recs) -> tuple[str, ...]:
-    """The names of an INSTRUMENT table, in its order."""
-    return tuple(bytes(row["name"][: int(row["name_len"])]).decode("ascii", "replace") for row in instruments)
+    version: str = ""
+    settings: tuple[Setting, ...] = ()
+    recordings: tuple[RecordingFile, ...] = ()
+    whole: bool = True
 
 
 def build_report(
@@ -90,14 +92,17 @@ def build_report(
     orders: Recs,
     reports: Recs,
     refusals: Recs,
+    decisions: Decisions | None = None,
     latency: Mapping[str, HopLatency] | None = None,
+    venue: Mapping[str, HopLatency] | None = None,
     rings: Mapping[str, RingStats] | None = None,
     books: Mapping[str, BookStats] | None = None,
 ) -> Report:
     """The report of a run from its records, each shape (n,) in ring order, END records and all.
 
     instruments: INSTRUMENT table; market: MARKET_RECORDs; orders, refusals: ORDER_RECORDs as risk published them; reports:
-    REPORT_RECORDs as the router published them; latency, rings, books: by hop, ring and symbol, None where there are none.
+    REPORT_RECORDs as the router published them; decisions: a sim.report.decisions.Tally's; latency, venue, rings, books: by hop,
+    ring and symbol, None where there are none.
     """
     marks = [mids(market, symbol) for symbol in range(len(instruments))]
     events = event_times(market)
@@ -118,7 +123,10 @@ def build_report(
         horizons_ns=kpis.MARKOUT_HORIZONS_NS,
         markouts=_markouts(fills, marks, instruments),
         refusals=_by_reason(refusals[refusals["kind"] == Kind.REFUSED]["refusal"]),
+        decisions=decisions,
+        last_orders=last_orders(orders, reports, instruments),
         latency=dict(latency or {}),
+        venue=dict(venue or {}),
         rings=dict(rings or {}),
         books=dict(books or {}),
     )
@@ -170,15 +178,15 @@ def _ran(run: RunFacts, instruments: Recs, events: Words) -> Ran:
         assumptions=tuple(said),
         order_digest=run.order_digest,
         fill_digest=run.fill_digest,
+        version=run.version,
+        settings=run.settings,
+        recordings=run.recordings,
+        whole=run.whole,
     )
 
 
-def _name(kind: type[IntEnum], value: int) -> str:
-    return kind(value).name if value in kind._value2member_map_ else f"{kind.__name__} {value}"
-
-
 def _by_reason(reasons: Words) -> dict[str, int]:
-    return {_name(Refusal, reason): count for reason, count in Counter(reasons.tolist()).most_common()}
+    return {names_of(Refusal, reason): count for reason, count in Counter(reasons.tolist()).most_common()}
 
 
 def _orders(orders: Recs, reports: Recs, fills: Recs, instruments: Recs) -> OrderCounts:
@@ -200,7 +208,7 @@ def _orders(orders: Recs, reports: Recs, fills: Recs, instruments: Recs) -> Orde
         filled = np.isin(fills["order_id"], own)
         rows.append(
             PurposeRow(
-                purpose=_name(Purpose, purpose).lower().replace("_", " "),
+                purpose=names_of(Purpose, purpose).lower().replace("_", " "),
                 sent=len(own),
                 filled_orders=len(np.unique(fills["order_id"][filled])),
                 fills=int(filled.sum()),

@@ -48,8 +48,27 @@ class BookStats(TypedDict):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting that differs from its default, both as they are written in a profile."""
+
+    key: str
+    value: str
+    default: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingFile:
+    """One file of a recording: its name, its size, and the SHA-256 of its bytes."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
-    """What ran. Times are Unix ns; `observed_ns` leaves out silences."""
+    """What ran. Times are Unix ns; `observed_ns` leaves out silences; `settings`: what differs from the defaults; `whole`:
+    False where it was ended before its market had."""
 
     title: str
     profile: str
@@ -65,6 +84,64 @@ class Ran:
     assumptions: tuple[str, ...]  # fees, latency, seed, queue model: one short sentence each
     order_digest: str
     fill_digest: str
+    version: str = ""
+    settings: tuple[Setting, ...] = ()
+    recordings: tuple[RecordingFile, ...] = ()
+    whole: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateRow:
+    """One gate: how many signal records it, the first of all, held back."""
+
+    gate: str
+    records: int
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalRow:
+    """One signal: in how many records it was warm and voted; of those that asked for a side, how many it led, and its votes
+    (weight times strength) for and against these sides; `part`: for less against, over all signals' votes for, None without any.
+    """
+
+    signal: str
+    weight: float
+    warm: int
+    active: int
+    led: int
+    votes_for: float
+    votes_against: float
+    part: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decisions:
+    """What became of the signal records: each asked for a side, was held back by a gate, or (undecided) did neither."""
+
+    records: int
+    asked_to_buy: int
+    asked_to_sell: int
+    undecided: int
+    gates: tuple[GateRow, ...]
+    signals: tuple[SignalRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderRow:
+    """One order and what became of it. In units; `price`: None for a market order; `average`: of its fills."""
+
+    order_id: int
+    ts_ns: int
+    symbol: str
+    side: str
+    purpose: str
+    kind: str
+    quantity: float
+    price: float | None
+    filled: float
+    average: float | None
+    status: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +274,9 @@ class Report:
     horizons_ns: tuple[int, ...]
     markouts: tuple[MarkoutRow, ...]
     refusals: dict[str, int]
-    latency: dict[str, HopLatency]
+    decisions: Decisions | None
+    last_orders: tuple[OrderRow, ...]
+    latency: dict[str, HopLatency]  # of this machine
+    venue: dict[str, HopLatency]  # over the venue and back: its delay, simulated or not, is in it
     rings: dict[str, RingStats]
     books: dict[str, BookStats]

@@ -1,4 +1,4 @@
-"""A run's report as one page of plain text: at most 100 columns, no colours, no escape codes.
+"""A run's report as one page of plain text: at most 80 columns, no colours, no escape codes.
 
 `sim.report.build` computes the report from records; this module lays it out. A missing figure shows its reason, never a dash that
 could be read as zero, and every figure stands beside its sample.
@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from sim.report.model import BookStats, HopLatency, Kpis, Money, OrderCounts, Ran, Report, RingStats
+from sim.report.model import BookStats, Decisions, HopLatency, Kpis, Money, OrderCounts, OrderRow, Ran, Report, RingStats
+from sim.report.shares import share_text
 from sim.spans import span
 from trading.results.kpis import Figure
 
-WIDTH: Final = 100
+WIDTH: Final = 80
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _PLAIN: Final = str.maketrans("─═±…▁▂▃▄▅▆▇█", "-=~._.-=+*%#")
 
@@ -60,6 +61,13 @@ def _figure(figure: Figure, form: str) -> str:
     return text if figure.error is None else f"{text} ± {form.format(figure.error).lstrip('+')}"
 
 
+def _share(figure: Figure) -> str:
+    """A share with its interval, as narrow as a column: "41.2% (35.1-47.6%)"."""
+    if figure.value is None or figure.low is None or figure.high is None:
+        return "no figure"
+    return f"{figure.value:.1%} ({100 * figure.low:.1f}-{figure.high:.1%})"
+
+
 def _span(figure: Figure) -> str:
     return "no figure" if figure.value is None else span(figure.value)
 
@@ -68,8 +76,9 @@ def _span(figure: Figure) -> str:
 
 
 def _heading(title: str, remark: str = "") -> list[str]:
-    text = f"{title}  {remark} " if remark else f"{title} "
-    return ["", text + "─" * max(WIDTH - len(text), 0)]
+    text = f"{title}  {remark} " if remark and len(title) + len(remark) + 4 <= WIDTH else f"{title} "
+    below = _note(remark) if remark and remark not in text else []
+    return ["", text + "─" * (WIDTH - len(text)), *below]
 
 
 def _fields(rows: Sequence[tuple[str, str]]) -> list[str]:
@@ -83,13 +92,20 @@ def _fields(rows: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """Columns as wide as their widest cell; the first `left` are left-aligned; an over-long first column is cut."""
+    """Columns as wide as their widest cell; the first `left` are left-aligned. What is too wide goes on below, with the first
+    column again; an over-long first column is cut."""
     cells = [list(head), *(list(row) for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    gap = 3 if sum(widths) + 3 * (len(widths) - 1) + 2 <= WIDTH else 2 if sum(widths) + 2 * len(widths) <= WIDTH else 1
-    over = sum(widths) + gap * (len(widths) - 1) + 2 - WIDTH
-    if over > 0:
-        widths[0] = max(widths[0] - over, 4)
+    room = WIDTH - 2
+    if sum(widths) + len(widths) - 1 > room:
+        widths[0] = min(widths[0], max(room - sum(widths[1:]) - len(widths) + 1, 12))
+    fitting = len(widths)
+    while fitting > left + 1 and sum(widths[:fitting]) + fitting - 1 > room:
+        fitting -= 1
+    if fitting < len(widths):
+        rest = [[row[0], *row[fitting:]] for row in cells]
+        return [*_table(head[:fitting], [row[:fitting] for row in rows], left), "", *_table(rest[0], rest[1:])]
+    gap = 3 if sum(widths) + 3 * (len(widths) - 1) <= room else 2 if sum(widths) + 2 * (len(widths) - 1) <= room else 1
     out = []
     for row in cells:
         name = row[0] if len(row[0]) <= widths[0] else row[0][: widths[0] - 1] + "…"
@@ -119,10 +135,19 @@ def _ran(ran: Ran) -> list[str]:
     if ran.wall_s > 0 and ran.observed_ns:
         work += f" ({ran.observed_ns / 1e9 / ran.wall_s:,.3g}x recorded speed)"
     rows = [("profile", ran.profile), ("source", ", ".join(ran.sources) or "none"), ("symbols", ", ".join(ran.symbols))]
-    rows += [("span", period), ("messages", work)]
+    rows += [("span", period if ran.whole else f"{period}; it was ended before its market had"), ("messages", work)]
     rows += [("assumed" if n == 0 else "", text) for n, text in enumerate(ran.assumptions)]
     if ran.order_digest or ran.fill_digest:
-        rows.append(("digests", f"orders {ran.order_digest or 'none'}, fills {ran.fill_digest or 'none'}"))
+        rows += [("digests", f"orders {ran.order_digest or 'none'}"), ("", f"fills  {ran.fill_digest or 'none'}")]
+    for n, file in enumerate(ran.recordings):
+        rows.append(("sha256" if n == 0 else "", f"{file.name}, {file.bytes:,} bytes:"))
+        rows.append(("", file.sha256))
+    if ran.version:
+        rows.append(("version", ran.version))
+    rows += [
+        ("settings" if n == 0 else "", f"{setting.key}: {setting.value} (default {setting.default})")
+        for n, setting in enumerate(ran.settings)
+    ] or [("settings", "the defaults")]
     return [*lines, *_heading("WHAT RAN"), *_fields(rows)]
 
 
@@ -134,12 +159,12 @@ def _orders(orders: OrderCounts, currency: str) -> list[str]:
         (("open at the end", orders.open_at_end), ("partial fills", orders.partial_fills), ("expired", orders.expired)),
     )
     lines = _heading("ORDERS")
-    lines += ["  " + "        ".join(f"{name:<15}{count:>9,}" for name, count in row) for row in columns]
+    lines += ["  " + "   ".join(f"{name:<15}{count:>9,}" for name, count in row) for row in columns]
     rate, share = orders.fill_rate, orders.maker_share
     lines += [""]
     lines += _fields(
         [
-            ("fill rate", f"{rate.value:.1%} of {rate.sample:,} accepted orders" if rate.value is not None else rate.note),
+            ("fill rate", f"{share_text(rate)} of the accepted orders" if rate.value is not None else rate.note),
             ("maker share", f"{share.value:.1%} of the turnover" if share.value is not None else share.note),
         ]
     )
@@ -152,6 +177,54 @@ def _orders(orders: OrderCounts, currency: str) -> list[str]:
     if orders.rejects_by_reason:
         lines += ["", "  Rejected by the venue:", *_counts(orders.rejects_by_reason)]
     return lines
+
+
+def _last_orders(rows: Sequence[OrderRow]) -> list[str]:
+    lines = _heading("LAST ORDERS", "and last filled; `scalperctl trace ORDER` tells one's whole way")
+    if not rows:
+        return [*lines, "  None."]
+    several = len({row.symbol for row in rows}) > 1
+    which = ["symbol"] if several else []
+    head = ("order", "sent (UTC)", *which, "side", "for", "filled", "of", "price", "average", "ended as")
+    table = [
+        (
+            *(str(row.order_id), instant(row.ts_ns)[11:], *([row.symbol] if several else []), row.side, row.purpose),
+            *(f"{row.filled:.8g}", f"{row.quantity:.8g}", row.kind if row.price is None else f"{row.price:,.10g}"),
+            *("" if row.average is None else f"{row.average:,.10g}", row.status),
+        )
+        for row in rows
+    ]
+    return [*lines, *_table(head, table)]
+
+
+def _decisions(decisions: Decisions | None) -> list[str]:
+    if decisions is None or not decisions.records:
+        return [*_heading("DECISIONS"), "  No signal record of this run is kept."]
+    whole = decisions.records
+    asked = decisions.asked_to_buy + decisions.asked_to_sell
+    lines = _heading("DECISIONS", f"what became of {whole:,} signal records, in the order of the gates")
+    rows = [(row.gate, row.records, row.sentence) for row in decisions.gates]
+    rows += [("no side", decisions.undecided, "no gate held it back; the score lies between the thresholds")]
+    rows += [("asked for a side", asked, f"{decisions.asked_to_buy:,} to buy, {decisions.asked_to_sell:,} to sell")]
+    for name, records, sentence in rows:
+        first, *more = textwrap.wrap(sentence, WIDTH - 40, break_on_hyphens=False)
+        lines += [f"  {name:<16}{records:>11,}{records / whole:>8.1%}   {first}", *(" " * 40 + line for line in more)]
+    head = ("signal", "weight", "warm", "votes", "leads", "for the side", "against", "part")
+    table = [
+        (
+            *(row.signal, f"{row.weight:g}", f"{row.warm / whole:.1%}", f"{row.active:,}", f"{row.led:,}"),
+            *(f"{row.votes_for:,.1f}", f"{row.votes_against:,.1f}", "" if row.part is None else f"{row.part:+.1%}"),
+        )
+        for row in sorted(decisions.signals, key=lambda row: -abs(row.part or 0.0))
+        if row.weight and (row.warm or row.active)
+    ]
+    if not table:
+        return lines
+    lines += ["", *_note(
+        "Each signal's part: in how many records it was warm and voted; of those that asked for a side, how many it led, its "
+        "votes (weight times strength) for and against that side, and what they come to of all votes for it."
+    )]  # fmt: skip
+    return [*lines, *_table(head, table)]
 
 
 def _money_lines(money: Money) -> list[str]:
@@ -213,10 +286,11 @@ def _money_lines(money: Money) -> list[str]:
     return lines
 
 
-def _kpis(kpis: Kpis, unit: str) -> list[str]:
+def _kpis(kpis: Kpis, unit: str, simulated: bool) -> list[str]:
     period = span(kpis.period_ns)
     short = kpis.shortfall
     returns = "returns"
+    answered = "orders, simulated delay" if simulated else "orders, venue's delay and ours"
     rows: list[tuple[str, Figure, str, str]] = [
         (f"Sharpe, {period} period", kpis.sharpe, _figure(kpis.sharpe, "{:+.4f}"), returns),
         ("Sharpe, year of 365 d", kpis.sharpe_year, _figure(kpis.sharpe_year, "{:+.2f}"), returns),
@@ -224,20 +298,22 @@ def _kpis(kpis: Kpis, unit: str) -> list[str]:
         ("Sortino, year of 365 d", kpis.sortino_year, _figure(kpis.sortino_year, "{:+.2f}"), returns),
         ("Calmar", kpis.calmar, _figure(kpis.calmar, "{:+.2f}"), "points of equity"),
         ("deflated Sharpe", kpis.deflated_sharpe, _figure(kpis.deflated_sharpe, "{:.1%}"), _trials(kpis.trials)),
-        ("win rate", kpis.win_rate, _figure(kpis.win_rate, "{:.1%}"), "round trips, after fees"),
+        ("win rate", kpis.win_rate, _share(kpis.win_rate), "round trips, after fees"),
         ("profit factor", kpis.profit_factor, _figure(kpis.profit_factor, "{:.2f}"), "round trips, after fees"),
         ("mean trade duration", kpis.holding_ns, _span(kpis.holding_ns), "round trips"),
         ("implementation shortfall", short.bps, _figure(short.bps, "{:+.2f} bps"), "orders, quotes left out"),
-        ("decision to ack, p50", kpis.ack_p50_ns, _span(kpis.ack_p50_ns), "orders, in the run's own time"),
-        ("decision to ack, p99", kpis.ack_p99_ns, _span(kpis.ack_p99_ns), "orders, in the run's own time"),
-        ("decision to ack, max", kpis.ack_max_ns, _span(kpis.ack_max_ns), "orders, in the run's own time"),
+        ("decision to ack, p50", kpis.ack_p50_ns, _span(kpis.ack_p50_ns), answered),
+        ("decision to ack, p99", kpis.ack_p99_ns, _span(kpis.ack_p99_ns), answered),
+        ("decision to ack, max", kpis.ack_max_ns, _span(kpis.ack_max_ns), answered),
     ]
     days = f"{kpis.observed_days:.3g} days ({span(kpis.observed_days * 86_400e9)})"
     lines = _heading("KEY FIGURES", f"over {days} of market and {kpis.round_trips:,} round trips")
+    if kpis.win_rate.value is not None:
+        lines += _note(f"Won round trips, after fees: {share_text(kpis.win_rate)}.")
     for name, figure, text, of in rows:
         remark = figure.note if figure.value is None else f"over {figure.sample:,} {of}"
-        first, *more = textwrap.wrap(remark, WIDTH - 53)
-        lines += [f"  {name:<26}{text:>22}   {first}", *(" " * 53 + line for line in more)]
+        first, *more = textwrap.wrap(remark, WIDTH - 48, break_on_hyphens=False)
+        lines += [f"  {name:<25}{text:>18}   {first}", *(" " * 48 + line for line in more)]
     if short.orders:
         parts = ((short.execution, "what was filled"), (short.opportunity, "what was not"), (short.fees, "fees"))
         said = ", ".join(f"{_money(value, 2, True)} {of}" for value, of in parts)
@@ -261,15 +337,22 @@ def _markouts(report: Report) -> list[str]:
     return lines + _table(head, rows)
 
 
-def _latency(latency: Mapping[str, HopLatency]) -> list[str]:
-    lines = _heading("LATENCY", "per hop, of this machine's clock")
-    if not latency:
-        return [*lines, "  Not measured in this run."]
-    rows = [
-        (hop, f"{of['count']:,}", *(span(ns) for ns in (of["p50_ns"], of["p99_ns"], of["p999_ns"], of["max_ns"])))
-        for hop, of in latency.items()
-    ]
-    return lines + _table(("hop", "count", "p50", "p99", "p99.9", "max"), rows)
+def _latency(report: Report) -> list[str]:
+    lines = _heading("LATENCY", "of this machine's clock, up to the order's leaving")
+    head = ("hop", "count", "p50", "p99", "p99.9", "max")
+
+    def rows(hops: Mapping[str, HopLatency]) -> list[tuple[str, ...]]:
+        return [
+            (hop, f"{of['count']:,}", *(span(ns) for ns in (of["p50_ns"], of["p99_ns"], of["p999_ns"], of["max_ns"])))
+            for hop, of in hops.items()
+        ]
+
+    lines += _table(head, rows(report.latency)) if report.latency else ["  Not measured in this run."]
+    if report.venue:
+        whose = "the simulated venue's delay" if report.ran.simulated else "the venue's delay"
+        lines += _heading("OVER THE VENUE AND BACK", f"{whose} is in these, not in the above")
+        lines += _table(head, rows(report.venue))
+    return lines
 
 
 def _rings(rings: Mapping[str, RingStats]) -> list[str]:
@@ -323,12 +406,14 @@ def render_text(report: Report, *, ascii_only: bool = False) -> str:
     lines = [
         *_ran(report.ran),
         *_orders(report.orders, currency),
+        *_last_orders(report.last_orders),
+        *_decisions(report.decisions),
         *_money_lines(report.money),
-        *_kpis(report.kpis, f" ({currency})" if currency else ""),
+        *_kpis(report.kpis, f" ({currency})" if currency else "", report.ran.simulated),
         *_markouts(report),
         *_heading("REFUSALS", "orders that risk did not let pass"),
         *(_counts(report.refusals) if report.refusals else ["  None."]),
-        *_latency(report.latency),
+        *_latency(report),
         *_rings(report.rings),
         *_books(report.books),
         *_caveat(report),

@@ -29,6 +29,7 @@ YEAR_DAYS: Final = 365  # crypto markets do not close
 MIN_RETURNS: Final = 30
 MIN_TRADES: Final = 20
 MIN_ANNUAL_DAYS: Final = 1.0
+CONFIDENCE: Final = 0.95
 MARKOUT_HORIZONS_NS: Final = (10**8, 10**9, 10 * 10**9, 60 * 10**9)
 _EULER: Final = 0.5772156649015329
 _NORMAL: Final = NormalDist()
@@ -36,12 +37,39 @@ _NORMAL: Final = NormalDist()
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One figure: `value` (None: `note` says why), over `sample` observations, `error`: its standard error where known."""
+    """One figure: `value` (None: `note` says why), over `sample` observations, `error`: its standard error where known.
+
+    A share of counted things has `hits` of `sample` and its interval at CONFIDENCE instead, `low` to `high`.
+    """
 
     value: float | None
     sample: int
     note: str = ""
     error: float | None = None
+    hits: int | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def wilson(hits: int, sample: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """The interval (low, high) in 0..1 of a share of `hits` of `sample` > 0 independent trials. Wilson 1927.
+
+    It stays honest at the ends, where the normal interval has no width: 0 of 184 is 0 to 2.0 %.
+    """
+    z = _NORMAL.inv_cdf(0.5 + 0.5 * confidence)
+    share, spread = hits / sample, z * z / sample
+    middle = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / sample + spread / (4 * sample))
+    low = 0.0 if hits == 0 else max(middle - half, 0.0)
+    return low, 1.0 if hits == sample else min(middle + half, 1.0)
+
+
+def share_of(hits: int, sample: int, nothing: str) -> Figure:
+    """The share `hits` of `sample` with its interval; no figure, and the note `nothing`, where the sample is empty."""
+    if sample <= 0:
+        return Figure(None, 0, nothing)
+    low, high = wilson(hits, sample)
+    return Figure(hits / sample, sample, hits=hits, low=low, high=high)
 
 
 def _too_few(sample: int, wanted: int, of: str) -> Figure:
@@ -175,12 +203,11 @@ def deflated_sharpe(returns: Floats, trials: int = 1, trial_variance: float | No
 
 
 def win_rate(trips: Recs) -> Figure:
-    """Share of round trips (ROUND_TRIP, shape (n,)) with a result above 0 after fees; error: binomial."""
+    """Share of round trips (ROUND_TRIP, shape (n,)) with a result above 0 after fees, with its interval."""
     n = len(trips)
     if n < MIN_TRADES:
         return _too_few(n, MIN_TRADES, "round trips")
-    share = float(np.mean(trips["net_e8"] > 0))
-    return Figure(share, n, error=math.sqrt(share * (1 - share) / n))
+    return share_of(int((trips["net_e8"] > 0).sum()), n, "no round trip")
 
 
 def profit_factor(trips: Recs) -> Figure:
@@ -240,10 +267,8 @@ def fill_rate(orders: Recs, reports: Recs) -> Figure:
     answers = reports[reports["kind"] == Kind.REPORT]
     rejected = answers["order_id"][answers["exec_type"] == ExecType.REJECT]
     accepted = np.setdiff1d(new_orders(orders)["order_id"], rejected)
-    if not len(accepted):
-        return Figure(None, 0, "no accepted order")
     filled = np.isin(accepted, answers["order_id"][answers["exec_type"] == ExecType.FILL])
-    return Figure(float(filled.mean()), len(accepted))
+    return share_of(int(filled.sum()), len(accepted), "no accepted order")
 
 
 def markout_bps(fills: Recs, marks: Sequence[Marks], instruments: Recs, horizon_ns: int) -> Figure:
