@@ -129,7 +129,7 @@ def tables_of(folded: Folded, size: int) -> list[Table]:
     kept: list[Any] = []
     for chunk in folded.chunks():
         kept.append(chunk.market[chunk.market["kind"] == Kind.TRADE])
-    recs = np.concatenate(kept) if kept else np.zeros(0)
+    recs: Any = np.concatenate(kept) if kept else np.zeros(0)
     tables = []
     for index, (instrument, row) in enumerate(zip(folded.instruments, folded.table, strict=True)):
         own = recs[recs["symbol"] == index] if len(recs) else recs

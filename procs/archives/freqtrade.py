@@ -73,11 +73,11 @@ def _values(source: Source, told: Told, names: tuple[str, ...]) -> Iterator[tupl
             yield number, ["" if row[name] is None else _text(row[name]) for name in names]
         return
     number = 0
-    for row in _json_rows(source, told):
+    for values in _json_rows(source, told):
         number += 1
-        if len(row) < len(names):
-            raise told.wrong(number, f"the row has {len(row)} values in place of {len(names)}")
-        yield number, row
+        if len(values) < len(names):
+            raise told.wrong(number, f"the row has {len(values)} values in place of {len(names)}")
+        yield number, values
 
 
 def _text(value: Any) -> str:

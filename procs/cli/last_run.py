@@ -171,14 +171,14 @@ def wanted(instance: str, run_id: str = "", *, figures: bool = False) -> LastRun
     A run that died is the last one, too, but not where its `figures` are asked for.
     """
     if run_id:
-        run = named(run_id, instance)
-        if figures and not run.figures:
+        one = named(run_id, instance)
+        if figures and not one.figures:
             raise CliError(
-                f"run {run.id} has no figures: its supervisor died, and they went with its memory; "
-                f"`scalperctl report --run {run.id}` speaks of its journals",
+                f"run {one.id} has no figures: its supervisor died, and they went with its memory; "
+                f"`scalperctl report --run {one.id}` speaks of its journals",
                 NOT_RUNNING,
             )
-        return run
+        return one
     found = [run for name in ([instance] if instance else _names()) if (run := load(name)) is not None]
     if not figures:
         found += runs(instance)

@@ -26,7 +26,6 @@ from sim.recordings import recording_text as rt
 from sim.recordings.sizes import Rules, sizes_of
 from sim.recordings.spool import (
     FRAME_HEADER,
-    MAX_SYMBOLS,
     RecordingError,
     StagedRecording,
     StagedSymbol,
@@ -39,7 +38,7 @@ from sim.recordings.stamps import WANTED, units_text
 from sim.recordings.wire_files import Event, refuse_pipe
 from trading.instruments import Instrument, Market
 from trading.jit import Bytes, Words
-from trading.ranges import RangeError
+from trading.ranges import MAX_SYMBOLS, RangeError
 from trading.symbol_names import SymbolNameError, symbol_name
 from trading.venues.names import DEFAULT, VENUES
 

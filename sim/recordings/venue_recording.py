@@ -23,14 +23,13 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from sim.recordings.spool import (
-    MAX_SYMBOLS,
     RecordingError,
 )
 from sim.recordings.stamps import units_text
 from sim.recordings.venue_survey import Printed, rows, rows_and_kind, venues_of
 from sim.recordings.wire_files import Event, WireItem, WireKind, event_of, read_wire_file, read_wire_files
 from trading.instruments import Market
-from trading.ranges import RangeError
+from trading.ranges import MAX_SYMBOLS, RangeError
 from trading.records import Kind
 from trading.symbol_names import SymbolNameError, symbol_name
 from trading.venues.names import FILE_MARKS, HOST_MARKS, VENUES
@@ -157,7 +156,7 @@ class VenueRecording:
                 tick, lot, step = seen.sizes(self.market, listed.get(name))
             except RangeError as error:
                 raise RecordingError(f"{paths[0]}: {name}: {error}") from None
-            self.symbols += (VenueSymbol(len(self.symbols), _plain_name(name, self.market), name, tick, lot),)
+            self.symbols += (VenueSymbol(len(self.symbols), _plain_name(name), name, tick, lot),)
             self.steps += (step,)
             rule = listed.get(name)
             self.contracts += ((rule.contract, rule.contract_size) if rule is not None else ("", ""),)
@@ -173,7 +172,7 @@ class VenueRecording:
                 tick, lot, _ = beside[name].sizes(self.market, None)
             except RangeError:  # told of beside those that are asked for: it has no book here
                 continue
-            all_symbols.append(VenueSymbol(len(all_symbols), _plain_name(name, self.market), name, tick, lot))
+            all_symbols.append(VenueSymbol(len(all_symbols), _plain_name(name), name, tick, lot))
         levels = {head.levels for head in self._heads.values()} | {Streams().snapshot_levels}
         try:
             self._venues = {most: make_venue(self.market, all_symbols, Streams(snapshot_levels=most)) for most in levels}

@@ -100,7 +100,7 @@ class Market(IntEnum):
     DERIBIT = 7, Facts("trading.venues.deribit:Deribit", ccxt="deribit", kind=LINEAR)
     CCXT = 8, NO_MODULE  # any venue that ccxt.pro speaks to, as ccxt:<id>
     BINANCE_COINM = 9, Facts(
-        "trading.venues.binance:BinanceCoinm", native=True, sequence=SequenceRule.USDM, gapless_ids=True, sign=b'"ps":',
+        "trading.venues.binance:BinanceCoinm", native=True, sequence=SequenceRule.USDM, gapless_ids=True,
         files=("BINANCE_DELIVERY", "COINM_", "CM_"), hosts=("dapi.binance", "dstream.binance"), ccxt="binancecoinm", kind=INVERSE,
         tardis="binance-delivery", inverse=(("BTC", "100"), ("", "10")),
     )  # fmt: skip
