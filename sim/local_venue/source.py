@@ -22,6 +22,7 @@ import msgspec
 
 from sim.local_venue.book import plain_text, text_of, units_of
 from sim.local_venue.stream_names import MARKETS, MarketName
+from trading.ranges import MAX_SYMBOLS
 
 Frame = tuple[int, int, dict[str, Any]]
 """Receive time in ns, index of the symbol, the event (or REST snapshot) as the venue sent it, without its stream's wrapper."""
@@ -279,6 +280,8 @@ class GeneratedSource(Source):
                 raise SourceError(f"{name!r} is no symbol; write it as BTCUSDT: upper-case letters and digits")
         if len(set(names)) != len(names):
             raise SourceError(f"a symbol is named twice in {', '.join(names)}; name each once")
+        if len(names) > MAX_SYMBOLS:
+            raise SourceError(f"{len(names)} symbols; the embedded market has at most {MAX_SYMBOLS}: name fewer")
         rules = rules or {}
         self._settings = settings
         self._prices: list[float] = []
