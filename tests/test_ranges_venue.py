@@ -67,6 +67,8 @@ def test_ten_symbols_without_rules_are_served() -> None:
     """Symbols of no rules start at a twentieth of the one before, and from above again: any number has a market."""
     names = [f"S{n}USDT" for n in range(10)]
     source = generated(names, ("spot", "usdm"), duration_s=0.05)
+    with pytest.raises(SourceError, match="65 symbols; the embedded market has at most 64"):
+        generated([f"S{n}USDT" for n in range(65)], ("spot",))
     firsts = {index for _, index, event in source.frames() if "lastUpdateId" in event}
     assert firsts == set(range(20))
 

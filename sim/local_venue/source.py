@@ -23,6 +23,7 @@ from sim.local_venue.book import plain_text, text_of, units_of
 from sim.local_venue.stream_names import MARKETS, MarketName
 from sim.recordings import bounded
 from sim.recordings.stamps import stamp_of
+from trading.ranges import MAX_SYMBOLS
 from trading.symbol_names import name_fault
 from trading.venues.contracts import contract_of, pair_of
 from trading.venues.names import Market
@@ -322,6 +323,8 @@ class GeneratedSource(Source):
                 raise SourceError(f"spot has no {name}: a name with _ is a future's; choose --market usdm or coinm")
         if len(set(names)) != len(names):
             raise SourceError(f"a symbol is named twice in {', '.join(names)}; name each once")
+        if len(names) > MAX_SYMBOLS:
+            raise SourceError(f"{len(names)} symbols; the embedded market has at most {MAX_SYMBOLS}: name fewer")
         rules = rules or {}
         self._settings = settings
         self._prices: list[float] = []
