@@ -108,7 +108,7 @@ class _File:
         if (head := self.rules.head) is not None:
             return head.s, Market.of(head.market)
         known = int(tally[[rt.N_DEPTH, rt.N_BBO, rt.N_TRADE]].sum())
-        name = bytes(tally[rt.NAME : rt.NAME + tally[rt.NAME_LEN]].astype(np.uint8)).decode("utf-8", "replace")
+        name = _text_of(bytes(tally[rt.NAME : rt.NAME + tally[rt.NAME_LEN]].astype(np.uint8)))
         folder = self.path.parent
         if known == 0 and tally[rt.N_SNAPSHOT] and self.path.name.startswith(f"{folder.name}_"):
             # a short file of the recorder's, with nothing but a snapshot, which names no symbol: its folders do
@@ -157,8 +157,7 @@ class _File:
                     f"{self.path}:{self.line + 1}: the line is longer than {LONGEST_LINE >> 20} MB; this is no recording"
                 )
         if left:
-            whole = left.rstrip(b" \r").endswith((b"}", b"\n"))
-            if whole and not self.note:
+            if left.rstrip(b" \r").endswith(b"}") and not self.note:
                 left += b"\n"
             rest = yield from self._frames(left, final=not self.note)
             if rest and not self.note:
@@ -235,6 +234,14 @@ def _head(where: str, raw: bytes) -> Event:
     except (msgspec.MsgspecError, RecursionError, KeyError):
         pass
     raise RecordingError(f"{where}: the line that says what the file is of cannot be used; fetch the file again")
+
+
+def _text_of(raw: bytes) -> str:
+    """The text between the quotes of a JSON string."""
+    try:
+        return msgspec.json.decode(b'"%b"' % raw, type=str)
+    except msgspec.MsgspecError:
+        return raw.decode("utf-8", "replace")
 
 
 def _symbol_in(frame: bytes) -> str:

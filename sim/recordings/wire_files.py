@@ -162,15 +162,20 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines, those of one frame joined; the number is the first one's."""
     held: tuple[int, bytes] | None = None
-    for number, line in _lines(path):
-        if held is not None and not _BEGINS.match(line) and not _closed(held[1]):
-            held = held[0], held[1] + line
-            if len(held[1]) > LONGEST_LINE:
-                raise RecordingError(f"{path}:{held[0]}: a frame longer than {LONGEST_LINE >> 20} MB; this is no recording")
-            continue
-        if held is not None:
+    try:
+        for number, line in _lines(path):
+            if held is not None and not _BEGINS.match(line) and not _closed(held[1]):
+                held = held[0], held[1] + line
+                if len(held[1]) > LONGEST_LINE:
+                    raise RecordingError(f"{path}:{held[0]}: a frame longer than {LONGEST_LINE >> 20} MB; this is no recording")
+                continue
+            if held is not None:
+                yield held
+            held = number, line
+    except BrokenGzipError:
+        if held is not None and _closed(held[1]):
             yield held
-        held = number, line
+        raise
     if held is not None:
         yield held
 
