@@ -13,6 +13,7 @@ What this module is not: it sends nothing and keeps no book.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -54,6 +55,8 @@ _IGNORED: Final = frozenset({
     "1dTicker", "avgPrice", "forceOrder", "compositeIndex", "contractInfo", "assetIndexUpdate", "indexPriceUpdate",
     "tradingSession",
 })  # fmt: skip
+_SPREAD: Final = re.compile(rb'\s*\{\s*"stream"\s*:\s*"([^"\\]{1,64})"')
+"""An enveloped frame with blanks between its words, which no venue of today sends."""
 _MARKET_EVENTS: Final = frozenset({"depthUpdate", "trade", "aggTrade", "bookTicker", "markPriceUpdate"})
 
 
@@ -306,7 +309,8 @@ class _Binance(Venue):
         """Index of the symbol whose stream an enveloped frame names, -1 for other frames. One comparison, one search, one
         look-up."""
         if raw[:11] != b'{"stream":"':
-            return -1
+            spread = _SPREAD.match(raw)
+            return self._by_stream.get(spread[1], -1) if spread else -1
         return self._by_stream.get(raw[11 : raw.find(b'"', 11, 96)], -1)
 
     def is_market_frame(self, raw: bytes) -> bool:
