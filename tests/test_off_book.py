@@ -8,9 +8,9 @@ from features_markets import random_walk, start_features
 from test_features_properties import OPEN, run
 
 from sim.worlds.exchange import level, opened
-from trading.books.off_book import PARTS, TICKS, off_book
 from trading.features import volume_profile
 from trading.jit import Recs
+from trading.off_book import PARTS, TICKS, off_book
 from trading.records import Flag, Kind, OrderType, Side
 from trading.settings import Strategy
 

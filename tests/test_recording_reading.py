@@ -23,11 +23,11 @@ from sim.recordings import recording_text as rt
 from sim.recordings.inflating import BrokenGzipError, text_pieces
 from sim.recordings.recording import RecordingError, stage
 from sim.recordings.sizes import FEW
-from sim.recordings.stamps import UNIT_NS, stamp_of
 from sim.recordings.venue_staging import stage_any, stage_wire
 from sim.recordings.wire_files import read_wire_file
 from trading.instruments import Market
 from trading.records import TS_END
+from trading.stamps import UNIT_NS, stamp_of
 
 
 def body(event: dict[str, Any]) -> str:

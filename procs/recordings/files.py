@@ -19,7 +19,7 @@ from typing import Final
 from procs.journal.format import SUFFIX as JOURNAL
 from procs.recordings.frame_log_format import CONNECTION, members
 from procs.recordings.output import RecordingsError
-from sim.recordings.stamps import STAMP, stamp_of
+from trading.stamps import STAMP, stamp_of
 from trading.symbol_names import PATTERN
 from trading.venues.names import Market
 

@@ -22,7 +22,7 @@ import msgspec
 
 from sim.local_venue.book import text_of, units_of
 from sim.local_venue.stream_names import MARKETS, MarketName
-from sim.recordings.stamps import stamp_of
+from trading.stamps import stamp_of
 from trading.symbol_names import name_fault
 
 Frame = tuple[int, int, dict[str, Any]]

@@ -1,6 +1,6 @@
 """Recordings become a spool: read, checked, joined, merged, and written so that a replay only walks an mmap.
 
-A recording is text, gzip or plain, a frame a line: `<time> {json}`, the time in any unit of sim.recordings.stamps. A frame that
+A recording is text, gzip or plain, a frame a line: `<time> {json}`, the time in any unit of trading.stamps. A frame that
 begins `{"scalper":` is the recorder's own word: what the file is of, or what could not be recorded; it is counted and passed
 over, and so is a list of instruments (an answer to exchangeInfo). A file holds one symbol. Files of one symbol and market are
 joined in the order of their first stamps; different symbols are merged by receive time, ties in the order in which the
@@ -34,10 +34,10 @@ from sim.recordings.spool import (
     pack,
 )
 from sim.recordings.spool_file import describe, spool_file
-from sim.recordings.stamps import WANTED, units_text
 from sim.recordings.wire_files import Event, refuse_pipe
 from trading.instruments import Instrument, Market
 from trading.jit import Bytes, Words
+from trading.stamps import WANTED, units_text
 from trading.symbol_names import SymbolNameError, symbol_name
 from trading.venues.names import DEFAULT, VENUES
 

@@ -29,7 +29,7 @@ import msgspec
 
 from sim.recordings.inflating import BrokenGzipError, text_pieces
 from sim.recordings.spool import RecordingError
-from sim.recordings.stamps import STAMP, WANTED, stamp_of
+from trading.stamps import STAMP, WANTED, stamp_of
 from trading.venues.decimals import Inexact, seconds_ns
 
 LONGEST_LINE: Final = 1 << 26
