@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -19,6 +20,7 @@ from trading.books import fold as market
 from trading.instruments import Instrument
 from trading.jit import kernel
 from trading.records import Flag, Kind
+from trading.wire.binance_layout import Aside
 from trading.wire.scan import MAX_UNITS, address_of, scan_decimal, scan_integer, skip_value
 
 
@@ -228,7 +230,7 @@ def test_times_are_milliseconds_or_microseconds(stamp: int, nanoseconds: int | N
         },
         {"e": "trade", "s": "NOSUCH", "t": 1, "p": "1", "q": "1", "T": 1, "m": True},
         {"e": "trade", "s": "BTCUSDTX", "t": 1, "p": "1", "q": "1", "T": 1, "m": True},
-        {"e": "trade", "s": "BTCUSDT", "t": 1, "p": "0", "q": "0", "T": 1, "X": "NA", "m": True},
+        {"e": "trade", "s": "BTCUSDT", "t": 1, "p": "0", "q": "0", "T": 1, "m": True},
         {"e": "tradeX", "s": "BTCUSDT", "t": 1, "p": "1", "q": "1", "T": 1, "m": True},
     ],
 )
@@ -239,6 +241,44 @@ def test_frames_that_are_not_ours_are_unknown(frame: Any) -> None:
     rows, depth = feed.send(frame)
     assert len(rows) == len(depth) == 0 and feed.glob[0]["unknown"] == 1 and feed.glob[0]["malformed"] == 0
     assert feed.count("phase") == market.SYNCED
+
+
+@pytest.mark.parametrize(
+    ("origin", "aside"),
+    [("INSURANCE_FUND", Aside.INSURANCE_FUND), ("ADL", Aside.ADL), ("NA", Aside.NA), ("", Aside.OTHER), ("MARKETS", Aside.OTHER)],
+)
+def test_a_futures_print_that_is_no_trade_is_counted_and_set_aside(origin: str, aside: Aside) -> None:
+    """Whatever `X` says but MARKET: no record, even at a price off the tick; its id is passed over, so that none is missed; a
+    copy counts once. MARKET and no `X` at all are trades."""
+    feed = Feed(USDM_BTC)
+    body = {"e": "trade", "s": "BTCUSDT", "p": "100.0", "q": "1", "T": 1_723_161_255_300, "m": True}
+    assert len(feed.send(body | {"t": 7, "X": "MARKET"})[0]) == 1
+    odd = body | {"t": 8, "p": "99.123456789", "X": origin}
+    assert len(feed.send(odd)[0]) == len(feed.send(odd)[0]) == 0
+    assert len(feed.send(body | {"t": 9})[0]) == 1
+    assert [int(n) for n in feed.state[0]["aside"]] == [int(kind == aside) for kind in Aside]
+    assert (feed.count("trades"), feed.count("trade_gaps"), feed.count("malformed")) == (2, 0, 0)
+    assert feed.glob[0]["unknown"] == feed.glob[0]["malformed"] == 0
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.integers(10**12, 4 * 10**12), st.integers(0, 999), st.data())
+def test_times_in_microseconds_and_blanks_change_nothing(ms: int, us: int, data: st.DataObject) -> None:
+    """A depth message says the same with its times in ms or us, and with any of JSON's blanks between its words."""
+    blanks = st.text(" \t\n\r", max_size=3)
+    body = {"e": "depthUpdate", "E": ms, "s": "BTCUSDT", "U": 101, "u": 102, "b": [["99.5", "2"]], "a": [["100.5", "0.5"]]}
+    pieces = []
+    for word in re.findall(r'"[^"]*"|[{}\[\]:,]|[0-9]+', json.dumps({"stream": "btcusdt@depth@100ms", "data": body})):
+        pieces += [data.draw(blanks), word.replace(str(ms), f"{ms}{us:03}")]
+    plain, spread = Feed(SPOT_BTC), Feed(SPOT_BTC)
+    for feed in (plain, spread):
+        feed.send(diff(100, 100))
+        feed.send(snapshot(99, [("99", "1")], [("101", "1")]))
+    (one, levels), (other, same) = plain.send(body), spread.send("".join(pieces) + data.draw(blanks))
+    assert len(one) == len(other) == 1 and spread.glob[0]["malformed"] == 0
+    assert int(other[0]["ts_exchange_ns"]) - int(one[0]["ts_exchange_ns"]) == us * 1000
+    for name in ("price_ticks", "qty_lots", "flags", "update_id"):
+        assert levels[name].tolist() == same[name].tolist()
 
 
 @pytest.mark.parametrize(

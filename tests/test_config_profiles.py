@@ -109,7 +109,7 @@ BAD: list[tuple[str, str | bytes, int, str, str, str]] = [
     ("no cores", GOOD + "pipeline: {cores: []}\n", 3, "pipeline.cores", "the list is empty", "or none"),
     ("cores in words", GOOD + "pipeline: {cores: all}\n", 3, "pipeline.cores", "all is not", "auto or none"),
     ("symbols no list", "symbols: BTCUSDT\n", 1, "symbols", "BTCUSDT is not a list", "write a list"),
-    ("symbol in lower case", "symbols: [{name: btcusdt}]\n", 1, "symbols[0].name", "btcusdt is not allowed", "A-Z"),
+    ("symbol in lower case", "symbols: [{name: btcusdt}]\n", 1, "symbols[0].name", "has 'b' as its character 1", "BTCUSD_PERP"),
     ("symbol twice", GOOD + "  - name: BTCUSDT\n", 3, "symbols[1].name", "already symbols[0]", "once"),
     ("tick size 0", "symbols: [{name: A, tick_size: 0.00}]\n", 1, "symbols[0].tick_size", "not positive", "0.01"),
     ("tick size in words", "symbols: [{name: A, tick_size: tiny}]\n", 1, "symbols[0].tick_size", "not allowed", "text that"),

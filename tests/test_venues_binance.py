@@ -86,10 +86,11 @@ def test_market_frames_are_known_by_their_stream() -> None:
     one = venue()
     mine = b'{"stream":"c1usdt@depth@100ms","data":{"e":"depthUpdate"}}'
     assert one.is_market_frame(mine) and one.symbol_of(mine) == 11
+    assert one.symbol_of(b'\n{ "stream" : "c1usdt@depth@100ms", "data": {}}') == 11  # blanks between its words
     for other in (
         b'{"stream":"c1usdt@depth5@100ms","data":{}}', b'{"stream":"c9usdt@trade","data":{}}', b'{"result":null,"id":1}',
         b'{"e":"trade"}', b'{"stream":"', b'{"stream":"c1usdt@trade', b"", b'{"stream":"' + b"x" * 5000,
-        b' {"stream":"c1usdt@trade"}',
+        b' {"stream":"c1usdt@trade', b' {"data":{"stream":"c1usdt@trade"}}',
     ):  # fmt: skip
         assert not one.is_market_frame(other)
         assert one.symbol_of(other) == -1

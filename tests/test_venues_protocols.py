@@ -126,6 +126,8 @@ def test_bybit_best_prints_and_replies() -> None:
     assert [entry[0] for entry in found] == ["AGG_TRADE", "AGG_TRADE"]
     assert [entry[4] for entry in found] == [9 * 1024, 9 * 1024 + 1]
     assert [entry[8] for entry in found] == [[ask(165785, 1)], [bid(165785, 1)]]
+    block = {**a_print, "BT": True, "p": "99.999", "v": "0.00001"}  # neither price nor quantity keep to tick and lot
+    assert [entry[0] for entry in tell(decoder, {"topic": "publicTrade.BTCUSDT", "ts": 1, "data": [block]})] == ["ASIDE"]
     assert tell(decoder, {"success": True, "ret_msg": "subscribe", "conn_id": "x", "req_id": "2", "op": "subscribe"}) == [
         Subscribed(2)
     ]
@@ -362,6 +364,8 @@ def test_deribit() -> None:
         '"instrument_name":"BTC-PERPETUAL","index_price":8955.88,"direction":"sell","amount":10.0}]}}'
     )
     assert tell(decoder, trades) == [("TRADE", 0, 1590484512188 * MS, 30289442, 30289442, -1, 0, 0, [bid(17900, 10)])]
+    (block,) = tell(decoder, trades.replace('"trade_seq"', '"block_trade_id":"6165","trade_seq"').replace("8950.0", "8950.1"))
+    assert block[:5] == ("ASIDE", 0, 1590484512188 * MS, 30289442, 30289442)
     test = {"jsonrpc": "2.0", "method": "heartbeat", "params": {"type": "test_request"}}
     (answer,) = decoder.decode(json.dumps(test).encode(), 0)
     assert isinstance(answer, Send) and json.loads(answer.message)["method"] == "public/test"

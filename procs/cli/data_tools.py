@@ -20,7 +20,7 @@ from procs.cli.table import Column, clean_text, count, paint_for, span, table
 def tools(args: argparse.Namespace) -> int:
     """The command."""
     use_kernel_cache()
-    from procs.recordings.pipes import piped_files
+    from procs.recordings.piped_input import piped_files
 
     parts: dict[str, Callable[[argparse.Namespace], int]] = {"ls": ls, "check": check, "cat": cat, "convert": convert}
     try:

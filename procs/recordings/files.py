@@ -22,9 +22,9 @@ from procs.recordings.frame_log_format import CONNECTION, members
 from procs.recordings.output import RecordingsError
 from sim.recordings import bounded
 from sim.recordings.bounded import RecordingError
-from sim.recordings.stamps import STAMP, stamp_of
 from sim.recordings.venue_recording import venue_of
 from sim.recordings.venue_survey import venues_of
+from trading.stamps import STAMP, stamp_of
 from trading.symbol_names import PATTERN
 from trading.venues.names import Market
 

@@ -11,7 +11,7 @@ Assumptions, and what is unrealistic in them:
 4. A resting order fills when the queue model (sim.exchange.queue_model, hftbacktest's power-probability model) says that prints
    have used up what was ahead; wholly when a print goes through its price; and by as much as the other side shows when
    that side's quotes come to stand at or through its price. All at its own price. Prints that our order would
-   have absorbed still print. A print off the book (trading.books.off_book) does none of this: what is true of it the
+   have absorbed still print. A print off the book (trading.off_book) does none of this: what is true of it the
    depth then shows, and the other side's quotes fill the order.
 5. Our own orders never meet each other and do not stand in the book that others see; prints that reach several of
    ours at one price are shared in the order of arrival.
@@ -61,8 +61,8 @@ from sim.exchange.state import (
     min_response_ns,
 )
 from trading.books.book import ASK, BID, NO_KEY, clear, follow, set_level, widen
-from trading.books.off_book import off_book
 from trading.jit import Recs, kernel, lean
+from trading.off_book import off_book
 from trading.records import TS_END, Flag, Kind
 
 __all__ = [

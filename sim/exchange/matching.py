@@ -6,7 +6,7 @@ CANCELED or EXPIRED ended are its quantity.
 
 What fills a resting order, and what does not: a print of the other side's takers at its price, when the queue before it is used
 up; a print through its price, wholly; the other side's quotes at or through its price. A print that is far from the book shown
-when it comes (trading.books.off_book) fills nothing and moves no queue. Was it true, the depth that follows shows the other side
+when it comes (trading.off_book) fills nothing and moves no queue. Was it true, the depth that follows shows the other side
 at the order's price, which fills it then; was it an error or a deal made aside, nothing has happened here.
 
 What this is not: the clock of events. sim.exchange.fold decides when each of these functions runs.

@@ -1,6 +1,6 @@
 """Recordings become a spool: read, checked, joined, merged, and written so that a replay only walks an mmap.
 
-A recording is text, gzip or plain, a frame a line: `<time> {json}`, the time in any unit of sim.recordings.stamps. A frame that
+A recording is text, gzip or plain, a frame a line: `<time> {json}`, the time in any unit of trading.stamps. A frame that
 begins `{"scalper":` is the recorder's own word: what the file is of, or what could not be recorded; it is counted and passed
 over, and so is a list of instruments (an answer to exchangeInfo). A file holds one symbol. Files of one symbol and market are
 joined in the order of their first stamps; different symbols are merged by receive time, ties in the order in which the
@@ -34,11 +34,11 @@ from sim.recordings.spool import (
     pack,
 )
 from sim.recordings.spool_file import describe, spool_file
-from sim.recordings.stamps import WANTED, units_text
 from sim.recordings.wire_files import Event, refuse_pipe
 from trading.instruments import Instrument, Market
 from trading.jit import Bytes, Words
 from trading.ranges import MAX_SYMBOLS, RangeError
+from trading.stamps import WANTED, units_text
 from trading.symbol_names import SymbolNameError, symbol_name
 from trading.venues.names import DEFAULT, VENUES
 
@@ -112,7 +112,7 @@ class _File:
         if (head := self.rules.head) is not None:
             return head.s, Market.of(head.market)
         known = int(tally[[rt.N_DEPTH, rt.N_BBO, rt.N_TRADE]].sum())
-        name = bytes(tally[rt.NAME : rt.NAME + tally[rt.NAME_LEN]].astype(np.uint8)).decode("utf-8", "replace")
+        name = _text_of(bytes(tally[rt.NAME : rt.NAME + tally[rt.NAME_LEN]].astype(np.uint8)))
         folder = self.path.parent
         if known == 0 and tally[rt.N_SNAPSHOT] and self.path.name.startswith(f"{folder.name}_"):
             # a short file of the recorder's, with nothing but a snapshot, which names no symbol: its folders do
@@ -160,8 +160,7 @@ class _File:
                     f"{self.path}:{self.line + 1}: the line is longer than {bounded.LONGEST_LINE >> 20} MB; this is no recording"
                 )
         if left:
-            whole = left.rstrip(b" \r").endswith((b"}", b"\n"))
-            if whole and not self.note:
+            if left.rstrip(b" \r").endswith(b"}") and not self.note:
                 left += b"\n"
             rest = yield from self._frames(left, final=not self.note)
             if rest and not self.note:
@@ -237,6 +236,14 @@ def _head(where: str, raw: bytes) -> Event:
     except (msgspec.MsgspecError, RecursionError, KeyError):
         pass
     raise RecordingError(f"{where}: the line that says what the file is of cannot be used; fetch the file again")
+
+
+def _text_of(raw: bytes) -> str:
+    """The text between the quotes of a JSON string."""
+    try:
+        return msgspec.json.decode(b'"%b"' % raw, type=str)
+    except msgspec.MsgspecError:
+        return raw.decode("utf-8", "replace")
 
 
 def _symbol_in(frame: bytes) -> str:

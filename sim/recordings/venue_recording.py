@@ -25,12 +25,12 @@ import msgspec
 from sim.recordings.spool import (
     RecordingError,
 )
-from sim.recordings.stamps import units_text
 from sim.recordings.venue_survey import Printed, rows, rows_and_kind, venues_of
 from sim.recordings.wire_files import Event, WireItem, WireKind, event_of, read_wire_file, read_wire_files
 from trading.instruments import Market
 from trading.ranges import MAX_SYMBOLS, RangeError
 from trading.records import Kind
+from trading.stamps import units_text
 from trading.symbol_names import SymbolNameError, symbol_name
 from trading.venues.names import FILE_MARKS, HOST_MARKS, VENUES
 from trading.venues.protocol import (

@@ -30,7 +30,7 @@ import msgspec
 
 from sim.recordings import bounded
 from sim.recordings.spool import RecordingError
-from sim.recordings.stamps import STAMP, WANTED, stamp_of
+from trading.stamps import STAMP, WANTED, stamp_of
 from trading.venues.decimals import Inexact, seconds_ns
 
 LONGEST_LINE: Final = 1 << 25
@@ -147,15 +147,20 @@ def _note_cut(path: Path, how: str, whole: int, cut: list[str] | None) -> None:
 def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines, those of one frame joined; the number is the first one's."""
     held: tuple[int, bytes] | None = None
-    for number, line in bounded.lines(path, LONGEST_LINE):
-        if held is not None and not _BEGINS.match(line) and not _closed(held[1]):
-            held = held[0], held[1] + line
-            if len(held[1]) > LONGEST_LINE:
-                raise RecordingError(f"{path}:{held[0]}: a frame longer than {LONGEST_LINE >> 20} MB; this is no recording")
-            continue
-        if held is not None:
+    try:
+        for number, line in bounded.lines(path, LONGEST_LINE):
+            if held is not None and not _BEGINS.match(line) and not _closed(held[1]):
+                held = held[0], held[1] + line
+                if len(held[1]) > LONGEST_LINE:
+                    raise RecordingError(f"{path}:{held[0]}: a frame longer than {LONGEST_LINE >> 20} MB; this is no recording")
+                continue
+            if held is not None:
+                yield held
+            held = number, line
+    except (EOFError, zlib.error):
+        if held is not None and _closed(held[1]):
             yield held
-        held = number, line
+        raise
     if held is not None:
         yield held
 

@@ -124,6 +124,8 @@ class Judge:
         return Said({int(Kind.DEPTH), int(Kind.SNAPSHOT)}, symbol, whole["u"], levels=tuple(levels))
 
     def _trade(self, data: dict[str, Any], whole: dict[str, int], symbol: int, it: Instrument, key: str) -> Said | None:
+        if isinstance(data.get("X"), str) and data["X"] != "MARKET":
+            return None  # no trade
         price, lots = self._units(data.get("p"), it.tick_size), self._units(data.get("q"), it.lot_size)
         if not price or not lots or key not in whole or "T" not in whole or not isinstance(data.get("m"), bool):
             return None

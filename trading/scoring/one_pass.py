@@ -7,7 +7,7 @@ combined (`trading.scoring.ensemble`) and written out. `trading.features.vector`
 
 Which record feeds what: a print (TRADE) feeds the windows of prints; every other record with a usable book is a book
 change. A print's own book is read only when none is known (it is the book before it); a mark price (MARK) has neither.
-A print off the book (trading.books.off_book) feeds nothing.
+A print off the book (trading.off_book) feeds nothing.
 All records move time on and feed the bars with the mid as it stands. What an unusable book restarts, and what an outage
 does, is said in `trading.scoring.outages`.
 
@@ -21,7 +21,6 @@ from typing import Final
 
 import numpy as np
 
-from trading.books.off_book import off_book
 from trading.features import bars, last_prints, liquidity, microprice, order_flow, toxicity, volume_profile
 from trading.features import microstructure_score as scores
 from trading.features import time_slots as slots
@@ -33,6 +32,7 @@ from trading.features.vector import DIRTY_ALL, DIRTY_BOOK, DIRTY_PRINTS
 from trading.jit import Recs, kernel
 from trading.models import online as online_model
 from trading.models import vote as model_vote
+from trading.off_book import off_book
 from trading.own_signals import call as user_call
 from trading.records import LEVELS, MAX_SIGNALS, Flag, Kind, Side
 from trading.scoring import ensemble, outages

@@ -60,6 +60,8 @@ _IGNORED: Final = frozenset({
     "1dTicker", "avgPrice", "forceOrder", "compositeIndex", "contractInfo", "assetIndexUpdate", "indexPriceUpdate",
     "tradingSession",
 })  # fmt: skip
+_SPREAD: Final = re.compile(rb'\s*\{\s*"stream"\s*:\s*"([^"\\]{1,64})"')
+"""An enveloped frame with blanks between its words, which no venue of today sends."""
 _MARKET_EVENTS: Final = frozenset({"depthUpdate", "trade", "aggTrade", "bookTicker", "markPriceUpdate"})
 
 
@@ -346,7 +348,8 @@ class _Binance(Venue):
     def stream_code(self, raw: bytes) -> int:
         """By the stream's name in the envelope. One comparison, one search, one look-up."""
         if raw[:11] != b'{"stream":"':
-            return -1
+            spread = _SPREAD.match(raw)
+            return self._by_stream.get(spread[1], -1) if spread else -1
         return self._by_stream.get(raw[11 : raw.find(b'"', 11, 96)], -1)
 
     def is_market_frame(self, raw: bytes) -> bool:

@@ -6,7 +6,6 @@ What this module is not: it looks into no byte.
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,8 +30,7 @@ def _file_of(given: str, folder: Path) -> str:
         return str(path) if given == STDIN else given
     copy = folder / path.name
     try:
-        source = sys.stdin.buffer if path == Path("/dev/stdin") else path.open("rb")
-        with source, copy.open("xb") as file:
+        with path.open("rb") as source, copy.open("xb") as file:
             shutil.copyfileobj(source, file)
     except FileExistsError:
         raise RecordingsError(f"{given}: is named twice, and a pipe can be read only once; name it once") from None
