@@ -87,7 +87,7 @@ def gathered(
     each. What was named stays. Raises RecordingsError."""
     places = [Path(place) for place in places]
     named = set(places)
-    takes = takes or (lambda path: look(path) is not None)
+    takes = takes or _may_be_ours
     found = []
     for path in expand(places):
         if path in named or takes(path):
@@ -95,6 +95,13 @@ def gathered(
         else:
             passed_over(f"{path}: is no recording, capture or journal; passed over")
     return found
+
+
+def _may_be_ours(path: Path) -> bool:
+    try:
+        return look(path) is not None
+    except OSError:
+        return True  # whoever reads it says why it cannot
 
 
 def head_of(path: Path) -> bytes:
