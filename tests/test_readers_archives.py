@@ -213,7 +213,7 @@ REFUSED: dict[str, tuple[str, str, tuple[str, ...]]] = {
                     "symbol,timestamp,first_update_id,last_update_id,side,update_type,price,qty,pu\n"
                     "BTCUSDT,1704067200123,1,2,a,delta,1,1,0\n", ("'delta' is not known", "snap, set and delete")),
     "message": ("x_BTCUSDT_ob500.data",
-                '{"topic":"orderbook.500.BTCUSDT","type":"delta","ts":1704067200123,"data":{"s":"BTCUSDT"}}\n{nonsense}\n',
+                '{"topic":"orderbook.500.BTCUSDT","type":"delta","ts":1704067200123,"data":{"b":[["1","2"]]}}\n{nonsense}\n',
                 ("ob500.data:2", "no message of Bybit's")),
     "candles as a recording": (f"{SYMBOL}-1m-2024-01-01.csv",
                                "1704067200000,1,2,1,2,5,1704067259999,9,3,1,1,0\n",
@@ -221,7 +221,7 @@ REFUSED: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "cut json": ("BTC_USDT-trades.json", '[[1704067200123,"1",null,"buy",1.0,2.0,2.0],[17040', ("ends in the middle",)),
     "letters": ("bars.csv", ROW, ("does not say its symbol",)),
     "long line": (AGG, ROW + "9" * (LONGEST_LINE + 9) + "\n", (f"{AGG}:2", "longer than 1 MB")),
-    "a day of nothing": (f"{SYMBOL}-aggTrades-2024-01-01.csv", ",".join(af.AGG_HEADER) + "\n", ("holds no row",)),
+    "a day of nothing": (f"{SYMBOL}-aggTrades-2024-01-01.csv", ",".join(af.AGG_HEADER) + "\n", ("no row of it holds a price",)),
 }  # fmt: skip
 
 
