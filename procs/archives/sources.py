@@ -27,7 +27,7 @@ LONGEST_LINE: Final = 1 << 20
 MOST_BLANKS: Final = 1000
 MOST_MEMBERS: Final = 1000
 _ARROW: Final = {".feather": "feather", ".parquet": "parquet"}
-_UNREADABLE: Final = (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError)
+_UNREADABLE: Final = (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError, RuntimeError)
 _BOM: Final = b"\xef\xbb\xbf"
 
 
