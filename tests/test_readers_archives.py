@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -82,7 +83,13 @@ def test_historical_depth_of_binance_is_the_whole_book_with_the_venue_s_ids(
     """From the snapshot on the book is the market's at every update id; without `pu` it is said that no gap would show."""
     steps, trades = MARKET
     zipped = put(tmp_path / f"{SYMBOL}-aggTrades-2024-01-01.zip", af.agg_trades(trades, header=True))
-    made = converted(tmp_path / "x.gz", *t_depth(tmp_path, steps, pu=pu), zipped)
+    days = t_depth(tmp_path, steps, pu=pu)
+    if pu:  # as they are downloaded: one tar of both
+        with tarfile.open(tmp_path / f"{SYMBOL}_T_DEPTH_2024-01-01.tar.gz", "w:gz") as tar:
+            for path in days:
+                tar.add(path, f"day/{path.name}")
+        days = [tmp_path / f"{SYMBOL}_T_DEPTH_2024-01-01.tar.gz"]
+    made = converted(tmp_path / "x.gz", *days, zipped)
     assert ("does not say pu" in capsys.readouterr().out) == (not pu)
     found = {update_id: (bids, asks) for _, update_id, bids, asks in books(folded(made, tmp_path))}
     assert found == {1005 + 10 * k: (step.bids, step.asks) for k, step in enumerate(steps) if k >= 3}
