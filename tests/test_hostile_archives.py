@@ -63,7 +63,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_refused_before_it_is_held(tmp_path: Path, name: str) -> None:
-    """Two GB behind a sound beginning: exit code of a wrong input, one sentence, 300 MB and 5 s of a processor at most."""
+    """Two GB behind a sound beginning: one sentence, the exit code of a wrong input, 300 MB and five seconds at most."""
     path, words = BOMBS[name](tmp_path)
     code = (
         "import resource, sys\nfrom procs.cli.main import main\ncode = main(sys.argv[1:])\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -82,7 +83,13 @@ def test_historical_depth_of_binance_is_the_whole_book_with_the_venue_s_ids(
     """From the snapshot on the book is the market's at every update id; without `pu` it is said that no gap would show."""
     steps, trades = MARKET
     zipped = put(tmp_path / f"{SYMBOL}-aggTrades-2024-01-01.zip", af.agg_trades(trades, header=True))
-    made = converted(tmp_path / "x.gz", *t_depth(tmp_path, steps, pu=pu), zipped)
+    days = t_depth(tmp_path, steps, pu=pu)
+    if pu:  # as they are downloaded: one tar of both
+        with tarfile.open(tmp_path / f"{SYMBOL}_T_DEPTH_2024-01-01.tar.gz", "w:gz") as tar:
+            for path in days:
+                tar.add(path, f"day/{path.name}")
+        days = [tmp_path / f"{SYMBOL}_T_DEPTH_2024-01-01.tar.gz"]
+    made = converted(tmp_path / "x.gz", *days, zipped)
     assert ("does not say pu" in capsys.readouterr().out) == (not pu)
     found = {update_id: (bids, asks) for _, update_id, bids, asks in books(folded(made, tmp_path))}
     assert found == {1005 + 10 * k: (step.bids, step.asks) for k, step in enumerate(steps) if k >= 3}
@@ -213,7 +220,7 @@ REFUSED: dict[str, tuple[str, str, tuple[str, ...]]] = {
                     "symbol,timestamp,first_update_id,last_update_id,side,update_type,price,qty,pu\n"
                     "BTCUSDT,1704067200123,1,2,a,delta,1,1,0\n", ("'delta' is not known", "snap, set and delete")),
     "message": ("x_BTCUSDT_ob500.data",
-                '{"topic":"orderbook.500.BTCUSDT","type":"delta","ts":1704067200123,"data":{"s":"BTCUSDT"}}\n{nonsense}\n',
+                '{"topic":"orderbook.500.BTCUSDT","type":"delta","ts":1704067200123,"data":{"b":[["1","2"]]}}\n{nonsense}\n',
                 ("ob500.data:2", "no message of Bybit's")),
     "candles as a recording": (f"{SYMBOL}-1m-2024-01-01.csv",
                                "1704067200000,1,2,1,2,5,1704067259999,9,3,1,1,0\n",
@@ -221,7 +228,7 @@ REFUSED: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "cut json": ("BTC_USDT-trades.json", '[[1704067200123,"1",null,"buy",1.0,2.0,2.0],[17040', ("ends in the middle",)),
     "letters": ("bars.csv", ROW, ("does not say its symbol",)),
     "long line": (AGG, ROW + "9" * (LONGEST_LINE + 9) + "\n", (f"{AGG}:2", "longer than 1 MB")),
-    "a day of nothing": (f"{SYMBOL}-aggTrades-2024-01-01.csv", ",".join(af.AGG_HEADER) + "\n", ("holds no row",)),
+    "a day of nothing": (f"{SYMBOL}-aggTrades-2024-01-01.csv", ",".join(af.AGG_HEADER) + "\n", ("no row of it holds a price",)),
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ import tempfile
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +38,8 @@ from trading.venues.names import NATIVE
 CANDLES: Final = "candles"
 DEFAULT_SIZE: Final = "1m"
 _TOLD_EVERY: Final = 4096
+_KEPT: Final = 1 << 16
+"""Numbers whose texts are read but once."""
 Pair = tuple[Found, Told]
 
 
@@ -219,9 +222,11 @@ def _write_events(pairs: Sequence[Pair], symbol: str, wish: Wish, write: Callabl
     writer = FrameWriter(write, symbol, usdm, price_decimals, qty_decimals)
     sides = (_Side(BID), _Side(ASK))
 
+    @lru_cache(_KEPT)
     def price(text: str) -> int:
         return _units(text, price_decimals, price_step, "price", "--tick")
 
+    @lru_cache(_KEPT)
     def lots(text: str) -> int:
         return _units(text, qty_decimals, lot_step, "quantity", "--lot")
 

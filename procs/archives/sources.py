@@ -27,7 +27,7 @@ LONGEST_LINE: Final = 1 << 20
 MOST_BLANKS: Final = 1000
 MOST_MEMBERS: Final = 1000
 _ARROW: Final = {".feather": "feather", ".parquet": "parquet"}
-_UNREADABLE: Final = (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError)
+_UNREADABLE: Final = (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError, RuntimeError)
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -141,7 +141,8 @@ def _opened(path: Path, member: str) -> Iterator[IO[bytes]]:
             if not member:
                 file = stack.enter_context(path.open("rb"))
             elif zipfile.is_zipfile(path):
-                file = stack.enter_context(stack.enter_context(zipfile.ZipFile(path)).open(member))
+                packed = stack.enter_context(zipfile.ZipFile(path)).open(member)
+                file = stack.enter_context(io.BufferedReader(packed, 1 << 16))  # type: ignore[arg-type]
             else:
                 file = stack.enter_context(tarfile.open(path)).extractfile(member)
             start = file.peek(2)[:2] if hasattr(file, "peek") else b""
@@ -157,7 +158,7 @@ def _lines(file: IO[bytes], place: str) -> Iterator[tuple[int, bytes]]:
     try:
         while line := file.readline(LONGEST_LINE):
             number += 1
-            if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+            if len(line) >= LONGEST_LINE and not line.endswith(b"\n"):
                 raise RecordingsError(f"{place}:{number}: the line is longer than {LONGEST_LINE >> 20} MB; this is no such file")
             line = (line.removeprefix(_BOM) if number == 1 else line).strip()
             blank = 0 if line else blank + 1

@@ -5,7 +5,7 @@ exchange,symbol,timestamp,local_timestamp,asks[0].price,asks[0].amount,bids[0].p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from procs.archives.events import SELLS, Print, Quote, Told, Window
@@ -13,7 +13,6 @@ from procs.archives.sources import Source
 from procs.recordings.tardis import COLUMNS, EXCHANGES
 
 _FIRST: Final = ("asks[0].price", "asks[0].amount", "bids[0].price", "bids[0].amount", "local_timestamp")
-_BOOK_WORDS: Final = ("nan", "null", "none")
 
 
 def is_windows(source: Source) -> bool:
@@ -46,50 +45,49 @@ def market_of(source: Source) -> str:
     return next((label for label, name in EXCHANGES.items() if name == exchange), "")
 
 
-def _stamps(told: Told, row: dict[str, str], number: int) -> tuple[int, int]:
-    recv_ns = told.in_order(told.stamp(row["local_timestamp"], number))
-    exchange = row.get("timestamp", "")
-    return recv_ns, told.stamp(exchange, number) if exchange else 0
-
-
-def _rows(source: Source, told: Told, symbol: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _rows(source: Source, told: Told, wanted: Sequence[str]) -> Iterator[tuple[int, list[str], int, int]]:
+    """(line, the cells wanted, receive time, exchange time or 0) of each row."""
     own = symbol_of(source)
+    at = {name: k for k, name in enumerate(source.columns)}
+    symbol_at, recv_at, exch_at = at.get("symbol"), at["local_timestamp"], at.get("timestamp")
+    picked = [at[name] for name in wanted]
     for number, cells in source.rows():
         if number == 1:
             continue
         told.rows += 1
-        row = dict(zip(source.columns, cells, strict=True))
-        if row.get("symbol", own) != own:
-            raise told.wrong(number, f"holds {row['symbol'][:40]!r} after {own!r}, and each symbol needs its own file")
-        yield number, row
+        if symbol_at is not None and cells[symbol_at] != own:
+            raise told.wrong(number, f"holds {cells[symbol_at][:40]!r} after {own!r}, and each symbol needs its own file")
+        recv_ns = told.in_order(told.stamp(cells[recv_at], number))
+        exchange = cells[exch_at] if exch_at is not None else ""
+        yield number, [cells[k] for k in picked], recv_ns, told.stamp(exchange, number) if exchange else 0
 
 
 def windows(source: Source, told: Told, symbol: str) -> Iterator[Window]:
-    """One a row. Levels without a price end a side."""
+    """One a row. A level without a price is none."""
     depth = 0
-    while f"asks[{depth}].price" in source.columns:
+    while {f"{side}[{depth}].{what}" for side in ("bids", "asks") for what in ("price", "amount")} <= set(source.columns):
         depth += 1
-    for number, row in _rows(source, told, symbol):
-        sides = []
-        for side in ("bids", "asks"):
-            pairs = [(row.get(f"{side}[{k}].price", ""), row.get(f"{side}[{k}].amount", "")) for k in range(depth)]
-            sides.append([(p, q) for p, q in pairs if p and q and p.lower() not in _BOOK_WORDS])
-        bids, asks = sides
+    wanted = [f"{side}[{k}].{what}" for what in ("price", "amount") for side in ("bids", "asks") for k in range(depth)]
+    for _, cells, recv_ns, exch_ns in _rows(source, told, wanted):
+        levels = list(zip(cells[: 2 * depth], cells[2 * depth :], strict=True))
+        if not all(cells) or "n" in "".join(cells[: 2 * depth]).lower():
+            levels = [("", "") if not p or not q or "n" in p.lower() else (p, q) for p, q in levels]
+        bids, asks = ([level for level in side if level[0]] for side in (levels[:depth], levels[depth:]))
         if bids and asks and float(bids[0][0]) >= float(asks[0][0]):
             told.left_out["rows with bid at or above ask"] += 1
             continue
-        yield Window(*_stamps(told, row, number), depth, bids, asks)
+        yield Window(recv_ns, exch_ns, depth, bids, asks)
 
 
 def trades(source: Source, told: Told, symbol: str) -> Iterator[Print]:
     """One a row."""
-    for number, row in _rows(source, told, symbol):
-        seller = told.side(row["side"], number, SELLS)
+    for number, (side, price, amount), recv_ns, exch_ns in _rows(source, told, ("side", "price", "amount")):
+        seller = told.side(side, number, SELLS)
         if seller is not None:
-            yield Print(*_stamps(told, row, number), row["price"], row["amount"], seller)
+            yield Print(recv_ns, exch_ns, price, amount, seller)
 
 
 def quotes(source: Source, told: Told, symbol: str) -> Iterator[Quote]:
     """One a row."""
-    for number, row in _rows(source, told, symbol):
-        yield Quote(*_stamps(told, row, number), row["bid_price"], row["bid_amount"], row["ask_price"], row["ask_amount"])
+    for _, cells, recv_ns, exch_ns in _rows(source, told, ("bid_price", "bid_amount", "ask_price", "ask_amount")):
+        yield Quote(recv_ns, exch_ns, *cells)

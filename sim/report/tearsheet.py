@@ -377,7 +377,7 @@ def _books(books: Mapping[str, BookStats]) -> list[str]:
     for symbol, book in books.items():
         checked, equal = book["oracle_checked"], book["oracle_equal"]
         verdict = "nothing to compare" if not checked else "all equal" if equal == checked else f"{checked - equal:,} DIFFER"
-        if not book["resyncs"]:
+        if not book["resyncs"] and not checked:
             verdict = "NO BOOK, so no signal and no order"
         rows.append((symbol, f"{equal:,} of {checked:,}", verdict, f"{book['gaps']:,}", f"{book['resyncs']:,}"))
     return lines + _table(("symbol", "equal", "verdict", "gaps", "resyncs"), rows)
