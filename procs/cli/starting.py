@@ -235,7 +235,8 @@ def step_of(line: str) -> str:
             return f"{said['stage']} is ready"
         case "crash":
             why = said.get("last_line") or said.get("ended_by")
-            return clean_text(f"{said.get('stage')} has ended and is started again ({said.get('crashes')}): {why}")
+            then = "is given up" if said.get("now") == "FATAL" else f"is started again ({said.get('crashes')})"
+            return clean_text(f"{said.get('stage')} has ended and {then}: {why}")
     return ""
 
 
@@ -290,6 +291,7 @@ class Launch:
         self._rest = ""
         self._problem = ""
         self.phase = ""
+        self.ran = False
 
     @property
     def pid(self) -> int:
@@ -311,6 +313,7 @@ class Launch:
             said = _said(line)
             if said.get("event") == "phase":
                 self.phase = str(said.get("phase"))
+                self.ran = self.ran or self.phase == "running"
             self._problem = problem_of(line) or self._problem
             step = step_of(line)
             if step:
@@ -327,7 +330,7 @@ class Launch:
         while self.elapsed_ns() < timeout * 1e9:
             code = self.ended()
             self.follow(note)
-            if self.phase in ("running", "draining", "done"):
+            if self.ran:  # not "done" alone: a start that fails comes to that, too, before the process has ended
                 return None
             if code is not None:
                 return code
