@@ -18,8 +18,8 @@ from ringbuf import layout
 SPARE_FILES: Final = 64
 """For what libraries open, operators on the control socket, and lines that are replaced before the old one is closed."""
 MB: Final = 1 << 20
-ADDRESSES: Final = 4096 * MB
-"""Of address space that one process may take: LLVM, and all segments twice."""
+ADDRESSES: Final = 2048 * MB
+"""Of address space that one process may take: LLVM while it compiles, the segments, the libraries."""
 
 
 def files_needed(profile: Profile) -> int:

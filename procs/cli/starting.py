@@ -212,7 +212,8 @@ def step_of(line: str) -> str:
             return f"{said['stage']} is ready"
         case "crash":
             why = said.get("last_line") or said.get("ended_by")
-            return clean_text(f"{said.get('stage')} has ended and is started again ({said.get('crashes')}): {why}")
+            then = "is given up" if said.get("now") == "FATAL" else f"is started again ({said.get('crashes')})"
+            return clean_text(f"{said.get('stage')} has ended and {then}: {why}")
     return ""
 
 
@@ -267,6 +268,7 @@ class Launch:
         self._rest = ""
         self._problem = ""
         self.phase = ""
+        self.ran = False
 
     @property
     def pid(self) -> int:
@@ -288,6 +290,7 @@ class Launch:
             said = _said(line)
             if said.get("event") == "phase":
                 self.phase = str(said.get("phase"))
+                self.ran = self.ran or self.phase == "running"
             self._problem = problem_of(line) or self._problem
             step = step_of(line)
             if step:
@@ -318,7 +321,7 @@ class Launch:
             code = self.ended()
             self.follow(step)
             tick()
-            if self.phase in ("running", "draining", "done"):
+            if self.ran:  # not "done" alone: a start that fails comes to that, too, before the process has ended
                 return None
             if code is not None:
                 return code

@@ -131,7 +131,8 @@ def _ran(ran: Ran) -> list[str]:
             period += f", of which {span(ran.observed_ns)} with market data"
     else:
         period = "no market record"
-    work = f"{ran.messages:,} raw, {ran.market_records:,} market records, in {span(ran.wall_s * 1e9)} of wall time"
+    raw = f"{ran.messages:,} raw, " if ran.messages else ""  # a run that was cut off has no count of them
+    work = f"{raw}{ran.market_records:,} market records, in {span(ran.wall_s * 1e9)} of wall time"
     if ran.wall_s > 0 and ran.observed_ns:
         work += f" ({ran.observed_ns / 1e9 / ran.wall_s:,.3g}x recorded speed)"
     rows = [("profile", ran.profile), ("source", ", ".join(ran.sources) or "none"), ("symbols", ", ".join(ran.symbols))]
