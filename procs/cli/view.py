@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from procs.cli.figures import RingFigures, Snapshot
-from procs.cli.latencies import ORDER_LEAVES, Hop, headline
+from procs.cli.latencies import Hop, headline
 from procs.cli.observe import Account, Counts, Symbol, Top
 from procs.cli.status import STATE_STYLES
 from procs.cli.table import Cell, Column, Paint, bar, clean_text, clip, count, rate, share, span, table, visible
@@ -279,14 +279,13 @@ def _fullest(rings: Sequence[RingFigures], places: int) -> list[RingFigures]:
 
 
 def compact(view: View) -> str:
-    """One line for a log or a pipe: how far, how fast, what came of it."""
+    """One line for a log or a pipe, short enough for 80 columns: how far, how fast, what came of it."""
     counters, done = feed_counters(view.figures), progress_share(view.figures)
     market = next(ring for ring in view.figures["rings"] if ring["name"] == "market")
-    fullest = max(view.figures["rings"], key=lambda ring: ring["utilisation"])
-    hop = next((hop for hop in view.hops if hop["stage"] == "router"), None)
-    text = f"{counters['frames']:>9,} frames" + (f" {done:>6.1%}" if done is not None else "")
-    text += f"  {rate(market.get('rate')):>6}/s  fullest ring {fullest['name']} {share(fullest['utilisation'])}"
-    if hop is not None and hop["origin"]["count"]:
-        text += f"  {ORDER_LEAVES} p50 {span(hop['origin']['p50_ns'])}"
-    text += f"  orders {view.counts.acks:,}  fills {view.counts.fills:,}  net {net(view):+,.2f}"
-    return text
+    fullest = max(ring["utilisation"] for ring in view.figures["rings"])
+    router = next((hop for hop in view.hops if hop["stage"] == "router"), None)
+    parts = [f"{counters['frames']:,} frames" + (f" ({done:.0%})" if done is not None else ""), f"{rate(market.get('rate'))}/s"]
+    parts.append(f"rings {fullest:.0%} full")
+    if router is not None and router["origin"]["count"]:
+        parts.append(f"order in {span(router['origin']['p50_ns'])}")
+    return ", ".join([*parts, f"{view.counts.fills:,} fills", f"net {net(view):+,.2f}"])
