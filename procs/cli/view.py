@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from procs.cli.figures import RingFigures, Snapshot
-from procs.cli.latencies import Hop, headline
+from procs.cli.latencies import Hop, ways
 from procs.cli.observe import Account, Counts, Symbol, Top
 from procs.cli.status import STATE_STYLES
 from procs.cli.table import Cell, Column, Paint, bar, clean_text, clip, count, rate, share, span, table, visible
@@ -127,8 +127,6 @@ def header(view: View, width: int, paint: Paint) -> list[str]:
     for one in status.get("user_signals", ()) if status else ():
         if one["problem"]:
             lines.append(paint(clip(f" user signal {clean_text(one['name'])}: {clean_text(one['problem'])}", width), "yellow"))
-    if view.pace:
-        lines.append(paint(clip(f" {view.pace}", width), "dim"))
     if status and status["halted"]:
         lines.append(paint(clip(f" HALTED  {clean_text(status['halted'])}", width), "red bold"))
     return lines
@@ -227,35 +225,35 @@ def order_line(view: View) -> str:
     sent = next(ring["tail"] for ring in view.figures["rings"] if ring["name"] == "orders")
     refused = next(ring["tail"] for ring in view.figures["rings"] if ring["name"] == "refusals")
     text = (
-        f"commands {sent:,}  acknowledged {counts.acks:,}  fills {counts.fills:,}  canceled {counts.canceled:,}  "
-        f"rejected {counts.rejected:,}  expired {counts.expired:,}  open {len(counts.live):,}  refused by risk {refused:,}"
+        f"sent {sent:,}  open {len(counts.live):,}  fills {counts.fills:,}  canceled {counts.canceled:,}  "
+        f"rejected {counts.rejected:,}  expired {counts.expired:,}  refused {refused:,}"
     )
     return text if view.since_start else f"{text}  (since this view began)"
 
 
 def heading(title: str, width: int, paint: Paint) -> str:
     """A section's title on a rule."""
-    return paint(f"{title} " + "─" * max(width - len(title) - 1, 0), "cyan")
+    return paint(clip(f"{title} " + "─" * max(width - len(title) - 1, 0), width), "cyan")
 
 
 def frame(view: View, width: int, height: int, paint: Paint, *, note: str = "") -> list[str]:
     """The whole frame, at most `height` lines; where there is no room for all rings, the fullest are shown."""
     shown = [ring for ring in view.figures["rings"] if not ring["name"].startswith("intake.")]
-    fixed: list[str] = [*header(view, width, paint), "", heading("stages", width, paint)]
+    # what explains a table stands in its heading: 24 lines have no room for sentences of their own
+    fixed: list[str] = [*header(view, width, paint), "", heading(f"stages  {ways(view.hops)}".rstrip(), width, paint)]
     fixed += table(STAGE_COLUMNS, stage_rows(view), width, paint)
-    if ways := headline(view.hops):
-        fixed.append(paint(clip(ways, width), "dim"))
+    rings = f"rings  {view.pace}".rstrip()
     after: list[str] = ["", heading("books", width, paint), *table(BOOK_COLUMNS, book_rows(view), width, paint)]
     counters = feed_counters(view.figures)
     after.append(clip(
-        f"best bid and offer equal to the venue's {counters['oracle_equal']:,} of {counters['oracle_checked']:,} times, "
-        f"gaps {counters['gaps']:,}, resyncs {counters['resyncs']:,}, malformed {counters['malformed']:,}", width))  # fmt: skip
+        f"equal to the venue's best bid and offer {counters['oracle_equal']:,} of {counters['oracle_checked']:,} times; "
+        f"{counters['gaps']:,} gaps, {counters['malformed']:,} malformed", width))  # fmt: skip
     money = money_rows(view)
     after += ["", heading("orders", width, paint), clip(order_line(view), width)]
     after += table(MONEY_COLUMNS, money, width, paint) if money else []
     last = [paint(clip(note, width), "dim")] if note else []
     room = height - len(last) if height > 0 else 0
-    every = ["", heading("rings", width, paint), *_ring_lines(list(view.figures["rings"]), width, paint, bool(view.pace))]
+    every = ["", heading(rings, width, paint), *_ring_lines(list(view.figures["rings"]), width, paint, bool(view.pace))]
     if not room or len(fixed) + len(every) + len(after) <= room:
         lines = [*fixed, *every, *after]
     else:
@@ -263,7 +261,7 @@ def frame(view: View, width: int, height: int, paint: Paint, *, note: str = "") 
         places = room - len(tight) - len(below) - 2
         lines = tight
         if places > 0:
-            lines += [heading("rings", width, paint), *_ring_lines(_fullest(shown, places), width, paint, bool(view.pace))]
+            lines += [heading(rings, width, paint), *_ring_lines(_fullest(shown, places), width, paint, bool(view.pace))]
         lines = [*lines, *below][:room]
     return [clip(line, width) for line in [*lines, *last]]
 
