@@ -39,7 +39,7 @@ def short() -> list[str]:
     for title, names in GROUPS:
         lines.append(f"{title}:")
         for name in names:
-            first, *more = textwrap.wrap(COMMANDS[name].sentence, WIDTH - 13)
-            lines += [f"  {name:<11}{first}", *(" " * 13 + line for line in more)]
+            first, *more = textwrap.wrap(COMMANDS[name].sentence, WIDTH - 14)
+            lines += [f"  {name:<12}{first}", *(" " * 14 + line for line in more)]
         lines.append("")
     return [*lines, f"`{PROGRAM} COMMAND --help` has a command's options, examples and exit codes."]
