@@ -100,7 +100,7 @@ def test_a_users_signal_that_is_off_is_seen() -> None:
 def test_the_compact_line_tells_progress_and_money() -> None:
     """One line: frames, share, rate, rings, fills, net."""
     text = compact(_view())
-    assert text == "500 frames (50%), -/s, rings 0% full, 3 fills, net +11.11"
+    assert text == "500 frames (50%), -/s, rings 0% full, 3 fills, net +1.11"
 
 
 @pytest.mark.parametrize("width", [80, 120])
