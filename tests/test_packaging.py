@@ -126,7 +126,7 @@ def test_the_tests_of_the_source_distribution_are_found(unpacked: Path) -> None:
 
 
 def test_the_services_command_knows_which_commands_take_an_instance() -> None:
-    """scalper-service adds --instance to all commands but those that have no such option, or have it only in some of their parts."""
+    """scalper-service adds --instance to all commands but those that have no such option, or only in some of their parts."""
     text = (ROOT / "systemd" / "scalper-service").read_text()
     (listed,) = re.findall(r"^ +(topology \|.*) \| -\*\) ;;$", text, re.M)
     assert set(listed.split(" | ")) == {name for name in COMMANDS if "--instance" not in option_names(name)} | {"model"}
