@@ -98,9 +98,9 @@ def test_a_users_signal_that_is_off_is_seen() -> None:
 
 
 def test_the_compact_line_tells_progress_and_money() -> None:
-    """One line: frames, share, rate, orders, fills, net."""
+    """One line: frames, share, rate, rings, fills, net."""
     text = compact(_view())
-    assert "500 frames" in text and "50.0%" in text and "fills 3" in text and "net +" in text and "\n" not in text
+    assert text == "500 frames (50%), -/s, rings 0% full, 3 fills, net +1.11"
 
 
 @pytest.mark.parametrize("width", [80, 120])

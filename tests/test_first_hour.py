@@ -306,8 +306,8 @@ def test_the_replays_own_pace_is_said() -> None:
     """At any pace but the market's own, full rings are said to be the pace's and are not red; live data has no such excuse."""
     fast = load_profile("paper", {"source.speed": "max"})
     live = load_profile("live-paper")
-    assert "as fast as it can" in pace.note(fast) and len(pace.note(fast)) <= 79
-    assert "20 times its own pace" in pace.note(load_profile("paper", {"source.speed": 20.0}))
+    assert "as fast as it can" in pace.note(fast) and len(pace.note(fast)) <= 72
+    assert "20x its own pace" in pace.note(load_profile("paper", {"source.speed": 20.0}))
     assert pace.note(load_profile("paper")) == pace.note(live) == ""
     memory = HeapMemory()
     assert pace.verdict(fast, snapshot(memory)) == ""  # type: ignore[arg-type]  # nothing waited
@@ -317,7 +317,7 @@ def test_the_replays_own_pace_is_said() -> None:
     full = {**figures["rings"][0], "utilisation": 0.99}
     assert ("red" in str(ring_row(full))) and ("red" not in str(ring_row(full, hurried=True)))  # type: ignore[arg-type]
     lines = lay_out_stats(figures, 80, plain, [pace.note(fast)], True)
-    assert max(map(visible, lines)) <= 80 and "played as fast as it can" in lines[-1]
+    assert max(map(visible, lines)) <= 80 and "as fast as it can: full rings" in lines[-1]
 
 
 # ---- journals ---------------------------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from procs.cli.arguments import COMMANDS, option_names
+
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 NO_SOURCE = {".git", ".venv", "build", "dist"}
@@ -121,3 +123,10 @@ def test_the_tests_of_the_source_distribution_are_found(unpacked: Path) -> None:
         return [line for line in done.stdout.splitlines() if "::" in line]
 
     assert collected(unpacked) == collected(ROOT) != []
+
+
+def test_the_services_command_knows_which_commands_take_an_instance() -> None:
+    """scalper-service adds --instance to all commands but those that have no such option, or only in some of their parts."""
+    text = (ROOT / "systemd" / "scalper-service").read_text()
+    (listed,) = re.findall(r"^ +(topology \|.*) \| -\*\) ;;$", text, re.M)
+    assert set(listed.split(" | ")) == {name for name in COMMANDS if "--instance" not in option_names(name)} | {"model"}

@@ -44,8 +44,9 @@ def test_the_demo_ends_as_readme_says(capsys: pytest.CaptureFixture[str], monkey
     profile = load_profile("paper", {"source.speed": 20.0})
     demonstration = Demonstration(launched, profile, 20.0, quiet=False)
     demonstration._verdict(snapshot(HeapMemory()), [])  # type: ignore[arg-type]
-    said = [shape(line) for line in capsys.readouterr().out.splitlines()]
-    assert said == [shape(line) for line in block_with("all well:")]
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    assert shape(said) == shape(" ".join(block_with("all well:")))  # where lines break depends on the figures
 
 
 def test_readme_shows_the_table_of_status() -> None:
@@ -53,8 +54,10 @@ def test_readme_shows_the_table_of_status() -> None:
     reply = status_reply(instance="paper")
     stages: list[Any] = list(reply["stages"])  # type: ignore[call-overload]
     shared = {"heartbeat_age_ms": 3, "pss_kb": 1024, "cpu_pct": 0.5, "core": None}
-    rows = [{**entry, "state": entry["actual"], **shared} for entry in stages]
-    said = {**reply, "stages": rows[:-1], "zygote": rows[-1], "supervisor": {"pid": 9, "pss_kb": 1024, "cpu_pct": 0.1}}
+    rows = {entry["name"]: {**entry, "state": entry["actual"], **shared} for entry in stages}
+    own = [rows[stage.name] for stage in topology.Run().essential]
+    zygote = {**rows["zygote"], "heartbeat_age_ms": None}
+    said = {**reply, "stages": own, "zygote": zygote, "supervisor": {"pid": 9, "pss_kb": 1024, "cpu_pct": 0.1}}
     printed = status.lay_out({**said, "total_pss_kb": 1024, "cpu_pct_total": 0.5}, 120, plain)
     shown = block_with("PROCESS")
     assert shape(shown[0]) == shape(printed[0])

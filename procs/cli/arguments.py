@@ -183,7 +183,7 @@ COMMANDS: Final[dict[str, Command]] = {
     ),
     "clean": Command(
         "stopping:clean",
-        "remove shared memory that dead pipelines left, or journals of old runs",
+        "remove what dead pipelines left in memory, or journals of old runs",
         ("clean", "clean --instance paper", "clean --journals --dry-run", "clean --journals --keep 1 --instance paper"),
         options.clean,
     ),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from typing import Final
 
 from procs.cli.arguments import COMMANDS, PROGRAM, parser
 from procs.cli.options import near
 from procs.cli.outcome import OK, USAGE, CliError
 
+WIDTH: Final = 80
 GROUPS: Final = (
     ("a first look", ("demo", "doctor", "backtest")),
     ("run a pipeline", ("start", "status", "top", "stop", "restart", "halt", "report", "clean")),
@@ -32,8 +34,12 @@ def guide(args: argparse.Namespace) -> int:
 
 
 def short() -> list[str]:
-    """The guide, at most 80 columns wide."""
+    """The guide, at most WIDTH columns wide."""
     lines = [f"usage: {PROGRAM} COMMAND [options]", ""]
     for title, names in GROUPS:
-        lines += [f"{title}:", *(f"  {name:<11}{COMMANDS[name].sentence}" for name in names), ""]
+        lines.append(f"{title}:")
+        for name in names:
+            first, *more = textwrap.wrap(COMMANDS[name].sentence, WIDTH - 14)
+            lines += [f"  {name:<12}{first}", *(" " * 14 + line for line in more)]
+        lines.append("")
     return [*lines, f"`{PROGRAM} COMMAND --help` has a command's options, examples and exit codes."]

@@ -75,6 +75,16 @@ def headline(found: list[Hop]) -> str:
     return text
 
 
+def ways(found: list[Hop]) -> str:
+    """The same, short enough for a heading: "frame to order 250 us (p99 4.1 ms), venue's answer 52 ms (simulated)"."""
+    router = next((hop for hop in found if hop["stage"] == "router"), None)
+    if router is None or not router["origin"]["count"]:
+        return ""
+    own, back = router["origin"], router.get("answer")
+    text = f"{ORDER_LEAVES} {span(own['p50_ns'])} (p99 {span(own['p99_ns'])})"
+    return text if back is None or not back["count"] else f"{text}, venue's answer {span(back['p50_ns'])} (simulated)"
+
+
 def hops(words: Words) -> list[Hop]:
     """The latencies of every stage that takes records from rings and counts them."""
     found = []

@@ -25,9 +25,12 @@ def pace_of(profile: Profile) -> str:
 
 
 def note(profile: Profile) -> str:
-    """What a pace that is not the market's own does to rings and hops, short enough for a line of 80; "" for the market's own."""
-    pace = pace_of(profile)
-    return f"played {pace}: full rings and long hops are the pace's, not faults" if pace else ""
+    """What a pace that is not the market's own does to rings and hops, short enough for a heading; "" for the market's own."""
+    if not hurried(profile):
+        return ""
+    speed = profile.source.speed
+    pace = "as fast as it can" if speed == "max" else f"{speed:g}x its own pace"
+    return f"{pace}: full rings and long hops are the pace's, no faults"
 
 
 def verdict(profile: Profile, figures: Snapshot) -> str:

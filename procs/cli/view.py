@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from procs.cli.figures import RingFigures, Snapshot
-from procs.cli.latencies import ORDER_LEAVES, Hop, headline
+from procs.cli.latencies import Hop, ways
 from procs.cli.observe import Account, Counts, Symbol, Top
 from procs.cli.status import STATE_STYLES
 from procs.cli.table import Cell, Column, Paint, bar, clean_text, clip, count, rate, share, span, table, visible
@@ -127,8 +127,6 @@ def header(view: View, width: int, paint: Paint) -> list[str]:
     for one in status.get("user_signals", ()) if status else ():
         if one["problem"]:
             lines.append(paint(clip(f" user signal {clean_text(one['name'])}: {clean_text(one['problem'])}", width), "yellow"))
-    if view.pace:
-        lines.append(paint(clip(f" {view.pace}", width), "dim"))
     if status and status["halted"]:
         lines.append(paint(clip(f" HALTED  {clean_text(status['halted'])}", width), "red bold"))
     return lines
@@ -238,15 +236,15 @@ def order_line(view: View) -> str:
     sent = next(ring["tail"] for ring in view.figures["rings"] if ring["name"] == "orders")
     refused = next(ring["tail"] for ring in view.figures["rings"] if ring["name"] == "refusals")
     text = (
-        f"commands {sent:,}  acknowledged {counts.acks:,}  fills {counts.fills:,}  canceled {counts.canceled:,}  "
-        f"rejected {counts.rejected:,}  expired {counts.expired:,}  open {len(counts.live):,}  refused by risk {refused:,}"
+        f"sent {sent:,}  open {len(counts.live):,}  fills {counts.fills:,}  canceled {counts.canceled:,}  "
+        f"rejected {counts.rejected:,}  expired {counts.expired:,}  refused {refused:,}"
     )
     return text if view.since_start else f"{text}  (since this view began)"
 
 
 def heading(title: str, width: int, paint: Paint) -> str:
     """A section's title on a rule."""
-    return paint(f"{title} " + "─" * max(width - len(title) - 1, 0), "cyan")
+    return paint(clip(f"{title} " + "─" * max(width - len(title) - 1, 0), width), "cyan")
 
 
 MOST_TELLING: Final = 4
@@ -257,13 +255,13 @@ def frame(view: View, width: int, height: int, paint: Paint, *, note: str = "") 
     """The whole frame, at most `height` lines; where there is no room for all, the fullest rings are shown, and the books that
     are wrong or that we have traded."""
     shown = [ring for ring in view.figures["rings"] if not ring["name"].startswith("intake.")]
-    fixed: list[str] = [*header(view, width, paint), "", heading("stages", width, paint)]
+    # what explains a table stands in its heading: 24 lines have no room for sentences of their own
+    fixed: list[str] = [*header(view, width, paint), "", heading(f"stages  {ways(view.hops)}".rstrip(), width, paint)]
     fixed += table(STAGE_COLUMNS, stage_rows(view), width, paint)
-    if ways := headline(view.hops):
-        fixed.append(paint(clip(ways, width), "dim"))
+    rings = f"rings  {view.pace}".rstrip()
     last = [paint(clip(note, width), "dim")] if note else []
     room = height - len(last) if height > 0 else 0
-    every = ["", heading("rings", width, paint), *_ring_lines(list(view.figures["rings"]), width, paint, bool(view.pace))]
+    every = ["", heading(rings, width, paint), *_ring_lines(list(view.figures["rings"]), width, paint, bool(view.pace))]
     after = _markets(view, width, paint, len(view.symbols))
     if not room or len(fixed) + len(every) + len(after) <= room:
         lines = [*fixed, *every, *after]
@@ -275,7 +273,7 @@ def frame(view: View, width: int, height: int, paint: Paint, *, note: str = "") 
         places = room - len(tight) - len(below) - 2
         lines = tight
         if places > 0:
-            lines += [heading("rings", width, paint), *_ring_lines(_fullest(shown, places), width, paint, bool(view.pace))]
+            lines += [heading(rings, width, paint), *_ring_lines(_fullest(shown, places), width, paint, bool(view.pace))]
         lines = [*lines, *below][:room]
     return [clip(line, width) for line in [*lines, *last]]
 
@@ -292,8 +290,8 @@ def _markets(view: View, width: int, paint: Paint, books: int) -> list[str]:
         after.append(clip(f"and {len(rows) - len(telling)} more, {valid} of them valid", width))
     counters = feed_counters(view.figures)
     after.append(clip(
-        f"best bid and offer equal to the venue's {counters['oracle_equal']:,} of {counters['oracle_checked']:,} times, "
-        f"gaps {counters['gaps']:,}, resyncs {counters['resyncs']:,}, malformed {counters['malformed']:,}", width))  # fmt: skip
+        f"equal to the venue's best bid and offer {counters['oracle_equal']:,} of {counters['oracle_checked']:,} times; "
+        f"{counters['gaps']:,} gaps, {counters['malformed']:,} malformed", width))  # fmt: skip
     after += ["", heading("orders", width, paint), clip(order_line(view), width)]
     return after + (table(MONEY_COLUMNS, money[:books], width, paint) if money else [])
 
@@ -309,14 +307,13 @@ def _fullest(rings: Sequence[RingFigures], places: int) -> list[RingFigures]:
 
 
 def compact(view: View) -> str:
-    """One line for a log or a pipe: how far, how fast, what came of it."""
+    """One line for a log or a pipe, short enough for 80 columns: how far, how fast, what came of it."""
     counters, done = feed_counters(view.figures), progress_share(view.figures)
     market = next(ring for ring in view.figures["rings"] if ring["name"] == "market")
-    fullest = max(view.figures["rings"], key=lambda ring: ring["utilisation"])
-    hop = next((hop for hop in view.hops if hop["stage"] == "router"), None)
-    text = f"{counters['frames']:>9,} frames" + (f" {done:>6.1%}" if done is not None else "")
-    text += f"  {rate(market.get('rate')):>6}/s  fullest ring {fullest['name']} {share(fullest['utilisation'])}"
-    if hop is not None and hop["origin"]["count"]:
-        text += f"  {ORDER_LEAVES} p50 {span(hop['origin']['p50_ns'])}"
-    text += f"  orders {view.counts.acks:,}  fills {view.counts.fills:,}  net {net(view):+,.2f}"
-    return text
+    fullest = max(ring["utilisation"] for ring in view.figures["rings"])
+    router = next((hop for hop in view.hops if hop["stage"] == "router"), None)
+    parts = [f"{counters['frames']:,} frames" + (f" ({done:.0%})" if done is not None else ""), f"{rate(market.get('rate'))}/s"]
+    parts.append(f"rings {fullest:.0%} full")
+    if router is not None and router["origin"]["count"]:
+        parts.append(f"order in {span(router['origin']['p50_ns'])}")
+    return ", ".join([*parts, f"{view.counts.fills:,} fills", f"net {net(view):+,.2f}"])

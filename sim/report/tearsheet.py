@@ -420,4 +420,4 @@ def render_text(report: Report, *, ascii_only: bool = False) -> str:
         *_caveat(report),
     ]
     text = "\n".join(line.rstrip() for line in lines) + "\n"
-    return text.replace("±", "+-").translate(_PLAIN) if ascii_only else text
+    return text.replace("± ", "+-").translate(_PLAIN) if ascii_only else text
