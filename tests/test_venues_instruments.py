@@ -9,7 +9,7 @@ import pytest
 
 from sim.recordings.wire_files import WireKind, read_wire_file
 from trading.instruments import Instrument, Market, instrument_table
-from trading.venues.binance import rest_weight_limit
+from trading.venues.binance_listing import rest_weight_limit
 from trading.venues.protocol import InstrumentRules, Streams, VenueError
 from trading.venues.registry import make_venue
 

@@ -141,8 +141,8 @@ def _opened(path: Path, member: str) -> Iterator[IO[bytes]]:
             if not member:
                 file = stack.enter_context(path.open("rb"))
             elif zipfile.is_zipfile(path):
-                packed = stack.enter_context(zipfile.ZipFile(path)).open(member)
-                file = stack.enter_context(io.BufferedReader(packed, 1 << 16))  # type: ignore[arg-type]
+                packed: Any = stack.enter_context(zipfile.ZipFile(path)).open(member)
+                file = stack.enter_context(io.BufferedReader(packed, 1 << 16))
             else:
                 file = stack.enter_context(tarfile.open(path)).extractfile(member)
             start = file.peek(2)[:2] if hasattr(file, "peek") else b""

@@ -22,10 +22,10 @@ import msgspec
 from sim.local_venue.book import plain_text, text_of, units_of
 from sim.local_venue.stream_names import MARKETS, MarketName
 from sim.recordings import bounded
+from trading.contracts import contract_of, pair_of
 from trading.ranges import MAX_SYMBOLS
 from trading.stamps import stamp_of
 from trading.symbol_names import name_fault
-from trading.venues.contracts import contract_of, pair_of
 from trading.venues.names import Market
 
 Frame = tuple[int, int, dict[str, Any]]

@@ -20,10 +20,10 @@ from typing import Any, Final
 import numpy as np
 
 from sim.recordings.bounded import RecordingError as RecordingError  # by this name most modules know it
+from trading.contracts import CONTRACTS
 from trading.instruments import NAME_BYTES, Instrument, Market
 from trading.jit import Bytes, Words, kernel
 from trading.ranges import LEVEL_LOTS, MAX_SYMBOLS
-from trading.venues.contracts import CONTRACTS
 
 MAGIC: Final = int.from_bytes(b"SCALPSPL", "little")
 VERSION: Final = 4

@@ -23,7 +23,8 @@ import msgspec
 from trading.instruments import Market
 from trading.ranges import lot_decimals_of_rules
 from trading.records import Stream
-from trading.venues.building import CHECK_ADDRESS, Expected, chunks, indexed, lot_for, rules, to_json
+from trading.venues.binance_listing import Filter, ListedSymbol, exchange_info, rest_weight_limit
+from trading.venues.building import Expected, chunks, indexed, lot_for, rules, to_json
 from trading.venues.decimals import Inexact, decimals_of, millis_ns, plain_decimal, power_of_ten
 from trading.venues.protocol import (
     RESTREAM,
@@ -153,64 +154,8 @@ def _number(request_id: int | str | None) -> int:
     return int(request_id) if request_id and request_id.isascii() and request_id.isdigit() else 0
 
 
-# ---- exchangeInfo
-
-
-class _Filter(msgspec.Struct, frozen=True):
-    filterType: str = ""
-    tickSize: str = ""
-    stepSize: str = ""
-    minQty: str = ""
-    maxQty: str = ""
-    minNotional: str = ""
-    notional: str = ""
-
-
-class _Symbol(msgspec.Struct, frozen=True):
-    symbol: str
-    status: str = ""
-    contractStatus: str = ""  # COIN-M's word for `status`
-    contractSize: int | float | str = ""  # COIN-M alone
-    quantityPrecision: int = 8
-    baseAssetPrecision: int = 8
-    filters: list[_Filter] = []
-
-
-class _RateLimit(msgspec.Struct, frozen=True):
-    rateLimitType: str = ""
-    interval: str = ""
-    intervalNum: int = 1
-    limit: int = 0
-
-
-class _ExchangeInfo(msgspec.Struct, frozen=True):
-    symbols: list[_Symbol] = []
-    rateLimits: list[_RateLimit] = []
-
-
 class _Time(msgspec.Struct, frozen=True):
     serverTime: int
-
-
-_SECONDS: Final = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86400}
-
-
-def rest_weight_limit(raw: bytes) -> int:
-    """Request weight a minute that an exchangeInfo answer grants. Raises VenueError."""
-    info = _exchange_info(raw)
-    a_minute = [
-        it.limit * 60 // (_SECONDS[it.interval] * it.intervalNum)
-        for it in info.rateLimits
-        if it.rateLimitType == "REQUEST_WEIGHT" and it.interval in _SECONDS and it.intervalNum > 0
-    ]
-    if not a_minute or min(a_minute) <= 0:
-        raise VenueError(f"binance: exchangeInfo names no REQUEST_WEIGHT limit; {CHECK_ADDRESS}")
-    return min(a_minute)
-
-
-def _exchange_info(raw: bytes) -> _ExchangeInfo:
-    with Expected("binance", "the answer is no exchangeInfo"):
-        return msgspec.json.decode(raw, type=_ExchangeInfo)
 
 
 def _stream_of(name: str) -> Stream:
@@ -309,10 +254,10 @@ class _Binance(Venue):
     def parse_instruments(self, raw: bytes) -> Mapping[str, InstrumentRules]:
         """Filters of each symbol; a symbol whose filters cannot be read is left out."""
         found = []
-        for it in _exchange_info(raw).symbols:
+        for it in exchange_info(raw).symbols:
             filters = {entry.filterType: entry for entry in it.filters}
-            price, lot = filters.get("PRICE_FILTER", _Filter()), filters.get("LOT_SIZE", _Filter())
-            notional = filters.get("NOTIONAL") or filters.get("MIN_NOTIONAL") or _Filter()
+            price, lot = filters.get("PRICE_FILTER", Filter()), filters.get("LOT_SIZE", Filter())
+            notional = filters.get("NOTIONAL") or filters.get("MIN_NOTIONAL") or Filter()
             try:
                 found.append(
                     rules(
@@ -329,7 +274,7 @@ class _Binance(Venue):
         """exchangeInfo's REQUEST_WEIGHT."""
         return rest_weight_limit(raw)
 
-    def _lot(self, symbol: _Symbol, lot: _Filter) -> str:
+    def _lot(self, symbol: ListedSymbol, lot: Filter) -> str:
         """Spot: 1e-8, because prints and levels there are finer than the step; coarser where such lots of a cheap coin would not
         fit (trading.ranges)."""
         usual = min(symbol.baseAssetPrecision, Market.BINANCE_SPOT.facts.lot_decimals or 0)
@@ -455,7 +400,7 @@ class _Futures(_Binance):
         """exchangeInfo, which takes no symbols here: weight 1."""
         return RestRequest(f"{self._api}/exchangeInfo", {}, 1)
 
-    def _lot(self, symbol: _Symbol, lot: _Filter) -> str:
+    def _lot(self, symbol: ListedSymbol, lot: Filter) -> str:
         """By quantityPrecision, or finer where the step is."""
         step = lot_for(lot.stepSize)
         precise = power_of_ten(symbol.quantityPrecision)

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
+from trading.contracts import CONTRACTS
 from trading.instruments import Market
 from trading.records import Stream
 from trading.venues.building import (
@@ -37,7 +38,6 @@ from trading.venues.building import (
     to_json,
     trade,
 )
-from trading.venues.contracts import CONTRACTS
 from trading.venues.decimals import Inexact, millis_ns
 from trading.venues.protocol import (
     RESTREAM,
