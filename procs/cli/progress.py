@@ -65,7 +65,9 @@ class Progress:
         pause = every_s or (1.0 if self.over else PATIENT_S)
 
         def count() -> None:
-            while not ended.wait(pause):
+            said = 0
+            while not ended.wait(pause * (1 if self.over else 1 + min(said // 3, 5))):  # in a log less and less often
+                said += 1
                 self(f"{text}, {span(max(round(self._clock() - began), 1) * 1e9)}")
 
         thread = threading.Thread(target=count, name="progress", daemon=True)
