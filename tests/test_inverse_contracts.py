@@ -16,6 +16,7 @@ from test_kpis_figures import fill, join, market, order
 from procs.cli.observe import Account, Symbol
 from procs.gateway.decimals import Scale
 from sim.report.build import RunFacts, build_report, render_text
+from trading.contracts import asset_of, contract_of, pair_of, quote_of
 from trading.instruments import (
     Instrument,
     InstrumentError,
@@ -32,7 +33,6 @@ from trading.results import kpis
 from trading.results.marks import equity_at, mids
 from trading.results.round_trips import match_fifo, settled_values_e8, values_e8
 from trading.risk import positions, sizing
-from trading.venues.contracts import asset_of, contract_of, pair_of, quote_of
 
 CONTRACTS = {"lot_size": "1", "step_size": "1", "min_qty": "1", "min_notional": "0", "max_qty": "1000000"}
 BTC = Instrument("BTCUSD_PERP", Market.BINANCE_COINM, tick_size="0.1", **CONTRACTS)  # type: ignore[arg-type]

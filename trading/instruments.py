@@ -20,8 +20,8 @@ from typing import Final
 
 import numpy as np
 
+from trading.contracts import CONTRACTS, contract_of
 from trading.jit import Recs, Words, kernel
-from trading.venues.contracts import CONTRACTS, contract_of
 from trading.venues.names import DEFAULT, INVERSE, Facts, SequenceRule
 from trading.venues.names import Market as Market  # by this name most modules know it
 
@@ -79,7 +79,7 @@ class Instrument:
     taker_fee_bps: float = DEFAULT.facts.taker_fee_bps
     make_market: bool = True
     take_signals: bool = True
-    contract: str = ""  # linear or inverse; "": as trading.venues.contracts says
+    contract: str = ""  # linear or inverse; "": as trading.contracts says
     contract_size: str = ""
 
 

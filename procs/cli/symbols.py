@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from procs.cli import running
 from procs.cli.observe import Symbol
 from procs.profiles.schema import Profile, SymbolSettings
-from trading.venues.contracts import asset_of, contract_of
+from trading.contracts import asset_of, contract_of
 from trading.venues.names import INVERSE, Market
 
 if TYPE_CHECKING:

@@ -37,6 +37,7 @@ from procs.gateway.shapes import (
 )
 from procs.gateway.suggest import Suggestions
 from procs.memory.board import Words
+from trading.contracts import asset_of
 from trading.features.bars import minute_pct
 from trading.features.patterns import names as pattern_names
 from trading.features.vector import FEATURES
@@ -44,7 +45,6 @@ from trading.instruments import Market
 from trading.own_signals.guard import complaints
 from trading.records import LEVELS, Flag, Kind
 from trading.settings import Strategy
-from trading.venues.contracts import asset_of
 from trading.venues.names import INVERSE, LINEAR
 
 DEFAULT_TIMEFRAME: Final = "1m"

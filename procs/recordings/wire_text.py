@@ -21,7 +21,7 @@ import numpy as np
 
 from procs.recordings.output import RecordingsError
 from sim.recordings.spool import decimal_text
-from trading.venues.contracts import pair_of, quote_of
+from trading.contracts import pair_of, quote_of
 from trading.venues.names import Market
 from trading.wire.binance_layout import MAX_SNAPSHOT_LEVELS
 

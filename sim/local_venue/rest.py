@@ -19,7 +19,7 @@ from sim.local_venue.bars import INTERVALS, bucket
 from sim.local_venue.book import ASK, BID, VenueBook
 from sim.local_venue.stream_names import MARKETS, MarketName
 from sim.local_venue.symbol_market import SymbolMarket, Trade
-from trading.venues.contracts import pair_of
+from trading.contracts import pair_of
 
 if TYPE_CHECKING:
     from sim.local_venue.limits import Limits

@@ -23,7 +23,7 @@ import msgspec
 
 from sim.local_venue.book import text_of, units_of
 from sim.local_venue.stream_names import MARKETS, MarketName
-from trading.venues.contracts import contract_of, pair_of
+from trading.contracts import contract_of, pair_of
 from trading.venues.names import Market
 
 Frame = tuple[int, int, dict[str, Any]]

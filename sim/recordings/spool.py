@@ -19,9 +19,9 @@ from typing import Final
 
 import numpy as np
 
+from trading.contracts import CONTRACTS
 from trading.instruments import NAME_BYTES, Instrument, Market
 from trading.jit import Bytes, Words, kernel
-from trading.venues.contracts import CONTRACTS
 
 MAGIC: Final = int.from_bytes(b"SCALPSPL", "little")
 VERSION: Final = 3

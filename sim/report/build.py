@@ -34,13 +34,13 @@ from sim.report.model import (
 )
 from sim.report.tearsheet import render_text
 from sim.settings import SimulatedExchange
+from trading.contracts import asset_of, quote_of
 from trading.jit import Floats, Recs, Words
 from trading.records import ExecType, Kind, Purpose, Refusal
 from trading.results import kpis
 from trading.results.kpis import Figure
 from trading.results.marks import Marks, equity_at, event_times, mids, observed_ns, sample_times
 from trading.results.round_trips import fills_of, match_fifo, values_e8
-from trading.venues.contracts import asset_of, quote_of
 
 __all__ = [
     "BookStats",

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
+from trading.contracts import CONTRACTS
 from trading.instruments import Market
 from trading.venues.building import (
     ASK,
@@ -36,7 +37,6 @@ from trading.venues.building import (
     to_json,
     trade,
 )
-from trading.venues.contracts import CONTRACTS
 from trading.venues.decimals import Inexact, millis_ns
 from trading.venues.protocol import (
     RESUBSCRIBE,
