@@ -96,6 +96,7 @@ def _merged(found: Instrument, given: Instrument | None) -> Instrument:
         given,
         tick_size=found.tick_size,
         lot_size=found.lot_size,
+        min_qty=given.min_qty if float(given.min_qty) >= float(found.lot_size) else found.lot_size,
         contract=given.contract or found.contract,
         contract_size=given.contract_size or found.contract_size,
         step_size=given.step_size if float(given.step_size) >= float(found.lot_size) else found.lot_size,
