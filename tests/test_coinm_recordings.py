@@ -153,3 +153,14 @@ def test_a_backtest_of_coinm_ends_in_coins(recordings: Path, tmp_path: Path) -> 
     assert row.net == pytest.approx(profit, abs=len(fills) * 1e-8)
     assert report.money.end_equity == pytest.approx(100_000.0 + profit * mark, abs=0.01)
     assert "ETHUSD_PERP: inverse, a contract is worth 10 USD, settled in ETH" in report.ran.assumptions
+
+
+@pytest.mark.recordings
+@pytest.mark.slow
+def test_features_of_coinm_are_written(recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`features` reads the recording whole and writes as many rows as it says."""
+    out = tmp_path / "features.csv"
+    assert main(["features", str(recordings / "binance_coinm" / JOINED[0]), "--out", str(out), "--json"]) == OK
+    said = json.loads(capsys.readouterr().out)
+    with out.open() as file:
+        assert sum(1 for _ in file) - 1 == said["rows"] > 1_000
