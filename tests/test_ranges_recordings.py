@@ -77,7 +77,7 @@ def test_the_survey_of_other_venues_keeps_to_the_same_range() -> None:
 def test_sixty_four_symbols_are_staged(tmp_path: Path) -> None:
     """A spool holds 64 symbols with the ticks that the venue lists, each in a lot that fits its step; 65 are refused."""
     assert len(LISTED) == MAX_SYMBOLS
-    paths = write_recordings(tmp_path, list(LISTED), seconds=1.0, events_per_s=10.0)
+    paths = write_recordings(tmp_path, list(LISTED), seconds=4.0, events_per_s=10.0)
     staged = stage(paths, tmp_path / "spool")
     again = open_spool(tmp_path / "spool")[1]
     assert [symbol.name for symbol in again.symbols] == list(LISTED) and again.n_frames == staged.n_frames

@@ -278,7 +278,9 @@ def _tick_decimals(price: float, market: MarketName) -> int:
 
 
 def _by_rules(name: str, market: MarketName, rules: SymbolRules) -> tuple[SymbolSpec, Any]:
-    """The symbol as its rules say: a lot is the last printed place of its step. Raises SourceError."""
+    """The symbol as its rules say: a lot is the last printed place of its step, or what the step needs where a level of such lots
+    would be too large. Raises SourceError."""
+    from sim.market.generator import LEVEL_VALUE, MOST_LOTS
     from trading.instruments import Instrument
 
     try:
@@ -290,6 +292,8 @@ def _by_rules(name: str, market: MarketName, rules: SymbolRules) -> tuple[Symbol
         raise SourceError(f"{name}: tick_size, step_size and max_qty are above 0, and the price is a tick at least; correct them")
     tick_decimals = len(plain_text(tick).partition(".")[2])
     qty_decimals = len(rules.step_size.partition(".")[2])
+    if LEVEL_VALUE / rules.price * 10**qty_decimals > MOST_LOTS:
+        qty_decimals = len(plain_text(step).partition(".")[2])
     printed = 8 if market == "spot" else tick_decimals
     spec = SymbolSpec(
         name, market, text_of(tick, printed), rules.step_size, printed, qty_decimals, 100,
