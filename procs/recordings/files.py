@@ -8,6 +8,7 @@ What this module is not: it judges no content; `procs.recordings.checking` does.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import zlib
@@ -19,6 +20,7 @@ from typing import Final
 from procs.journal.format import SUFFIX as JOURNAL
 from procs.recordings.frame_log_format import CONNECTION, members
 from procs.recordings.output import RecordingsError
+from sim.recordings.inflating import BrokenGzipError, text_pieces
 from trading.stamps import STAMP, stamp_of
 from trading.symbol_names import PATTERN
 from trading.venues.names import Market
@@ -76,18 +78,12 @@ def expand(places: Iterable[str | Path]) -> list[Path]:
 
 def head_of(path: Path) -> bytes:
     """The first bytes of the text, inflated. What cannot be inflated ends it."""
-    with path.open("rb") as file:
-        raw = file.read(LOOKED_AT // 4)
-    if not raw.startswith(b"\x1f\x8b"):
-        return raw
-    text, rest = b"", raw
-    while rest.startswith(b"\x1f\x8b") and len(text) < LOOKED_AT:
-        inflate = zlib.decompressobj(31)
-        try:
-            text += inflate.decompress(rest, LOOKED_AT)
-        except zlib.error:
-            break
-        rest = inflate.unused_data
+    text = b""
+    with path.open("rb") as file, contextlib.suppress(BrokenGzipError):
+        for piece in text_pieces(file):
+            text += piece
+            if len(text) >= LOOKED_AT:
+                break
     return text
 
 
