@@ -101,7 +101,6 @@ def _merged(found: Instrument, given: Instrument | None) -> Instrument:
         given,
         tick_size=found.tick_size,
         lot_size=found.lot_size,
-        min_qty=given.min_qty if float(given.min_qty) >= float(found.lot_size) else found.lot_size,
         contract=given.contract or found.contract,
         contract_size=given.contract_size or found.contract_size,
         step_size=given.step_size if fits else found.step_size,
