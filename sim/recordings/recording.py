@@ -21,7 +21,6 @@ import numpy as np
 from sim.recordings import recording_text as rt
 from sim.recordings.spool import (
     FRAME_HEADER,
-    MAX_SYMBOLS,
     RecordingError,
     StagedRecording,
     StagedSymbol,
@@ -32,7 +31,7 @@ from sim.recordings.spool import (
 from sim.recordings.spool_file import describe, spool_file
 from trading.instruments import Instrument, Market
 from trading.jit import Bytes, Words
-from trading.ranges import RangeError, lot_decimals
+from trading.ranges import MAX_SYMBOLS, RangeError, lot_decimals
 from trading.venues.names import DEFAULT, VENUES
 
 __all__ = ["RecordingError", "StagedRecording", "StagedSymbol", "infer_instrument", "next_frame", "open_spool", "stage"]

@@ -23,13 +23,12 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from sim.recordings.spool import (
-    MAX_SYMBOLS,
     RecordingError,
 )
 from sim.recordings.venue_survey import Printed, rows
 from sim.recordings.wire_files import Event, WireItem, WireKind, event_of, read_wire_file, read_wire_files
 from trading.instruments import NAME_BYTES, Market
-from trading.ranges import RangeError
+from trading.ranges import MAX_SYMBOLS, RangeError
 from trading.records import Kind
 from trading.venues.names import FILE_MARKS, HOST_MARKS, VENUES
 from trading.venues.protocol import (
