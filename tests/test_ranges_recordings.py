@@ -10,10 +10,10 @@ import pytest
 from listed_symbols import CHEAPEST_AND_DEAREST, LISTED, write_recordings
 
 from sim.recordings.recording import infer_instrument, stage
-from sim.recordings.spool import MAX_SYMBOLS, RecordingError, open_spool
+from sim.recordings.spool import RecordingError, open_spool
 from sim.recordings.venue_survey import Printed
 from trading.instruments import Market, instrument_table
-from trading.ranges import MAX_UNITS, RangeError
+from trading.ranges import MAX_SYMBOLS, MAX_UNITS, RangeError
 
 
 def book(folder: Path, name: str, price: str, *quantities: str) -> Path:

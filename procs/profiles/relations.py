@@ -24,6 +24,9 @@ from trading.venues.decimals import MAX_DECIMALS, decimals_of
 from trading.venues.names import DEFAULT
 
 _BELOW: Final[tuple[tuple[str, str, str], ...]] = (
+    ("thresholds.short", "<", "thresholds.long"),
+    ("features.ema_fast", "<", "features.ema_slow"),
+    ("features.spread_compression", "<", "features.spread_expansion"),
     ("execution.post_only_below", "<=", "execution.market_urgency_threshold"),
     ("risk.max_order_notional", "<=", "risk.max_position_notional"),
     ("quoting.order_notional", "<=", "quoting.max_inventory_notional"),
@@ -244,7 +247,7 @@ def _check_symbols(profile: Profile, reader: Reader) -> None:
             raise reader.fail(f"{key}.lot_size", f"{s.lot_size} is too fine for its step_size and min_qty", "write a coarser one")
         if sizes["tick_size"] > MOST_TICK:
             raise reader.fail(f"{key}.tick_size", f"{s.tick_size} is more than {MOST_TICK}", "write the venue's, e.g. 0.01")
-        if decimals_of(f"{sizes['tick_size']:f}") + decimals_of(f"{lot:f}") > 8 + MAX_DECIMALS:
+        if decimals_of(s.tick_size) + decimals_of(s.lot_size) > 8 + MAX_DECIMALS:
             problem = f"{s.tick_size} is too fine for a lot_size of {s.lot_size}"
             raise reader.fail(f"{key}.tick_size", problem, "write a coarser one")
         if sizes["min_qty"] > sizes["max_qty"]:
