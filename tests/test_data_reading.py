@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,10 @@ def piped(content: bytes, use: Callable[[str], Any]) -> Any:
         writer.join()
 
 
+def _as_json(call: Run, word: str, path: str) -> tuple[int, str, str]:
+    return call("data", word, path, "--json")
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_pipe_is_read_as_the_file_would_be(tmp_path: Path, run: Run, packed: bool) -> None:  # noqa: F811
     """check, ls and cat of a pipe say what they say of the file; an empty pipe is empty; named twice it is refused."""
@@ -41,7 +46,7 @@ def test_a_pipe_is_read_as_the_file_would_be(tmp_path: Path, run: Run, packed: b
     code, out, _ = piped(content, lambda pipe: run("data", "check", pipe))
     assert code == OK and out.rstrip().endswith(": ok") and "book == bbo 2/2" in out
     for word in ("cat", "ls"):
-        code, out, _ = piped(content, lambda pipe, word=word: run("data", word, pipe, "--json"))
+        code, out, _ = piped(content, partial(_as_json, run, word))
         wanted, same, _ = run("data", word, path, "--json")
         if word == "cat":
             assert (code, out) == (wanted, same) and out
