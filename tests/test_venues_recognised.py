@@ -12,7 +12,7 @@ import pytest
 from procs.cli.main import main
 from procs.cli.outcome import OK, USAGE
 from procs.recordings import files
-from sim.recordings.venue_recording import venue_of
+from sim.recordings.venue_recording import VenueRecording, venue_of
 from sim.recordings.venue_survey import venues_of
 from trading.venues.names import Market
 
@@ -140,6 +140,20 @@ def test_frames_tell_more_than_addresses_and_names(tmp_path: Path) -> None:
         delivery = {"e": "bookTicker", "s": "BTCUSD_PERP", "ps": "BTCUSD", "u": 1, "b": "1", "B": "1", "a": "2", "A": "1"}
         path = capture(tmp_path / name, [{"stream": "x", "data": delivery}], host)
         assert files.look(path).venue not in ("binance_spot", "binance_usdm")  # type: ignore[union-attr]
+
+
+def test_snapshots_by_rest_tell_their_digits(tmp_path: Path) -> None:
+    """A snapshot among the answers prints finer numbers than the frames: the tick is the snapshot's."""
+    lines = [
+        'https://fapi.binance.com/fapi/v1/depth?symbol=AB&limit=5 -> 1633998512.4: '
+        '{"lastUpdateId":2,"E":1,"T":1,"bids":[["1.005","2"]],"asks":[["2.5","1"]]}',
+        "wss://fstream.binance.com/stream <-> 1633998512.5",
+        f"1633998513.1: {frame('depthUpdate', s='AB', U=1, u=3, pu=0, b=[['1.5', '1']], a=[]).decode()}",
+    ]
+    path = tmp_path / "a.txt"
+    path.write_text("\n".join([*lines, ""]))
+    (symbol,) = VenueRecording([path]).symbols
+    assert (symbol.name, symbol.tick_size) == ("AB", "0.005")
 
 
 @pytest.mark.recordings

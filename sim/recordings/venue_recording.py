@@ -26,7 +26,7 @@ from sim.recordings.spool import (
     MAX_SYMBOLS,
     RecordingError,
 )
-from sim.recordings.venue_survey import Printed, rows, venues_of
+from sim.recordings.venue_survey import Printed, rows, rows_of_snapshot, venues_of
 from sim.recordings.wire_files import Event, WireItem, WireKind, event_of, read_wire_file, read_wire_files
 from trading.instruments import NAME_BYTES, Market
 from trading.records import Kind
@@ -195,7 +195,7 @@ class VenueRecording:
             for item in read_wire_file(path, allow_truncated=self._allow_truncated) if self.market.facts.native else ():
                 name = _depth_symbol(item)
                 if item.kind is WireKind.ANSWER and name in printed:
-                    for _, price, qty in rows(self.market, _as_diff(item.body, name)):
+                    for _, price, qty in rows_of_snapshot(self.market, _as_diff(item.body, name)):
                         printed[name].add(price, qty)
         return printed, listed, beside
 
