@@ -220,7 +220,7 @@ def _of_journal(path: Path, choice: Choice) -> Iterator[dict[str, Any]]:
         _refuse_kinds(path, choice, there)
     names = Names(instruments.noted(path.parent), instruments.own_signals(path.parent))
     own: dict[str, Callable[[Any, Names], dict[str, Any]]] = {"market": market_fields, "depth": depth_fields}
-    read: Callable[[Any, Names], dict[str, Any]] = own.get(ring) or partial(other_fields, ring)
+    read = own.get(ring) or partial(other_fields, ring)
     if ring == "depth" and not choice.kinds:
         choice = Choice(choice.symbol, there, choice.from_ns, choice.to_ns)
     recs = reader.records()

@@ -25,7 +25,7 @@ import msgspec
 from sim.recordings.spool import (
     RecordingError,
 )
-from sim.recordings.venue_survey import Printed, rows, rows_and_kind, venues_of
+from sim.recordings.venue_survey import Printed, rows, rows_and_kind, rows_of_snapshot, venues_of
 from sim.recordings.wire_files import Event, WireItem, WireKind, event_of, read_wire_file, read_wire_files
 from trading.instruments import Market
 from trading.ranges import MAX_SYMBOLS, RangeError
@@ -213,7 +213,7 @@ class VenueRecording:
             for item in read_wire_file(path, allow_truncated=self._allow_truncated) if self.market.facts.native else ():
                 name = _depth_symbol(item)
                 if item.kind is WireKind.ANSWER and name in printed:
-                    for _, price, qty in rows(self.market, _as_diff(item.body, name)):
+                    for _, price, qty in rows_of_snapshot(self.market, _as_diff(item.body, name)):
                         printed[name].add(price, qty)
         return printed, listed, beside
 

@@ -47,6 +47,14 @@ def rows_and_kind(market: Market, raw: bytes) -> tuple[list[Row], bool]:
     return found, bool(found) and _is_print(frame)
 
 
+def rows_of_snapshot(market: Market, raw: bytes) -> list[Row]:
+    """The rows of a REST snapshot that was brought into the form of a diff, of which it has the levels alone."""
+    try:
+        return list(venue_class(market).rows(_parsed(raw)))
+    except _ODD:
+        return []
+
+
 def venues_of(raw: bytes) -> list[Market]:
     """The venues whose market frame this is by all that it must have; some frames are of several."""
     frame = _parsed(raw)
