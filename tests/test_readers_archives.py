@@ -284,7 +284,7 @@ def test_candles_that_cannot_be_true_are_refused(tmp_path: Path, capsys: pytest.
         (lambda r: r[9].__setitem__(0, r[9][0] + 1), "no even distance"),
     ):
         changed = [list(row) for row in rows]
-        change(changed)  # type: ignore[no-untyped-call]
+        change(changed)
         path = put(tmp_path / "BTC_USDT-1s.json", json.dumps(changed))
         assert run("data", "convert", path, "--to", "candles", "--out", tmp_path / "x.csv") == USAGE
         assert words in capsys.readouterr().err

@@ -138,10 +138,11 @@ def _opened(path: Path, member: str) -> Iterator[IO[bytes]]:
     with contextlib.ExitStack() as stack:
         try:
             file: Any
+            packed: Any
             if not member:
                 file = stack.enter_context(path.open("rb"))
             elif zipfile.is_zipfile(path):
-                packed: Any = stack.enter_context(zipfile.ZipFile(path)).open(member)
+                packed = stack.enter_context(zipfile.ZipFile(path)).open(member)
                 file = stack.enter_context(io.BufferedReader(packed, 1 << 16))
             else:
                 file = stack.enter_context(tarfile.open(path)).extractfile(member)
