@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
+import numpy as np
+
 from sim.recordings import recording_text as rt
 from sim.recordings.wire_files import Event
 from trading.instruments import Market
@@ -99,7 +101,7 @@ def tick_of(book: Divisor, prints: Divisor) -> tuple[Divisor, str]:
 def sizes_of(name: str, market: Market, tallies: Sequence[Words], rules: Rules) -> Sizes | None:
     """What the surveys of a symbol's files make together (`recording_text.survey`); None where no price came."""
     book, prints = (sum((_divisor(tally, which) for tally in tallies), Divisor()) for which in (rt.PRICES, rt.PRINTS))
-    needs = sum(tally[rt.QTY_DECIMALS : rt.QTY_DECIMALS + rt.MAX_DECIMALS + 1] for tally in tallies)
+    needs: Words = np.sum([tally[rt.QTY_DECIMALS : rt.QTY_DECIMALS + rt.MAX_DECIMALS + 1] for tally in tallies], axis=0)
     needed = max((k for k in range(rt.MAX_DECIMALS + 1) if needs[k]), default=0)
     if book.count + prints.count == 0:
         return None

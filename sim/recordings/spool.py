@@ -15,7 +15,7 @@ from __future__ import annotations
 import mmap
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -178,7 +178,7 @@ def open_spool(path: Path) -> tuple[Bytes, StagedRecording]:
 
 
 def _symbol(row: np.void) -> StagedSymbol:
-    counts = {name: int(row[name]) for name in (SPOOL_SYMBOL.names or ())[3:]}
+    counts: dict[str, Any] = {name: int(row[name]) for name in (SPOOL_SYMBOL.names or ())[3:]}
     name = bytes(row["name"][: int(row["name_len"])]).decode("ascii")
     return StagedSymbol(name=name, market=Market(int(row["market"])), **counts)
 
