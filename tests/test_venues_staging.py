@@ -65,16 +65,19 @@ def test_odd_lines_are_named(tmp_path: Path, text: bytes, what: str) -> None:
 
 
 def test_cut_gzip_is_named_or_allowed(tmp_path: Path) -> None:
-    """A gzip that ends in the middle is an error, or ends there if that is allowed; other damage is always one."""
+    """A gzip that ends or breaks in the middle is an error, or ends there if that is allowed, and the note says how."""
     whole = gzip.compress(FRAMES * 200, mtime=0)
     path = tmp_path / "OKX.ws.gz"
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(RecordingError, match=r"OKX.ws.gz:\d+: the gzip data"):
+    with pytest.raises(RecordingError, match=r"OKX.ws.gz: the gzip data ends in the middle; lines 1 to \d+ are whole"):
         list(read_wire_file(path))
     assert list(read_wire_file(path, allow_truncated=True))
     path.write_bytes(whole[:100] + b"\0" * 50 + whole[150:])
     with pytest.raises(RecordingError, match="gzip data is damaged"):
-        list(read_wire_file(path, allow_truncated=True))
+        list(read_wire_file(path))
+    cut: list[str] = []
+    list(read_wire_file(path, allow_truncated=True, cut=cut))
+    assert "the gzip data is damaged; lines 1 to" in cut[0]
     with pytest.raises(RecordingError, match="check the path"):
         list(read_wire_file(tmp_path / "none"))
 

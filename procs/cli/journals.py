@@ -81,6 +81,9 @@ def too_many(runs: list[RunJournals], keep: int) -> list[RunJournals]:
 def remove(run: RunJournals) -> None:
     """Remove a run's journals. Raises OSError with the path that could not be removed."""
     shutil.rmtree(run.folder)
+    for state in last_run.state_folders(run.instance):
+        with contextlib.suppress(OSError):
+            (state / last_run.ELSEWHERE / run.folder.name).unlink()
 
 
 def megabytes(size: int) -> str:

@@ -105,7 +105,7 @@ def sizes_of(name: str, market: Market, tallies: Sequence[Words], rules: Rules) 
     Raises RangeError where the quantities do not fit.
     """
     book, prints = (sum((_divisor(tally, which) for tally in tallies), Divisor()) for which in (rt.PRICES, rt.PRINTS))
-    needs = np.sum([tally[rt.QTY_DECIMALS : rt.QTY_DECIMALS + rt.MAX_DECIMALS + 1] for tally in tallies], axis=0)
+    needs: Words = np.sum([tally[rt.QTY_DECIMALS : rt.QTY_DECIMALS + rt.MAX_DECIMALS + 1] for tally in tallies], axis=0)
     needed = max((k for k in range(rt.MAX_DECIMALS + 1) if needs[k]), default=0)
     largest = max((int(tally[rt.LARGEST_QTY]) for tally in tallies), default=0)
     if book.count + prints.count == 0:
