@@ -157,9 +157,9 @@ def named(run_id: str, instance: str = "") -> LastRun:
         if run is None:
             raise CliError(f"{run_id}: no {RUN_FILE} of a run lies there; name a folder of journals", USAGE)
         return run
-    for run in runs(instance):
-        if run.id == run_id:
-            return run
+    for one in runs(instance):
+        if one.id == run_id:
+            return one
     whose = f" of instance {instance!r}" if instance else ""
     raise CliError(f"no run {run_id!r}{whose}: `scalperctl runs` lists those that there are", USAGE)
 
