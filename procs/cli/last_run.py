@@ -178,7 +178,7 @@ def wanted(instance: str, run_id: str = "", *, figures: bool = False) -> LastRun
                 NOT_RUNNING,
             )
         return run
-    found = [run for name in ([instance] if instance else _names()) if (run := load(name)) is not None]
+    found = [one for name in ([instance] if instance else _names()) if (one := load(name)) is not None]
     if not figures:
         found += runs(instance)
     last = max(found, key=lambda run: (run.started, run.ended), default=None)
