@@ -158,9 +158,9 @@ def named(run_id: str, instance: str = "") -> LastRun:
         if run is None:
             raise CliError(f"{run_id}: no {RUN_FILE} of a run lies there; name a folder of journals", USAGE)
         return run
-    for run in runs(instance):
-        if run.id == run_id:
-            return run
+    for one in runs(instance):
+        if one.id == run_id:
+            return one
     whose = f" of instance {instance!r}" if instance else ""
     raise CliError(f"no run {run_id!r}{whose}: `scalperctl runs` lists those that there are", USAGE)
 
@@ -179,7 +179,7 @@ def wanted(instance: str, run_id: str = "", *, figures: bool = False) -> LastRun
                 NOT_RUNNING,
             )
         return one
-    found = [run for name in ([instance] if instance else _names()) if (run := load(name)) is not None]
+    found = [it for name in ([instance] if instance else _names()) if (it := load(name)) is not None]
     if not figures:
         found += runs(instance)
     last = max(found, key=lambda run: (run.started, run.ended), default=None)

@@ -152,8 +152,8 @@ class Supervisor:
         )
         stack.callback(self.pipeline.destroy)  # after the nursery is empty
         self.nursery.open(stack)
-        killswitch.reserve(instance)
         self.pipeline.create()
+        killswitch.reserve(instance)  # before any stage; a start that failed above leaves no file
         self.halting.start()
         path = self.folder / PROFILE_NAME
         write_whole(path, profile_json(self.profile))
