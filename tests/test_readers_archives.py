@@ -43,6 +43,11 @@ MARKET = af.market()
 # ---- books
 
 
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command has printed, on both streams."""
+    return "".join(capsys.readouterr())
+
+
 @pytest.mark.parametrize("depth", [5, 25])
 def test_windows_of_tardis_become_a_book_that_has_each_row_s_levels(tmp_path: Path, depth: int) -> None:
     """After every row the best levels of the book, as many as the row has, are the row's; the prints beside it are all there."""
@@ -90,7 +95,7 @@ def test_historical_depth_of_binance_is_the_whole_book_with_the_venue_s_ids(
                 tar.add(path, f"day/{path.name}")
         days = [tmp_path / f"{SYMBOL}_T_DEPTH_2024-01-01.tar.gz"]
     made = converted(tmp_path / "x.gz", *days, zipped)
-    assert ("does not say pu" in capsys.readouterr().out) == (not pu)
+    assert ("does not say pu" in said(capsys)) == (not pu)
     found = {update_id: (bids, asks) for _, update_id, bids, asks in books(folded(made, tmp_path))}
     assert found == {1005 + 10 * k: (step.bids, step.asks) for k, step in enumerate(steps) if k >= 3}
     assert prints(folded(made, tmp_path)) == trades
@@ -102,10 +107,10 @@ def test_a_gap_in_the_venue_s_own_archive_is_told_and_stays_one(tmp_path: Path, 
     """One message is missing: the conversion says so, and `check` of the recording finds the gap by the venue's rule."""
     steps, _ = MARKET
     made = converted(tmp_path / "x.gz", *t_depth(tmp_path, steps, gap=200))
-    assert "the source itself has 1 sequence gaps" in capsys.readouterr().out
+    assert "the source itself has 1 sequence gaps" in said(capsys)
     assert check(files.chains([made])[0]).gaps == 1
     other = converted(tmp_path / "y.gz", put(tmp_path / "2024-01-01_BTCUSDT_ob500.data.zip", af.ob500(steps, leave_out=200)))
-    assert "the source itself has 1 sequence gaps" in capsys.readouterr().out
+    assert "the source itself has 1 sequence gaps" in said(capsys)
     assert check(files.chains([other])[0]).gaps == 1
 
 
@@ -141,7 +146,7 @@ def test_prints_come_out_as_they_went_in(tmp_path: Path, capsys: pytest.CaptureF
     """Time, price, quantity and side of every trade are its source's, Binance's ids too; the result says: no book."""
     _, trades = MARKET
     made = converted(tmp_path / "x.gz", PRINTS[name](tmp_path, trades))
-    assert "it holds no order book" in capsys.readouterr().out
+    assert "it holds no order book" in said(capsys)
     found = prints(folded(made, tmp_path))
     assert without_ids(found) == without_ids(trades)
     if "rades of" in name:
@@ -270,7 +275,7 @@ def test_what_a_source_does_not_know_is_left_out_and_counted(tmp_path: Path, cap
     rows[7][3] = None
     rows[20][0] -= 3_600_000
     made = converted(tmp_path / "x.gz", put(tmp_path / "BTC_USDT-trades.json", json.dumps(rows)))
-    told = capsys.readouterr().out
+    told = said(capsys)
     assert "50 rows, times in milliseconds, 1 times went backwards" in told and "1 trades without a side left out" in told
     assert len(prints(folded(made, tmp_path))) == 49
 
@@ -290,7 +295,7 @@ def test_candles_that_cannot_be_true_are_refused(tmp_path: Path, capsys: pytest.
         assert words in capsys.readouterr().err
     path = put(tmp_path / "BTC_USDT-1s.json", json.dumps(rows[:10] + rows[12:]))
     assert run("data", "convert", path, "--to", "candles", "--out", tmp_path / "x.csv") == OK
-    assert "2 candles are missing" in capsys.readouterr().out
+    assert "2 candles are missing" in said(capsys)
 
 
 def test_times_are_read_by_their_magnitude(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from procs.profiles.config import load_profile
 from procs.profiles.strict_yaml import ConfigError
-from procs.recordings.convert import _name
 from procs.recordings.output import RecordingsError
+from procs.recordings.words import plain_name
 from trading.instruments import Instrument, InstrumentError, instrument_table
 from trading.symbol_names import NAME_BYTES, SymbolNameError, name_fault, symbol_name
 
@@ -38,7 +38,7 @@ def test_what_is_no_name_is_refused_by_its_character(tmp_path: Path, text: str, 
         symbol_name(text)
     assert why in str(caught.value)
     with pytest.raises(RecordingsError) as converted:
-        _name(text)
+        plain_name(text)
     assert why in str(converted.value)
     if why != "is empty":
         with pytest.raises(InstrumentError) as tabled:

@@ -236,6 +236,6 @@ def convert(args: argparse.Namespace) -> int:
     if "files" in made:
         counted["files"] = len(made["files"])
     print(f"{made['out']}: " + ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in counted.items()))
-    for text in (*made.get("read", ()), *made.get("notes", ())):
+    for text in made.get("read", ()):
         print(clean_text(f"  {text}"))
     return OK
