@@ -212,7 +212,7 @@ RECORDINGS = [
     Row("a line without its end", recording(spot_lines(20)[:-30]), USAGE, ("day.txt:20", "ends in the middle")),
     Row("a line without a time", recording(spot_lines(3) + b'{"e":"x"}\n'), USAGE, ("day.txt:4", "receive time")),
     Row("a line without a frame", recording(b"1723161253000000000 hello\n"), USAGE, ("day.txt:1", "{json}")),
-    Row("another venue's frames", recording(b'1723161253000000000 {"type":"ticker"}\n' * 9), USAGE, ("day.txt", "Binance")),
+    Row("another venue's frames", recording(b'1723161253000000000 {"type":"ticker"}\n' * 9), USAGE, ("day.txt", "no venue")),
     Row("two venues in one file", recording(spot_lines(20) + usdm_lines(20)), USAGE, ("day.txt", "its own file")),
     Row("two symbols in one file", recording(spot_lines(9) + spot_lines(9, 9).replace(b"BTC", b"ETH").replace(b"btc", b"eth")),
         USAGE, ("day.txt:10", "its own file")),  # fmt: skip

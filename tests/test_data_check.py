@@ -289,10 +289,12 @@ def test_a_folder_is_checked_to_its_end(tmp_path: Path, run: Run) -> None:
     code, out, err = run("data", "check", tmp_path)
     assert code == OK and "a.gz: binance_spot BTCUSDT" in out and "1 ok, 2 files passed over" in out
     assert "README.txt: is no recording" in err and "zero.gz: is no recording" in err
-    (tmp_path / "b.gz").write_bytes(gzip.compress(f"{T0} {SNAPSHOT}\n12 nothing\n".encode()))
+    recorded(tmp_path / "b.gz", SOUND)
+    whole = gzip.decompress((tmp_path / "b.gz").read_bytes())
+    (tmp_path / "b.gz").write_bytes(gzip.compress(whole + b"12 nothing\n"))
     recorded(tmp_path / "c.gz", [*SOUND, '{"hello":1}'], T0 + 3600 * 10**9)
     code, out, _ = run("data", "check", tmp_path)
-    assert code == UNHEALTHY and "b.gz: CANNOT BE READ" in out and "b.gz:2" in out
+    assert code == UNHEALTHY and "b.gz: CANNOT BE READ" in out and f"b.gz:{len(SOUND) + 1}" in out
     assert "3 recordings: 1 ok, 1 wrong, 1 unreadable, 2 files passed over" in out
     code, out, _ = run("data", "check", tmp_path, "--json")
     assert code == UNHEALTHY and sorted((v["title"], v["ok"]) for v in json.loads(out)) == [

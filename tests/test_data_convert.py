@@ -37,6 +37,7 @@ from procs.recordings.output import RecordingsError
 from procs.recordings.wire_text import FrameWriter, decimals_of, units_of_floats, units_of_text
 
 T0 = 1_723_161_253_937_000_000
+PRICELESS = ("e", "S", T0 // 1000, T0 // 1000, 3, "buy", "NaN", "1")
 
 
 def folded(paths: list[Path], folder: Path) -> Folded:
@@ -264,10 +265,10 @@ def test_csv_of_a_vendor_becomes_a_recording(tmp_path: Path) -> None:
     ("make", "match"),
     [
         (lambda d: ["x.csv"], "no such file"),
-        (lambda d: [written(d / "x.csv.gz", ("a", "b"), [])], "of no kind known"),
+        (lambda d: [written(d / "x.csv.gz", ("a", "b"), [])], "of no kind that is known"),
         (lambda d: [written(d / "x.csv.gz", tardis.COLUMNS["trades"], [])], "holds no row"),
         (lambda d: [written(d / "x.csv.gz", tardis.COLUMNS["trades"], [("e", "S", 1, 2)])], "columns in place of"),
-        (lambda d: [written(d / "x.csv.gz", tardis.COLUMNS["trades"], [("e", "S", 1, 2, 3, "buy", "NaN", "1")])], "is no price"),
+        (lambda d: [written(d / "x.csv.gz", tardis.COLUMNS["trades"], [PRICELESS])], "is no price"),
         (lambda d: [save(d / "x.npz", np.zeros(3))], "has no fields"),
         (lambda d: [save(d / "x.npz", np.zeros(1, EVENT))], "give --symbol"),
     ],

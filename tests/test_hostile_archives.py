@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import archive_files as af
 import pytest
+from measured_child import run
 
 from procs.cli.outcome import USAGE
 
@@ -65,14 +64,7 @@ BOMBS = {
 def test_a_bomb_is_refused_before_it_is_held(tmp_path: Path, name: str) -> None:
     """Two GB behind a sound beginning: one sentence, the exit code of a wrong input, 300 MB and five seconds at most."""
     path, words = BOMBS[name](tmp_path)
-    code = (
-        "import resource, sys\nfrom procs.cli.main import main\ncode = main(sys.argv[1:])\n"
-        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
-        "print(used.ru_maxrss << 10, used.ru_utime + used.ru_stime)\nsys.exit(code)\n"
-    )
-    line = [sys.executable, "-P", "-c", code, "data", "convert", str(path), "--to", "recording", "--out", str(tmp_path / "x.gz")]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=600)
-    peak, seconds = done.stdout.split()
-    assert done.returncode == USAGE and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
-    assert int(peak) <= PEAK and float(seconds) <= SECONDS, (peak, seconds)
+    code, said, seconds, peak = run("data", "convert", path, "--to", "recording", "--out", tmp_path / "x.gz")
+    assert code == USAGE and words in said and said.count("\n") == 1, said
+    assert peak <= PEAK and seconds <= SECONDS, (peak, seconds)
     assert not (tmp_path / "x.gz").exists()

@@ -7,14 +7,13 @@ import gzip
 import io
 import resource
 import struct
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from measured_child import run
 
 from procs.cli.outcome import OK, UNHEALTHY, USAGE
 from procs.recordings.hftbacktest import BUY_EVENT, DEPTH_EVENT, EVENT, LOCAL_EVENT
@@ -55,22 +54,6 @@ def npz(path: Path, shape: str, body: int) -> Path:
         for at in range(0, body, 1 << 20):
             member.write(bytes(min(1 << 20, body - at)))
     return path
-
-
-def run(*words: str | Path) -> tuple[int, str, float, int]:
-    """`scalperctl`: (exit code, what it said, seconds of the processor, bytes of memory at its peak)."""
-    code = (
-        "import resource, sys\n"
-        "from procs.cli.main import main\n"
-        "code = main(sys.argv[1:])\n"
-        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
-        "print(f'USED {used.ru_maxrss << 10} {used.ru_utime + used.ru_stime}')\n"
-        "sys.exit(code)\n"
-    )
-    done = subprocess.run([sys.executable, "-P", "-c", code, *map(str, words)], capture_output=True, text=True, timeout=600)
-    said, _, used = done.stdout.rpartition("USED ")
-    peak, seconds = used.split()
-    return done.returncode, said + done.stderr, float(seconds), int(peak)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +103,7 @@ TABLES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "csv without a line end": (lambda d: packed(d / "a.csv.gz", CSV, b"1,1,"), "line is longer than 1 MB"),
     "csv in quotes": (lambda d: packed(d / "a.csv.gz", CSV + b'"', b"1,\n"), "field"),
     "csv of one moment": (lambda d: packed(d / "a.csv.gz", CSV, ROW, 1 << 26), "rows of one local time"),
-    "csv of empty members": (lambda d: members(d / "a.csv.gz", b"a,b\n"), "of no kind known"),
+    "csv of empty members": (lambda d: members(d / "a.csv.gz", b"a,b\n"), "of no kind that is known"),
     "npz of zeros": (lambda d: npz(d / "a.npz", f"({(1 << 30) // EVENT.itemsize},)", 1 << 30), "more than 200 for each"),
     "npz of a long shape": (lambda d: npz(d / "a.npz", f"({10**15},)", 64), "head says"),
     "npz of a negative shape": (lambda d: npz(d / "a.npz", "(-1,)", 64), "head says"),

@@ -159,7 +159,7 @@ def test_a_recording_without_a_snapshot_is_refused(tmp_path: Path) -> None:
     """Without a REST snapshot no book is known: one sentence names the symbol and the remedy."""
     file = tmp_path / "day.txt"
     event = '{"e":"depthUpdate","E":1,"s":"ABCUSDT","U":1,"u":2,"b":[["1.0","2.0"]],"a":[]}'
-    file.write_text(f'1000 {{"stream":"abcusdt@depth@100ms","data":{event}}}\n')
+    file.write_text(f'1723000000000000000 {{"stream":"abcusdt@depth@100ms","data":{event}}}\n')
     with pytest.raises(SourceError, match="ABCUSDT holds no REST snapshot"):
         Market(recorded(file))
     file.write_text("1000 {broken\n")

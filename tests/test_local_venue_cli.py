@@ -79,8 +79,8 @@ def test_a_taken_port_is_named_with_the_remedy(recording: Path) -> None:
 @pytest.mark.parametrize(("words", "said"), [
     (("--fault", "dorp:p=1"), "did you mean drop"), (("--port", "70000"), "is no port"), (("--speed", "0"), "stand still"),
     (("--recording", "none.gz"), "none.gz: No such file or directory; check the path"),
-    (("--recording", "x.gz", "--symbols", "BTCUSDT"), "leave them out"), (("--symbols", "BTC/USDT"), "write it as BTCUSDT"),
-    (("--faults", "none.yaml"), "none.yaml: No such file"), (("--market", "coinm"), "invalid choice"),
+    (("--recording", "x.gz", "--symbols", "BTCUSDT"), "leave them out"), (("--symbols", "BTC/USDT"), "write e.g. BTCUSDT"),
+    (("--faults", "none.yaml"), "none.yaml: No such file"), (("--market", "margin"), "invalid choice"),
 ])  # fmt: skip
 def test_mistakes_are_one_sentence(words: tuple[str, ...], said: str) -> None:
     """Exit code 2, nothing but one sentence on stderr."""

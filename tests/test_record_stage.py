@@ -147,6 +147,7 @@ def test_a_track_that_cannot_be_written_holds_up_no_other(
     monkeypatch.setattr(recorder, "RETRY_NS", 0)
     profile = msgspec.structs.replace(profile_for(tmp_path / "raw", flush_s=0.0001), pipeline=load_profile("paper").pipeline)
     folder = tmp_path / "journal" / "run-1"
+    folder.mkdir(parents=True)
     instance = Instance(profile, str(folder), None)
     instance.create()
     assert instance.memory is not None
@@ -221,6 +222,7 @@ def test_what_orders_came_of_is_on_disk_at_once_when_the_market_is_live(
     source = {"source.kind": kind, "source.files": []}
     profile = load_profile("paper", {**source, "instance": f"test-durable-{kind}", "symbols": [{"name": "BTCUSDT"}]})
     folder = tmp_path / "journal" / "run-1"
+    folder.mkdir(parents=True)
     instance = Instance(profile, str(folder), None)
     instance.create()
     assert instance.memory is not None

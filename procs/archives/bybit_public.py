@@ -64,7 +64,7 @@ def symbol_of(source: Source) -> str:
     if is_book(source):
         try:
             message = _message(source.first)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             return ""
         return message.data.s or message.topic.rpartition(".")[2]
     if is_contract_trades(source):
@@ -79,7 +79,7 @@ def book(source: Source, told: Told, symbol: str) -> Iterator[Frame]:
         told.rows += 1
         try:
             message = _message(line)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise told.wrong(number, f"is no message of Bybit's ({error})") from None
         if not message.topic.startswith("orderbook.") or message.type not in ("snapshot", "delta"):
             raise told.wrong(number, f"topic {message.topic[:40]!r} of type {message.type[:20]!r} is no message of an order book")

@@ -74,7 +74,7 @@ def _of_others(path: Path) -> bool:
 
 def _is_table(path: Path) -> bool:
     """One of Tardis' that procs.recordings.tardis reads, or should."""
-    return any("local_timestamp" in source.columns for source in sources_of(path))
+    return any(cell.strip().lower() == "local_timestamp" for source in sources_of(path) for cell in source.columns)
 
 
 def convert(paths: Sequence[Path], found: Sequence[Found], wish: Wish, size: str, tell: Tell) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from procs.cli.outcome import OK, USAGE, CliError
 WIDTH: Final = 80
 GROUPS: Final = (
     ("a first look", ("demo", "doctor", "backtest")),
-    ("run a pipeline", ("start", "status", "top", "stop", "restart", "halt", "report", "clean")),
+    ("run a pipeline", ("start", "status", "top", "stop", "restart", "halt", "report", "runs", "clean")),
     ("look closer", ("signals", "stats", "latency", "lines", "trace", "topology")),
     ("market data", ("record", "data", "prices", "venue")),
     ("research", ("features", "model", "bench")),

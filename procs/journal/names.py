@@ -44,7 +44,7 @@ KINDS: Final = {
     "reports": ("report",),
     "control": ("halt", "resume"),
     "frames": ("frame", "raw", "line_up", "line_down", "lost"),
-    "resync": ("want_snapshot", "odd_frame"),
+    "resync": ("want_snapshot", "want_stream", "odd_frame"),
     "intake": ("intake",),
 }
 """What the records of each ring may be, by ring; `level` is one level of the depth ring."""

@@ -75,11 +75,11 @@ class Reader:
 
 
 def _write_npz(paths: Sequence[Path], wish: Wish, out: Callable[[bytes], Any], tell: Tell) -> FrameWriter:
-    if not wish.symbol:
-        raise RecordingsError("an npz does not say its symbol; give --symbol, e.g. --symbol BTCUSDT")
     tick = step_of(wish.tick, "--tick") if wish.tick else None
     lot = step_of(wish.lot, "--lot") if wish.lot else None
     loaded = [(path, hftbacktest.received(hftbacktest.load(path))) for path in paths]
+    if not wish.symbol:
+        raise RecordingsError("an npz does not say its symbol; give --symbol, e.g. --symbol BTCUSDT")
     silent = [str(path) for path, events in loaded if not len(events)]
     if silent:
         raise RecordingsError(f"{silent[0]}: holds no event that was received (flag LOCAL); leave it out")

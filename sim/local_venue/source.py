@@ -124,7 +124,7 @@ def load_rules(path: Path) -> dict[str, SymbolRules]:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, SymbolRules])
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror or error}; check the path") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise SourceError(f"{path}: {error}; write {{\"SYMBOL\": {{\"tick_size\", \"step_size\", \"price\"}}}}") from None
 
 

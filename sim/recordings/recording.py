@@ -233,7 +233,7 @@ def _head(where: str, raw: bytes) -> Event:
         head = msgspec.json.decode(raw, type=Event)
         if head.s and head.tick and head.lot and head.step and Market.of(head.market).facts.native:
             return head
-    except (msgspec.MsgspecError, RecursionError, KeyError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, KeyError):
         pass
     raise RecordingError(f"{where}: the line that says what the file is of cannot be used; fetch the file again")
 
@@ -242,7 +242,7 @@ def _text_of(raw: bytes) -> str:
     """The text between the quotes of a JSON string."""
     try:
         return msgspec.json.decode(b'"%b"' % raw, type=str)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return raw.decode("utf-8", "replace")
 
 
@@ -252,7 +252,7 @@ def _symbol_in(frame: bytes) -> str:
         said = msgspec.json.decode(frame)
         body = said.get("data", said)
         return str(body.get("s") or body.get("symbol") or "")
-    except (msgspec.MsgspecError, RecursionError, AttributeError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, AttributeError):
         return ""
 
 
@@ -260,7 +260,7 @@ def _keys(frame: bytes) -> str:
     """What the first keys of a frame are, a clause."""
     try:
         said = msgspec.json.decode(frame)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return "is no JSON"
     keys = ", ".join(str(key)[:20] for key in list(said)[:6])
     return f"has the keys {keys}" if keys else "is {}"

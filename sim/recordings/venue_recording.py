@@ -282,7 +282,7 @@ class VenueRecording:
         none."""
         try:
             frame = msgspec.json.decode(raw, type=_BinanceFrame)
-        except (msgspec.MsgspecError, RecursionError):
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
             return -1
         if raw.startswith(b'{"lastUpdateId"') and len(self.symbols) == 1:
             return 0

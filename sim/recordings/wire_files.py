@@ -99,7 +99,7 @@ def event_of(item: WireItem) -> Event:
     """What an EVENT says. Raises RecordingError."""
     try:
         return _event(item.body)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         where = f"{item.path}:{item.line}"
         raise RecordingError(f"{where}: the recorder's line cannot be read ({error}); fetch the file again") from None
 

@@ -113,6 +113,7 @@ FIELDS: Final[Fields] = (
     ("dirty", "i8"),
     ("row_ready", "i8"),
     ("row", "f8", VECTOR_LENGTH),
+    ("prints_dead", "i8"),  # 1: the last record said PRINTS_DEAD
 )
 """What is kept per symbol."""
 
@@ -226,7 +227,6 @@ _BOOK_BITS: Final = 0b1111_1111_1111 | 0b1111_1111 << 20 | 0b11 << 30 | 1 << 37
 _PRINT_BITS: Final = 0b1111_1111 << 12 | 0b11 << 28 | 1 << 39 | 0b111111 << 41
 _BAR_BITS: Final = 0b11111 << 32 | 1 << 38 | 1 << 40
 _OF_PRINTS: Final = _PRINT_BITS | 1 << 48  # the microstructure score has its VPIN of them
-_PRINTS_DEAD: Final = int(Flag.PRINTS_DEAD)
 assert _BOOK_BITS ^ _PRINT_BITS ^ _BAR_BITS == (1 << 47) - 1, "each feature below 47 belongs to one part"
 
 
@@ -263,6 +263,10 @@ def fill(state: Recs, symbol: int, params: Recs, row: Floats) -> int:
     row[49] = s.regime
     if s.regime > 0:
         ready |= 1 << 49
+    if s.prints_dead != 0:  # nothing that comes of prints is told
+        for k in range(N_FEATURES):
+            row[k] = 0.0 if (_OF_PRINTS >> k) & 1 else row[k]
+        ready &= ~_OF_PRINTS
     return ready
 
 
@@ -279,8 +283,4 @@ def on_market(recs: Recs, i: int, state: Recs, params: Recs, out: Recs, at: int)
     o.ts_ns, o.kind, o.symbol, o.version = recs[i].ts_ns, Kind.VECTOR, symbol, VERSION
     o.flags = _BOOK_VALID if state[symbol].mid > 0.0 else 0
     o.warm_mask = fill(state, np.int64(symbol), params, o.values)
-    if recs[i].flags & _PRINTS_DEAD != 0:  # nothing that comes of prints is told
-        for k in range(N_FEATURES):
-            o.values[k] = 0.0 if (_OF_PRINTS >> k) & 1 else o.values[k]
-        o.warm_mask &= ~_OF_PRINTS
     return 1

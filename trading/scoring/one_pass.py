@@ -121,17 +121,17 @@ def _write_unusable(o: Rec) -> None:
 
 
 @kernel
-def _decide(state: Recs, symbol: int, params: Recs, g: Rec, o: Rec, ts_ns: int, off: int, printless: bool) -> None:
+def _decide(state: Recs, symbol: int, params: Recs, g: Rec, o: Rec, ts_ns: int, off: int) -> None:
     """Score, gates, side: from the state into the record. `off`: mask of signals that are switched off.
 
-    `printless`: the prints have stopped. What comes of them is cold then, and so is what the entry waits for.
+    Where the prints have stopped, what comes of them is cold, and so is what the entry waits for.
     """
     s, p = state[symbol], params[0]
-    measured = scores.warm(s, p) and not printless
-    ready = s.ready & ~_OF_PRINTS if printless else s.ready
+    measured = scores.warm(s, p) and s.prints_dead == 0
     s.microstructure = scores.score(s) if measured else 0.0
     if p.ml_enabled != 0:
         model_vote.step(state, symbol, params, ts_ns)
+    ready = s.ready & ~_OF_PRINTS if s.prints_dead != 0 else s.ready
     score, confidence, active, reason = ensemble.combine(s.strength, p.weight, ready, p.standing_mask, p.confirming_mask)
     has_atr = s.true_ranges >= p.atr_bars
     required = p.required_mask & ~off
@@ -175,6 +175,7 @@ def on_market(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instrum
     g.records += 1
     if ts_ns >= s.clock_end_ns:
         slots.advance(s, p, ts_ns)
+    s.prints_dead = 1 if rec.flags & _PRINTS_DEAD != 0 else 0
     usable = s.mid > 0.0 if kind == Kind.MARK else bars.usable(rec)
     if usable and s.unusable_ns != 0:
         outages.resume(s, p, ts_ns)
@@ -209,13 +210,12 @@ def on_market(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instrum
     if p.user_signals > 0:
         off = user_call.evaluate(rec, s, p, instruments[symbol], g.records, closed)
 
-    printless = rec.flags & _PRINTS_DEAD != 0
-    _decide(state, symbol, params, g, o, ts_ns, off, printless)
+    _decide(state, symbol, params, g, o, ts_ns, off)
     o.flags = _BOOK_VALID
     o.mid, o.spread_bps, o.microprice = s.mid, s.spread_bps, s.mid + microprice.microprice_gap(s)
     o.bid_ticks, o.ask_ticks, o.bid_lots, o.ask_lots = s.bid_ticks[0], s.ask_ticks[0], s.bid_lots[0], s.ask_lots[0]
     o.patterns = s.pattern_bits
-    o.vpin, o.order_flow = 0.0 if printless else s.vpin, s.ofi_share
+    o.vpin, o.order_flow = 0.0 if s.prints_dead != 0 else s.vpin, s.ofi_share
     for k in range(MAX_SIGNALS):
         o.strength[k] = s.strength[k]
     return 1

@@ -200,7 +200,7 @@ class BybitDecoder(TypedDecoder):
             book = _book(message.data)
             levels = levels_of(book.b, BID, unit) + levels_of(book.a, ASK, unit)
             ts_ns = millis_ns(message.cts or message.ts)
-        except (Inexact, msgspec.MsgspecError) as error:
+        except (Inexact, msgspec.MsgspecError, UnicodeDecodeError) as error:
             return self._book_broken(symbol, error)
         if message.type == "snapshot" or book.u == 1:
             return (book_snapshot(symbol, ts_ns, levels, book.u),)
@@ -254,7 +254,7 @@ class BybitDecoder(TypedDecoder):
             changes = _old_changes(message.data)
             gone = [(unit.ticks(raw_text(it.price)) * 2 + _SIDE[it.side], 0) for it in changes.delete]
             return (book_change(symbol, ts_ns, gone + _old(changes.update + changes.insert, unit), seq, UNCHECKED),)
-        except (Inexact, LookupError, msgspec.MsgspecError) as error:
+        except (Inexact, LookupError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             return self._book_broken(symbol, error)
 
     def _on_old_prints(self, message: _Message) -> Sequence[Item]:

@@ -182,7 +182,7 @@ class DeribitDecoder(TypedDecoder):
                     lots = 0 if it.action == "delete" else unit.lots(raw_text(it.amount))
                     levels.append((unit.ticks(raw_text(it.price)) * 2 + side, lots))
             ts_ns = millis_ns(book.timestamp)
-        except (Inexact, msgspec.MsgspecError) as error:
+        except (Inexact, msgspec.MsgspecError, UnicodeDecodeError) as error:
             return self._book_broken(symbol, error)
         if book.type == "snapshot":
             return (book_snapshot(symbol, ts_ns, levels, book.change_id),)
