@@ -180,10 +180,10 @@ def test_the_command_shows_ages_and_names_what_is_dead(width: int) -> None:
          "bytes": 100, "gaps": 0, "lost": 0, "unknown": 0, "downs": 0, "last_end": ""}],
         "streams": at.watch.rows({0: "BTCUSDT", 1: "ETHUSDT"}, 8 * S)}  # fmt: skip
     found = {"table_age_s": 0.5, "frames": {"dropped": 0}, "venues": [venue_row]}
-    assert lines.troubles(found) == [
+    assert lines.troubles(found, "paper") == [
         f"BTCUSDT depth of binance_spot is dead for 2 s ({PROVED}): subscribed anew 0 times"
     ]
-    text = lines.render(found, width, plain)
+    text = lines.render(found, lines.troubles(found, "paper"), width, plain)
     (row,) = [line for line in text if "BTCUSDT" in line and not line.startswith("!")]
     assert "3 s" in row and "never" in row and any("DEPTH" in line and "PRINTS" in line for line in text)
     assert max(len(line) for line in text if not line.startswith("!")) <= width

@@ -198,7 +198,7 @@ def _wide_mul_div(a: int, b: int, c: int) -> tuple[int, int]:
 def mul_div(a: int, b: int, c: int) -> int:
     """floor(a * b / c) for a >= 0, any b, and 0 < c < 2**61, exact also where the product has 126 bits; where the quotient does
     not fit, SATURATED with its sign."""
-    if float(a) * abs(float(b)) < 9.0e18:
+    if float(a) * abs(float(b)) < 4.6e18:  # below SATURATED, whatever the divisor
         return a * b // c
     quotient, remainder = _wide_mul_div(a, abs(b), c)
     if b >= 0:

@@ -23,7 +23,7 @@ from trading.venues.registry import make_venue
 
 S = 1_000_000_000
 TURN_NS = S // 10
-BINANCE = (Market.BINANCE_SPOT, Market.BINANCE_USDM)
+BINANCE = (Market.BINANCE_SPOT, Market.BINANCE_USDM, Market.BINANCE_COINM)
 
 
 class Teller(Connection):
@@ -144,7 +144,7 @@ class MutedVenue:
             return self.teller.update(self.book, changes)
         first, self._told_id, before = self._told_id + 1, self.book.id, self._told_id
         sides = [[(price_text(p), qty_text(q)) for s, p, q in changes if s == side] for side in (0, 1)]
-        prev = before if self.market is Market.BINANCE_USDM else None
+        prev = None if self.market is Market.BINANCE_SPOT else before
         return _json(diff(first, self.book.id, sides[0], sides[1], prev))
 
     def bbo(self) -> bytes:
