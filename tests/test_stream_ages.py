@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
 from muted_venue import TURN_NS, MutedVenue, S
+from venue_wires import NAMES, T_MS, price_text, qty_text
 
 from trading.books import ages
 from trading.books import fold as market
@@ -202,3 +204,18 @@ def test_lines_that_went_down_begin_the_ages_anew() -> None:
     venue.now += 60 * S
     venue.run(4)
     assert venue.right() and venue.wanted == []
+
+
+def test_a_summary_that_stops_is_no_dead_stream() -> None:
+    """OKX's tickers sum up now and then, and may be older than the book: their silence takes nothing away."""
+    venue = MutedVenue(Market.OKX, owed_limit_ns=LIMIT_NS, silence_ns=1000 * S)
+    venue.silent.add(Stream.BBO)
+    venue.run(3)
+    (bid, bid_lots), (ask, ask_lots) = (venue.book.best(side, 1)[0] for side in (0, 1))
+    prices = {"bidPx": price_text(bid), "bidSz": qty_text(bid_lots), "askPx": price_text(ask), "askSz": qty_text(ask_lots)}
+    name = NAMES[Market.OKX][0]
+    told = {"arg": {"channel": "tickers", "instId": name}, "data": [{"instId": name, **prices, "ts": str(T_MS)}]}
+    venue.hear(json.dumps(told).encode())
+    assert venue.log[-1][1]["kind"] == Kind.BBO
+    venue.run(20)
+    assert Flag.BOOK_VALID in venue.flags and Flag.STREAM_DEAD not in venue.flags and venue.wanted == []

@@ -52,7 +52,7 @@ from trading.records import Flag, Kind, Stream
 from trading.wire import binance_frames
 from trading.wire.binance_layout import T_STREAM, T_SYMBOL, TEXT_BIT, FrameKind
 from trading.wire.plain_decode import decode_plain, is_plain
-from trading.wire.plain_frame import IN_BAND
+from trading.wire.plain_frame import IN_BAND, SUMMARY
 from trading.wire.scan import address_of
 
 __all__ = [
@@ -293,9 +293,11 @@ def on_frame(
     instrument = instruments[symbol]
     venue = instrument.market
     if kind == FrameKind.BBO:
-        hear(st, _BBO, ts_ns)
+        counts = g.plain_flags & SUMMARY == 0
+        if counts:
+            hear(st, _BBO, ts_ns)
         m = _on_bbo(st, g, p, market_out, depth_out)
-        if g.last_id == 0 or g.last_id == st.bbo_id:  # no late copy
+        if counts and (g.last_id == 0 or g.last_id == st.bbo_id):  # no late copy
             after_bbo(st, g, p.owed_limit_ns, venue)
     elif kind == FrameKind.TRADE or kind == FrameKind.AGG_TRADE:
         hear(st, _PRINTS, ts_ns)

@@ -127,14 +127,17 @@ def block_trade(symbol: int, ts_ns: int, trade_id: int) -> Plain:
     return Plain(symbol, plain_frame(FrameKind.ASIDE, symbol, ts_ns, level, first_id=trade_id, last_id=trade_id))
 
 
-def bbo(symbol: int, ts_ns: int, unit: Scale, bid: tuple[str, str], ask: tuple[str, str], update_id: int = 0) -> Plain:
+def bbo(
+    symbol: int, ts_ns: int, unit: Scale, bid: tuple[str, str], ask: tuple[str, str], update_id: int = 0, flags: int = 0
+) -> Plain:
     """Best bid and offer as (price, quantity) texts; a side without quantity is empty. `update_id` 0: on no common count with the
-    book's ids, so neither newer nor older than it. Raises Inexact."""
+    book's ids, so neither newer nor older than it. `flags`: SUMMARY for a channel that sums up. Raises Inexact."""
     levels = []
     for side, (price, qty) in ((BID, bid), (ASK, ask)):
         lots = unit.lots(qty) if qty else 0
         levels.append((unit.ticks(price) * 2 + side, lots) if lots and price else (side, 0))
-    return Plain(symbol, plain_frame(FrameKind.BBO, symbol, ts_ns, _words(levels), first_id=update_id, last_id=update_id))
+    frame = plain_frame(FrameKind.BBO, symbol, ts_ns, _words(levels), first_id=update_id, last_id=update_id, flags=flags)
+    return Plain(symbol, frame)
 
 
 class Ids:

@@ -57,6 +57,7 @@ from trading.venues.protocol import (
     VenueSymbol,
     code_of,
 )
+from trading.wire.plain_frame import SUMMARY
 
 CHANNELS_PER_MESSAGE: Final = 100
 CHANNELS_PER_CONNECTION: Final = 500
@@ -208,7 +209,8 @@ class DeribitDecoder(TypedDecoder):
             "" if raw_text(raw) == "null" else raw_text(raw)
             for raw in (it.best_bid_price, it.best_bid_amount, it.best_ask_price, it.best_ask_amount)
         )
-        return (bbo(symbol, millis_ns(it.timestamp), unit, (bid, bid_lots), (ask, ask_lots)),)
+        flags = SUMMARY if params.channel.startswith("ticker") else 0
+        return (bbo(symbol, millis_ns(it.timestamp), unit, (bid, bid_lots), (ask, ask_lots), flags=flags),)
 
 
 # ---- REST answers

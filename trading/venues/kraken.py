@@ -57,6 +57,7 @@ from trading.venues.protocol import (
     VenueSymbol,
     code_of,
 )
+from trading.wire.plain_frame import SUMMARY
 
 DEPTHS: Final = (10, 25, 100, 500, 1000)
 SYMBOLS_PER_MESSAGE: Final = 50
@@ -271,7 +272,7 @@ class KrakenDecoder(TypedDecoder):
             return items or (Ignored("no print"),)
         if kind == "ticker":
             best = _old_ticker(parts[1])
-            return (bbo(symbol, 0, unit, (best.b[0], best.b[2]), (best.a[0], best.a[2])),)
+            return (bbo(symbol, 0, unit, (best.b[0], best.b[2]), (best.a[0], best.a[2]), flags=SUMMARY),)
         if kind in ("spread", "ohlc"):
             return (Ignored(kind),)
         return (Unknown(f"channel {channel[:64]!r}"),)

@@ -59,6 +59,7 @@ from trading.venues.protocol import (
     VenueSymbol,
     code_of,
 )
+from trading.wire.plain_frame import SUMMARY
 
 ARGS_PER_MESSAGE: Final = 100
 """A message may have 64 KB; an argument of ours has at most 100 bytes."""
@@ -208,7 +209,7 @@ class OkxDecoder(TypedDecoder):
         items: list[Item] = []
         for it in _tickers(message.data):
             symbol, unit = self._symbol(it.instId)
-            items.append(bbo(symbol, millis_ns(it.ts), unit, (it.bidPx, it.bidSz), (it.askPx, it.askSz)))
+            items.append(bbo(symbol, millis_ns(it.ts), unit, (it.bidPx, it.bidSz), (it.askPx, it.askSz), flags=SUMMARY))
         return items or (Ignored("no price"),)
 
 

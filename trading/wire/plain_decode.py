@@ -17,6 +17,7 @@ from trading.wire.plain_frame import (
     HEAD,
     IN_BAND,
     MAGIC,
+    SUMMARY,
     UNCHECKED,
     W_CHECKSUM,
     W_FIRST,
@@ -122,12 +123,15 @@ def decode_plain(base: int, end: int, symbols: int, g: Any, rows: Recs) -> int:
     g.is_depth = 1 if kind == FrameKind.DEPTH or (kind == FrameKind.SNAPSHOT and not rest) else 0
     g.is_snapshot = 1 if kind == FrameKind.SNAPSHOT else 0
     n = _word(base, W_LEVELS)
-    if n < 0 or n > rows.shape[0] or n_words != HEAD + 2 * n or flags < 0 or flags > (IN_BAND | HAS_CHECKSUM):
+    if n < 0 or n > rows.shape[0] or n_words != HEAD + 2 * n or flags < 0 or flags > (IN_BAND | HAS_CHECKSUM | SUMMARY):
         return FrameKind.MALFORMED
     if kind == FrameKind.DEPTH and 2 * n > rows.shape[0]:
         return FrameKind.MALFORMED  # each level may push another out (`trading.books.trim`), and both are told
     is_book = kind == FrameKind.DEPTH or kind == FrameKind.SNAPSHOT
+    summary = flags & SUMMARY != 0
     if (flags & IN_BAND != 0 and kind != FrameKind.SNAPSHOT) or (flags & HAS_CHECKSUM != 0 and not is_book):
+        return FrameKind.MALFORMED
+    if summary and kind != FrameKind.BBO:
         return FrameKind.MALFORMED
     g.ts_exchange_ns = _word(base, W_TS)
     g.first_id = _word(base, W_FIRST)

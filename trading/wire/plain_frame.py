@@ -15,6 +15,7 @@ lots (0 removes). Kinds:
 - TRADE, AGG_TRADE: one level, its side is the *maker's* (bid: the seller was the aggressor); `last_id` is the trade's id, which
   grows by the symbol; 0: the venue sends none that does.
 - BBO: the bid then the ask; an empty side is price 0, lots 0. `last_id` is of the same numbering as the depth's, else 0.
+  SUMMARY: it may come late, and owes nothing.
 - MARK: one level: mark price in 1e-8, times 2; funding rate in 1e-8, signed. `last_id`: the next funding time in Unix ns or 0.
 """
 
@@ -36,6 +37,9 @@ IN_BAND: Final = 1
 """SNAPSHOT: sent within the stream, whole and current at once; it needs no diff to connect to."""
 HAS_CHECKSUM: Final = 2
 """`checksum` is the venue's CRC32 of its book after this message."""
+
+SUMMARY: Final = 4
+"""BBO: of a channel that sums up now and then. Its silence means nothing, and it may be older than the book."""
 
 UNCHECKED: Final = -1
 """`prev_id` of a diff whose venue sends no sequence: the checksum, or the connection, is all there is."""
