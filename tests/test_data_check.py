@@ -289,7 +289,7 @@ def test_a_folder_is_checked_to_its_end(tmp_path: Path, run: Run) -> None:
     code, out, err = run("data", "check", tmp_path)
     assert code == OK and "a.gz: binance_spot BTCUSDT" in out and "1 ok, 2 files passed over" in out
     assert "README.txt: is no recording" in err and "zero.gz: is no recording" in err
-    recorded(tmp_path / "b.gz", SOUND)
+    recorded(tmp_path / "b.gz", SOUND, T0 + 1800 * 10**9)
     whole = gzip.decompress((tmp_path / "b.gz").read_bytes())
     (tmp_path / "b.gz").write_bytes(gzip.compress(whole + b"12 nothing\n"))
     recorded(tmp_path / "c.gz", [*SOUND, '{"hello":1}'], T0 + 3600 * 10**9)

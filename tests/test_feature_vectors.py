@@ -113,7 +113,7 @@ def test_dead_prints_make_cold_what_is_made_of_them() -> None:
     part = slice(2000, 2100)
     cold = warm[part].any(axis=0) & ~held_warm[part].any(axis=0)
     named = {name for name, it in zip(NAMES, cold, strict=True) if it}
-    assert {"vpin", "micro_momentum_bps", "aggressor_imbalance", "trade_run"} <= named and "top_imbalance" not in named
+    assert {"micro_momentum_bps", "aggressor_imbalance", "trade_run"} <= named and "top_imbalance" not in named
     assert not held[part][:, cold].any()
     np.testing.assert_array_equal(held[part][:, ~cold], row[part][:, ~cold])
     np.testing.assert_array_equal(held_warm[2100:], warm[2100:])

@@ -83,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
+    except SystemExit as end:  # argparse's --help and its refusals
+        return end.code if isinstance(end.code, int) else USAGE
     except Exception as error:
         code_or_none = exit_code_of(error)
         if code_or_none is None:
@@ -97,10 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     if words == ["--version"]:
         words = ["version"]
-    try:
-        args = parser(words[0] if words and words[0] in COMMANDS else None).parse_args(words or ["help"])
-    except SystemExit as end:  # argparse's --help and its refusals
-        return end.code if isinstance(end.code, int) else USAGE
+    args = parser(words[0] if words and words[0] in COMMANDS else None).parse_args(words or ["help"])
     module, _, function = args.function.partition(":")
     command: Callable[[Any], int] = getattr(importlib.import_module(f"procs.cli.{module}"), function)
     return command(args)

@@ -166,15 +166,22 @@ def _recording(path: Path, size: int, text: bytes) -> Found:
 def _venue(path: Path, text: bytes) -> str:
     """By the frames where they tell, else by the folder that the recorder put it in."""
     seen: Counter[Market] = Counter()
+    whole = False
     for line in text.splitlines()[:_LINES_LOOKED_AT]:
-        seen.update(venues_of(line.partition(b" ")[2]))
+        body = line.partition(b" ")[2].strip()
+        whole = whole or body.startswith(b"{") and body.endswith(b"}")
+        seen.update(venues_of(body))
     if seen:
         return max(seen, key=lambda market: seen[market]).label
-    if _PAIR.search(text):
+    if whole:
+        snapshot = b'"lastUpdateId"' in text
+    else:  # frames over several lines: told by their words
+        snapshot = _OF_SPOT.search(text) is not None
+    if not whole and _PAIR.search(text):
         return Market.BINANCE_COINM.label
-    if _BBO_OF_FUTURES.search(text):
+    if not whole and _BBO_OF_FUTURES.search(text):
         return Market.BINANCE_USDM.label
-    if _OF_SPOT.search(text):
+    if snapshot:
         return Market.BINANCE_SPOT.label
     market = path.parent.parent.name
     return market if re.fullmatch(r"[a-z][a-z0-9_-]*", market) and path.name.startswith(path.parent.name) else "?"

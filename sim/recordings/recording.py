@@ -121,7 +121,10 @@ class _File:
                     return folder.name, market
         if known == 0 or not name:
             raise NoMarketFrame(f"{self.path}: {self._seen(known)}")
-        return self._named(name), self._market()
+        found = self._named(name), self._market()
+        if "_" in name and found[1] is Market.BINANCE_SPOT:
+            raise NoMarketFrame(f"{self.path}: {name} is no symbol of Binance spot, whose frames these resemble; name its venue")
+        return found
 
     def _named(self, name: str) -> str:
         try:

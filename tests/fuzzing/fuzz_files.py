@@ -183,7 +183,7 @@ class Recordings(FileTarget):
                 found.append((int(where[OUT_RECV_NS]), spool[where[OUT_START] : where[OUT_END]].tobytes()))
             claim(len(found) == staged.n_frames, f"{len(found)} frames in a spool of {staged.n_frames}")
             text = self.text_of(raw)
-            if text is not None:
+            if text is not None and all(_LINE.match(line) or not line.strip() for line in text.split(b"\n")):
                 wanted = plain_lines(text)
                 frames = [frame.rstrip(b" \t\r") for _, frame in wanted]
                 same = [frame.rstrip(b" \t\r") for _, frame in found] == frames

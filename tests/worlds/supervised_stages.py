@@ -40,8 +40,9 @@ class Board:
 
 
 def new_board(path: Path) -> Board:
-    """A board of zeros in a new file."""
-    path.write_bytes(bytes(BYTES))
+    """A board of zeros. A file that is there is not made shorter for a moment: who has it mapped would end by SIGBUS."""
+    with path.open("r+b" if path.exists() else "wb") as file:
+        file.write(bytes(BYTES))
     return Board(str(path))
 
 
