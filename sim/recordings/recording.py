@@ -11,6 +11,7 @@ What this is not: a decoder. That a frame is sound JSON and follows the venue's 
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -46,6 +47,8 @@ __all__ = ["RecordingError", "StagedRecording", "StagedSymbol", "infer_instrumen
 
 CHUNK: Final = 1 << 20
 """Bytes of text looked at at a time, about."""
+DELIVERED: Final = re.compile(r"_(?:PERP|\d{6})\Z")
+"""How names with _ end at Binance: of futures; others' are of another venue."""
 DAMAGED: Final = 100
 """One frame in so many may look like the other market's: USD-M damaged in its `pu`, for one. The fold refuses it."""
 
@@ -122,7 +125,7 @@ class _File:
         if known == 0 or not name:
             raise NoMarketFrame(f"{self.path}: {self._seen(known)}")
         found = self._named(name), self._market()
-        if "_" in name and found[1] is Market.BINANCE_SPOT:
+        if found[1] is Market.BINANCE_SPOT and "_" in name and not DELIVERED.search(name):
             raise NoMarketFrame(f"{self.path}: {name} is no symbol of Binance spot, whose frames these resemble; name its venue")
         return found
 
