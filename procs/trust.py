@@ -9,6 +9,7 @@ believed where root alone can have put it there, as systemd does with a service'
 from __future__ import annotations
 
 import contextlib
+import functools
 import grp
 import os
 import pwd
@@ -60,6 +61,7 @@ def distrust(folder: Path) -> str:
     return ""
 
 
+@functools.cache
 def _root() -> int:
     """Root as this process sees it: where a user namespace does not know root, the overflow uid has what is root's."""
     with contextlib.suppress(OSError, ValueError):

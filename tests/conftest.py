@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from own_command import Run, run_here
 from segment_world import INSTANCE
 
 from procs import rundir, topology
@@ -183,6 +184,25 @@ def own_folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             path.mkdir(mode=0o700)
             monkeypatch.setenv(name, str(path))
         yield
+
+
+@pytest.fixture
+def closed_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """tmp_path, with run and state directories below it, and no place of a system service anywhere."""
+    for variable, name in (("XDG_RUNTIME_DIR", "r"), ("XDG_STATE_HOME", "s")):
+        (tmp_path / name).mkdir(mode=0o700)
+        monkeypatch.setenv(variable, str(tmp_path / name))
+    for variable in ("RUNTIME_DIRECTORY", "STATE_DIRECTORY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(rundir, "SYSTEM_STATE", tmp_path / "no-system")
+    monkeypatch.setattr(rundir, "SYSTEM_RUN", tmp_path / "system")
+    return tmp_path
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """`scalperctl` in this process."""
+    return run_here(capsys)
 
 
 @pytest.fixture(params=["posix", "directory"])

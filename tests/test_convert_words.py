@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from own_command import Run
 
-from procs.cli.main import main
 from procs.cli.outcome import OK, USAGE
 from procs.recordings import convert as converting
 from procs.recordings import files, hftbacktest
@@ -34,21 +34,6 @@ T0 = 1_640_995_200_100_000_000
 UNITS = {"seconds": 10**9, "milliseconds": 10**6, "microseconds": 10**3, "nanoseconds": 1}
 BOOK = "exchange,symbol,timestamp,local_timestamp,is_snapshot,side,price,amount"
 TRADES = "exchange,symbol,timestamp,local_timestamp,id,side,price,amount"
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """`scalperctl` in this process: (exit code, stdout, stderr)."""
-
-    def call(*words: Any) -> tuple[int, str, str]:
-        code = main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
-
 
 def table(path: Path, header: str, rows: list[str], encoding: str = "utf-8") -> Path:
     """A CSV file of these rows."""

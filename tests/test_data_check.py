@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from own_command import Run
 
-from procs.cli.main import main
 from procs.cli.outcome import OK, UNHEALTHY, USAGE
 from procs.journal.file import JournalWriter, journal_path
 from procs.recordings import checking, files, instruments
@@ -32,21 +32,6 @@ EXPECTED = {
 
 BEYOND_EDGE = {"spot_btcusdt (2 files)": 3933, "usdm_btcusdt_20240808.gz": 3503}
 """Records that show more than the one snapshot of their recording proves."""
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """`scalperctl` in this process: (exit code, stdout, stderr)."""
-
-    def call(*words: Any) -> tuple[int, str, str]:
-        code = main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
-
 
 def depth(first: int, last: int, bids: Any = (), asks: Any = (), ms: int = 1_723_161_255_208) -> str:
     """A spot depthUpdate."""
@@ -302,8 +287,10 @@ def test_a_folder_is_checked_to_its_end(tmp_path: Path, run: Run) -> None:
 
 
 def test_times_are_read_as_people_write_them() -> None:
-    """ISO 8601, Unix seconds and ns; anything else is refused."""
+    """ISO 8601, and Unix times in any unit, to the ns; anything else is refused."""
     assert time_ns("2024-08-08T23:54:13") == T0 // 10**9 * 10**9 == time_ns("1723161253") == time_ns("2024-08-09T01:54:13+02:00")
-    assert time_ns(str(T0)) == T0
+    assert time_ns(str(T0)) == T0 == time_ns(f"{T0 // 10**9}.{T0 % 10**9:09d}")
+    assert time_ns("1723161253937") == 1723161253937 * 10**6
+    assert time_ns("20240808") == time_ns("2024-08-08")
     with pytest.raises(RecordingsError, match="is no time"):
         time_ns("yesterday")

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_data_check import SOUND, T0, Run, depth, recorded, run, ticker  # noqa: F401  (run is a fixture)
+from own_command import Run
+from test_data_check import SOUND, T0, recorded
 
 from procs.cli.outcome import OK, UNHEALTHY, USAGE
 
@@ -39,7 +40,7 @@ def _as_json(call: Run, word: str, path: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_a_pipe_is_read_as_the_file_would_be(tmp_path: Path, run: Run, packed: bool) -> None:  # noqa: F811
+def test_a_pipe_is_read_as_the_file_would_be(tmp_path: Path, run: Run, packed: bool) -> None:
     """check, ls and cat of a pipe say what they say of the file; an empty pipe is empty; named twice it is refused."""
     path = recorded(tmp_path / "a.gz", SOUND)
     content = path.read_bytes() if packed else gzip.decompress(path.read_bytes())
@@ -59,7 +60,7 @@ def test_a_pipe_is_read_as_the_file_would_be(tmp_path: Path, run: Run, packed: b
 
 
 @pytest.mark.parametrize(("unit", "scale"), [("s", 10**9), ("ms", 10**6), ("us", 1000), ("ns", 1)])
-def test_the_unit_of_stamps_is_said(tmp_path: Path, run: Run, unit: str, scale: int) -> None:  # noqa: F811
+def test_the_unit_of_stamps_is_said(tmp_path: Path, run: Run, unit: str, scale: int) -> None:
     """check names it, in the line and as JSON; ls knows the span; cat shows the times."""
     start = T0 // 10**9 * 10**9
     text = "".join(f"{(start + k * 10**9) // scale} {frame}\n" for k, frame in enumerate(SOUND))
@@ -75,7 +76,7 @@ def test_the_unit_of_stamps_is_said(tmp_path: Path, run: Run, unit: str, scale: 
 
 
 @pytest.mark.parametrize("indent", [None, 1])
-def test_json_with_blanks_and_microseconds_is_the_same_recording(tmp_path: Path, run: Run, indent: int | None) -> None:  # noqa: F811
+def test_json_with_blanks_and_microseconds_is_the_same_recording(tmp_path: Path, run: Run, indent: int | None) -> None:
     """Frames as json.dumps writes them, on one line or many, of a symbol with _, their times in us: nothing differs."""
     spread = [json.dumps(json.loads(f.replace('"BTCUSDT"', '"BTCUSDT_241227"')), indent=indent) for f in SOUND]
     spread = [frame.replace("1723161255208", "1723161255208123") for frame in spread]
@@ -85,7 +86,7 @@ def test_json_with_blanks_and_microseconds_is_the_same_recording(tmp_path: Path,
     assert verdict["symbols"] == ["BTCUSDT_241227"] and verdict["frames"] == len(SOUND)
 
 
-def test_prints_that_are_no_trades_are_named(tmp_path: Path, run: Run) -> None:  # noqa: F811
+def test_prints_that_are_no_trades_are_named(tmp_path: Path, run: Run) -> None:
     """A futures' insurance fund: counted by name, no gap, no fault, and no candle's price."""
     def put(number: int, origin: str, price: str) -> str:
         body = {"e": "trade", "E": 1, "s": "BTCUSDT", "t": number, "p": price, "q": "0.5", "T": 1, "X": origin, "m": True}
@@ -98,7 +99,7 @@ def test_prints_that_are_no_trades_are_named(tmp_path: Path, run: Run) -> None: 
     assert [one["id"] for one in printed] == [5, 6, 10]
 
 
-def test_a_recording_whose_gzip_is_broken_behind_its_lines_is_checked(tmp_path: Path, run: Run) -> None:  # noqa: F811
+def test_a_recording_whose_gzip_is_broken_behind_its_lines_is_checked(tmp_path: Path, run: Run) -> None:
     """Its lines are judged, and what is wrong is said of the gzip data, with the number of whole lines."""
     path = recorded(tmp_path / "a.gz", SOUND)
     path.write_bytes(path.read_bytes()[:-8] + bytes(8))

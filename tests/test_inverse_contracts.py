@@ -62,6 +62,9 @@ def test_what_a_symbol_is_a_contract_on() -> None:
     assert contract_of(Market.BINANCE_USDM, "BTCUSDT_241227") == contract_of(Market.OKX, "X") == ("linear", "1")
     assert [pair_of(name) for name in ("BTCUSD_PERP", "BTCUSDT_241227", "BTCUSDT")] == ["BTCUSD", "BTCUSDT", "BTCUSDT"]
     assert (quote_of("BTCUSDT_241227"), quote_of("BTCUSD_PERP"), quote_of("XYZ")) == ("USDT", "USD", "")
+    assert [asset_of(f"{coin}USD_PERP", True) for coin in ("BNB", "DOT", "BTC")] == ["BNB", "DOT", "BTC"]  # not BN in BUSD
+    assert [quote_of(name) for name in ("BTCTUSD", "BTCBUSD", "BTCFDUSD", "DOTUSD", "BNBUSD_241227")] == [
+        "TUSD", "BUSD", "FDUSD", "USD", "USD"]  # fmt: skip
     assert (asset_of("BTCUSD_PERP", True), asset_of("BTCUSDT_241227", False), asset_of("XBT", True)) == ("BTC", "USDT", "XBT")
     for wrong, said in (({"contract": "quanto"}, "quanto"), ({"contract_size": "0"}, "contract_size")):
         with pytest.raises(InstrumentError, match=said):

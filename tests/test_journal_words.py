@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from own_command import Run
 
 from procs import topology
-from procs.cli.main import main
 from procs.cli.outcome import OK, USAGE
 from procs.journal.file import JournalWriter, journal_path
 from procs.journal.names import KINDS, Names, ring_kinds
@@ -90,21 +89,6 @@ WORDS: dict[str, dict[str, Any]] = {
     "resync": {"kind": "want_snapshot", "reason": "gap", "update_id": 9},
     "intake": {"kind": "intake", "symbol": "-", "ring": "reports", "count": 3},
 }  # fmt: skip
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """`scalperctl` in this process: (exit code, stdout, stderr)."""
-
-    def call(*words: Any) -> tuple[int, str, str]:
-        code = main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
-
 
 def records(ring: topology.Ring) -> np.ndarray:
     """One record of a ring, and the one that ends it."""

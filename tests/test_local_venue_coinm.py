@@ -133,6 +133,9 @@ def test_coinm_is_there_only_where_it_is_served() -> None:
         generated(NAMES, ("spot",))
     with pytest.raises(SourceError, match="begins with"):
         generated(("_PERP",), ("coinm",))
+    with pytest.raises(SourceError, match="two are the same coin on coinm; name one"):
+        generated(("BTCUSDT", "BTCUSDC"), ("coinm",))
+    assert [spec.base for spec in generated(("BNBUSDT", "DOTUSDT"), ("coinm",)).symbols] == ["BNB", "DOT"]
     names = [coinm_name(name) for name in ("BTCUSDT", "BTCUSD_PERP", "ETHBUSD_250328")]
     assert names == ["BTCUSD_PERP", "BTCUSD_PERP", "ETHUSD_250328"]
 

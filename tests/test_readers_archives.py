@@ -36,6 +36,7 @@ from procs.cli.outcome import OK, UNHEALTHY, USAGE
 from procs.recordings import files
 from procs.recordings.checking import check
 from procs.recordings.wire_text import ASK, BID
+from trading.venues.names import Market
 
 MARKET = af.market()
 
@@ -214,7 +215,7 @@ REFUSED: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "unknown kind": ("notes.csv", "a,b,c\n1,2,3\n", ("of no kind that is known here", "'a,b,c'", "known are")),
     "no symbol": ("prints.csv", ROW, ("does not say its symbol", "--symbol")),
     "time of no unit": (AGG, ROW.replace("1704067200123", "170406720012"), (f"{AGG}:1", "is no time")),
-    "no maker": (AGG, ROW + ROW.replace("true", "maybe"), (f"{AGG}:2", "'maybe'", "true and false")),
+    "no maker": (AGG, ROW + ROW.replace("true", "maybe"), (f"{AGG}:2", "'maybe'", "neither true nor false")),
     "columns": (AGG, ROW + "1,2,3\n", (f"{AGG}:2", "3 columns in place of 7")),
     "side": ("BTCUSDT2024-01-01.csv", "timestamp,symbol,side,size,price\n1704067200.1,BTCUSDT,Long,1,2\n",
              ("'Long' is no side",)),
@@ -308,6 +309,35 @@ def test_times_are_read_by_their_magnitude(tmp_path: Path) -> None:
     for text in ("", "x", "-1704067200", "1e9", "9999999999", "17040672001", "1704067200.", "0"):
         with pytest.raises(ValueError, match=r"no time|outside"):
             told.stamp(text, 1)
+
+
+def test_floats_that_were_computed_are_read_with_tick_and_lot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """423001 * 0.1 has too many decimals to record; with both steps given it is the multiple that it stands for."""
+    _, trades = MARKET
+    rows = [[*row[:4], t.price * TICK, t.lots * LOT, row[6]] for row, t in zip(af.freqtrade_trades(trades), trades, strict=True)]
+    path = put(tmp_path / "BTC_USDT-trades.json", json.dumps(rows))
+    assert run("data", "convert", path, "--symbol", SYMBOL, "--to", "recording", "--out", tmp_path / "x.gz") != OK
+    assert "decimals; at most" in said(capsys)
+    made = converted(tmp_path / "x.gz", path, more=("--symbol", SYMBOL, "--tick", "0.1", "--lot", "0.001"))
+    assert without_ids(prints(folded(made, tmp_path))) == without_ids(trades)
+
+
+def test_windows_of_a_coin_margined_contract_become_its_venue_s_frames(tmp_path: Path) -> None:
+    """binance-delivery is COIN-M without being told so."""
+    steps, _ = MARKET
+    text = af.book_snapshot(steps, 25).replace(f"binance-futures,{SYMBOL}", "binance-delivery,BTCUSD_PERP")
+    made = converted(tmp_path / "x.gz", put(tmp_path / "book.csv", text))
+    (symbol,) = folded(made, tmp_path).recording.symbols
+    assert (symbol.name, symbol.market) == ("BTCUSD_PERP", Market.BINANCE_COINM)
+    assert check(files.chains([made])[0]).wrong == []
+
+
+def test_tables_of_tardis_are_told_by_their_columns_too(tmp_path: Path) -> None:
+    """Trades called anything, plain or packed, give the same recording."""
+    text, made = af.tardis_trades(MARKET[1]), []
+    for name in ("trades.csv", "prints", "prints.txt.gz"):
+        made.append(gzip.decompress(converted(tmp_path / "x.gz", put(tmp_path / name, text), more=("--force",)).read_bytes()))
+    assert made[0] == made[1] == made[2] and made[0].count(b"\n") > 100
 
 
 def test_a_kind_is_told_by_its_columns_alone(tmp_path: Path) -> None:

@@ -19,15 +19,8 @@ from procs.profiles.config import load_profile, profile_json
 
 
 @pytest.fixture
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def state(closed_places: Path) -> Path:
     """The state directory of instance "t"."""
-    for variable, name in (("XDG_RUNTIME_DIR", "r"), ("XDG_STATE_HOME", "s")):
-        (tmp_path / name).mkdir(mode=0o700)
-        monkeypatch.setenv(variable, str(tmp_path / name))
-    for variable in ("RUNTIME_DIRECTORY", "STATE_DIRECTORY"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(rundir, "SYSTEM_STATE", tmp_path / "no-system")
-    monkeypatch.setattr(rundir, "SYSTEM_RUN", tmp_path / "no-system-run")
     return rundir.state_dir("t")
 
 

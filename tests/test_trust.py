@@ -21,16 +21,9 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives folders to anot
 
 
 @pytest.fixture
-def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def base(closed_places: Path) -> Path:
     """A closed folder, which holds the run and state directories."""
-    for variable, name in (("XDG_RUNTIME_DIR", "r"), ("XDG_STATE_HOME", "s")):
-        (tmp_path / name).mkdir(mode=0o700)
-        monkeypatch.setenv(variable, str(tmp_path / name))
-    for variable in ("RUNTIME_DIRECTORY", "STATE_DIRECTORY"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(rundir, "SYSTEM_STATE", tmp_path / "no-system")
-    monkeypatch.setattr(rundir, "SYSTEM_RUN", tmp_path / "system")
-    return tmp_path
+    return closed_places
 
 
 def made(path: Path, mode: int = 0o755, owner: int = -1) -> Path:

@@ -14,7 +14,11 @@ from typing import Final
 from trading.venues.names import INVERSE, LINEAR, Market
 
 CONTRACTS: Final = (LINEAR, INVERSE)
-_QUOTES: Final = ("USDT", "USDC", "FDUSD", "TUSD", "BUSD", "BTC", "ETH", "BNB", "EUR", "TRY", "USD")
+_QUOTES: Final = (
+    "USDT", "USDC", "FDUSD", "TUSD", "BUSD", "BTC", "ETH", "BNB", "EUR", "TRY", "GBP", "JPY", "BRL", "COP", "IDR", "KRW", "USD",
+)  # fmt: skip
+_END_IN_USD: Final = ("FDUSD", "TUSD", "BUSD")
+_SHORTEST_COIN: Final = 3
 
 
 def contract_of(market: Market, name: str, contract: str = "", size: str = "") -> tuple[str, str]:
@@ -32,7 +36,13 @@ def pair_of(name: str) -> str:
 
 def quote_of(name: str) -> str:
     """The quote currency by the usual endings of names, "" for another."""
-    return next((quote for quote in _QUOTES if pair_of(name).endswith(quote)), "")
+    pair = pair_of(name)
+    for quote in _QUOTES:
+        # BNBUSD_PERP and DOTUSD are BNB and DOT in dollars, not BN in BUSD and DO in TUSD
+        dollars = quote in _END_IN_USD and (name.endswith("_PERP") or len(pair) < len(quote) + _SHORTEST_COIN)
+        if pair.endswith(quote) and not dollars:
+            return quote
+    return ""
 
 
 def asset_of(name: str, inverse: bool) -> str:

@@ -21,9 +21,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from procs.archives.events import BUYER_MAKES, Bar, Frame, Numbers, Told
+from procs.archives.events import Bar, Frame, Numbers, Told
 from procs.archives.sources import Source
 from procs.recordings.frame_log_format import head_of
+from procs.recordings.words import truth
 from trading.wire.binance_layout import MAX_SNAPSHOT_LEVELS
 
 SPOT, USDM, COINM = "binance_spot", "binance_usdm", "binance_coinm"
@@ -119,7 +120,7 @@ def agg_trades(source: Source, told: Told, symbol: str) -> Iterator[Frame]:
     for number, (_id, price, qty, first, last, time, maker, *_) in _without_header(source):
         told.rows += 1
         exch_ns = told.stamp(time, number)
-        seller = _maker(told, maker, number)
+        seller = truth(maker, told.place(number))
         stamp = _time(exch_ns)
         said = {"e": "aggTrade", "E": stamp, "s": symbol, "a": _whole(told, _id, number), "p": price, "q": qty}
         said |= {"f": _whole(told, first, number), "l": _whole(told, last, number), "T": stamp, "m": seller}
@@ -132,7 +133,7 @@ def trades(source: Source, told: Told, symbol: str) -> Iterator[Frame]:
     for number, (_id, price, qty, _quote, time, maker, *_) in _without_header(source):
         told.rows += 1
         exch_ns = told.stamp(time, number)
-        seller = _maker(told, maker, number)
+        seller = truth(maker, told.place(number))
         stamp = _time(exch_ns)
         said = {"e": "trade", "E": stamp, "s": symbol, "t": _whole(told, _id, number), "p": price, "q": qty, "T": stamp}
         yield Frame(told.in_order(exch_ns), _stream(stream, said | {"m": seller} | ({"X": "MARKET"} if futures else {})))
@@ -229,13 +230,6 @@ def _depth(source: Source, told: Told, symbol: str) -> Iterator[tuple[Frame, int
 
 
 # ---- pieces
-
-
-def _maker(told: Told, text: str, number: int) -> bool:
-    found = BUYER_MAKES.get(text.strip().lower())
-    if found is None:
-        raise told.wrong(number, f"{text[:40]!r} does not say whether the buyer was the maker; known are true and false")
-    return found
 
 
 def _whole(told: Told, text: str, number: int) -> int:

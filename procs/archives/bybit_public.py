@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from procs.archives.events import SELLS, Frame, Numbers, Told
+from procs.archives.events import Frame, Numbers, Told
 from procs.archives.sources import Source
 from procs.recordings.frame_log_format import Came, head_of, mark_of
 
@@ -107,7 +107,7 @@ def spot_trades(source: Source, told: Told, symbol: str) -> Iterator[Frame]:
 def _trade(told: Told, symbol: str, number: int, time: str, side: str, price: str, qty: str) -> Iterator[Frame]:
     told.rows += 1
     exch_ns = told.stamp(time, number)
-    seller = told.side(side, number, SELLS)
+    seller = told.side(side, number)
     if seller is None:
         return
     recv_ns, ms = told.in_order(exch_ns), exch_ns // 1_000_000

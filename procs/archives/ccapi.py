@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from procs.archives.events import BUYER_MAKES, Print, Quote, Told
+from procs.archives.events import Print, Quote, Told
 from procs.archives.sources import Source
+from procs.recordings.words import truth
 
 _QUOTES: Final = ("time_seconds", "bid_price_bid_size", "ask_price_ask_size")
 _TRADES: Final = ("time_seconds", "price", "size", "is_buyer_maker")
@@ -50,6 +51,5 @@ def trades(source: Source, told: Told, symbol: str) -> Iterator[Print]:
         if number > 1:
             told.rows += 1
             exch_ns = told.stamp(time, number)
-            seller = told.side(maker, number, BUYER_MAKES)
-            if seller is not None:
-                yield Print(told.in_order(exch_ns), exch_ns, price, qty, seller)
+            seller = truth(maker, told.place(number))  # the buyer made, so the seller took
+            yield Print(told.in_order(exch_ns), exch_ns, price, qty, seller)

@@ -159,8 +159,6 @@ def _market(pairs: Sequence[Pair], wish: Wish) -> str:
     market = wish.market or market or NATIVE[0]
     if market not in NATIVE:
         raise RecordingsError(f"{pairs[0][0].source.place}: is of {market}, which this version cannot read; leave it out")
-    if not frames and market == binance_public.COINM:
-        raise RecordingsError(f"{pairs[0][0].source.place}: frames of {market} cannot be made up; give --market binance_usdm")
     return market
 
 
@@ -213,13 +211,13 @@ def _write_events(pairs: Sequence[Pair], symbol: str, wish: Wish, write: Callabl
     price_step = step_of(wish.tick, "--tick") if wish.tick else None
     lot_step = step_of(wish.lot, "--lot") if wish.lot else None
     numbers = Numbers()
-    for found, _ in pairs:
+    for found, _ in pairs if price_step is None or lot_step is None else ():
         for it in found.kind.read(found.source, Told(found.source), symbol) if found.kind.read else ():
-            _texts(it, numbers)
+            _texts(it, numbers, price_step is None, lot_step is None)
     price_decimals = _decimals(price_step) if price_step else numbers.price_decimals
     qty_decimals = _decimals(lot_step) if lot_step else numbers.qty_decimals
-    usdm = _market(pairs, wish) == binance_public.USDM
-    writer = FrameWriter(write, symbol, usdm, price_decimals, qty_decimals)
+    futures = _market(pairs, wish) != binance_public.SPOT
+    writer = FrameWriter(write, symbol, futures, price_decimals, qty_decimals)
     sides = (_Side(BID), _Side(ASK))
 
     @lru_cache(_KEPT)
@@ -255,7 +253,8 @@ def _write_events(pairs: Sequence[Pair], symbol: str, wish: Wish, write: Callabl
     return {"frames": writer.frames, "crossed_quotes_left_out": writer.crossed_bbos, "empty_trades_left_out": empty}
 
 
-def _texts(it: Any, numbers: Numbers) -> None:
+def _texts(it: Any, numbers: Numbers, prices: bool, amounts: bool) -> None:
+    """Look at those numbers whose step nobody gave."""
     if isinstance(it, Print):
         pairs = [(it.price, it.qty)]
     elif isinstance(it, Quote):
@@ -263,8 +262,10 @@ def _texts(it: Any, numbers: Numbers) -> None:
     else:
         pairs = [*it.bids, *it.asks]
     for price, amount in pairs:
-        numbers.price(price)
-        numbers.amount(amount)
+        if prices:
+            numbers.price(price)
+        if amounts:
+            numbers.amount(amount)
 
 
 def _decimals(step: Decimal) -> int:
@@ -293,7 +294,7 @@ def _checked(path: Path, found: Sequence[Found], out: Path) -> Verdict:
     if one is None:
         raise RecordingsError(f"{out}: what was made of {found[0].source.place} is no recording; it is not kept")
     try:
-        verdict = check([files.measured(one)])
+        verdict = check([one])
     except RecordingError as error:
         raise RecordingsError(
             f"what was made cannot be read back, so it is not kept: {str(error).replace(str(path), str(out))}"
@@ -344,7 +345,7 @@ def _to_candles(paths: Sequence[Path], found: Sequence[Found], wish: Wish, size:
             for number, chain in enumerate(files.chains(paths)):
                 tell(f"reading {files.title(chain)}")
                 spool = Path(folder) / f"spool-{number}"
-                recording, _ = staged(chain, spool)
+                recording, _ = staged(chain, spool, venue=wish.venue)
                 tables += candle_files.tables_of(Folded(spool, recording), wanted)
         count = candle_files.write(tables, partial, wish.out.suffix)
         if not count:

@@ -19,12 +19,11 @@ from typing import Final, NamedTuple
 from procs.archives.sources import Source
 from procs.recordings.output import RecordingsError
 from procs.recordings.wire_text import MOST_DECIMALS, decimals_of, units_of_text
+from procs.recordings.words import aggressor
 from sim.recordings.spool import decimal_text
+from trading.stamps import UNIT_NAMES, stamp_of
 
-OLDEST_S, YOUNGEST_S = 10**9, 4 * 10**9
-"""Times are between September 2001 and the year 2096: so their digits tell the unit."""
 _MOST_SEEN: Final = 1 << 17
-_UNITS: Final = {10: ("seconds", 10**9), 13: ("milliseconds", 10**6), 16: ("microseconds", 10**3), 19: ("nanoseconds", 1)}
 
 
 class Print(NamedTuple):
@@ -96,20 +95,11 @@ class Told:
 
     def stamp(self, text: str, number: int) -> int:
         """A time in seconds, milliseconds, microseconds or nanoseconds, with or without a fraction, as ns."""
-        whole, dot, part = text.partition(".")
-        unit = _UNITS.get(len(whole))
-        if unit is None or not whole.isdigit() or (dot and not part.isdigit()):
-            raise self.wrong(
-                number, f"{text[:40]!r} is no time since 1970 in seconds, milliseconds, microseconds or nanoseconds of this age"
-            )
-        name, factor = unit
-        ns = int(whole) * factor
-        if part:
-            ns += int(part[:9].ljust(9, "0")) * factor // 10**9
-        if not OLDEST_S <= ns // 10**9 < YOUNGEST_S:
-            raise self.wrong(number, f"{text[:40]!r}, read as {name}, lies outside of 2001 to 2096")
-        self.units[name] += 1
-        return ns
+        found = stamp_of(text.encode())
+        if found is None:
+            raise self.wrong(number, f"{text[:40]!r} is no time from 2001 to 2116 in seconds, milli-, micro- or nanoseconds")
+        self.units[UNIT_NAMES[found[1]]] += 1
+        return found[0]
 
     def in_order(self, ns: int) -> int:
         """The time, raised to the one before where it is earlier."""
@@ -118,20 +108,19 @@ class Told:
         self.last_ns = max(self.last_ns, ns)
         return self.last_ns
 
-    def side(self, text: str, number: int, known: dict[str, bool]) -> bool | None:
-        """What a word of a closed list means; None, and counted, where the source says that it does not know."""
-        word = text.strip().lower()
-        found = known.get(word)
-        if found is None:
-            if word in ("", "unknown", "none", "na", "n/a"):
-                self.left_out["trades without a side"] += 1
-                return None
-            raise self.wrong(number, f"{text[:40]!r} is no side; known are {', '.join(known)}")
-        return found
+    def side(self, text: str, number: int) -> bool | None:
+        """Whether the seller was the aggressor; None, and counted, where the source says that it does not know."""
+        seller = aggressor(text, self.place(number))
+        self.left_out["trades without a side"] += seller is None
+        return seller
+
+    def place(self, number: int) -> str:
+        """How messages call a line."""
+        return f"{self.source.place}:{number}"
 
     def wrong(self, number: int, what: str) -> RecordingsError:
         """The error for a line."""
-        return RecordingsError(f"{self.source.place}:{number}: {what}; fetch the file again, or leave it out")
+        return RecordingsError(f"{self.place(number)}: {what}; fetch the file again, or leave it out")
 
     @property
     def said(self) -> str:
@@ -139,7 +128,7 @@ class Told:
         parts = [f"{self.rows:,} rows", *(["times in " + " and ".join(sorted(self.units))] if self.units else [])]
         if self.backwards:
             parts.append(f"{self.backwards:,} times went backwards and were raised to the one before")
-        parts += [f"{count:,} {what} left out" for what, count in self.left_out.items()]
+        parts += [f"{count:,} {what} left out" for what, count in self.left_out.items() if count]
         return f"{self.source.place}: {', '.join([*parts, *self.words])}"
 
 
@@ -175,11 +164,6 @@ def _remember(seen: set[str], text: str) -> None:
     if len(seen) >= _MOST_SEEN:
         seen.clear()
     seen.add(text)
-
-
-SELLS: Final = {"sell": True, "buy": False}
-BUYER_MAKES: Final = {"true": True, "false": False, "1": True, "0": False}
-"""Where the buyer was the maker, the aggressor sold."""
 
 
 def date_ns(text: str) -> int | None:

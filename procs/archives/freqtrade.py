@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from procs.archives.events import SELLS, Bar, Print, Told
+from procs.archives.events import Bar, Print, Told
 from procs.archives.sources import LONGEST_LINE, Source
 from procs.recordings.wire_text import plain_text
 
@@ -53,7 +53,7 @@ def trades(source: Source, told: Told, symbol: str) -> Iterator[Print]:
     for number, (time, _id, _kind, side, price, amount, *_) in _values(source, told, _TRADES):
         told.rows += 1
         exch_ns = told.stamp(time, number)
-        seller = told.side(side, number, SELLS)
+        seller = told.side(side, number)
         if seller is not None:
             yield Print(told.in_order(exch_ns), exch_ns, plain_text(price, "price"), plain_text(amount, "amount"), seller)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from procs.archives.events import SELLS, Print, Quote, Told, Window
+from procs.archives.events import Print, Quote, Told, Window
 from procs.archives.sources import Source
 from procs.recordings.tardis import COLUMNS, EXCHANGES
 
@@ -82,7 +82,7 @@ def windows(source: Source, told: Told, symbol: str) -> Iterator[Window]:
 def trades(source: Source, told: Told, symbol: str) -> Iterator[Print]:
     """One a row."""
     for number, (side, price, amount), recv_ns, exch_ns in _rows(source, told, ("side", "price", "amount")):
-        seller = told.side(side, number, SELLS)
+        seller = told.side(side, number)
         if seller is not None:
             yield Print(recv_ns, exch_ns, price, amount, seller)
 

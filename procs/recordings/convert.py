@@ -104,9 +104,14 @@ def _write_csv(paths: Sequence[Path], wish: Wish, out: Callable[[bytes], Any], t
     return tardis.write_frames(tables, out, symbol, usdm, lambda done: tell(f"{done:,} messages"))
 
 
+def _is_csv(path: Path, head: bytes) -> bool:
+    """By its columns; a name with .csv in it is refused by the reader, which knows what it misses."""
+    return ".csv" in path.suffixes or b"local_timestamp" in head.partition(b"\n")[0].lower()
+
+
 READERS: Final = (
     Reader("npz", "hftbacktest's npz", lambda path, _: path.suffix in (".npz", ".npy"), _write_npz),
-    Reader("csv", "tardis-like CSV", lambda path, _: ".csv" in path.suffixes, _write_csv),
+    Reader("csv", "tardis-like CSV", _is_csv, _write_csv),
 )
 """The first row that takes a file reads it. A form of data is a row here and a module that writes its frames."""
 _SEEN: Final = (

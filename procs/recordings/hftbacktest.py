@@ -28,10 +28,9 @@ import numpy as np
 from procs.recordings.folding import Chunk, Folded
 from procs.recordings.output import RecordingsError
 from procs.recordings.wire_text import ASK, BID, FrameWriter, units_of_floats
-from procs.recordings.words import UNITS, unit_of
-from sim.recordings.recording_text import OLDEST_NS
 from trading.jit import Recs, Words, kernel
 from trading.records import TS_END, Flag, Kind
+from trading.stamps import OLDEST_NS, UNIT_NAMES, UNIT_NS, unit_of
 
 DEPTH_EVENT, TRADE_EVENT, DEPTH_CLEAR_EVENT, DEPTH_SNAPSHOT_EVENT = 1, 2, 3, 4
 KIND_MASK: Final = 0xFF
@@ -252,8 +251,8 @@ def usable(path: Path, events: Recs) -> tuple[Recs, list[str]]:
     for column in ("local_ts", "exch_ts"):
         stamps = found[column]
         known = stamps[stamps != 0]
-        unit = unit_of(int(known[0])) if len(known) else "nanoseconds"
-        ns = UNITS.get(unit, 1)
+        unit = unit_of(int(known[0])) if len(known) else "ns"
+        ns = UNIT_NS.get(unit, 1)
         outside = (stamps != 0) & ~((stamps >= -(-OLDEST_NS // ns)) & (stamps < TS_END // ns))
         if column == "local_ts":
             outside |= stamps == 0
@@ -261,12 +260,12 @@ def usable(path: Path, events: Recs) -> tuple[Recs, list[str]]:
             row = int(np.flatnonzero(outside)[0])
             raise RecordingsError(
                 f"{path}: {column} {int(stamps[row])} of received row {row} is no time from 2001 to 2116"
-                + (f" in {unit}, as the first has" if unit else "; wanted ns since 1970")
+                + (f" in {UNIT_NAMES[unit]}, as the first has" if unit else "; wanted ns since 1970")
             )
-        if unit != "nanoseconds":
+        if unit != "ns":
             found = found.copy() if found is events else found
             found[column] *= ns
-            notes.append(f"{path}: {column} is in {unit}")
+            notes.append(f"{path}: {column} is in {UNIT_NAMES[unit]}")
     kinds = (found["ev"] & np.uint64(KIND_MASK)).astype(np.int64)
     sides = found["ev"] & np.uint64(BUY_EVENT | SELL_EVENT)
     sided = (sides == BUY_EVENT) | (sides == SELL_EVENT)

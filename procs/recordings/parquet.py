@@ -2,7 +2,7 @@
 
     <out>/<ring>/venue=<venue>/symbol=<SYMBOL>/date=<YYYY-MM-DD>/<part>.parquet     date: UTC; - for records about no symbol
 
-Tick and lot are in the file's metadata. Needs pyarrow, which comes with the extra `research`.
+Tick and lot are in the file's metadata. Needs pyarrow, which comes with the extra `parquet`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def arrow() -> tuple[Any, Any]:
     try:
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError:
-        raise RecordingsError("Parquet needs pyarrow: install the extra with `pip install 'scalper[research]'`") from None
+        raise RecordingsError("Parquet needs pyarrow: install the extra with `pip install 'scalper[parquet]'`") from None
 
 
 class ParquetWriter:

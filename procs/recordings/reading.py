@@ -25,6 +25,7 @@ from procs.recordings.frame_log_format import came_of
 from procs.recordings.output import RecordingsError
 from trading.features.vector import NAMES as FEATURES
 from trading.records import LEVELS, Flag, Kind
+from trading.stamps import WANTED, stamp_of
 from trading.venues.names import Market
 
 RECORDING_KINDS: Final = (*KINDS["market"], "level")
@@ -45,14 +46,14 @@ class Choice:
 
 
 def time_ns(text: str) -> int:
-    """A time given by a person: Unix seconds or ns, or ISO 8601 (UTC unless it says otherwise). Raises RecordingsError."""
-    digits = text.replace(".", "", 1)
-    if digits.isdigit():
-        return int(text) if digits == text and len(text) >= 16 else int(float(text) * 1e9)
+    """A time given by a person: a Unix time in any unit of trading.stamps, or ISO 8601 (UTC unless it says otherwise). Raises
+    RecordingsError."""
+    if (stamp := stamp_of(text.encode())) is not None:
+        return stamp[0]
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise RecordingsError(f"{text!r} is no time: write e.g. 2024-08-08T23:54:13, or Unix seconds or ns") from None
+        raise RecordingsError(f"{text!r} is no time: write e.g. 2024-08-08T23:54:13, or a {WANTED}") from None
     return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1e6) * 1000
 
 

@@ -20,10 +20,10 @@ from typing import Any, Final
 import numpy as np
 
 from procs.recordings.output import RecordingsError
-from sim.recordings.recording_text import OLDEST_NS
 from sim.recordings.spool import decimal_text
 from trading.contracts import pair_of, quote_of
 from trading.records import TS_END
+from trading.stamps import OLDEST_NS
 from trading.venues.names import Market
 from trading.wire.binance_layout import MAX_SNAPSHOT_LEVELS
 

@@ -16,22 +16,15 @@ from typing import Final
 
 from procs.recordings.output import RecordingsError
 from procs.recordings.wire_text import ASK, BID
-from sim.recordings.recording_text import OLDEST_NS
 from trading.records import TS_END
+from trading.stamps import OLDEST_NS, UNIT_NAMES, UNIT_NS, unit_of
 from trading.symbol_names import SymbolNameError, symbol_name
 
-UNITS: Final = {"seconds": 10**9, "milliseconds": 10**6, "microseconds": 10**3, "nanoseconds": 1}
-"""ns in each. No time from 2001 to 2116 fits two of them."""
 _BIDS: Final = frozenset(("bid", "bids", "buy", "b"))
 _ASKS: Final = frozenset(("ask", "asks", "sell", "a", "s"))
 _SELLER: Final = {"buy": False, "b": False, "sell": True, "s": True}
-_NOBODY_KNOWS: Final = frozenset(("", "unknown", "none", "null", "nan"))
+_NOBODY_KNOWS: Final = frozenset(("", "unknown", "none", "null", "nan", "na", "n/a"))
 _TRUTH: Final = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
-
-
-def unit_of(number: Decimal | int) -> str:
-    """The unit in which a number is a time from 2001 to 2116; "" for none."""
-    return next((unit for unit, ns in UNITS.items() if OLDEST_NS <= number * ns < TS_END), "")
 
 
 class Stamps:
@@ -57,8 +50,8 @@ class Stamps:
             if not number.is_finite():
                 raise self._no_time(text, line, "no number")
         if not self._ns:
-            self.unit = unit_of(number)
-            self._ns = UNITS.get(self.unit, 0)
+            unit = unit_of(number)
+            self.unit, self._ns = UNIT_NAMES.get(unit, ""), UNIT_NS.get(unit, 0)
         found = number * self._ns
         if not OLDEST_NS <= found < TS_END:
             unit = f" of {self.unit}, as the lines before have" if self._ns else ""

@@ -22,7 +22,7 @@ import msgspec
 from sim.local_venue.book import plain_text, text_of, units_of
 from sim.local_venue.stream_names import MARKETS, MarketName
 from sim.recordings import bounded
-from trading.contracts import contract_of, pair_of
+from trading.contracts import asset_of, contract_of, pair_of, quote_of
 from trading.ranges import MAX_SYMBOLS
 from trading.stamps import stamp_of
 from trading.symbol_names import name_fault
@@ -39,9 +39,6 @@ STEP_SHARE: Final = 0.99
 _QUANTITIES: Final[dict[str, tuple[int, int]]] = {"spot": (8, 10**3), "usdm": (3, 10**5), "coinm": (0, 10**8)}
 """Decimals of quantities, and the step in 1e-8, of the embedded market's symbols; COIN-M's are whole contracts."""
 VENUE: Final = {"spot": Market.BINANCE_SPOT, "usdm": Market.BINANCE_USDM, "coinm": Market.BINANCE_COINM}
-_QUOTES: Final = (
-    "FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USD", "BTC", "ETH", "BNB", "EUR", "GBP", "TRY", "JPY", "BRL", "COP", "IDR", "KRW",
-)  # fmt: skip
 LEAST_PRICE: Final = 0.03
 """A symbol without rules of its own starts at a twentieth of the one before, from above again behind this."""
 _decode: Final = msgspec.json.Decoder().decode
@@ -96,10 +93,8 @@ class SymbolSpec:
     @property
     def quote(self) -> str:
         """The quote asset, guessed from the name."""
-        for quote in _QUOTES:
-            if self.pair.endswith(quote) and self.pair != quote:
-                return quote
-        return self.pair[-4:]
+        quote = quote_of(self.name)
+        return quote if quote and quote != self.pair else self.pair[-4:]
 
     @property
     def base(self) -> str:
@@ -264,9 +259,7 @@ class RecordedSource(Source):
 
 def coinm_name(name: str) -> str:
     """The COIN-M symbol of the same coin: BTCUSDT is BTCUSD_PERP there, BTCUSDT_241227 is BTCUSD_241227."""
-    pair, _, ends = name.partition("_")
-    coin = next((pair[: -len(quote)] for quote in _QUOTES if pair.endswith(quote) and pair != quote), pair)
-    return f"{coin}USD_{ends or 'PERP'}"
+    return f"{asset_of(name, True)}USD_{name.partition('_')[2] or 'PERP'}"
 
 
 def _tick_decimals(price: float, market: MarketName) -> int:
@@ -331,16 +324,18 @@ class GeneratedSource(Source):
             raise SourceError(f"{len(names)} symbols; the embedded market has at most {MAX_SYMBOLS}: name fewer")
         rules = rules or {}
         self._settings = settings
-        self._prices: list[float] = []
         self.clock_offset_ns = -GENERATED_WIRE_NS
-        self._tables: list[tuple[MarketName, list[Instrument]]] = []
+        self._tables: list[tuple[list[Instrument], list[float]]] = []
         specs = []
         for market in markets:
-            table = []
+            table: list[Instrument] = []
+            prices: list[float] = []
             price = settings.start_price
-            self._prices = []
-            for name in map(coinm_name, names) if market == "coinm" else names:
-                self._prices.append(rules[name].price if name in rules else price)
+            ours = [coinm_name(name) for name in names] if market == "coinm" else names
+            if len(set(ours)) != len(ours):
+                raise SourceError(f"of {', '.join(names)} two are the same coin on {market}; name one of them")
+            for name in ours:
+                prices.append(rules[name].price if name in rules else price)
                 if name in rules:
                     spec, instrument = _by_rules(name, market, rules[name])
                     specs.append(spec)
@@ -363,21 +358,16 @@ class GeneratedSource(Source):
                 tick = text_of(10 ** (8 - tick_decimals), printed)
                 specs.append(SymbolSpec(name, market, tick, step, printed, qty_decimals, 100))
                 price = price / 20.0 if price > LEAST_PRICE else settings.start_price
-            self._tables.append((market, table))
+            self._tables.append((table, prices))
         self.symbols = tuple(specs)
 
-    def _parameters(self, table: list[Any]) -> tuple[Any, Any]:
-        from sim.market.generator import make_params
-        from trading.instruments import instrument_table
-
-        return make_params(self._settings, self._prices), instrument_table(table)
-
-    def _stream(self, offset: int, table: list[Any]) -> Iterator[Frame]:
+    def _stream(self, offset: int, table: list[Any], prices: list[float]) -> Iterator[Frame]:
         import numpy as np
 
-        from sim.market.generator import GEN_GLOBAL, GEN_STATE, MAX_FRAME_BYTES, init, next_frame
+        from sim.market.generator import GEN_GLOBAL, GEN_STATE, MAX_FRAME_BYTES, init, make_params, next_frame
+        from trading.instruments import instrument_table
 
-        params, instruments = self._parameters(table)
+        params, instruments = make_params(self._settings, prices), instrument_table(table)
         state, glob = np.zeros(len(table), GEN_STATE), np.zeros(1, GEN_GLOBAL)
         buffer = np.zeros(MAX_FRAME_BYTES, np.uint8)
         init(state, glob, params, instruments)
@@ -390,8 +380,8 @@ class GeneratedSource(Source):
         """All frames of all markets."""
         parts: list[Iterable[Frame]] = []
         offset = 0
-        for _, table in self._tables:
-            parts.append(self._stream(offset, table))
+        for table, prices in self._tables:
+            parts.append(self._stream(offset, table, prices))
             offset += len(table)
         return heapq.merge(*parts, key=lambda frame: frame[:2])
 

@@ -17,6 +17,7 @@ import numpy as np
 from trading.instruments import NAME_BYTES
 from trading.jit import Bytes, Words, kernel
 from trading.records import TS_END
+from trading.stamps import OLDEST_NS
 
 # what `split_lines` leaves in its `result`
 CONSUMED: Final = 0
@@ -35,9 +36,6 @@ NOT_NUMERIC: Final = 1
 NO_FRAME: Final = 2
 NOT_OBJECT: Final = 3
 STAMP_RANGE: Final = 4
-
-OLDEST_NS: Final = 10**18
-"""September 2001. From then to TS_END a Unix time's magnitude tells its unit: no number is a time in two of them."""
 
 # what `survey` counts
 PRICES: Final = 0  # the book's prices: their greatest common divisor, the decimals that it is counted in, how many they are

@@ -1,7 +1,7 @@
 """The spool: recorded frames of all symbols in one file, in time order, laid out for an mmap.
 
-    offset 0     HEADER, padded to 4096 bytes (magic, version, counts, a row a symbol)
-    offset 4096  frame, frame, ...   each: recv_ns i8 | length i4 | what i4 | bytes, zero-padded to 8
+    offset 0     HEADER, padded to 8192 bytes (magic, version, counts, a row a symbol)
+    offset 8192  frame, frame, ...   each: recv_ns i8 | length i4 | what i4 | bytes, zero-padded to 8
 
 `what` is the symbol's index (8 bits), and for a notice of its line, which has no bytes, the trading.records.Kind (8 bits) and the
 line (8 bits) above it.

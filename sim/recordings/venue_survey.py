@@ -26,8 +26,8 @@ from trading.venues.registry import venue_class
 
 _untyped: Final = msgspec.json.Decoder(float_hook=str).decode
 _DECIMALS: Final = 12
-_MOST: Final = 10**30  # these are Python's integers: a price in rupiah with 12 decimals is none that an int64 holds
 """Finest unit in which prices are compared."""
+_MOST: Final = 10**30  # these are Python's integers: a price in rupiah with 12 decimals is none that an int64 holds
 
 
 LONGEST_FRAME: Final = 1 << 23
