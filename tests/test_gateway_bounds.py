@@ -210,7 +210,7 @@ def test_a_defect_is_500_in_the_same_shape_and_in_the_log() -> None:
     heard: list[Exception] = []
     served = Served(fault=heard.append)
     served.world.answers.get = lambda *_: 1 // 0  # type: ignore[method-assign]
-    assert error_of(Wire(served).send(GOOD)) == (500, "failed")
+    assert error_of(Wire(served).send(GOOD)) == (500, "internal")
     assert isinstance(heard[0], ZeroDivisionError)
 
 

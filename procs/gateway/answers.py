@@ -36,7 +36,6 @@ from procs.gateway.shapes import (
     Timeframe,
 )
 from procs.gateway.suggest import Suggestions
-from procs.logs import stage_log
 from procs.memory import board
 from procs.memory.board import Words
 from trading.contracts import asset_of
@@ -50,9 +49,8 @@ from trading.settings import Strategy
 from trading.venues.names import INVERSE, LINEAR
 
 DEFAULT_TIMEFRAME: Final = "1m"
-OK, NOT_FOUND, UNPROCESSABLE, FAILED, UNAVAILABLE = 200, 404, 422, 500, 503
+OK, NOT_FOUND, UNPROCESSABLE, UNAVAILABLE = 200, 404, 422, 503
 Reply = tuple[int, bytes]
-LOG: Final = stage_log("gateway")
 
 
 class Refused(Exception):
@@ -145,9 +143,6 @@ class Answers:
             status, answer = self._pages[route.prefix](symbol, tf)
         except Refused as refused:
             return refusal(refused)
-        except Exception:  # a defect: who asks gets the shape of every refusal, the log the traceback
-            LOG.error("no answer", path=f"{route.prefix}{symbol[:64]}", exc_info=True)
-            return refusal(Refused(FAILED, "internal", "the gateway failed to make this answer: see its log"))
         return status, self._encode(answer)
 
     def look(self) -> int:

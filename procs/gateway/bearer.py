@@ -40,4 +40,4 @@ def read_token(path: str) -> bytes:
 def is_given(authorization: str, token: bytes) -> bool:
     """Whether an Authorization header carries the token."""
     scheme, given = authorization[: len(SCHEME)].lower(), authorization[len(SCHEME) :].strip()
-    return scheme == SCHEME and hmac.compare_digest(given.encode("latin-1", "replace"), token)
+    return scheme == SCHEME and hmac.compare_digest(given.encode("latin-1"), token)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from procs.gateway.answers import Refused, refusal
+from procs.gateway.front import HEADERS
 from procs.pacing import MINUTE, SlidingWindow
 
 try:
@@ -41,8 +42,9 @@ def response(refused: Refused) -> bytes:
     """A refusal as HTTP, after which the connection is closed."""
     status, body = refusal(refused)
     head = (
-        f"HTTP/1.1 {status} {REASONS[status]}\r\ncontent-type: application/json\r\ncache-control: no-store\r\n"
-        f"x-content-type-options: nosniff\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        f"HTTP/1.1 {status} {REASONS[status]}\r\n"
+        + "".join(f"{name.decode()}: {value.decode()}\r\n" for name, value in HEADERS)
+        + f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
     )
     return head.encode() + body
 

@@ -12,22 +12,14 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
-from starlette.exceptions import HTTPException
 
-from procs.gateway.answers import DEFAULT_TIMEFRAME, NOT_FOUND, OK, ROUTES, Answers, Refused, Route, refusal
+from procs.gateway.answers import DEFAULT_TIMEFRAME, OK, ROUTES, Answers, Route
 from procs.gateway.market_view import TIMEFRAMES
 from procs.gateway.shapes import ErrorAnswer
 
 TITLE = "scalper gateway"
 REFERENCE = "#/components/schemas/{name}"
 MEANINGS = {404: "No such symbol in this run", 422: "No such timeframe", 503: "Too old, not there yet, or the pipeline is down"}
-
-REFUSALS = {
-    404: ("unknown_path", "there is nothing here"),
-    405: ("read_only", "this gateway only answers GET and HEAD"),
-    500: ("internal", "the gateway failed to make this answer: see its log"),
-}
-"""What the framework refuses by itself: kind and message."""
 
 
 def _version() -> str:
@@ -86,16 +78,6 @@ def described(answers: Answers) -> Any:
 
         return endpoint
 
-    async def refused(request: Request, error: Any) -> Response:
-        """What the framework refuses, in the shape of every other refusal."""
-        status = int(getattr(error, "status_code", 500))
-        kind, text = REFUSALS.get(status, ("refused", f"refused with status {status}"))
-        known = [route.path for route in ROUTES] if status == NOT_FOUND else None
-        _, body = refusal(Refused(status, kind, text, **({"known": known} if known else {})))
-        return Response(body, status, media_type="application/json", headers=getattr(error, "headers", None))
-
-    app.add_exception_handler(HTTPException, refused)
-    app.add_exception_handler(Exception, refused)
     for route in ROUTES:
         app.add_api_route(
             route.path,

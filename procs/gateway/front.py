@@ -87,7 +87,7 @@ class Front:
             reply = refusal(refused)
         except Exception as error:  # a defect: said in the log, and in the shape of all errors
             self._fault(error)
-            reply = refusal(Refused(FAILED, "failed", "this answer could not be made: the gateway's log says why"))
+            reply = refusal(Refused(FAILED, "internal", "the gateway failed to make this answer: see its log"))
         await self._send(scope, send, reply)
 
     def _check(self, scope: Scope) -> None:

@@ -104,7 +104,7 @@ def application(answers: Answers, settings: GatewaySettings) -> Application:
     def fault(error: Exception) -> None:
         logging.getLogger("uvicorn.error").error("an answer failed", exc_info=error)
 
-    return Front(answers, known_hosts(settings.host, settings.hosts), described(answers), token, fault)
+    return Front(answers, known_hosts(settings.host, settings.hosts), described(answers).router, token, fault)
 
 
 def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
