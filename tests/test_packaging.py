@@ -117,7 +117,7 @@ def test_the_tests_of_the_source_distribution_are_found(unpacked: Path) -> None:
     """pytest collects the same tests there as here."""
 
     def collected(folder: Path) -> list[str]:
-        words = [sys.executable, "-P", "-m", "pytest", "--collect-only", "-q", "--no-header", "-p", "no:cacheprovider"]
+        words = [sys.executable, "-P", "-m", "pytest", "--collect-only", "-q", "-o", "addopts=", "-p", "no:cacheprovider"]
         done = subprocess.run(words, cwd=folder, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-2000:]
         return [line for line in done.stdout.splitlines() if "::" in line]

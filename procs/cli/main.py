@@ -76,15 +76,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     streams.make_safe()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _run(words)
+        try:
+            code = _run(words)
+        except SystemExit as end:  # argparse's --help and its refusals
+            code = end.code if isinstance(end.code, int) else USAGE
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader of a pipe has seen enough
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
-    except SystemExit as end:  # argparse's --help and its refusals
-        return end.code if isinstance(end.code, int) else USAGE
     except Exception as error:
         code_or_none = exit_code_of(error)
         if code_or_none is None:
@@ -97,9 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    if words == ["--version"]:
-        words = ["version"]
     args = parser(words[0] if words and words[0] in COMMANDS else None).parse_args(words or ["help"])
+    if getattr(args, "version", False):
+        return _run(["version"])
     module, _, function = args.function.partition(":")
     command: Callable[[Any], int] = getattr(importlib.import_module(f"procs.cli.{module}"), function)
     return command(args)
