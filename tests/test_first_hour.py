@@ -309,6 +309,7 @@ def test_the_replays_own_pace_is_said() -> None:
     assert "as fast as it can" in pace.note(fast) and len(pace.note(fast)) <= 72
     assert "20x its own pace" in pace.note(load_profile("paper", {"source.speed": 20.0}))
     assert pace.note(load_profile("paper")) == pace.note(live) == ""
+    assert pace.note(load_profile("paper", {"source.speed": 0.5})) == ""  # slower hurries nobody
     memory = HeapMemory()
     assert pace.verdict(fast, snapshot(memory)) == ""  # type: ignore[arg-type]  # nothing waited
     memory.rings["market"][FULL_STALLS] = 7
@@ -376,13 +377,36 @@ def test_a_link_is_nobodys_journal(capsys: pytest.CaptureFixture[str], tmp_path:
     assert link.is_symlink() and elsewhere.is_dir()
 
 
+def run_elsewhere(instance: str, place: Path, stamp: str) -> last_run.LastRun:
+    """A run of an instance whose profile puts its journals at a place that others may share."""
+    folder = place / f"{stamp}-1"
+    folder.mkdir(parents=True)
+    (folder / "market.journal").write_bytes(b"x" * 9000)
+    profile = msgspec.Raw(profile_json(load_profile("paper", {"instance": instance})))
+    one = last_run.LastRun(instance=instance, profile=profile, journal_dir=str(folder))
+    last_run.note(one)
+    return one
+
+
 def test_journals_that_a_profile_puts_elsewhere_are_found(tmp_path: Path) -> None:
-    """The last run says where its journals are; its neighbours there count as well."""
+    """By the links of the instance's state, and the last run's own word."""
     for stamp in STAMPS[:4]:
-        (tmp_path / "mine" / f"{stamp}-1").mkdir(parents=True)
-    profile = msgspec.Raw(profile_json(load_profile("paper")))
-    last_run.save(last_run.LastRun(instance="paper", profile=profile, journal_dir=str(tmp_path / "mine" / f"{STAMPS[3]}-1")))
+        last_run.save(run_elsewhere("paper", tmp_path / "mine", stamp))
     assert len(journals.runs_of("paper")) == 4 and "4 runs elsewhere" in journals.sentence("paper")
+
+
+def test_instances_that_share_a_place_never_remove_each_others_journals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither a living run's nor one that has ended: cleaning one instance leaves what the other put there."""
+    own = [Path(run_elsewhere("paper", tmp_path / "shared", stamp).journal_dir) for stamp in STAMPS[2:4]]
+    ended, lives = (Path(run_elsewhere("second", tmp_path / "shared", stamp).journal_dir) for stamp in STAMPS[:2])
+    running.write_note(rundir.run_dir("second") / running.RUN_NAME, {"journal_dir": str(lives)})
+    with rundir.InstanceLock("second"):
+        assert run(capsys, "clean", "--journals", "--instance", "paper", "--keep", "1")[0] == OK
+        assert [folder.is_dir() for folder in (*own, ended, lives)] == [False, True, True, True]
+        assert run(capsys, "clean", "--journals", "--keep", "0")[0] == OK
+    assert [folder.is_dir() for folder in (*own, ended, lives)] == [False, False, False, True]
 
 
 def test_the_state_says_what_it_takes_and_how_to_make_it_less() -> None:
@@ -395,6 +419,11 @@ def test_the_state_says_what_it_takes_and_how_to_make_it_less() -> None:
     assert "`scalperctl clean --journals --instance second` keeps the last 3" in journals.sentence("second")
     figures = journals.figures("second")
     assert figures["runs"] == 5 and isinstance(figures["journal_bytes"], int) and figures["journal_bytes"] >= 10_000_000
+
+
+def test_a_short_form_of_version_is_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """argparse takes --vers for --version."""
+    assert run(capsys, "--vers") == run(capsys, "--version") == run(capsys, "version")
 
 
 def test_keep_and_dry_run_belong_to_journals(capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,4 +87,3 @@ def test_readmes_figures_are_the_programs() -> None:
     from procs.cli.arguments import parser
 
     assert f"for {parser('demo').parse_args(['demo']).seconds:g} s, prints a report" in README
-    assert len(topology.STAGES) >= 7

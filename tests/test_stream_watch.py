@@ -181,7 +181,7 @@ def test_the_command_shows_ages_and_names_what_is_dead(width: int) -> None:
         "streams": at.watch.rows({0: "BTCUSDT", 1: "ETHUSDT"}, 8 * S)}  # fmt: skip
     found = {"table_age_s": 0.5, "frames": {"dropped": 0}, "venues": [venue_row]}
     assert lines.troubles(found, "paper") == [
-        f"BTCUSDT depth of binance_spot is dead for 2 s ({PROVED}): subscribed anew 0 times"
+        f"BTCUSDT depth of binance_spot is dead for 2 s ({PROVED}): tried 0 times"
     ]
     text = lines.render(found, lines.troubles(found, "paper"), width, plain)
     (row,) = [line for line in text if "BTCUSDT" in line and not line.startswith("!")]

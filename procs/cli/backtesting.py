@@ -62,7 +62,7 @@ def _backtest(profile: Profile, note: Progress, as_json: bool) -> int:
                 files, Path(folder) / "spool", progress=lambda done, of: note.now(f"reading: {done * 100 // max(of, 1)} %")
             )
             note.end()
-            for text in recording.said():
+            for text in (*recording.said(), *recording.notes):
                 print(f"scalperctl: {text}", file=sys.stderr)
         found, whole, sent = run_backtest(profile, plan_of(profile, recording), note, kept)
     note.end()

@@ -35,22 +35,8 @@ def tools(args: argparse.Namespace) -> int:
         return INTERRUPTED
 
 
-class _Progress:
-    """What is looked at, on stderr: as it changes on a terminal, every few seconds in a pipe."""
-
-    def __init__(self) -> None:
-        self._note = Progress()
-
-    def __call__(self, text: str) -> None:
-        self._note.now(clean_text(text))
-
-    def end(self) -> None:
-        """Clear the line."""
-        self._note.end()
-
-
-def _reading(name: str, progress: _Progress) -> Callable[[int, int], None]:
-    return lambda done, total: progress(f"reading {name}: {done * 100 // max(total, 1)}%")
+def _reading(name: str, progress: Progress) -> Callable[[int, int], None]:
+    return lambda done, total: progress.now(f"reading {name}: {done * 100 // max(total, 1)}%")
 
 
 def _size(size: int) -> str:
@@ -79,9 +65,9 @@ def ls(args: argparse.Namespace) -> int:
     from procs.recordings import files
     from sim.recordings.bounded import RecordingError
 
-    progress, found = _Progress(), []
+    progress, found = Progress(), []
     for path in files.expand(args.paths):
-        progress(f"looking into {path.name}")
+        progress.now(f"looking into {path.name}")
         one = files.look(path)
         if one is not None:
             try:
@@ -115,7 +101,7 @@ def check(args: argparse.Namespace) -> int:
     from procs.recordings.output import RecordingsError
     from sim.recordings.bounded import RecordingError
 
-    progress, venue, left_out = _Progress(), _venue(args.venue), list[str]()
+    progress, venue, left_out = Progress(), _venue(args.venue), list[str]()
 
     def pass_over(sentence: str) -> None:
         left_out.append(sentence)
@@ -129,7 +115,7 @@ def check(args: argparse.Namespace) -> int:
     paint, told, wrong = paint_for(sys.stdout), list[dict[str, Any]](), 0
     for chain in chains:
         name = files.title(chain)
-        progress(f"checking {name}")
+        progress.now(f"checking {name}")
         try:
             verdict = judged(chain, _reading(name, progress), venue)
         except (RecordingError, RecordingsError) as error:
@@ -198,8 +184,8 @@ def cat(args: argparse.Namespace) -> int:
     if not path.is_file():
         raise CliError(f"{path}: there is no such file; check the path", USAGE)
     first, last = (time_ns(text) if text else 0 for text in (args.from_time, args.to_time))
-    progress = _Progress()
-    for said in records_of(path, Choice(args.symbol, kinds, first, last, args.limit), progress, _venue(args.venue)):
+    progress = Progress()
+    for said in records_of(path, Choice(args.symbol, kinds, first, last, args.limit), progress.now, _venue(args.venue)):
         progress.end()
         print(json.dumps(said) if args.json else clean_text(line_of(said)))
     progress.end()
@@ -213,7 +199,7 @@ def convert(args: argparse.Namespace) -> int:
     from procs.recordings.convert import Wish, is_known
     from procs.recordings.convert import convert as converted
 
-    progress = _Progress()
+    progress = Progress()
     wish = Wish(
         to=args.to, out=Path(args.out), force=args.force, symbol=args.symbol, market=args.market, tick=args.tick, lot=args.lot,
         base_latency_ns=args.base_latency_ns, after=tuple(files.expand(args.after)), venue=_venue(args.venue),
@@ -221,7 +207,10 @@ def convert(args: argparse.Namespace) -> int:
     try:
         paths = files.gathered(args.paths, _note, lambda path: is_known(path) or converting.is_known(path))
         ours = converting.taken(paths, wish.to)
-        made = converted(paths, wish, progress) if ours is None else converting.convert(paths, ours, wish, args.size, progress)
+        if ours is None:
+            made = converted(paths, wish, progress.now)
+        else:
+            made = converting.convert(paths, ours, wish, args.size, progress.now)
     finally:
         progress.end()
     for note in made.get("notes", ()):

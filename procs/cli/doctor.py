@@ -252,7 +252,7 @@ def kernel_cache() -> Finding:
     return Finding(
         "kernel cache",
         OK_,
-        f"{folder}: " + (f"{compiled} compiled kernels" if compiled else "empty, the first start compiles (a minute or two)"),
+        f"{folder}: " + (f"{compiled} compiled kernels" if compiled else "empty, the first start compiles (some minutes)"),
     )
 
 

@@ -42,7 +42,7 @@ def features(args: argparse.Namespace) -> int:
     try:
         with new_file(out, force=args.force) as partial:
             pieces = recording_columns(profile.source.files, profile, progress, wrong.append)
-            with note.working("reading, and loading the kernels (the first time compiles them: a minute or two)"):
+            with note.working("reading, and loading the kernels (the first time compiles them: some minutes)"):
                 first = next(pieces, None)
             made = _write(partial, out.suffix, itertools.chain([first] if first is not None else [], pieces), note)
     except KeyboardInterrupt:

@@ -49,19 +49,21 @@ def state_of(instance: str) -> Path | None:
 
 
 def runs_of(instance: str) -> list[RunJournals]:
-    """The journals of every run of an instance, the oldest first, also where its profile puts them elsewhere."""
-    state = state_of(instance)
-    places = [] if state is None else [state / "journal"]
-    own = running.journal_folder(instance) if rundir.holder(instance) else None
+    """The journals of every run of an instance, the oldest first.
+
+    Those that its profile puts elsewhere are told by the links of its state, not by where they lie: another instance may put its
+    own there.
+    """
+    living = {folder.resolve() for name in running.living() if (folder := running.journal_folder(name)) is not None}
     last = last_run.load(instance)
-    places += [path.parent for path in (own, Path(last.journal_dir) if last is not None and last.journal_dir else None) if path]
-    found: dict[Path, RunJournals] = {}
-    for place in dict.fromkeys(path.resolve() for path in places):
+    folders = [] if last is None or not last.journal_dir else [Path(last.journal_dir)]
+    for state in last_run.state_folders(instance):
         with contextlib.suppress(OSError):
-            for folder in place.iterdir():
-                if RUN_FOLDER.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
-                    found[folder] = RunJournals(instance, folder, size_of(folder), own is not None and folder == own.resolve())
-    return sorted(found.values(), key=lambda run: run.folder.name)
+            folders += [folder for folder in (state / last_run.JOURNALS).iterdir() if not folder.is_symlink()]
+        with contextlib.suppress(OSError):
+            folders += [link.resolve() for link in (state / last_run.ELSEWHERE).iterdir()]
+    found = {folder.resolve() for folder in folders if RUN_FOLDER.fullmatch(folder.name) and folder.is_dir()}
+    return [RunJournals(instance, folder, size_of(folder), folder in living) for folder in sorted(found, key=lambda it: it.name)]
 
 
 def instances() -> list[str]:

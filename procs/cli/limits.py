@@ -64,14 +64,13 @@ def _raised(which: int, wanted: int) -> int:
 
 def too_low(profile: Profile) -> str:
     """The first limit that is too low, as a sentence with the number that is needed; "" if none is."""
-    for which, name, option, unit, needed in (
-        (resource.RLIMIT_NOFILE, "open files", "ulimit -n", 1, files_needed(profile)),
-        (resource.RLIMIT_AS, "address space", "ulimit -v", 1024, ADDRESSES),
-        (resource.RLIMIT_FSIZE, "the size of a file", "ulimit -f", 1024, largest_file(profile)),
+    for which, name, option, setting, unit, needed in (
+        (resource.RLIMIT_NOFILE, "open files", "ulimit -n", "LimitNOFILE", 1, files_needed(profile)),
+        (resource.RLIMIT_AS, "address space", "ulimit -v", "LimitAS", 1024, ADDRESSES),
+        (resource.RLIMIT_FSIZE, "the size of a file", "ulimit -f", "LimitFSIZE", 1024, largest_file(profile)),
     ):
         has = _raised(which, needed)
         if has < needed:
-            setting = {"ulimit -n": "LimitNOFILE", "ulimit -v": "LimitAS", "ulimit -f": "LimitFSIZE"}[option]
             return (
                 f"the limit of {name} is {has // unit}, {profile.instance} needs {-(-needed // unit)}: "
                 f"raise it (`{option} {-(-needed // unit)}`, or {setting}= in a systemd unit)"

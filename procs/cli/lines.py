@@ -85,7 +85,7 @@ def troubles(found: dict[str, Any], instance: str) -> list[str]:
                 where = "" if it["line"] is None else f" on line {it['line']}"
                 wrong.append(
                     f"{clean_text(row['symbol'])} {it['stream']} of {venue['venue']}{where} is dead for {it['dead_s']:.0f} s "
-                    f"({it['why']}): subscribed anew {it['tries']} times"
+                    f"({it['why']}): tried {it['tries']} times"
                 )
     return wrong
 

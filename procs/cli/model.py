@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from procs.cli import running
-from procs.cli.data_tools import _Progress as Progress
 from procs.cli.model_text import drift_lines, model_lines, study_lines, synthetic_lines
 from procs.cli.outcome import NOT_RUNNING, OK, UNHEALTHY, USAGE, CliError
+from procs.cli.progress import Progress
 from procs.cli.report import use_kernel_cache
 from procs.cli.table import Column, clean_text, paint_for, table
 from procs.learning import registry
@@ -83,13 +83,13 @@ def train(args: argparse.Namespace) -> int:
     from procs.learning import datasets, training
 
     progress = Progress()
-    past = datasets.histories(profile.source.files, progress)
+    past = datasets.histories(profile.source.files, progress.now)
     if args.symbol:
         known = " ".join(h.symbol for h in past)
         past = [h for h in past if h.symbol == args.symbol]
         if not past:
             raise CliError(f"{args.symbol} is not in these recordings, they have {known}", USAGE)
-    progress("training, fold by fold")
+    progress.now("training, fold by fold")
     model = training.train(args.name, args.kind, past, profile, barrier=args.barrier)
     progress.end()
     model = registry.save(model)
@@ -148,7 +148,7 @@ def report(args: argparse.Namespace) -> int:
 
     profile = _profile(args)
     progress = Progress()
-    found = study.drift(model, profile, profile.source.files, progress)
+    found = study.drift(model, profile, profile.source.files, progress.now)
     progress.end()
     _say(args, found, drift_lines(model, found))
     return OK
@@ -159,7 +159,7 @@ def _study(args: argparse.Namespace) -> int:
 
     profile = _profile(args)
     progress = Progress()
-    found = study.study(profile, profile.source.files, VOTING, progress)
+    found = study.study(profile, profile.source.files, VOTING, progress.now)
     progress.end()
     _say(args, found, study_lines(found))
     return OK
@@ -180,7 +180,7 @@ def _synthetic(args: argparse.Namespace) -> int:
     trials = []
     for edge in (synthetic.PLANTED_EDGE, 0.0):
         for seed in range(1, args.seeds + 1):
-            progress(f"market {seed} of {args.seeds}, edge {edge:g}")
+            progress.now(f"market {seed} of {args.seeds}, edge {edge:g}")
             trials.append(synthetic.trial(seed, edge, tuple(kinds)))
     progress.end()
     found = synthetic.summary(trials)

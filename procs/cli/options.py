@@ -334,7 +334,7 @@ def data(p: argparse.ArgumentParser) -> None:
     kinds = "depth, trade, bbo, snapshot, stale, mark, level; of a journal what its ring holds: signal, new, cancel, report, ..."
     cat.add_argument("--kind", metavar="K,K", default="", help=kinds)
     cat.add_argument("--venue", metavar="VENUE", default="", help=whose)
-    cat.add_argument("--from", dest="from_time", metavar="T", default="", help="ISO 8601 (UTC), or Unix seconds or ns")
+    cat.add_argument("--from", dest="from_time", metavar="T", default="", help="ISO 8601 (UTC), or Unix time in s, ms, us or ns")
     cat.add_argument("--to", dest="to_time", metavar="T", default="", help="the same")
     cat.add_argument("--limit", metavar="N", type=whole, default=0, help="end after so many records")
     only_json(cat)

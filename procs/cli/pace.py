@@ -13,24 +13,19 @@ FULL: Final = 0.5
 
 def hurried(profile: Profile) -> bool:
     """Whether the market comes faster than it was, so that waiting in a ring says nothing about a live run."""
-    return profile.source.kind != "live" and profile.source.speed != 1.0
+    speed = profile.source.speed
+    return profile.source.kind != "live" and (speed == "max" or speed > 1.0)
 
 
 def pace_of(profile: Profile) -> str:
-    """The pace in words; "" for the market's own."""
-    if not hurried(profile):
-        return ""
+    """A pace faster than the market's own in words, else ""."""
     speed = profile.source.speed
-    return "as fast as it can" if speed == "max" else f"{speed:g} times its own pace"
+    return "" if not hurried(profile) else "as fast as it can" if speed == "max" else f"{speed:g}x its own pace"
 
 
 def note(profile: Profile) -> str:
-    """What a pace that is not the market's own does to rings and hops, short enough for a heading; "" for the market's own."""
-    if not hurried(profile):
-        return ""
-    speed = profile.source.speed
-    pace = "as fast as it can" if speed == "max" else f"{speed:g}x its own pace"
-    return f"{pace}: full rings and long hops are the pace's, no faults"
+    """What such a pace does to rings and hops, short enough for a heading; "" for the market's own."""
+    return f"{pace_of(profile)}: full rings and long hops are the pace's, no faults" if hurried(profile) else ""
 
 
 def verdict(profile: Profile, figures: Snapshot) -> str:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, TextIO
 
-from procs.cli.table import clip
+from procs.cli.table import clean_text, clip
 from sim.spans import span
 
 LIVELY_S: Final = 0.1
@@ -86,6 +86,7 @@ class Progress:
                 self._write("\r\x1b[K")
 
     def _show(self, text: str) -> None:
+        text = clean_text(text)
         if text == self._last:
             return
         self._last, self._due = text, self._clock() + self._every

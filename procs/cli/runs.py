@@ -30,7 +30,7 @@ COLUMNS: Final = (
 def lives(run: LastRun) -> bool:
     """Whether this very run goes on."""
     folder = running.journal_folder(run.instance) if rundir.holder(run.instance) else None
-    return folder is not None and folder == Path(run.journal_dir)
+    return folder is not None and folder.resolve() == Path(run.journal_dir).resolve()
 
 
 def meant(args: argparse.Namespace, *, figures: bool = False) -> tuple[str, LastRun | None]:

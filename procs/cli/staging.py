@@ -33,17 +33,20 @@ def child_environment() -> dict[str, str]:
     return {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 
 
-def stage_apart(profile: Profile, spool: Path, tell: Callable[[int, int], None]) -> list[dict[str, Any]]:
+def stage_apart(
+    profile: Profile, spool: Path, tell: Callable[[int, int], None], say: Callable[[str], None] = lambda _: None
+) -> list[dict[str, Any]]:
     """Stage the profile's recordings into `spool` in a child process; returns the symbols (sim.recordings.spool.StagedSymbol's
     fields).
 
-    `tell(done, total)` gets bytes read. Raises CliError with the sentence of the recording, or of the plan that profile and
-    recording make: whatever a stage would refuse is said here, before kernels are loaded.
+    `tell(done, total)` gets bytes read, `say` a sentence of what was recognised or left out. Raises CliError with the sentence of
+    the recording, or of the plan that profile and recording make: whatever a stage would refuse is said here, before kernels are
+    loaded.
     """
     environment = {**child_environment(), "NUMBA_CACHE_DIR": str(rundir.numba_cache_dir())}
     command = [sys.executable, "-P", "-m", "procs.cli.staging", str(spool), *profile.source.files]
     result: list[dict[str, Any]] | None = None
-    problem = ""
+    problem, notes = "", list[str]()
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as child:
@@ -58,8 +61,11 @@ def stage_apart(profile: Profile, spool: Path, tell: Callable[[int, int], None])
                 tell(said["done"], said["total"])
             result = said.get("symbols", result)
             problem = said.get("problem", problem)
+            notes += said.get("notes", ())
         complaint = child.stderr.read().strip()
     if child.returncode == 0 and result is not None:
+        for note in notes:
+            say(note)
         return result
     if problem:
         raise CliError(problem, USAGE)

@@ -149,7 +149,10 @@ def _supervise(profile: Profile, lock: rundir.InstanceLock) -> int:
         recordings: list[dict[str, Any]] = []
         if profile.source.kind == "recording":
             recordings = digests(profile.source.files)
-            symbols = stage_apart(profile, spool, lambda done, total: log.info("staging", done=done, total=total))
+            symbols = stage_apart(
+                profile, spool, lambda done, total: log.info("staging", done=done, total=total),
+                lambda note: log.info("recording", note=note),
+            )  # fmt: skip
             log.info("staged", symbols=[entry["name"] for entry in symbols], frames=sum(e["n_frames"] for e in symbols))
         elif profile.source.kind == "live" and profile.live.fetch_rules:
             log.info("fetching rules", symbols=[symbol.name for symbol in profile.symbols])
@@ -195,6 +198,8 @@ def step_of(line: str) -> str:
     match said.get("event"):
         case "staging":
             return f"reading the recordings: {said['done'] * 100 // max(said['total'], 1)}%"
+        case "recording":
+            return clean_text(str(said.get("note", "")))
         case "fetching rules":
             return f"asking the venue for the rules of {', '.join(said['symbols'])}"
         case "staged":

@@ -137,13 +137,10 @@ def page(words: Words, stage_id: int) -> Words:
 
 def disk_trouble(recorder_page: Words) -> str:
     """What keeps the recorder from writing, as a sentence; "" if nothing does."""
-    match int(recorder_page[FAULT]):
-        case 0:
-            return ""
-        case 1:  # FAULT_DISK_FULL
-            what = "has no room left on its disk: free some"
-        case _:
-            what = "cannot write its files (its log says why)"
+    fault = int(recorder_page[FAULT])
+    if not fault:
+        return ""
+    what = "has no room left on its disk: free some" if fault == FAULT_DISK_FULL else "cannot write its files (its log says why)"
     return f"the recorder {what}; nothing that waits is lost, but the pipeline stands still once its rings are full"
 
 

@@ -218,7 +218,7 @@ def _check_learner(profile: Profile, reader: Reader) -> None:
 
 
 MOST_TICK: Final = 10**9
-"""With any lot, the value of a tick is then counted exactly."""
+"""With any lot and a contract of 1, the value of a tick is then counted exactly."""
 
 
 def _check_symbols(profile: Profile, reader: Reader) -> None:
@@ -247,7 +247,7 @@ def _check_symbols(profile: Profile, reader: Reader) -> None:
             raise reader.fail(f"{key}.lot_size", f"{s.lot_size} is too fine for its step_size and min_qty", "write a coarser one")
         if sizes["tick_size"] > MOST_TICK:
             raise reader.fail(f"{key}.tick_size", f"{s.tick_size} is more than {MOST_TICK}", "write the venue's, e.g. 0.01")
-        if decimals_of(s.tick_size) + decimals_of(s.lot_size) > 8 + MAX_DECIMALS:
+        if decimals_of(s.tick_size) + decimals_of(s.lot_size) + decimals_of(s.contract_size or "1") > 8 + MAX_DECIMALS:
             problem = f"{s.tick_size} is too fine for a lot_size of {s.lot_size}"
             raise reader.fail(f"{key}.tick_size", problem, "write a coarser one")
         if sizes["min_qty"] > sizes["max_qty"]:

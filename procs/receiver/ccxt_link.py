@@ -9,32 +9,20 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from procs.pacing import backoff
 from procs.receiver.frames import NOWHERE, FrameWriter
 from procs.receiver.line_table import PROVED
 from procs.receiver.say import Say
+from procs.receiver.stream_watch import LONGEST_PAUSE_NS, PAUSE_NS, Wish
 from trading.records import Stream
 from trading.venues.names import CCXT
 from trading.venues.protocol import Item, Missed, Plain, Refused, Streams, Unknown, VenueError, VenueSymbol
 
 RETRY_S: Final = 60.0
-AGAIN_S: Final = (5.0, 600.0)
-"""Pauses between two attempts to subscribe a stream anew, from the first to the longest."""
 KINDS: Final = {Stream.DEPTH: "depth", Stream.BBO: "quote", Stream.PRINTS: "trade"}
 """What procs.receiver.ccxt_line calls the streams."""
-
-
-@dataclass(slots=True)
-class _Wish:
-    """One stream that is to flow again; Unix ns."""
-
-    since_ns: int
-    not_before_ns: int
-    asked_ns: int = 0
-    tries: int = 0
 
 
 class CcxtLink:
@@ -70,7 +58,7 @@ class CcxtLink:
         )  # fmt: skip
         self._task: asyncio.Task[None] | None = None
         self._names: Final = {symbol.index: symbol.name for symbol in symbols}
-        self._wishes: dict[tuple[int, Stream], _Wish] = {}
+        self._wishes: dict[tuple[int, Stream], Wish] = {}
         self._again: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -86,7 +74,7 @@ class CcxtLink:
                 del self._wishes[symbol, stream]
             elif now >= wish.not_before_ns:
                 wish.tries += 1
-                wish.asked_ns, wish.not_before_ns = now, now + int(backoff(wish.tries, *AGAIN_S) * 1e9)
+                wish.asked_ns, wish.not_before_ns = now, now + int(backoff(wish.tries, PAUSE_NS, LONGEST_PAUSE_NS))
                 task = asyncio.get_running_loop().create_task(self._line.again(symbol, KINDS[stream]))
                 self._again.add(task)
                 task.add_done_callback(self._again.discard)
@@ -103,7 +91,7 @@ class CcxtLink:
         now = time.time_ns()
         for stream in KINDS:
             if mask >> stream & 1 and (symbol, stream) not in self._wishes:
-                self._wishes[symbol, stream] = _Wish(now, not_before_ns=now)
+                self._wishes[symbol, stream] = Wish(PROVED, now, not_before_ns=now)
                 self._say(f"{self._names[symbol]}: {stream.name.lower()} is subscribed anew: {PROVED}", f"dead {symbol} {stream}")
 
     def _heard(self, symbol: int, stream: Stream) -> int:
@@ -113,11 +101,7 @@ class CcxtLink:
         now, rows = time.time_ns(), []
         for symbol, name in self._names.items():
             ages = {stream.name.lower(): (now - at) / 1e9 if (at := self._heard(symbol, stream)) else None for stream in KINDS}
-            wanted = [
-                {"stream": stream.name.lower(), "line": None, "why": PROVED, "dead_s": round((now - wish.since_ns) / 1e9, 1),
-                 "tries": wish.tries}
-                for (of, stream), wish in self._wishes.items() if of == symbol
-            ]  # fmt: skip
+            wanted = [wish.row(stream, now) for (of, stream), wish in self._wishes.items() if of == symbol]
             rows.append({"symbol": name, "ages_s": ages, "wanted": wanted})
         return rows
 

@@ -174,7 +174,8 @@ class VenueLink:
     def want_streams(self, symbol: int, mask: int) -> None:
         """The feed has found these streams of the symbol dead (bit i: Stream i)."""
         for code in (code_of(symbol, stream) for stream in Stream if mask >> stream & 1):
-            self._wanted(code, PROVED, self.watch.want(code, PROVED, time.monotonic_ns()))
+            if self.watch.want(code, PROVED, time.monotonic_ns()):
+                self._wanted(code, PROVED)
 
     def odd(self, payload: bytes, line: int) -> None:
         """The feed made nothing of this frame: what does the typed decoder say?"""
@@ -404,7 +405,7 @@ class VenueLink:
         if now - self._look_ns >= LOOK_NS:
             self._look_ns = now
             for code, why in self.watch.look(now):
-                self._wanted(code, why, new=True)
+                self._wanted(code, why)
         for line, code, give_up in self.watch.due(now):
             symbol, stream = divmod(code, STREAMS)
             messages = self.venue.stream_messages(symbol, Stream(stream))
@@ -420,11 +421,10 @@ class VenueLink:
         """Whether nothing has come of a silent symbol that was subscribed anew twice; of books by REST: no snapshot either."""
         return self.watch.unanswered(symbol) and (bool(self.venue.resubscribe(symbol)) or self.desk.is_wanted(symbol))
 
-    def _wanted(self, code: int, why: str, new: bool) -> None:
-        """A stream is to be subscribed anew."""
+    def _wanted(self, code: int, why: str) -> None:
+        """A stream is to be subscribed anew, which was not wanted before."""
         symbol, stream = divmod(code, STREAMS)
-        if new:
-            self.say(f"{self._stream_name(code)} is subscribed anew: {why}", f"dead {code}")
+        self.say(f"{self._stream_name(code)} is subscribed anew: {why}", f"dead {code}")
         if stream == Stream.DEPTH and why is SILENT:
             self._untold.discard(symbol)
             if not self.venue.resubscribe(symbol):

@@ -57,6 +57,13 @@ class Wish:
     not_before_ns: int = 0
     asked_ns: int = 0
 
+    def row(self, stream: Stream, now: int) -> dict[str, Any]:
+        """For lines.json; `now` of the clock that `since_ns` was read from."""
+        return {
+            "stream": stream.name.lower(), "line": None if self.line < 0 else self.line, "why": self.why,
+            "dead_s": round((now - self.since_ns) / SECOND, 1), "tries": self.tries,
+        }  # fmt: skip
+
 
 @dataclass(slots=True)
 class _Debt:
@@ -74,7 +81,7 @@ class StreamWatch:
         self.heard: Final = {number: [0] * ((most + 1) * STREAMS) for number in lines}
         self.wishes: Final[dict[tuple[int, int], Wish]] = {}  # by (code, line)
         self.asked = 0
-        """Times that a stream was subscribed anew."""
+        """Times that a stream was due; a line that bears no message now is asked at the next."""
         self._lines, self._silence_ns, self._rng = lines, silence_ns, rng
         self._streams = {number: venue.carried(line.plan) for number, line in lines.items()}
         self._symbols = tuple(symbol.index for symbol in venue.symbols)
@@ -162,11 +169,9 @@ class StreamWatch:
     def rows(self, names: Mapping[int, str], now: int) -> list[dict[str, Any]]:
         """For lines.json: each symbol's ages, and what is wanted anew with its reason."""
         wanted: dict[int, list[dict[str, Any]]] = {}
-        for (code, line), wish in self.wishes.items():
+        for (code, _), wish in self.wishes.items():
             symbol, stream = divmod(code, STREAMS)
-            entry = {"stream": Stream(stream).name.lower(), "line": None if line < 0 else line, "why": wish.why,
-                     "dead_s": round((now - wish.since_ns) / SECOND, 1), "tries": wish.tries}  # fmt: skip
-            wanted.setdefault(symbol, []).append(entry)
+            wanted.setdefault(symbol, []).append(wish.row(Stream(stream), now))
         return [
             {"symbol": names[symbol], "ages_s": self.ages_s(symbol, now), "wanted": wanted.get(symbol, [])}
             for symbol in self._symbols

@@ -33,7 +33,7 @@ class Halting:
 
     def start(self) -> None:
         """Before any stage runs: a latch from an earlier life holds."""
-        latch = killswitch.status(self._instance)
+        latch = killswitch.status_in(self._places)
         if latch is not None:
             self._log.warning("starts halted", latch=latch.in_words(), remedy="scalperctl halt reset")
             self._set(latch.in_words())
@@ -42,6 +42,8 @@ class Halting:
         """Latches and halts; returns the words of the latch that holds. Raises only for empty words (ValueError)."""
         mine = killswitch.new_latch(who, reason)
         try:
+            if self._due is not None:  # what the disk refused before goes first: its words stay
+                killswitch.latch(self._instance, self._due)
             words = killswitch.trip(self._instance, who, reason).in_words()
             self.unlatched, self._due = "", None
         except OSError as e:

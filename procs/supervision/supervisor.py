@@ -125,7 +125,8 @@ class Supervisor:
                 self._open(stack)
                 self._loop()
                 self._note_trouble()
-                if self.trouble:  # the stages have ended, and not all is written
+                if self.trouble:
+                    self.log.error("not all is recorded")
                     self.exit_code = self.exit_code or EXIT_UNCLEAN
             except (OSError, RuntimeError, ValueError, SegmentError) as e:
                 self.log.error("failed", problem=str(e), kind=type(e).__name__)
