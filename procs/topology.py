@@ -6,7 +6,9 @@ its line here; the checks at the end of the module refuse a table that contradic
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, Final
 
@@ -46,7 +48,10 @@ class Ring:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One process. `inputs` are in the order in which records of the same time are taken."""
+    """One stage: a process of its own, or a member of one (Process).
+
+    `inputs` are in the order in which records of the same time are taken.
+    """
 
     stage_id: int
     name: str
@@ -81,6 +86,9 @@ class Stage:
 
 EXCHANGE: Final = "exchange"
 """The role of the stage that answers the router's wire."""
+
+GROUP: Final = "hot"
+"""The process of several hot stages; with more than one such process they are numbered: hot1, hot2."""
 
 RECORDER: Final = "recorder"
 """The role of the stage that reads every ring; it starts first, and stands in every ring's readers."""
@@ -293,20 +301,47 @@ def playing(role: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class Process:
+    """What the supervisor starts, watches and restarts: one stage, or several hot ones that share a thread."""
+
+    name: str  # the stage's, or GROUP's of several
+    members: tuple[Stage, ...]  # in the order in which its thread polls them
+
+    @property
+    def essential(self) -> bool:
+        """Whether the pipeline needs it."""
+        return any(stage.essential for stage in self.members)
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
-    """What one run is made of: which stages, in which order, over which rings. Whoever needs a list of stages asks this."""
+    """What one run is made of: which stages, in which processes and order, over which rings. Whoever needs a list asks this."""
 
     world: str = "paper"
     source: str = "generated"
     exchange: str = EXCHANGE  # the stage that plays this role
     asked: frozenset[str] = frozenset()  # the switches that are on
+    groups: tuple[tuple[str, ...], ...] = ()  # hot stages that share a process; who is in none has one of its own
 
     @classmethod
     def of(cls, profile: Any) -> Run:
         """The run that a procs.profiles.schema.Profile asks for; that room stands above this module."""
         switches = {stage.asked for stage in STAGES if stage.asked}
         on = frozenset(key for key in switches if attrgetter(key)(profile))
-        return cls(profile.world, profile.source.kind, profile.pipeline.exchange, on)
+        run = cls(profile.world, profile.source.kind, profile.pipeline.exchange, on)
+        return replace(run, groups=run.placed(profile.pipeline.placement, len(os.sched_getaffinity(0))))
+
+    def placed(self, placement: str | Sequence[Sequence[str]], cores: int) -> tuple[tuple[str, ...], ...]:
+        """The groups that `pipeline.placement` makes of the hot stages on a machine with so many cores to use.
+
+        `auto` groups them all where not every process can have a core, one left for the supervisor and the machine.
+        """
+        hot = [stage.name for stage in self.hot]
+        if placement == "auto":
+            placement = "separate" if cores > len(self.essential) else "grouped"
+        wanted = [hot] if placement == "grouped" else [] if isinstance(placement, str) else placement
+        groups = (tuple(name for name in hot if name in group) for group in wanted)
+        return tuple(group for group in groups if len(group) > 1)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -337,6 +372,27 @@ class Run:
         recorders = [stage for stage in self.stages if stage.role == RECORDER]
         others = [stage for stage in self.stages if not stage.hot and stage.role != RECORDER]
         return (*recorders, *reversed(self.hot), *sorted(others, key=lambda stage: not stage.essential))
+
+    @property
+    def processes(self) -> tuple[Process, ...]:
+        """In start order; a group stands where the first of its members to start would."""
+        of = {name: group for group in self.groups for name in group}
+        found: dict[str, Process] = {}
+        for stage in self.start_order:
+            group = of.get(stage.name)
+            if group is None:
+                found[stage.name] = Process(stage.name, (stage,))
+            else:
+                name = GROUP if len(self.groups) == 1 else f"{GROUP}{self.groups.index(group) + 1}"
+                found.setdefault(name, Process(name, tuple(STAGE[one] for one in group)))
+        return tuple(found.values())
+
+    def process_of(self, stage: str) -> Process:
+        """The process that a stage runs in. KeyError for one that does not run."""
+        for process in self.processes:
+            if any(member.name == stage for member in process.members):
+                return process
+        raise KeyError(stage)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -374,6 +430,7 @@ def _check() -> None:
     assert [ring.ring_id for ring in RINGS] == list(range(len(RINGS))), "a ring's id is its index"
     assert len({stage.stage_id for stage in STAGES}) == len(STAGES) == len(STAGE), "a stage's id and name are its own"
     assert all(0 < stage.stage_id <= MAX_STAGE_ID for stage in STAGES)
+    assert not any(name.startswith(GROUP) for name in names), "a group's name is no stage's"
     assert all(stage.part in STAGE for stage in STAGES), "a role is called like the first stage that plays it"
     for ring in RINGS:
         assert ring.capacity & (ring.capacity - 1) == 0, ring.name

@@ -19,13 +19,17 @@ def failures(run: kill_run.Run, expected: dict[str, Any]) -> list[tuple[str, boo
     return [told for told in kill_run.checks(run, expected, None) if not told[1]]
 
 
+LISTED = [["features", "feed"], ["quoter", "router", "risk"], ["exchange"]]
+
+
+@pytest.mark.parametrize("placement", ["separate", "grouped", pytest.param(LISTED, marks=pytest.mark.slow)], ids=str)
 @pytest.mark.usefixtures("own_folders")
-def test_the_processes_publish_what_the_backtest_publishes(tmp_path: Path) -> None:
-    """A generated market through seven processes to its end: every ring as in the backtest, every journal whole, every reader
-    at the tail, no segment, process or descriptor left."""
+def test_the_processes_publish_what_the_backtest_publishes(tmp_path: Path, placement: Any) -> None:
+    """A generated market through all processes to its end, whoever shares one: every ring as in the backtest, every journal
+    whole, every reader at the tail, no segment, process or descriptor left."""
     market = kill_run.Source("paper", {"generator.duration_s": 30.0, "source.speed": "max"})
     expected, frames, _ = kill_run.yardstick(market, tmp_path)
-    run = kill_run.Run("test-run", market, {})
+    run = kill_run.Run("test-run", market, {"pipeline.placement": placement})
     try:
         run.ready()
         assert run.wait_end() == 0
@@ -58,12 +62,13 @@ def test_a_stop_in_the_middle_of_a_paced_market_leaves_nothing(tmp_path: Path) -
 
 
 @pytest.mark.stress
+@pytest.mark.parametrize("placement", ["separate", "grouped"])
 @pytest.mark.usefixtures("own_folders")
-def test_a_short_session_survives_its_killer(tmp_path: Path) -> None:
+def test_a_short_session_survives_its_killer(tmp_path: Path, placement: str) -> None:
     """Thirty SIGKILLs within ten seconds change no record; `scripts/test-kill` does this for longer."""
     market = kill_run.Source("paper", {"generator.duration_s": 60.0, "source.speed": 6})
     expected, frames, _ = kill_run.yardstick(market, tmp_path)
-    run = kill_run.Run("test-kills", market, {})
+    run = kill_run.Run("test-kills", market, {"pipeline.placement": placement})
     try:
         run.ready()
         done = kill_run.harass(run, 30, 3, frames)

@@ -14,7 +14,7 @@ from procs import topology
 from procs.fold.assembly import LoopSettings, World, heap_world
 from procs.fold.block import BLOCK, FEEDBACK, R_ARMED, R_BLOCKED, R_WAIT_NS
 from procs.fold.checkpoint import save
-from procs.fold.loop import settle
+from procs.fold.group import group_words, settle
 from procs.journal.file import JournalFull, JournalReader, JournalWriter, journal_path
 from procs.memory import board
 from procs.profiles.config import load_profile
@@ -130,14 +130,15 @@ def test_an_output_found_full_after_arming_is_said_before_sleeping() -> None:
     bound = session.stages["router"]
     page = board.page(session.world.board, topology.stage_id("router"))
     bound.registers[R_WAIT_NS], bound.registers[R_BLOCKED] = 1000, 0
-    idle = settle(bound.block, 0, 0)
+    group = group_words([bound.block])
+    idle = settle(group, 0, 0)
     assert bound.registers[R_ARMED] == 0 and page[board.SLEEPS] == 0
     bound.registers[R_BLOCKED] = 1  # the poll after arming found the wire full
-    idle = settle(bound.block, 0, idle)
+    idle = settle(group, 0, idle)
     assert page[board.SLEEPS] == 0
-    idle = settle(bound.block, 0, idle)
+    idle = settle(group, 0, idle)
     assert session.world.rings["wire"][ARMED_WRITER] == 1
-    settle(bound.block, 0, idle)
+    settle(group, 0, idle)
     assert page[board.SLEEPS] == 1
 
 

@@ -66,14 +66,15 @@ def parse_cores(text: str) -> set[int]:
 
 
 def cores() -> Finding:
-    """Cores that this process may use, against the number of processes."""
+    """Cores that this process may use, against the number of processes, and the placement that fits."""
     here, wanted = len(os.sched_getaffinity(0)), len(topology.Run().essential) + 1
     if here >= wanted:
-        return Finding("cores", OK_, f"{here} usable, one for each of {wanted} processes")
+        return Finding("cores", OK_, f"{here} usable, one for each of {wanted} processes: pipeline.placement separate fits")
+    fits = "pipeline.placement grouped fits, one process for the hot stages"
     if here >= 2:
-        return Finding("cores", WARN, f"{here} usable for {wanted} processes: they share, and wait by sleeping",
+        return Finding("cores", WARN, f"{here} usable for {wanted} processes: they share, and wait by sleeping; {fits}",
                        "fine for paper and replay; for the lowest latency give it one core a process")  # fmt: skip
-    return Finding("cores", WARN, "1 usable: stages take turns", "give it at least 2 cores")
+    return Finding("cores", WARN, f"1 usable: stages take turns; {fits}", "give it at least 2 cores")
 
 
 def isolation(isolated: str, tickless: str, cpuset: set[int], online: set[int]) -> Finding:

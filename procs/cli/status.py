@@ -1,6 +1,7 @@
 """`status`: every process with its state, restarts, memory and CPU; what the supervisor says joined with what /proc shows.
 
-`collect` gathers, `rows` and `sentences` lay out.
+`collect` gathers, `rows` and `sentences` lay out. Of stages that share a process the first has its memory and CPU; the others say
+with whom they run.
 """
 
 from __future__ import annotations
@@ -48,12 +49,14 @@ def collect(instance: str, window_s: float) -> dict[str, Any]:
     pids = {name: int(entry["pid"]) for name, entry in entries.items() if entry["pid"]}
     pids["supervisor"] = int(said["pid"])
     cpu = processes.cpu_percent(pids.values(), window_s)
-    pss = {name: processes.pss_kb(pid) for name, pid in pids.items()}
+    pss = {pid: processes.pss_kb(pid) for pid in set(pids.values())}
     cores = _cores(instance)
-    stages = []
+    stages: list[dict[str, Any]] = []
     for stage in topology.STAGES:
         if stage.name in entries:
-            stages.append(_process(entries[stage.name], pss, cpu) | {"core": cores.get(stage.name)})
+            row = _process(entries[stage.name], pss, cpu) | {"core": cores.get(stage.name)}
+            first = next((one["name"] for one in stages if one["process"] == row["process"]), None)
+            stages.append(row | {"with": first, "pss_kb": None, "cpu_pct": None} if first else row | {"with": None})
     return {
         "instance": said["instance"],
         "world": said["world"],
@@ -64,7 +67,7 @@ def collect(instance: str, window_s: float) -> dict[str, Any]:
         "trouble": said.get("trouble"),
         "warm": said["warm"],
         "progress": said["progress"],
-        "supervisor": {"pid": said["pid"], "pss_kb": pss["supervisor"], "cpu_pct": cpu[pids["supervisor"]]},
+        "supervisor": {"pid": said["pid"], "pss_kb": pss[pids["supervisor"]], "cpu_pct": cpu[pids["supervisor"]]},
         "zygote": _process(entries["zygote"], pss, cpu) if "zygote" in entries else None,
         "stages": stages,
         "total_pss_kb": int(processes.total(pss.values())),
@@ -100,9 +103,10 @@ def unhealthy(said: dict[str, Any]) -> list[str]:
     return found
 
 
-def _process(entry: dict[str, Any], pss: dict[str, int | None], cpu: dict[int, float | None]) -> dict[str, Any]:
+def _process(entry: dict[str, Any], pss: dict[int, int | None], cpu: dict[int, float | None]) -> dict[str, Any]:
     return {
         "name": entry["name"],
+        "process": entry["process"],
         "pid": entry["pid"],
         "state": entry["actual"],
         "wanted": entry["wanted"],
@@ -114,7 +118,7 @@ def _process(entry: dict[str, Any], pss: dict[str, int | None], cpu: dict[int, f
         "heartbeat_age_ms": entry["silent_ms"],
         "last_end": entry["last_end"],
         "log": entry["log"],
-        "pss_kb": pss.get(entry["name"]),
+        "pss_kb": pss.get(entry["pid"]) if entry["pid"] else None,
         "cpu_pct": cpu.get(entry["pid"]) if entry["pid"] else None,
     }
 

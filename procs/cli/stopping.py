@@ -45,7 +45,8 @@ def restart(args: argparse.Namespace) -> int:
                 f"{args.stage} gave up ({clean_text(entry['last_end'] or 'no reason')}): see {entry['log']}", UNHEALTHY
             )
         if entry["ready"] and entry["incarnation"] > was:
-            print(f"{args.stage} runs again as pid {entry['pid']} after {span((time.monotonic() - started) * 1e9)}")
+            shared = f", with all stages of the process {entry['process']}," if entry["process"] != args.stage else ""
+            print(f"{args.stage} runs again{shared} as pid {entry['pid']} after {span((time.monotonic() - started) * 1e9)}")
             return OK
         time.sleep(POLL_S)
     look = running.command_for(instance, "status")

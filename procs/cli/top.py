@@ -87,7 +87,7 @@ class Watcher:
         if self._cpu:
             used = processes.shares(self._cpu, now, round(elapsed * 1e9))
             for entry in entries:
-                entry["cpu_pct"] = used.get(entry["pid"])
+                entry["cpu_pct"] = None if entry.get("with") else used.get(entry["pid"])
             said["cpu_pct_total"] = processes.total(used.values())
         self._cpu = now
         return said

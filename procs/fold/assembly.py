@@ -162,12 +162,12 @@ def fold_layout(spec: StateSpec) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 2
 
 
-def heap_world(specs: Mapping[str, StateSpec]) -> World:
+def heap_world(specs: Mapping[str, StateSpec], groups: Sequence[Sequence[str]] = ()) -> World:
     """The pipeline's rings, board and checkpoints on this process's heap (backtest, warm-up, tests)."""
     rings: dict[str, Words] = {}
     for entry in topology.RINGS:
         words = aligned_words(layout.payload_bytes(entry.capacity, entry.record) // 8)
-        format_ring(words, entry)
+        format_ring(words, entry, groups=groups)
         rings[entry.name] = words
     checkpoints = {name: aligned_words(checkpoint_words(arena_words(name, spec))) for name, spec in specs.items()}
     return World(rings, aligned_words(board.BOARD_WORDS), checkpoints)
@@ -227,7 +227,10 @@ def assemble(
     b[block.INPUTS], b[block.OUTPUTS], b[block.LOG] = len(inputs), len(outputs), -1 if log is None else len(outputs)
     b[block.STRATEGY], b[block.SPIN_POLLS] = loop.strategy, loop.spin
     b[block.CHECKPOINT_EVERY], b[block.BATCH] = loop.checkpoint_every, loop.batch
-    b[block.DOORBELL] = board.doorbell(topology.stage_id(stage.part))
+    first = inputs[0]  # the rings say which doorbell is whose: a group's members share one
+    ctl, _, _ = layout.views(world.rings[first.name], first.record)
+    b[block.DOORBELL] = ctl[layout.READER_DOORBELL + first.reader_index(name)]
+    b[block.STAGE] = topology.stage_id(name)
     b[block.TIMED], b[block.IDLE_NS] = loop.timed, loop.idle_ns
     b[block.FEEDBACK] = stage.inputs.index(stage.feedback) if stage.feedback else -1
     b[block.REFERENCE] = [out.name for out in outputs].index(stage.reference) if stage.reference else block.BY_INPUT

@@ -45,6 +45,8 @@ REFERENCE: Final = 16  # what a promise's condition is compared with: BY_INPUT, 
 
 STAMPED: Final = 17  # bit r: records of input r say when they were published, and when their frame came in
 
+STAGE: Final = 18  # the stage's number
+
 SPIN, YIELD, BLOCK = 0, 1, 2
 """Ways to wait (STRATEGY)."""
 

@@ -1,4 +1,4 @@
-"""The loop that every hot stage runs: poll, heartbeat, checkpoints, waiting, ending. All compiled, all over the stage's block.
+"""What every hot stage does when its turn comes: one poll of its inputs. All compiled, all over the stage's block.
 
 A stage is its handlers (procs.fold.far_calls), by the places that the loop calls them at:
 
@@ -8,8 +8,8 @@ A stage is its handlers (procs.fold.far_calls), by the places that the loop call
     BEFORE      (b, 0)         before a poll; only where there is one
     POLL        (b, 0)         the whole poll of a stage that takes no records from a merge (the feed); how much it took
 
-`poll(b) -> work` takes what procs.fold.merge lets it take and never waits. `settle` does what comes after a poll; `conclude`
-leaves everything as readers and a next incarnation want to find it.
+`poll(b) -> work` takes what procs.fold.merge lets it take and never waits; `conclude` leaves everything as readers and a next
+incarnation want to find it. Turns, waiting and checkpoints are procs.fold.group's.
 """
 
 from __future__ import annotations
@@ -19,36 +19,19 @@ from typing import Final
 from procs.fold.assembly import W_CAUSE_RING, W_ORIGIN, W_PUBLISH, note_answer, note_latency
 from procs.fold.block import (
     BEFORE,
-    BLOCK,
     CALLS,
-    CHECKPOINT_EVERY,
-    DOORBELL,
     ENDED,
     FEEDBACK,
     INPUTS,
-    LOG,
-    OUTPUTS,
     POLL,
-    R_ARMED,
-    R_BELL,
-    R_BLOCKED,
     R_DONE,
     R_LOW,
     R_NOW,
     R_SINCE,
-    R_SLEPT,
-    R_WAIT_NS,
-    SPIN,
-    SPIN_POLLS,
     STAMPED,
-    STRATEGY,
     WAITING,
-    YIELD,
-    doorbells,
-    in_ctl,
     in_loc,
     in_slots,
-    out_ctl,
     page,
     registers,
 )
@@ -57,27 +40,15 @@ from procs.fold.far_calls import ask_numbered, call_numbered
 from procs.fold.merge import flush_outputs, next_run
 from procs.memory import board
 from ringbuf.intrinsics import (
-    MEMBARRIER_GLOBAL_EXPEDITED,
-    exchange,
-    fetch_or,
-    futex_wait,
     load_acquire,
-    membarrier,
-    mono_ns,
-    pause,
-    sched_yield,
     store_release,
 )
 from ringbuf.jit import Words, kernel
-from ringbuf.layout import ARMED_READERS, ARMED_WRITER, CAPACITY, READER_DOORBELL, READERS
-from ringbuf.ring import I_ENDED, I_HEAD, I_READER, I_RELEASED, I_TIMED, ring_doorbell
+from ringbuf.ring import I_ENDED, I_HEAD, I_TIMED
 from trading.records import TS_END, Kind
 
 POLL_RECORDS: Final = 1024
 END: Final = int(Kind.END)
-
-NAP_NS: Final = 20_000_000
-"""Longest sleep while something is not checkpointed yet."""
 
 
 @kernel
@@ -91,94 +62,6 @@ def taken(b: Words, ring: int) -> None:
 def ended(b: Words, ring: int) -> bool:
     """Whether this input has delivered its END."""
     return in_loc(b, ring)[I_ENDED] != 0
-
-
-@kernel
-def _ring_laggards(b: Words, o: int) -> None:
-    """Wake every reader of a full ring, also those that sleep by the clock and have not said so (the recorder)."""
-    ctl, bells = out_ctl(b, o), doorbells(b)
-    for r in range(ctl[READERS]):
-        ring_doorbell(bells, ctl[READER_DOORBELL + r])
-
-
-@kernel
-def _arm(b: Words) -> None:
-    """Say on every input (and on full outputs) that we are about to sleep, then make every writer see it.
-
-    The writers put no fence between publishing and looking for sleepers; the membarrier here, paid only before sleeping,
-    orders their stores before our second look. Without it both sides can miss each other.
-    """
-    reg = registers(b)
-    reg[R_BELL] = load_acquire(doorbells(b), b[DOORBELL])
-    for r in range(b[INPUTS]):
-        fetch_or(in_ctl(b, r), ARMED_READERS, 1 << in_loc(b, r)[I_READER])
-    blocked = reg[R_BLOCKED]
-    reg[R_ARMED] = blocked
-    outputs = b[OUTPUTS] + (1 if b[LOG] >= 0 else 0)
-    for o in range(outputs):
-        if (blocked >> o) & 1:
-            exchange(out_ctl(b, o), ARMED_WRITER, 1)
-            _ring_laggards(b, o)
-    membarrier(MEMBARRIER_GLOBAL_EXPEDITED)
-
-
-@kernel
-def _writer_waits(b: Words) -> bool:
-    """Whether a writer sleeps for room of which a checkpoint would give it a good piece."""
-    for r in range(b[INPUTS]):
-        ctl, loc = in_ctl(b, r), in_loc(b, r)
-        if load_acquire(ctl, ARMED_WRITER) != 0 and loc[I_HEAD] - loc[I_RELEASED] >= ctl[CAPACITY] // 8:
-            return True
-    return False
-
-
-@kernel
-def settle(b: Words, work: int, idle: int) -> int:
-    """What the loop does after a poll: heartbeat, checkpoint, wait. Takes and returns the count of idle polls in a row.
-
-    Waiting in `block`: spin, say that we sleep, poll once more, sleep on the doorbell with a time limit. The slots that were
-    read go back to their writers with the next checkpoint: after so many records, when nobody rang for a while, or when a
-    writer says that it waits for room.
-    """
-    words, reg = page(b), registers(b)
-    store_release(words, board.HEARTBEAT, words[board.HEARTBEAT] + 1)
-    if work > 0:
-        words[board.RECORDS] += work
-        words[board.WORK_POLLS] += 1
-        reg[R_SLEPT] = 0
-        if reg[R_SINCE] >= b[CHECKPOINT_EVERY]:
-            save(b)
-        return 0
-    idle += 1
-    strategy, spin = b[STRATEGY], b[SPIN_POLLS]
-    if idle < spin:
-        pause()
-        return idle
-    if idle == spin:
-        if strategy == BLOCK:
-            if reg[R_SINCE] > 0 and (reg[R_SLEPT] != 0 or _writer_waits(b)):
-                save(b)
-            _arm(b)
-        elif reg[R_SINCE] > 0:
-            save(b)
-        return idle
-    if strategy == SPIN:
-        pause()
-        return idle
-    if strategy == YIELD:
-        sched_yield()
-        return idle
-    if reg[R_BLOCKED] & ~reg[R_ARMED] != 0:
-        return spin - 1  # an output was found full since we armed: its readers must know first
-    if reg[R_WAIT_NS] > 0:
-        words[board.SLEEPS] += 1
-        before = mono_ns()
-        nap = min(reg[R_WAIT_NS], NAP_NS) if reg[R_SINCE] > 0 else reg[R_WAIT_NS]
-        futex_wait(doorbells(b), b[DOORBELL], reg[R_BELL], nap)
-        reg[R_SLEPT] = 1 if load_acquire(doorbells(b), b[DOORBELL]) == reg[R_BELL] else 0
-        words[board.SLEPT_NS] += mono_ns() - before
-    # arming is renewed before the next sleep
-    return spin - 1
 
 
 @kernel
@@ -247,13 +130,3 @@ def poll(b: Words) -> int:
             taken(b, ring)
         work += count
     return work
-
-
-@kernel
-def run(b: Words) -> None:
-    """The hot loop."""
-    store_release(page(b), board.READY, 1)
-    idle = 0
-    while not finished(b):
-        idle = settle(b, poll(b), idle)
-    conclude(b)

@@ -114,11 +114,11 @@ def load_recording(spool: Path | None) -> StagedRecording | None:
     return None if spool is None else open_spool(spool)[1]
 
 
-def loop_settings(profile: Profile, cores: int) -> LoopSettings:
+def loop_settings(profile: Profile, cores: int, run: Run) -> LoopSettings:
     """How the stages wait: `auto` blocks when there are more processes than cores."""
     wait = profile.pipeline.wait
     if wait == "auto":
-        wait = "block" if cores < len(Run(source=profile.source.kind).essential) + 1 else "spin"
+        wait = "block" if cores < sum(process.essential for process in run.processes) + 1 else "spin"
     strategy = {"spin": SPIN, "yield": YIELD, "block": BLOCK}[wait]
     return LoopSettings(
         strategy=strategy, spin=max(profile.pipeline.spin_iterations, 1), checkpoint_every=profile.pipeline.checkpoint_every

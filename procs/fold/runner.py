@@ -1,4 +1,4 @@
-"""Runs one stage in its own process: recover, then the compiled loop in a pinned thread without the GIL.
+"""Runs a process's stages: recover, then the compiled loop in a pinned thread without the GIL.
 
 The main thread does nothing but wait for signals: handlers never run while compiled code holds the main thread, so the
 hot loop has a thread of its own and is told to stop by a word on the board.
@@ -12,15 +12,15 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from procs import topology
 from procs.fold.assembly import Bound, StateSpec, World, arena_words, fold_layout, spec_of
 from procs.fold.checkpoint import checkpoint_words, restore
-from procs.fold.loop import run
+from procs.fold.group import group_words, run
 from procs.fold.plan import load_recording, loop_settings, plan_of
 from procs.logs import stage_log
 from procs.memory import board
@@ -50,12 +50,14 @@ def _register_membarrier(command: int) -> int:
 class _Prepared:
     """A hot stage, bound to its rings and at its start state, waiting to be forked."""
 
+    name: str
     bound: Bound
     checkpoints: Segment
     page: Words
 
 
 _prepared: dict[str, _Prepared] = {}
+_members: dict[str, list[str]] = {}  # of each process
 
 
 def prepare(runtime: Mapping[str, Any]) -> None:
@@ -66,28 +68,32 @@ def prepare(runtime: Mapping[str, Any]) -> None:
     profile: Profile = runtime["profile"]
     spool = runtime.get("spool")
     plan = plan_of(profile, load_recording(Path(spool) if spool else None))
+    run_of = replace(plan.run, groups=tuple(tuple(group) for group in runtime.get("groups", ())))
     memory = pipeline.attach(runtime["instance"])
     rings = {entry.name: memory.ring(entry.name) for entry in topology.RINGS}
-    loop = loop_settings(profile, os.cpu_count() or 1)
+    loop = loop_settings(profile, os.cpu_count() or 1, run_of)
     _register_membarrier(MEMBARRIER_REGISTER_GLOBAL_EXPEDITED)
     for stage in plan.run.hot:
         module: Any = importlib.import_module(stage.module)
         checkpoints = _checkpoints(runtime["instance"], stage.name, spec_of(module, plan))
         world = World(rings, memory.board_words, {stage.name: checkpoints.words}, memory.arena, memory.models)
         page = board.page(memory.board_words, stage.stage_id)
-        _prepared[stage.name] = _Prepared(module.build(plan, world, loop), checkpoints, page)
+        _prepared[stage.name] = _Prepared(stage.name, module.build(plan, world, loop), checkpoints, page)
+    _members.update((process.name, [stage.name for stage in process.members]) for process in run_of.processes)
 
 
 def run_stage(name: str, runtime: Mapping[str, Any]) -> int:
-    """One incarnation of a stage, to its exit code. The zygote calls this in the forked child, after `prepare`.
+    """One incarnation of a process, to its exit code. The zygote calls this in the forked child, after `prepare`.
 
-    `runtime`: instance, profile, spool (path or None), cores (name -> core), journal_dir, incarnation.
+    `name`: of a stage, or of a group; `runtime`: instance, profile, spool (path or None), cores (stage -> core), groups,
+    journal_dir, incarnation.
     """
     _register_membarrier(MEMBARRIER_REGISTER_GLOBAL_EXPEDITED)  # a fork does not inherit it
-    if not topology.STAGE[name].hot:
+    members = _members.get(name, [name])
+    if not topology.STAGE[members[0]].hot:
         module: Any = importlib.import_module(topology.STAGE[name].module)
         return int(module.main(runtime["profile"], runtime))
-    return _run_hot(name, _prepared[name], runtime)
+    return _run_hot(name, [_prepared[member] for member in members], runtime)
 
 
 def _checkpoints(instance: str, name: str, spec: StateSpec) -> Segment:
@@ -109,43 +115,50 @@ def _checkpoints(instance: str, name: str, spec: StateSpec) -> Segment:
     )
 
 
-def _run_hot(name: str, stage: _Prepared, runtime: Mapping[str, Any]) -> int:
+def _run_hot(name: str, stages: Sequence[_Prepared], runtime: Mapping[str, Any]) -> int:
     try:
-        claim(stage.checkpoints.header, OWNER_ROLE)
+        for stage in stages:
+            claim(stage.checkpoints.header, OWNER_ROLE)
     except RoleHeld as error:
         stage_log(name).error("cannot start", problem=str(error))
         return EXIT_FAILED
-    page, core = stage.page, (runtime.get("cores") or {}).get(name)
-    page[board.PID], page[board.INCARNATION] = os.getpid(), int(runtime.get("incarnation", 0))
-    page[board.CORE], page[board.STARTED_NS] = -1 if core is None else core, time.monotonic_ns()
-    if page[board.FINISHED]:
+    core = (runtime.get("cores") or {}).get(stages[0].name)
+    for stage in stages:
+        page = stage.page
+        page[board.PID], page[board.INCARNATION] = os.getpid(), int(runtime.get("incarnation", 0))
+        page[board.CORE], page[board.STARTED_NS] = -1 if core is None else core, time.monotonic_ns()
+    going = [stage for stage in stages if not stage.page[board.FINISHED]]
+    if not going:
         return EXIT_OK
-    page[board.RECOVERIES] += restore(stage.bound.block)
+    for stage in going:
+        stage.page[board.RECOVERIES] += restore(stage.bound.block)
+    group = group_words([stage.bound.block for stage in going])
     done_read, done_write = os.pipe2(os.O_CLOEXEC)
     failure: list[BaseException] = []
 
     def loop() -> None:
         try:
             prepare_thread(core)
-            run(stage.bound.block)
+            run(group)
         except BaseException as error:  # reported by the main thread, which owns the exit code
             failure.append(error)
         finally:
             os.write(done_write, b".")
 
     thread = threading.Thread(target=loop, name=f"{name}-hot")
-    _wait(thread, page, done_read)
+    _wait(thread, [stage.page for stage in going], done_read)
     if failure:
         raise failure[0]
-    diverged = int(page[board.DIVERGED])
-    if diverged:
-        stage_log(name).error("diverged", problem=f"{diverged} recomputed records differ from what had been published")
-        return EXIT_DIVERGED
-    return EXIT_OK
+    diverged = {stage.name: int(stage.page[board.DIVERGED]) for stage in stages}
+    for which, records in diverged.items():
+        if records:
+            problem = f"{records} recomputed records differ from what had been published"
+            stage_log(name).error("diverged", of=which, problem=problem)
+    return EXIT_DIVERGED if any(diverged.values()) else EXIT_OK
 
 
-def _wait(thread: threading.Thread, page: Any, done: int) -> None:
-    """Start the hot thread and wait for its end; SIGTERM and SIGINT set the stop word."""
+def _wait(thread: threading.Thread, pages: Sequence[Words], done: int) -> None:
+    """Start the hot thread and wait for its end; SIGTERM and SIGINT set the stop words."""
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake_write)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -156,5 +169,6 @@ def _wait(thread: threading.Thread, page: Any, done: int) -> None:
         if done in readable:
             break
         os.read(wake_read, 64)
-        page[board.STOP] = 1
+        for page in pages:
+            page[board.STOP] = 1
     thread.join()

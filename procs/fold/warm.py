@@ -12,7 +12,7 @@ from typing import Any
 from procs import topology
 from procs.fold.assembly import LoopSettings, World, heap_world, spec_of
 from procs.fold.checkpoint import restore
-from procs.fold.loop import run
+from procs.fold.group import group_words, run
 from procs.fold.plan import Plan, plan_of
 from procs.memory import board
 from procs.profiles.schema import Profile, SymbolSettings
@@ -34,4 +34,4 @@ def warm_stage(name: str, profile: Profile) -> None:
     board.page(world.board, topology.stage_id(name))[board.STOP] = 1
     bound = module.build(plan, world, LoopSettings())
     restore(bound.block)
-    run(bound.block)
+    run(group_words([bound.block]))

@@ -9,13 +9,14 @@ Every counter is declared once, below, with its unit and a sentence; the CLI pri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from procs.topology import MAX_STAGE_ID
+from procs.topology import MAX_STAGE_ID, STAGE
 from shm.percentiles import WORDS
 
 Words = npt.NDArray[np.int64]
@@ -50,6 +51,7 @@ INCARNATION: Final = 5
 CORE: Final = 6
 STARTED_NS: Final = 7
 DRAIN: Final = 8  # the feed ends its stream, and END runs through all stages
+TURN: Final = 9  # on the page of a process's first stage: the number of the one that is at work, 0 for none
 # the loop's own
 RECORDS: Final = 16
 WORK_POLLS: Final = 17
@@ -119,8 +121,12 @@ FEED_COUNTERS: Final = (
 )
 
 
-def doorbell(stage_id: int) -> int:
-    """A stage's doorbell number: the index of its word in the board's first words."""
+def doorbell(stage_id: int, groups: Sequence[Sequence[str]] = ()) -> int:
+    """A stage's doorbell number: the index of its word in the board's first words. A group sleeps on its first member's."""
+    for group in groups:
+        ids = [STAGE[name].stage_id for name in group]
+        if stage_id in ids:
+            stage_id = ids[0]
     return stage_id * DOORBELL_STRIDE
 
 

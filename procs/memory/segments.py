@@ -119,16 +119,20 @@ class Memory:
         self.close()
 
 
-def format_ring(words: Words, entry: Ring, *, without: Sequence[str] = ()) -> None:
-    """Write a topology ring's control words. Readers named in `without` do not gate (they do not run)."""
+def format_ring(words: Words, entry: Ring, *, without: Sequence[str] = (), groups: Sequence[Sequence[str]] = ()) -> None:
+    """Write a topology ring's control words. Readers named in `without` do not gate (they do not run).
+
+    Stages of one of the `groups` share a doorbell; from here on the ring says whose doorbell is which.
+    """
+    parts = [[topology.STAGE[name].part for name in group] for group in groups]
     layout.format_ring(
         words,
         entry.record,
         entry.capacity,
         ring_id=entry.ring_id,
         gating=tuple(reader not in without for reader in entry.readers),
-        writer_doorbell=board.doorbell(topology.stage_id(entry.writer)),
-        reader_doorbells=tuple(board.doorbell(topology.stage_id(reader)) for reader in entry.readers),
+        writer_doorbell=board.doorbell(topology.stage_id(entry.writer), parts),
+        reader_doorbells=tuple(board.doorbell(topology.stage_id(reader), parts) for reader in entry.readers),
         record_hash=layout_hash(entry.record),
     )
 
@@ -141,10 +145,13 @@ def create(
     raw: bool = False,
     vectors: bool = False,
     stages: Sequence[str] = topology.Run().names,
+    groups: Sequence[Sequence[str]] = (),
     arena_bytes: int = 0,
     models: int = 0,
 ) -> Memory:
     """Make all segments of an instance; on any failure none is left. Readers that are not among `stages` gate nobody.
+
+    `groups` names the stages that share a process, and so a doorbell.
 
     `models` makes room for models of so many symbols that are published while it runs.
     `arena_bytes` is the room for frames off the wire, 0 for none. The recorder gates the ring `frames` where it records the wire
@@ -173,7 +180,7 @@ def create(
                 placement.node(entry.readers[0]),
             )
             recorded = raw if entry.name == "frames" else journal and (vectors or entry.name != "vectors")
-            format_ring(memory.ring(entry.name), entry, without=absent if recorded else [*absent, "recorder"])
+            format_ring(memory.ring(entry.name), entry, without=absent if recorded else [*absent, "recorder"], groups=groups)
         if arena_bytes:
             memory.segments[ARENA] = create_arena(instance, arena_bytes)
         if models:

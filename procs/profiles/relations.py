@@ -66,6 +66,7 @@ def check(profile: Profile, reader: Reader) -> None:
     if profile.world == "record" and profile.source.kind != "live":
         raise reader.fail("world", f"record, but source.kind is {profile.source.kind}", "write source.kind: live")
     _check_exchange(profile, reader)
+    _check_placement(profile, reader)
     _check_names(profile, reader)
     _check_symbols(profile, reader)
     _check_learner(profile, reader)
@@ -184,6 +185,33 @@ def _check_exchange(profile: Profile, reader: Reader) -> None:
     known = playing(EXCHANGE)
     if name not in known:
         raise reader.fail("pipeline.exchange", f"no stage {name!r} plays the exchange", "known: " + ", ".join(known))
+
+
+def _check_placement(profile: Profile, reader: Reader) -> None:
+    """A list of groups names every hot stage of this run once, and nothing else."""
+    groups = profile.pipeline.placement
+    if isinstance(groups, str):
+        return
+    from procs.topology import STAGE, Run
+
+    placing = msgspec.structs.replace(profile, pipeline=msgspec.structs.replace(profile.pipeline, placement="separate"))
+    hot = [stage.name for stage in Run.of(placing).hot]
+    seen: dict[str, int] = {}
+    for n, group in enumerate(groups):
+        if not group:
+            raise reader.fail(f"pipeline.placement[{n}]", "the group is empty", "name its stages, or remove it")
+        for k, name in enumerate(group):
+            key = f"pipeline.placement[{n}][{k}]"
+            if name not in hot:
+                cold = "has a process of its own" if name in STAGE and not STAGE[name].hot else "is no stage of this run"
+                raise reader.fail(key, f"{name!r} {cold}", "stages that can share one: " + ", ".join(hot))
+            if name in seen:
+                raise reader.fail(key, f"{name} stands in group {seen[name] + 1} already", "name each stage once")
+            seen[name] = n
+    missing = [name for name in hot if name not in seen]
+    if missing:
+        problem = f"{', '.join(missing)} {'stand' if len(missing) > 1 else 'stands'} in no group"
+        raise reader.fail("pipeline.placement", problem, "name each stage once; a group of one has a process of its own")
 
 
 def is_loopback(host: str) -> bool:

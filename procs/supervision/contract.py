@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 
 class StageSpec(Protocol):
-    """A process of the topology: its name, and the module with `warm(profile)`."""
+    """A stage of the topology: its name, and the module with `warm(profile)`."""
 
     @property
     def name(self) -> str:
-        """Short; it is part of log file names."""
+        """Short."""
 
     @property
     def module(self) -> str:
@@ -28,11 +28,21 @@ class StageSpec(Protocol):
 
 
 class Pipeline(Protocol):
-    """The pipeline's shared memory and its commands. Calls are cheap and never block; no stage makes any."""
+    """The pipeline's shared memory and its commands. Calls are cheap and never block; no stage makes any.
+
+    A process is one stage and called like it, or several that share a thread: they start, crash and end together.
+    """
 
     @property
     def stages(self) -> Sequence[StageSpec]:
-        """In start order; stopping by signals goes the other way round."""
+        """All stages that run."""
+
+    @property
+    def processes(self) -> Mapping[str, Sequence[str]]:
+        """Names of the processes (part of log file names), each with its stages, in start order.
+
+        Stopping by signals goes the other way round.
+        """
 
     @property
     def runtime(self) -> Mapping[str, Any]:
@@ -44,17 +54,20 @@ class Pipeline(Protocol):
     def destroy(self) -> None:
         """Removes everything that `create` made; called once, when no stage lives, also after a failed create."""
 
-    def prepare(self, stage: str, incarnation: int) -> None:
+    def prepare(self, process: str, incarnation: int) -> None:
         """Before each spawn; the predecessor is dead and reaped. Clears READY, notes the incarnation."""
 
-    def heartbeat(self, stage: str) -> int:
-        """A word that changes while the stage's loop turns, asleep for want of input or not."""
+    def heartbeat(self, process: str) -> int:
+        """A word that changes while the process's loop turns, asleep for want of input or not."""
 
-    def ready(self, stage: str) -> bool:
-        """The stage says that it is attached, recovered and consuming."""
+    def ready(self, process: str) -> bool:
+        """Each of its stages says that it is attached, recovered and consuming."""
 
-    def finished(self, stage: str) -> bool:
-        """The stage says that END came through and all its outputs are published: its exit with 0 is final."""
+    def finished(self, process: str) -> bool:
+        """Each of its stages says that END came through and all its outputs are published: its exit with 0 is final."""
+
+    def at_work(self, process: str) -> str:
+        """The stage that was at work when a process of several ended or fell silent; "" where that says nothing new."""
 
     def progress(self) -> int:
         """Records processed by all stages, for status lines."""

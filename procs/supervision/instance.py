@@ -54,24 +54,25 @@ class Instance:
     memory: Memory | None = None
     _control: PlainWriter | None = None
     _cores: dict[str, int] = field(default_factory=dict)
+    _run: Run = field(init=False)
     _ended_in: tuple[int, int] = (0, 0)
     _told: dict[str, Health] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._cores = place_stages(
-            self.profile.pipeline.cores,
-            sorted(os.sched_getaffinity(0)),
-            [stage.name for stage in self._run.essential],
-        )
+        self._run = Run.of(self.profile)  # once: whoever looks again might be allowed other cores
+        hosts = [process for process in self._run.processes if process.essential]
+        cores = place_stages(self.profile.pipeline.cores, sorted(os.sched_getaffinity(0)), [host.name for host in hosts])
+        self._cores = {stage.name: cores[host.name] for host in hosts if host.name in cores for stage in host.members}
 
     @property
     def stages(self) -> Sequence[Stage]:
-        """In start order."""
+        """All that run."""
         return self._run.start_order
 
     @property
-    def _run(self) -> Run:
-        return Run.of(self.profile)
+    def processes(self) -> Mapping[str, Sequence[str]]:
+        """In start order."""
+        return {process.name: [stage.name for stage in process.members] for process in self._run.processes}
 
     @property
     def _images(self) -> int:
@@ -84,7 +85,8 @@ class Instance:
     @property
     def runtime(self) -> Mapping[str, Any]:
         """What `run_stage` gets besides the supervisor's own entries."""
-        return {"spool": self.spool, "cores": self._cores, "journal_dir": self.journal_dir}
+        groups = [list(group) for group in self._run.groups]
+        return {"spool": self.spool, "cores": self._cores, "journal_dir": self.journal_dir, "groups": groups}
 
     def create(self) -> None:
         """Segments and board; first what a dead run of this name left goes. Raises OSError with a sentence."""
@@ -97,6 +99,7 @@ class Instance:
             vectors=wish.journal_vectors,
             raw=self.profile.source.kind == "live" and (self.profile.record.raw or self.profile.world == "record"),
             stages=self._run.names,
+            groups=self._run.groups,
             arena_bytes=arena_bytes(self.profile),
             models=self._images,
         )
@@ -118,13 +121,14 @@ class Instance:
         assert self.memory is not None, "created first"
         return board.page(self.memory.board_words, topology.stage_id(stage))
 
-    def prepare(self, stage: str, incarnation: int) -> None:
+    def prepare(self, process: str, incarnation: int) -> None:
         """Before each spawn."""
-        page = self._page(stage)
-        if stage == "features" and self.profile.signals.user:
-            self._note_end_in_signal(page)
-        page[board.READY] = page[board.STOP] = 0
-        page[board.INCARNATION] = incarnation
+        for stage in self.processes[process]:
+            page = self._page(stage)
+            if stage == "features" and self.profile.signals.user:
+                self._note_end_in_signal(page)
+            page[board.READY] = page[board.STOP] = page[board.TURN] = 0
+            page[board.INCARNATION] = incarnation
 
     def _note_end_in_signal(self, page: Words) -> None:
         """Features ended, or was ended, inside a user's signal: the second time at the same record, that signal is off.
@@ -144,11 +148,13 @@ class Instance:
             self.log.warning(event, signal=name, record=where[1])
         self._ended_in = where
 
-    def heartbeat(self, stage: str) -> int:
-        """The stage's heartbeat word; where it is the features', what went wrong in a user's signal since is logged."""
-        if stage == "features" and self.profile.signals.user:
+    def heartbeat(self, process: str) -> int:
+        """The heartbeat of its first stage that has not finished; what went wrong in a user's signal since is logged."""
+        stages = self.processes[process]
+        if "features" in stages and self.profile.signals.user:
             self._tell_health()
-        return int(self._page(stage)[board.HEARTBEAT])
+        going = next((stage for stage in stages if not self._page(stage)[board.FINISHED]), stages[0])
+        return int(self._page(going)[board.HEARTBEAT])
 
     def _tell_health(self, *, at_end: bool = False) -> None:
         """A line when a signal goes off; for answers that are no finite number when the first comes, and as they double."""
@@ -161,13 +167,20 @@ class Instance:
                 if self.log is not None:
                     self.log.warning("user signal", signal=one.name, problem=now.sentence, **now.figures)
 
-    def ready(self, stage: str) -> bool:
-        """Attached, recovered, consuming."""
-        return bool(self._page(stage)[board.READY])
+    def ready(self, process: str) -> bool:
+        """Attached, recovered, consuming, or done with it."""
+        pages = [self._page(stage) for stage in self.processes[process]]
+        return all(page[board.READY] or (len(pages) > 1 and page[board.FINISHED]) for page in pages)
 
-    def finished(self, stage: str) -> bool:
+    def finished(self, process: str) -> bool:
         """END came through and all outputs are published."""
-        return bool(self._page(stage)[board.FINISHED])
+        return all(bool(self._page(stage)[board.FINISHED]) for stage in self.processes[process])
+
+    def at_work(self, process: str) -> str:
+        """As the process's loop notes it."""
+        stages = self.processes[process]
+        turns = [int(self._page(stage)[board.TURN]) for stage in stages] if len(stages) > 1 else []
+        return next((stage for stage in stages if topology.stage_id(stage) in turns), "")
 
     def progress(self) -> int:
         """Records processed by all stages."""
@@ -186,7 +199,7 @@ class Instance:
         """The feed ends its stream; END then runs through all stages."""
         self._page("feed")[board.DRAIN] = 1
         assert self.memory is not None, "created first"
-        ring_doorbell(self.memory.board_words, board.doorbell(topology.stage_id("feed")))
+        ring_doorbell(self.memory.board_words, board.doorbell(topology.stage_id("feed"), self._run.groups))
 
     def halt(self, reason: str) -> None:
         """Tell risk to cancel everything and open nothing."""

@@ -88,14 +88,15 @@ class Supervisor:
             start_ns=s.start_timeout_ms * MS,
             term_ns=min(1000, s.stop_timeout_ms) * MS,
         )
-        self.order = [stage.name for stage in pipeline.stages]
-        self.needed = [stage.name for stage in pipeline.stages if stage.essential]
+        essential = {stage.name for stage in pipeline.stages if stage.essential}
+        self.order = list(pipeline.processes)
+        self.needed = [name for name, stages in pipeline.processes.items() if essential.intersection(stages)]
         self.states = {name: State(name, policy) for name in self.order}
         self.states[ZYGOTE] = State(ZYGOTE, replace(policy, heartbeat_ns=0, start_ns=COMPILE_LIMIT_NS))
         self.phase = "warming"
         self.exit_code = EXIT_OK
         self.trouble = ""
-        self.warm: dict[str, Any] = {"done": 0, "total": len(self.order), "compiled": 0, "seconds": 0.0}
+        self.warm: dict[str, Any] = {"done": 0, "total": len(pipeline.stages), "compiled": 0, "seconds": 0.0}
         self._check_ns = min(CHECK_NS, policy.heartbeat_ns // 4)
         self._fed: dict[str, tuple[int, int]] = {}
         self._fed_ns = 0
@@ -161,7 +162,7 @@ class Supervisor:
         stack.callback(path.unlink, missing_ok=True)
         stack.callback(control.ControlServer(self.folder, self._selector, self._respond).close)
         self._started_ns = time.monotonic_ns()
-        self.log.info("starting", pid=os.getpid(), stages=self.order, world=self.profile.world)
+        self.log.info("starting", pid=os.getpid(), processes=dict(self.pipeline.processes), world=self.profile.world)
         self._apply(ZYGOTE, supervision.Start())
 
     def _begin(self) -> Begin:
@@ -324,6 +325,7 @@ class Supervisor:
         fields |= {"incarnation": after.incarnation, "pid": after.pid or before.pid}
         if after.crash_count > before.crash_count:
             fields |= {"ended_by": after.last_end, "crashes": len(after.crashes)}
+            fields |= self._at_work(after.name)
             said = last_line(self.logs / f"{after.name}.log")
             if said:
                 fields["last_line"] = said
@@ -335,6 +337,11 @@ class Supervisor:
         if self._was_ready:
             self.notifier.status(self._words())
 
+    def _at_work(self, name: str) -> dict[str, str]:
+        """Which stage of a process of several it was that ended or hung."""
+        stage = self.pipeline.at_work(name) if name != ZYGOTE else ""
+        return {"at_work": stage} if stage else {}
+
     def _do(self, action: supervision.Action) -> None:
         match action:
             case supervision.Spawn():
@@ -343,7 +350,8 @@ class Supervisor:
                 self.nursery.spawn(action.name, action.incarnation)
             case supervision.Kill():
                 if action.signum == signal.SIGKILL:
-                    self.log.warning("kill", stage=action.name, pid=action.pid, reason=action.reason)
+                    of = self._at_work(action.name)
+                    self.log.warning("kill", stage=action.name, pid=action.pid, reason=action.reason, **of)
                 self.nursery.kill(action.name, action.signum)
             case supervision.Abandon():
                 self.log.warning("zygote is stuck", asked_for=action.name)
@@ -432,12 +440,17 @@ class Supervisor:
             "trouble": self.trouble or None,
             "warm": dict(self.warm),
             "progress": self.pipeline.progress(),
-            "stages": [self._stage_status(self.states[name], now) for name in (*self.order, ZYGOTE)],
+            "stages": [
+                self._row(stage, self.states[name], now)
+                for name, stages in (*self.pipeline.processes.items(), (ZYGOTE, (ZYGOTE,)))
+                for stage in stages
+            ],
         }
 
-    def _stage_status(self, s: State, now: int) -> dict[str, Any]:
+    def _row(self, stage: str, s: State, now: int) -> dict[str, Any]:
         return {
-            "name": s.name,
+            "name": stage,
+            "process": s.name,
             "wanted": s.wanted.value,
             "actual": s.actual.value,
             "ready": s.ready,
@@ -476,15 +489,17 @@ class Supervisor:
             raise control.ControlError(str(e)) from None
 
     def _restart(self, stage: str, who: str) -> dict[str, Any]:
-        state = self.states.get(stage)
+        host = {member: name for name, stages in self.pipeline.processes.items() for member in stages}
+        name = host.get(stage, stage)
+        state = self.states.get(name)
         if state is None:
-            raise control.ControlError(f"no stage {stage!r}: there are {', '.join((*self.order, ZYGOTE))}")
+            raise control.ControlError(f"no stage {stage!r}: there are {', '.join(dict.fromkeys((*host, *self.states)))}")
         if self.phase != "running":
             raise control.ControlError(f"the pipeline is {self.phase}: a stage can be restarted while it is running")
         if state.actual is Actual.EXITED:
             raise control.ControlError(f"{stage} has finished its work: there is nothing to restart")
-        self.log.info("restart", stage=stage, by=who)
-        self._apply(stage, supervision.Restart())
+        self.log.info("restart", stage=name, by=who)
+        self._apply(name, supervision.Restart())
         if not any(s.actual is Actual.FATAL for s in self.states.values()):
             self.exit_code = EXIT_OK
-        return {"stage": stage, "was": state.incarnation, "actual": self.states[stage].actual.value}
+        return {"stage": name, "was": state.incarnation, "actual": self.states[name].actual.value}

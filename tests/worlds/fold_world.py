@@ -62,11 +62,11 @@ def identities(kept: dict[str, Recs]) -> dict[str, Any]:
 class Session:
     """Rings on the heap, the six stages over them, and a recorder that never dies."""
 
-    def __init__(self, plan: Plan, loop: LoopSettings | None = None) -> None:
+    def __init__(self, plan: Plan, loop: LoopSettings | None = None, groups: Sequence[Sequence[str]] = ()) -> None:
         self.plan = plan
         self.loop = loop or LoopSettings()
         self.modules: dict[str, Any] = {name: importlib.import_module(topology.STAGE[name].module) for name in STAGES}
-        self.world = heap_world({name: module.state_spec(plan.symbols) for name, module in self.modules.items()})
+        self.world = heap_world({name: module.state_spec(plan.symbols) for name, module in self.modules.items()}, groups)
         self.outputs = {name: tuple(entry.name for entry in topology.outputs(name)) for name in STAGES}
         self.views = {entry.name: views(self.world.rings[entry.name], entry.record) for entry in topology.RINGS}
         self.cursors = {entry.name: reader_line(entry.reader_index("recorder")) + CURSOR for entry in topology.RINGS}
@@ -94,7 +94,7 @@ class Session:
         return int(poll(self.stages[name].block))
 
     def settle(self, name: str, work: int) -> None:
-        """The checkpoint that procs.fold.loop.settle would make now."""
+        """The checkpoint that procs.fold.group.settle would make now."""
         bound = self.stages[name]
         flush_outputs(bound.block)
         if bound.registers[R_SINCE] >= self.loop.checkpoint_every or (work == 0 and bound.registers[R_SINCE] > 0):

@@ -389,6 +389,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=70.0, help="how long the paced run takes, about")
     parser.add_argument("--usdm", action="store_true", help="the USD-M recording instead of spot")
+    parser.add_argument("--placement", default="separate", help="which stages share a process (pipeline.placement)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="scalper-kill.") as text:
         folder = Path(text)
@@ -396,11 +397,11 @@ def main() -> int:
         chosen = source("usdm" if args.usdm else "spot")
         print(f"undisturbed first: {', '.join(f.name for f in chosen.files) or 'a generated market'}", flush=True)
         expected, frames, span = yardstick(chosen, folder)
-        run = Run("test-kill", chosen, {"source.speed": round(span / args.seconds, 3)})
+        run = Run("test-kill", chosen, {"source.speed": round(span / args.seconds, 3), "pipeline.placement": args.placement})
         try:
             run.ready()
             began = time.monotonic()
-            print(f"{frames:,} frames, {args.kills} kills, seed {args.seed}", flush=True)
+            print(f"{frames:,} frames, {args.kills} kills, seed {args.seed}, placement {args.placement}", flush=True)
             done = harass(run, args.kills, args.seed, frames)
         finally:
             run.close()

@@ -58,6 +58,7 @@ class FakePipeline:
 
     def __init__(self, path: str, module: str, aside: bool = False) -> None:
         self.stages = [Spec(name, module) for name in STAGES] + ([Spec(ASIDE, module, False)] if aside else [])
+        self.processes = {stage.name: (stage.name,) for stage in self.stages}
         self.runtime = {"board": path}
         self._path, self._board = path, Board(path)
 
@@ -85,6 +86,10 @@ class FakePipeline:
     def finished(self, stage: str) -> bool:
         """As procs.supervision.contract.Pipeline says."""
         return bool(self._board[stage, FINISHED])
+
+    def at_work(self, stage: str) -> str:
+        """As procs.supervision.contract.Pipeline says."""
+        return ""
 
     def progress(self) -> int:
         """As procs.supervision.contract.Pipeline says."""

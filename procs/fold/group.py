@@ -1,0 +1,313 @@
+"""The loop of a process: its members' polls in turn, heartbeats, checkpoints, waiting, ending. All compiled.
+
+A process has one hot stage, or several that share its thread (`pipeline.placement`). Members pass records to each other through
+the same rings as processes do, so all that makes a stage a fold is untouched: each has its own checkpoint, intake log, page and
+heartbeat, and whoever looks from outside sees no difference. What changes is that nobody has to be woken:
+
+    turn     each member polls once; a member whose output is full gets its room from a reader beside it at once
+    settle   what comes after a turn: nothing, a pause, a checkpoint, or the one sleep of all on the one doorbell of all
+
+A group's words: how many members, then for each the address of its block, which of its inputs a member writes, whether it is
+over, and the times that it showed last. One array type serves any membership, so this is compiled once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from procs.fold.block import (
+    A_CTL,
+    BLOCK,
+    BLOCK_WORDS,
+    CHECKPOINT_EVERY,
+    DOORBELL,
+    IN,
+    IN_STRIDE,
+    INPUTS,
+    LOG,
+    OUT,
+    OUT_STRIDE,
+    OUTPUTS,
+    R_ARMED,
+    R_BELL,
+    R_BLOCKED,
+    R_INTERNAL_DUE,
+    R_LOW,
+    R_PROMISE,
+    R_SINCE,
+    R_SLEPT,
+    R_WAIT_NS,
+    SPIN,
+    SPIN_POLLS,
+    STAGE,
+    STRATEGY,
+    YIELD,
+    doorbells,
+    in_ctl,
+    in_loc,
+    out_ctl,
+    out_loc,
+    page,
+    registers,
+)
+from procs.fold.checkpoint import save
+from procs.fold.loop import conclude, finished, poll
+from procs.memory import board
+from ringbuf.intrinsics import (
+    MEMBARRIER_GLOBAL_EXPEDITED,
+    exchange,
+    fetch_or,
+    futex_wait,
+    load_acquire,
+    membarrier,
+    mono_ns,
+    pause,
+    sched_yield,
+    store_release,
+    words_at,
+)
+from ringbuf.jit import Words, kernel
+from ringbuf.layout import ARMED_READERS, ARMED_WRITER, CAPACITY, READER_DOORBELL, READERS
+from ringbuf.ring import I_HEAD, I_READER, I_RELEASED, O_GATE, ring_doorbell
+
+MEMBERS: Final = 0
+FIRST: Final = 8
+STRIDE: Final = 8
+M_BLOCK: Final = 0  # address
+M_INNER: Final = 1  # bit r: a member writes input r
+M_OVER: Final = 2
+M_LOW: Final = 3  # R_LOW, R_PROMISE and R_INTERNAL_DUE at the last look
+
+NAP_NS: Final = 20_000_000
+"""Longest sleep while something is not checkpointed yet."""
+
+
+def group_words(blocks: Sequence[Words]) -> Words:
+    """The words of a group of these blocks, in the order in which they are polled. The caller keeps the blocks alive."""
+    g = np.zeros(FIRST + STRIDE * len(blocks), np.int64)
+    g[MEMBERS] = len(blocks)
+    written = {int(b[OUT + o * OUT_STRIDE + A_CTL]) for b in blocks for o in range(int(b[OUTPUTS]))}
+    for m, b in enumerate(blocks):
+        assert b.size == BLOCK_WORDS and b[DOORBELL] == blocks[0][DOORBELL], "members share a doorbell"
+        at = FIRST + m * STRIDE
+        g[at + M_BLOCK] = b.ctypes.data
+        g[at + M_INNER] = sum(1 << r for r in range(int(b[INPUTS])) if int(b[IN + r * IN_STRIDE + A_CTL]) in written)
+    return g
+
+
+@kernel
+def member(g: Words, m: int) -> Words:
+    """A member's block."""
+    return words_at(g[FIRST + m * STRIDE + M_BLOCK], BLOCK_WORDS)
+
+
+@kernel
+def _over(g: Words, m: int) -> bool:
+    return g[FIRST + m * STRIDE + M_OVER] != 0
+
+
+@kernel
+def _ring_laggards(b: Words, o: int) -> None:
+    """Wake every reader of a full ring, also those that sleep by the clock and have not said so (the recorder)."""
+    ctl, bells = out_ctl(b, o), doorbells(b)
+    for r in range(ctl[READERS]):
+        ring_doorbell(bells, ctl[READER_DOORBELL + r])
+
+
+@kernel
+def _arm(b: Words, inner: int) -> None:
+    """Say on every input from outside, and on full outputs, that we are about to sleep.
+
+    What a member writes while the group is awake needs no bell: whoever polls sees it, and `turn` counts it.
+    """
+    reg = registers(b)
+    for r in range(b[INPUTS]):
+        if not (inner >> r) & 1:
+            fetch_or(in_ctl(b, r), ARMED_READERS, 1 << in_loc(b, r)[I_READER])
+    blocked = reg[R_BLOCKED]
+    reg[R_ARMED] = blocked
+    outputs = b[OUTPUTS] + (1 if b[LOG] >= 0 else 0)
+    for o in range(outputs):
+        if (blocked >> o) & 1:
+            exchange(out_ctl(b, o), ARMED_WRITER, 1)
+            _ring_laggards(b, o)
+
+
+@kernel
+def _writer_waits(b: Words) -> bool:
+    """Whether a writer sleeps for room of which a checkpoint would give it a good piece."""
+    for r in range(b[INPUTS]):
+        ctl, loc = in_ctl(b, r), in_loc(b, r)
+        if load_acquire(ctl, ARMED_WRITER) != 0 and loc[I_HEAD] - loc[I_RELEASED] >= ctl[CAPACITY] // 8:
+            return True
+    return False
+
+
+@kernel
+def _give_room(g: Words, b: Words) -> bool:
+    """Checkpoint the members on whom alone the full outputs of `b` wait; whether there were any."""
+    gave = False
+    blocked = registers(b)[R_BLOCKED]
+    for o in range(b[OUTPUTS]):
+        if not (blocked >> o) & 1:
+            continue
+        gate = out_loc(b, o)[O_GATE]
+        for m in range(g[MEMBERS]):
+            if _over(g, m):
+                continue
+            reader = member(g, m)
+            for r in range(reader[INPUTS]):
+                loc = in_loc(reader, r)
+                here = reader[IN + r * IN_STRIDE + A_CTL] == b[OUT + o * OUT_STRIDE + A_CTL]
+                if here and loc[I_RELEASED] == gate and loc[I_HEAD] > gate:
+                    save(reader)
+                    gave = True
+    return gave
+
+
+@kernel
+def _account(b: Words, work: int) -> None:
+    """Heartbeat, counters, and the checkpoint that is due after so many records."""
+    words, reg = page(b), registers(b)
+    store_release(words, board.HEARTBEAT, words[board.HEARTBEAT] + 1)
+    if work > 0:
+        words[board.RECORDS] += work
+        words[board.WORK_POLLS] += 1
+        reg[R_SLEPT] = 0
+        if reg[R_SINCE] >= b[CHECKPOINT_EVERY]:
+            save(b)
+
+
+@kernel
+def _moved(g: Words, m: int) -> bool:
+    """Whether a member knows more of what can still come than at the last look: for others that may be news."""
+    reg, at = registers(member(g, m)), FIRST + m * STRIDE + M_LOW
+    low, promise, due = reg[R_LOW], reg[R_PROMISE], reg[R_INTERNAL_DUE]
+    if g[at] == low and g[at + 1] == promise and g[at + 2] == due:
+        return False
+    g[at], g[at + 1], g[at + 2] = low, promise, due
+    return True
+
+
+@kernel
+def turn(g: Words) -> tuple[int, int]:
+    """Poll each member once: (what happened, members that live). Whoever is done or told to stop is concluded.
+
+    What happened counts records; in a group also news of time and room that was given, which mean that another turn is due.
+    """
+    work, living, members = 0, 0, g[MEMBERS]
+    leader = page(member(g, 0))
+    for m in range(members):
+        if _over(g, m):
+            continue
+        b = member(g, m)
+        if finished(b):
+            conclude(b)
+            g[FIRST + m * STRIDE + M_OVER] = 1
+            continue
+        living += 1
+        leader[board.TURN] = b[STAGE]
+        some = poll(b)
+        _account(b, some)
+        if members > 1:
+            if _moved(g, m):
+                some += 1
+            if registers(b)[R_BLOCKED] != 0 and _give_room(g, b):
+                some += 1
+        work += some
+    leader[board.TURN] = 0
+    return work, living
+
+
+@kernel
+def _before_sleep(g: Words, block: bool) -> None:
+    """Checkpoint where nobody is disturbed by it, then arm, in `block`.
+
+    The writers put no fence between publishing and looking for sleepers; the membarrier here, paid only before sleeping,
+    orders their stores before our second look. Without it both sides can miss each other.
+    """
+    first = member(g, 0)
+    if block:
+        registers(first)[R_BELL] = load_acquire(doorbells(first), first[DOORBELL])
+    for m in range(g[MEMBERS]):
+        if _over(g, m):
+            continue
+        b = member(g, m)
+        reg = registers(b)
+        if reg[R_SINCE] > 0 and (not block or reg[R_SLEPT] != 0 or _writer_waits(b)):
+            save(b)
+        if block:
+            _arm(b, g[FIRST + m * STRIDE + M_INNER])
+    if block:
+        membarrier(MEMBARRIER_GLOBAL_EXPEDITED)
+
+
+@kernel
+def _sleep(g: Words) -> None:
+    """Sleep on the doorbell until somebody rings, or the first member's time has come."""
+    first = member(g, 0)
+    nap = NAP_NS * 1000
+    for m in range(g[MEMBERS]):
+        if _over(g, m):
+            continue
+        reg = registers(member(g, m))
+        if reg[R_BLOCKED] & ~reg[R_ARMED] != 0:
+            return  # an output was found full since we armed: its readers must know first
+        nap = min(nap, reg[R_WAIT_NS])
+        if reg[R_SINCE] > 0:
+            nap = min(nap, NAP_NS)
+    if nap <= 0:
+        return
+    bell, before = registers(first)[R_BELL], mono_ns()
+    futex_wait(doorbells(first), first[DOORBELL], bell, nap)
+    slept = mono_ns() - before
+    by_clock = 1 if load_acquire(doorbells(first), first[DOORBELL]) == bell else 0
+    for m in range(g[MEMBERS]):
+        if not _over(g, m):
+            b = member(g, m)
+            registers(b)[R_SLEPT] = by_clock
+            page(b)[board.SLEEPS] += 1
+            page(b)[board.SLEPT_NS] += slept
+
+
+@kernel
+def settle(g: Words, work: int, idle: int) -> int:
+    """What the loop does after a turn. Takes and returns the count of idle turns in a row.
+
+    Waiting in `block`: spin, say that we sleep, poll once more, sleep on the doorbell with a time limit. The slots that were
+    read go back to their writers with the next checkpoint: after so many records, when nobody rang for a while, or when a
+    writer says that it waits for room.
+    """
+    if work > 0:
+        return 0
+    idle += 1
+    first = member(g, 0)
+    strategy, spin = first[STRATEGY], first[SPIN_POLLS]
+    if idle < spin:
+        pause()
+    elif idle == spin:
+        _before_sleep(g, strategy == BLOCK)
+    elif strategy == SPIN:
+        pause()
+    elif strategy == YIELD:
+        sched_yield()
+    else:
+        _sleep(g)
+        return spin - 1  # arming is renewed before the next sleep
+    return idle
+
+
+@kernel
+def run(g: Words) -> None:
+    """The hot loop, until every member is done or told to stop."""
+    for m in range(g[MEMBERS]):
+        store_release(page(member(g, m)), board.READY, 1)
+    idle = 0
+    while True:
+        work, living = turn(g)
+        if living == 0:
+            return
+        idle = settle(g, work, idle)
