@@ -109,6 +109,7 @@ class LoopSettings:
     spin: int = 100
     checkpoint_every: int = 1024
     batch: int = 64
+    frames: int = 256  # a poll of the feed; few in a group, where a burst would else be decoded whole before the first decision
     timed: bool = True
     idle_ns: int = IDLE_NS
 
@@ -230,6 +231,7 @@ def assemble(
     first = inputs[0]  # the rings say which doorbell is whose: a group's members share one
     ctl, _, _ = layout.views(world.rings[first.name], first.record)
     b[block.DOORBELL] = ctl[layout.READER_DOORBELL + first.reader_index(name)]
+    b[block.FRAMES_A_POLL] = loop.frames
     b[block.STAGE] = topology.stage_id(name)
     b[block.TIMED], b[block.IDLE_NS] = loop.timed, loop.idle_ns
     b[block.FEEDBACK] = stage.inputs.index(stage.feedback) if stage.feedback else -1

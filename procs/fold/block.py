@@ -46,6 +46,7 @@ REFERENCE: Final = 16  # what a promise's condition is compared with: BY_INPUT, 
 STAMPED: Final = 17  # bit r: records of input r say when they were published, and when their frame came in
 
 STAGE: Final = 18  # the stage's number
+FRAMES_A_POLL: Final = 19  # most frames that the feed takes in one poll
 
 SPIN, YIELD, BLOCK = 0, 1, 2
 """Ways to wait (STRATEGY)."""

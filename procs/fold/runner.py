@@ -38,6 +38,8 @@ EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_DIVERGED: Final = 4
 OWNER_ROLE: Final = 0
+GROUP_FRAMES: Final = 8
+"""Frames that a feed in a group takes in one turn: few enough that the first is soon decided on, enough to share a turn's cost."""
 
 
 @kernel
@@ -78,7 +80,9 @@ def prepare(runtime: Mapping[str, Any]) -> None:
         checkpoints = _checkpoints(runtime["instance"], stage.name, spec_of(module, plan))
         world = World(rings, memory.board_words, {stage.name: checkpoints.words}, memory.arena, memory.models)
         page = board.page(memory.board_words, stage.stage_id)
-        _prepared[stage.name] = _Prepared(stage.name, module.build(plan, world, loop), checkpoints, page)
+        alone = len(run_of.process_of(stage.name).members) == 1
+        settings = loop if alone else replace(loop, frames=GROUP_FRAMES)
+        _prepared[stage.name] = _Prepared(stage.name, module.build(plan, world, settings), checkpoints, page)
     _members.update((process.name, [stage.name for stage in process.members]) for process in run_of.processes)
 
 

@@ -37,6 +37,7 @@ from procs.fold.assembly import (
 )
 from procs.fold.block import (
     A_BURST,
+    FRAMES_A_POLL,
     IDLE_NS,
     MAX_INPUTS,
     OUT,
@@ -80,7 +81,6 @@ from trading.records import DEPTH_RECORD, FRAME_RECORD, MARKET_RECORD, RESYNC_RE
 
 NAME: Final = "feed"
 FRAME_BUFFER: Final = market_generator.MAX_FRAME_BYTES
-POLL_FRAMES: Final = 256
 MARKET, DEPTH, RESYNC = 0, 1, 2
 assert [ring.name for ring in topology.outputs(NAME)] == ["market", "depth", "resync"]
 assert topology.RING["depth"].burst >= market.MAX_DEPTH_OUT
@@ -402,7 +402,7 @@ def _let_in(b: Words, _: int) -> int:
     speed = own(b, SOURCE_SETTINGS, SOURCE_PARAMS)[0].speed
     work = 0
     reg[R_WAIT_NS] = b[IDLE_NS]
-    while work < POLL_FRAMES and reg[R_DONE] == 0 and _has_room(b):
+    while work < b[FRAMES_A_POLL] and reg[R_DONE] == 0 and _has_room(b):
         recv = _next_time(b)
         wired = own(b, SOURCE_SETTINGS, SOURCE_PARAMS)[0].kind == WIRED
         if recv >= TS_END and wired and not _draining(b):

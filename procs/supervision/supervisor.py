@@ -339,8 +339,7 @@ class Supervisor:
 
     def _at_work(self, name: str) -> dict[str, str]:
         """Which stage of a process of several it was that ended or hung."""
-        stage = self.pipeline.at_work(name) if name != ZYGOTE else ""
-        return {"at_work": stage} if stage else {}
+        return {"at_work": stage} if name != ZYGOTE and (stage := self.pipeline.at_work(name)) else {}
 
     def _do(self, action: supervision.Action) -> None:
         match action:
@@ -428,7 +427,7 @@ class Supervisor:
 
     def status(self) -> dict[str, Any]:
         """What `status` answers: phase, warm-up, kill switch, and each process's wanted and actual state."""
-        now = time.monotonic_ns()
+        now, members = time.monotonic_ns(), (*self.pipeline.processes.items(), (ZYGOTE, (ZYGOTE,)))
         return {
             "instance": self.profile.instance,
             "world": self.profile.world,
@@ -440,11 +439,7 @@ class Supervisor:
             "trouble": self.trouble or None,
             "warm": dict(self.warm),
             "progress": self.pipeline.progress(),
-            "stages": [
-                self._row(stage, self.states[name], now)
-                for name, stages in (*self.pipeline.processes.items(), (ZYGOTE, (ZYGOTE,)))
-                for stage in stages
-            ],
+            "stages": [self._row(stage, self.states[name], now) for name, stages in members for stage in stages],
         }
 
     def _row(self, stage: str, s: State, now: int) -> dict[str, Any]:
