@@ -39,7 +39,7 @@ EXIT_FAILED: Final = 1
 EXIT_DIVERGED: Final = 4
 OWNER_ROLE: Final = 0
 GROUP_FRAMES: Final = 8
-"""Frames that a feed in a group takes in one turn: few enough that the first is soon decided on, enough to share a turn's cost."""
+"""Frames that a feed in a group takes in one turn: few enough that the first is soon decided on, enough to share its cost."""
 
 
 @kernel
