@@ -6,7 +6,8 @@ Two measurements of the same market (a recording, or the embedded one):
    feed's first frame to the moment when the last stage has finished (both seen from outside, to about 2 ms); hop latencies
    from the board (at full speed rings are full, so these are mostly time spent queueing; at 1x they are the pipeline's own).
 2. The same stages in one process (as procs.research.backtest runs them): time in each stage's poll, per record that it takes.
-   This is what a stage costs without waiting, and its share says where the time goes.
+   This is what a stage costs without waiting, and its share says where the time goes. Divided among the cores (a group uses
+   one) it is the limit that no hand-over can exceed; a poll's call from Python is in it.
 
 The figures hold for this market: one with more trades per message costs risk and exchange more.
 """
@@ -47,26 +48,31 @@ TIMEOUT_S: Final = 600.0
 POLL_S: Final = 0.002
 
 
-def run(files: Sequence[str] = (), seconds: float = 600.0) -> dict[str, Any]:
+def run(files: Sequence[str] = (), seconds: float = 600.0, placement: str = "separate") -> dict[str, Any]:
     """Measure with recordings, or with `seconds` of the embedded market. Raises CliError, ConfigError, RecordingError."""
     words = ["--config", "replay" if files else "paper", "--speed", "max", "--instance", INSTANCE]
-    settings: dict[str, Any] = {"pipeline.journal": False}
+    settings: dict[str, Any] = {"pipeline.journal": False, "pipeline.placement": placement}
     if files:
         settings |= {"source.files": [os.path.abspath(file) for file in files]}
         words += ["--recording", *map(os.path.abspath, files)]
     else:
         settings |= {"generator.duration_s": seconds}
-    for key in ("pipeline.journal", "generator.duration_s"):
+    for key in ("pipeline.journal", "pipeline.placement", "generator.duration_s"):
         if key in settings:
             words += ["--set", f"{key}={str(settings[key]).lower()}"]
     profile = load_profile("replay" if files else "paper", {**settings, "instance": INSTANCE, "source.speed": "max"})
-    through = _through_processes(profile, words)
+    through, alone = _through_processes(profile, words), _in_one_process(profile)
+    cores = len(os.sched_getaffinity(0))
+    threads = sum(process.members[0].hot for process in topology.Run.of(profile).processes)
+    ns = sum(cost["total_ns"] for cost in alone["stages"].values()) / max(through["frames"], 1)
     return {
         "bench": "pipeline",
+        "placement": placement,
         "market": [Path(file).name for file in files] if files else f"embedded, {seconds:g} s, seed {profile.generator.seed}",
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores,
+        "limit_messages_per_s": round(min(cores, threads) * 1e9 / ns, 1) if ns else None,
         **through,
-        **_in_one_process(profile),
+        **alone,
     }
 
 
@@ -107,6 +113,7 @@ def _through_processes(profile: Profile, words: list[str]) -> dict[str, Any]:
         "frame_bytes": counters["frame_bytes"],
         "seconds": round(elapsed, 4),
         "messages_per_s": round(frames / elapsed, 1),
+        "records_per_s": round(sum(ring["tail"] for ring in figures["rings"]) / elapsed, 1),
         "megabytes_per_s": round(counters["frame_bytes"] / elapsed / 1e6, 2),
         "decisions": {ring["name"]: ring["tail"] for ring in figures["rings"] if ring["name"] in ("signals", "quotes", "orders")},
         "hops": found,
@@ -227,9 +234,11 @@ def _polled(plan: Any) -> tuple[dict[str, dict[str, Any]], dict[str, float], int
 def format(result: dict[str, Any]) -> str:
     """The result as text."""
     market = result["market"] if isinstance(result["market"], str) else ", ".join(result["market"])
+    limit = "?" if result["limit_messages_per_s"] is None else f"{result['limit_messages_per_s']:,.0f}"
     lines = [
         f"{result['messages_per_s']:,.0f} messages/s ({result['megabytes_per_s']:,.1f} MB/s) from raw frames to decisions "
-        f"through all processes on {result['cores']} cores",
+        f"through all processes ({result['placement']}) on {result['cores']} cores",
+        f"{result['records_per_s']:,.0f} records/s over all rings; the stages' own work alone allows {limit} messages/s",
         f"{result['frames']:,} frames of {market} in {span(result['seconds'] * 1e9)}; in one process "
         f"{result['one_process_messages_per_s']:,.0f} messages/s",
         "",

@@ -1,4 +1,4 @@
-"""From SIGKILL to consuming again: each stage of a living pipeline is killed many times, under load.
+"""From SIGKILL to consuming again: each process of a living pipeline is killed many times, under load.
 
 "Again" is the next incarnation's: another pid on its page, READY, and its loop's heartbeat has moved since. In between lie the
 supervisor's pidfd, a fork from the zygote, attaching, the checkpoint, following the intake log. At the end the pipeline is
@@ -12,6 +12,7 @@ import os
 import signal
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from procs import topology
@@ -40,17 +41,22 @@ BETWEEN_S: Final = 0.05
 LIMIT_S: Final = 20.0
 
 
-def run(kills: int = 20) -> dict[str, Any]:
-    """Kill every stage `kills` times; figures in ms. Raises CliError if a stage does not come back."""
+def run(kills: int = 20, placement: str = "separate") -> dict[str, Any]:
+    """Kill every process `kills` times; figures in ms. Raises CliError if one does not come back.
+
+    A group is back when the last of its stages is.
+    """
     with tempfile.TemporaryDirectory(prefix="scalper-bench-") as journals:
-        return _measured(kills, {**SETTINGS, "pipeline.journal_dir": journals})
+        return _measured(kills, {**SETTINGS, "pipeline.placement": placement, "pipeline.journal_dir": journals})
 
 
 def _measured(kills: int, settings: dict[str, Any]) -> dict[str, Any]:
     words = ["--config", "paper", "--instance", INSTANCE]
     for key, value in settings.items():
         words += ["--set", f"{key}={str(value).lower() if isinstance(value, bool) else value}"]
-    launched = Launch(load_profile("paper", {**settings, "instance": INSTANCE}), words)
+    profile = load_profile("paper", {**settings, "instance": INSTANCE})
+    hosts = {host.name: [stage.name for stage in host.members] for host in topology.Run.of(profile).processes}
+    launched = Launch(profile, words)
     try:
         code = launched.wait_ready(600.0, lambda text: None)
         if code is not None:
@@ -58,10 +64,10 @@ def _measured(kills: int, settings: dict[str, Any]) -> dict[str, Any]:
             raise CliError(f"the bench's pipeline did not start: see {launched.log}", FAILED)
         memory = attach(INSTANCE, readonly=True)
         _wait_for(lambda: int(board.page(memory.board_words, topology.stage_id("risk"))[board.RECORDS]) > 100, "risk", launched)
-        taken: dict[str, list[float]] = {stage.name: [] for stage in topology.Run().essential}
+        taken: dict[str, list[float]] = {name: [] for name in hosts}
         for _ in range(kills):
             for name in taken:
-                taken[name].append(_killed(memory, name, launched))
+                taken[name].append(_killed(memory, name, hosts[name], launched))
                 time.sleep(BETWEEN_S)
         with contextlib.suppress(control.ControlError):
             running.ask(INSTANCE, {"do": "stop"})
@@ -76,6 +82,7 @@ def _measured(kills: int, settings: dict[str, Any]) -> dict[str, Any]:
         "bench": "restart",
         "kills": len(every),
         "load": f"embedded market at {SPEED}x, journal on",
+        "placement": settings["pipeline.placement"],
         "cores": len(os.sched_getaffinity(0)),
         "all": spread_ms(every),
         "stages": {name: spread_ms(values) for name, values in taken.items()},
@@ -85,16 +92,16 @@ def _measured(kills: int, settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _killed(memory: Memory, name: str, launched: Launch) -> float:
+def _killed(memory: Memory, name: str, stages: Sequence[str], launched: Launch) -> float:
     """Milliseconds from SIGKILL to consuming again."""
-    page = board.page(memory.board_words, topology.stage_id(name))
-    pid = int(page[board.PID])
+    pages = [board.page(memory.board_words, topology.stage_id(stage)) for stage in stages]
+    pid = int(pages[0][board.PID])
     started = time.perf_counter_ns()
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    _wait_for(lambda: int(page[board.PID]) != pid and bool(page[board.READY]), name, launched)
-    beat = int(page[board.HEARTBEAT])
-    _wait_for(lambda: int(page[board.HEARTBEAT]) != beat, name, launched)
+    _wait_for(lambda: all(int(page[board.PID]) != pid and bool(page[board.READY]) for page in pages), name, launched)
+    beats = [int(page[board.HEARTBEAT]) for page in pages]
+    _wait_for(lambda: all(int(page[board.HEARTBEAT]) != beat for page, beat in zip(pages, beats, strict=True)), name, launched)
     return (time.perf_counter_ns() - started) / 1e6
 
 
@@ -120,11 +127,12 @@ def spread_ms(values: list[float]) -> dict[str, float]:
 
 def format(result: dict[str, Any]) -> str:
     """The result as text."""
-    columns = (Column("STAGE", right=False), Column("KILLS"), Column("P50"), Column("P99"), Column("MAX"))
+    columns = (Column("PROCESS", right=False), Column("KILLS"), Column("P50"), Column("P99"), Column("MAX"))
     rows = []
     for name, figures in [*result["stages"].items(), ("all", result["all"])]:
         spans = [span(figures[key] * 1e6) for key in ("p50_ms", "p99_ms", "max_ms")]
         rows.append([name, count(figures["count"]), *spans])
-    lines = [f"SIGKILL to consuming again, {result['load']}, {result['cores']} cores", "", *table(columns, rows, 100)]
+    how = f"{result['load']}, {result['placement']}, {result['cores']} cores"
+    lines = [f"SIGKILL to consuming again, {how}", "", *table(columns, rows, 100)]
     lines += [f"! {text}" for text in result["complaints"]] or ["", "nothing was lost, doubled or computed differently"]
     return "\n".join(lines)

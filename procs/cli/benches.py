@@ -17,7 +17,7 @@ def bench(args: argparse.Namespace) -> int:
     module: Any = importlib.import_module(f"procs.bench.{args.what}")
     wishes: dict[str, Any] = {}
     if args.what == "pipeline":
-        wishes = {"files": args.recording or (), "seconds": args.seconds or 600.0}
+        wishes = {"files": args.recording or (), "seconds": args.seconds or 600.0, "placement": args.placement}
     elif args.what in ("decode", "features"):
         wishes = {"files": args.recording or ()}
     elif args.what == "link":
@@ -25,7 +25,7 @@ def bench(args: argparse.Namespace) -> int:
     elif args.what == "gateway":
         wishes = {"files": args.recording or (), "seconds": args.seconds or 60.0, "rounds": args.rounds}
     elif args.what == "restart":
-        wishes = {"kills": args.kills}
+        wishes = {"kills": args.kills, "placement": args.placement}
     result = module.run(**wishes)
     print(json.dumps(result, indent=2) if args.json else str(module.format(result)).rstrip("\n"))
     return UNHEALTHY if result.get("complaints") else OK

@@ -238,6 +238,9 @@ def bench(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--rounds", metavar="N", type=whole, default=6, help="gateway: windows with load, as many without (default 6)")
     p.add_argument("--kills", metavar="N", type=whole, default=20, help="restart: SIGKILLs a stage (default 20)")
+    p.add_argument(
+        "--placement", choices=("separate", "grouped"), default="separate", help="pipeline, restart: who shares a process"
+    )
 
 
 def halt(p: argparse.ArgumentParser) -> None:
