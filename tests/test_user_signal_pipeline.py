@@ -71,20 +71,23 @@ def test_pipeline_batch_and_test_kit_say_the_same(tmp_path: Path, recordings: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("placement", ["separate", "grouped"])
 @pytest.mark.usefixtures("own_folders")
-def test_a_signal_that_never_comes_back_is_switched_off_and_the_pipeline_lives(tmp_path: Path) -> None:
+def test_a_signal_that_never_comes_back_is_switched_off_and_the_pipeline_lives(tmp_path: Path, placement: str) -> None:
     """Past its trial, at one record, a signal loops for ever: after two time-outs it is off by name from that record on, and
-    every record is what it is with a signal that was stopped there."""
+    every record is what it is with a signal that was stopped there. In a group, the log says who was at work."""
     (tmp_path / "mine.py").write_text(LATE)
     profile = profile_file(
         tmp_path, "broken", "{at: 6500, what: 2}", "instance: user-hangs\nworld: replay\nsymbols: [{name: BTCUSDT}]"
     )
-    wishes = {"generator.duration_s": 60.0, "source.speed": "max", "supervisor.heartbeat_timeout_ms": 1000}
+    wishes: dict[str, Any] = {"generator.duration_s": 60.0, "source.speed": "max", "supervisor.heartbeat_timeout_ms": 1000}
+    wishes |= {"pipeline.placement": placement}
     run = kill_run.Run("user-hangs", kill_run.Source(str(profile), wishes), wishes)
     journals = finished(run)
     said = run.launched.log.read_text()
     assert said.count("features ended in a user's signal") == 1 and said.count("signal switched off") == 1
     assert '"signal":"broken"' in said.replace('": "', '":"')
+    assert said.replace('": "', '":"').count('"at_work":"features"') == (4 if placement == "grouped" else 0)  # killed, and crashed
     market, found = (journals[name][journals[name]["kind"] != Kind.END] for name in ("market", "signals"))
     off = int(np.flatnonzero(found["ready_mask"] >> N_SIGNALS & 1)[-1]) + 2
     assert 6500 <= off < len(market) - 1000
