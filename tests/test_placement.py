@@ -47,7 +47,7 @@ def test_a_placement_names_the_processes() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("together", ("pipeline.placement", "'together' is not", "separate or grouped or auto")),
+        ("together", ("pipeline.placement", "'together' is not", "grouped or separate or a list")),
         ("[[feed, features], [feed, quoter, risk, router, exchange]]", ("placement[1][0]", "feed stands in group 1 already")),
         ("[[feed, features], [quoter, risk]]", ("router, exchange stand in no group", "a group of one")),
         ("[[feed, recorder]]", ("placement[0][1]", "'recorder' has a process of its own", "feed, features, quoter")),
@@ -108,7 +108,7 @@ def test_a_shared_thread_changes_no_record(groups: Sequence[Sequence[str]]) -> N
 def test_a_group_that_is_killed_goes_on_as_a_fold(groups: Sequence[Sequence[str]]) -> None:
     """All members lose what they have not checkpointed, again and again: no record is lost, doubled or different."""
     plan = small_market(12.0)
-    session = Session(plan, LoopSettings(spin=1, checkpoint_every=48), groups)
+    session = Session(plan, LoopSettings(spin=1, checkpoint_every=48, frames=4), groups)
     together(session, groups, crash_every=7)
     assert session.crashes > 50 and session.diverged() == 0
     assert identities(session.kept()) == identities(undisturbed(plan))

@@ -162,7 +162,7 @@ def _give_room(g: Words, b: Words) -> bool:
             for r in range(reader[INPUTS]):
                 loc = in_loc(reader, r)
                 here = reader[IN + r * IN_STRIDE + A_CTL] == b[OUT + o * OUT_STRIDE + A_CTL]
-                if here and loc[I_RELEASED] == gate and loc[I_HEAD] > gate:
+                if here and max(loc[I_RELEASED], 0) == gate and loc[I_HEAD] > gate:  # -1: nothing released yet
                     save(reader)
                     gave = True
     return gave
