@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from procs.fold.assembly import W_CAUSE_RING, W_ORIGIN, W_PUBLISH, note_answer, note_latency
+from procs.fold.assembly import W_CAUSE_RING
 from procs.fold.block import (
     BEFORE,
     BLOCK,
@@ -24,7 +24,6 @@ from procs.fold.block import (
     CHECKPOINT_EVERY,
     DOORBELL,
     ENDED,
-    FEEDBACK,
     INPUTS,
     LOG,
     OUTPUTS,
@@ -55,6 +54,7 @@ from procs.fold.block import (
 from procs.fold.checkpoint import save
 from procs.fold.far_calls import ask_numbered, call_numbered
 from procs.fold.merge import flush_outputs, next_run
+from procs.fold.stamps import W_ORIGIN, W_PUBLISH, note_held, note_slept, note_taken
 from procs.memory import board
 from ringbuf.intrinsics import (
     MEMBARRIER_GLOBAL_EXPEDITED,
@@ -172,11 +172,14 @@ def settle(b: Words, work: int, idle: int) -> int:
         return spin - 1  # an output was found full since we armed: its readers must know first
     if reg[R_WAIT_NS] > 0:
         words[board.SLEEPS] += 1
+        note_held(b)
         before = mono_ns()
         nap = min(reg[R_WAIT_NS], NAP_NS) if reg[R_SINCE] > 0 else reg[R_WAIT_NS]
         futex_wait(doorbells(b), b[DOORBELL], reg[R_BELL], nap)
         reg[R_SLEPT] = 1 if load_acquire(doorbells(b), b[DOORBELL]) == reg[R_BELL] else 0
-        words[board.SLEPT_NS] += mono_ns() - before
+        now = mono_ns()
+        note_slept(b, before, now)
+        words[board.SLEPT_NS] += now - before
     # arming is renewed before the next sleep
     return spin - 1
 
@@ -218,10 +221,7 @@ def _take(b: Words, r: int, now: int) -> None:
             registers(b)[R_DONE] = 1
         return
     if (b[STAMPED] >> r) & 1:
-        if r == b[FEEDBACK]:  # the venue's delay lies in between: a simulated one would be taken for ours
-            note_answer(b, slots[row, W_ORIGIN], now)
-        else:
-            note_latency(b, slots[row, W_PUBLISH], slots[row, W_ORIGIN], now)
+        note_taken(b, r, slots[row, W_PUBLISH], slots[row, W_ORIGIN], now)
     call_numbered(b, r, now)
 
 
