@@ -278,8 +278,8 @@ def format_trace(trace: Trace) -> str:
     first = trace.hops[0].ts_ns
     day = datetime.fromtimestamp(first // 10**9, UTC).strftime("%Y-%m-%d")
     lines = [
-        f"order {trace.order_id} on {day} UTC; + ms of the market's time since the first hop; us of this machine's from the frame's "
-        "arrival to publishing (executions, reports: over the venue, its delay included)"
+        f"order {trace.order_id} on {day} UTC; + ms of the market's time since the first hop; us of this machine's time from the",
+        "frame's arrival to publishing, which behind the venue (executions, reports) has the venue's delay in it",
     ]
     if trace.frame is None:
         lines.append(f"the trail begins in the middle: {trace.broken}")
