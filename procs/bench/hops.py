@@ -81,16 +81,17 @@ def _measured(
 ) -> dict[str, Any]:
     name = "replay" if files else "paper"
     settings |= {"pipeline.wait": wait} | ({} if files else {"generator.duration_s": 10_000_000.0})
-    settings |= dict(parse_override(text) for text in overrides)
+    wished = dict(parse_override(text) for text in overrides)
     paths = [os.path.abspath(file) for file in files]
     where = {"instance": INSTANCE, **({"source.kind": "recording", "source.files": paths} if files else {})}
-    profile = load_profile(name, {**settings, **where})
+    profile = load_profile(name, {**settings, **wished, **where})
     own = own_rate(files) if files else profile.generator.events_per_s
     speed = round(rate / own, 6) if rate else 1.0 if files else round(RATE / own, 6)
     words = ["--config", name, "--instance", INSTANCE, *(("--recording", *paths) if files else ())]
-    for key, value in {**settings, "source.speed": speed}.items():
-        words += ["--set", f"{key}={str(value).lower() if isinstance(value, bool) else value}"]
-    launched = Launch(load_profile(name, {**settings, **where, "source.speed": speed}), words)
+    said = [f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in settings.items()]
+    for text in (*said, *overrides, f"source.speed={speed}"):
+        words += ["--set", text]
+    launched = Launch(load_profile(name, {**settings, **wished, **where, "source.speed": speed}), words)
     try:
         code = launched.wait_ready(600.0, lambda text: None)
         if code is not None:
@@ -118,9 +119,10 @@ def _measured(
 
 def own_rate(files: Sequence[str]) -> float:
     """Messages a second of recordings at their own pace. Raises CliError where they do not say it."""
-    from procs.recordings.files import look, measured
+    from procs.recordings.files import look
+    from procs.recordings.files import measured as sized
 
-    found = [measured(one) for one in (look(Path(file)) for file in files) if one is not None]
+    found = [sized(one) for one in (look(Path(file)) for file in files) if one is not None]
     elapsed = sum(one.last_ns - one.first_ns for one in found)
     if elapsed <= 0:
         raise CliError(f"{', '.join(files)}: no recording whose pace could be told; name a recording of frames", USAGE)
@@ -130,7 +132,7 @@ def own_rate(files: Sequence[str]) -> float:
 def _wait_for(done: Callable[[], bool], problem: str, launched: Launch) -> None:
     limit = time.monotonic() + LIMIT_S
     while not done():
-        if time.monotonic() > limit or launched.ended():
+        if time.monotonic() > limit or (launched.ended() is not None and not done()):
             raise CliError(f"{problem} within {LIMIT_S:g} s: see {launched.log}", FAILED)
         time.sleep(0.01)
 
@@ -166,14 +168,17 @@ def _window(memory: Memory, seconds: float, launched: Launch) -> dict[str, Any]:
     """The figures of `seconds` of a pipeline that runs."""
     said = status.collect(INSTANCE, 0.0)
     entries = [*said["stages"], said["supervisor"] | {"name": "supervisor"}, *([said["zygote"]] if said["zygote"] else [])]
-    pids = {str(entry["name"]): int(entry["pid"]) for entry in entries if entry["pid"]}
+    names: dict[int, list[str]] = {}  # a process may have several stages
+    for entry in entries:
+        if entry["pid"]:
+            names.setdefault(int(entry["pid"]), []).append(str(entry["name"]))
     feed = board.page(memory.board_words, topology.stage_id("feed"))
     load = os.getloadavg()[0]
     before, frames, started = counted(memory.board_words), int(feed[board.FRAMES]), time.monotonic_ns()
-    cpu_before = {pid: processes.cpu_ns(pid) for pid in pids.values()}
+    cpu_before = {pid: processes.cpu_ns(pid) for pid in names}
     time.sleep(seconds)
     after, frames, elapsed = counted(memory.board_words), int(feed[board.FRAMES]) - frames, time.monotonic_ns() - started
-    used = processes.shares(cpu_before, {pid: processes.cpu_ns(pid) for pid in pids.values()}, elapsed)
+    used = processes.shares(cpu_before, {pid: processes.cpu_ns(pid) for pid in names}, elapsed)
     if feed[board.FINISHED]:
         raise CliError(
             f"the recording ended while it was measured: name more of them, or fewer --seconds (log: {launched.log})", USAGE
@@ -189,7 +194,7 @@ def _window(memory: Memory, seconds: float, launched: Launch) -> dict[str, Any]:
         "over_the_venue": spread(gained[(*ANSWER, "origin")]),
         "hops": rows(gained),
         "cpu_cores": round(processes.total(used.values()) / 100, 4),
-        "cpu": {name: None if (share := used[pid]) is None else round(share / 100, 4) for name, pid in pids.items()},
+        "cpu": {"+".join(names[pid]): None if share is None else round(share / 100, 4) for pid, share in used.items()},
         "pss_mb": round(said["total_pss_kb"] / 1024, 1),
         "complaints": [] if order.count else [f"no order left within {seconds:g} s: measure longer"],
     }

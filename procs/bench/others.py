@@ -301,8 +301,10 @@ def fastmm(seconds: float) -> dict[str, Any]:
 
 
 def _session(folder: Path, seconds: float) -> dict[str, Any]:
-    environment = child_environment() | {"NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR", str(folder))}
-    base = [sys.executable, "-m", "fastmm"]
+    environment = child_environment()
+    environment["NUMBA_CACHE_DIR"] = str(folder)
+    environment["PYTHONPATH"] += os.pathsep + str(folder / "peer")  # where it finds its strategy
+    base = [sys.executable, "-P", "-m", "fastmm"]
     subprocess.run([*base, "init", "peer"], cwd=folder, check=True, capture_output=True, timeout=START_S, env=environment)
     port, config = _free_port(), folder / "peer" / "sim.toml"
     config.write_text(config.read_text().replace(":9080", f":{port}"))
