@@ -173,21 +173,20 @@ def test_latency_has_a_row_for_each_input() -> None:
     stands below."""
     memory = HeapMemory()
     for n, ring in enumerate(("market", "signals", "quotes")):
-        told(memory, "risk", ring, hop=1_000 * (n + 1), origin=10_000 * (n + 1))
-    told(memory, "risk", "reports", hop=7_000, origin=52_000_000)
+        told(memory, "risk", ring, hop=10 * (n + 1), origin=20 * (n + 1))
+    told(memory, "risk", "reports", hop=50, origin=52_000_000)
     found = latencies(memory.board_words)
     for width in (60, 80, 160):
         lines = lay_out_hops(found, width, plain)
         assert max(map(visible, lines)) <= width
     apart = next(n for n, line in enumerate(lines) if line.startswith("over the venue"))
     risk = [line.split() for line in lines[:apart] if line.startswith("risk")]
-    assert [line[:7] for line in risk] == [
-        ["risk", "market", "10", "1", "us", "1", "us"], ["risk", "signals", "10", "2", "us", "2", "us"],
-        ["risk", "quotes", "10", "3", "us", "3", "us"],
+    assert [(line[1], line[2], line[3], line[9]) for line in risk] == [
+        ("market", "10", "10", "20"), ("signals", "10", "20", "40"), ("quotes", "10", "30", "60")
     ]  # fmt: skip
     assert any("frame to order: it leaves" in line for line in lines[:apart])
     (reports,) = [line for line in lines[apart:] if line.startswith("risk")]
-    assert "7 us" in reports and "52 ms" in reports and "hears what became of an order" in reports
+    assert "50 ns" in reports and "52 ms" in reports and "hears what became of an order" in reports
     row = deciding(found, "risk")
     assert row is not None and row["input"] == "quotes" and deciding(found, "features") is None
 
@@ -223,7 +222,7 @@ def test_fastmm_is_read_by_what_its_session_says() -> None:
     }  # fmt: skip
     with pytest.raises(ValueError, match="port taken"):
         others.fastmm_said("start\nport taken\n", 1.0)
-    assert "278 us / 932 us" in others.fastmm_told({**others.fastmm_said(log, 10.0), "cpu_cores": 0.1, "pss_mb": None})
+    assert "279 us / 933 us" in others.fastmm_told({**others.fastmm_said(log, 10.0), "cpu_cores": 0.1, "pss_mb": None})
     assert others.fastmm_told({"missing": others.MISSING_PEER}).startswith("FastMM: not installed")
 
 
