@@ -280,7 +280,7 @@ def test_the_venues_answers_are_counted_apart() -> None:
     memory = HeapMemory()
     page, inputs = memory.page("router"), topology.STAGE["router"].inputs
     for _ in range(10):
-        histogram.record(board.of_input(page, inputs.index("orders"), board.HOP), 2_000)
+        histogram.record(board.of_input(page, inputs.index("orders"), board.AWAKE), 2_000)
         histogram.record(board.of_input(page, inputs.index("orders"), board.ORIGIN), 90_000)
         histogram.record(board.of_input(page, inputs.index("executions"), board.ORIGIN), 52_000_000)
     found = hops(memory.board_words)

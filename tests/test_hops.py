@@ -99,10 +99,9 @@ def bound() -> Bound:
     return assemble("quoter", heap_world({"quoter": ()}), (), LoopSettings())
 
 
-def seen(bound: Bound, what: int, r: int = 1) -> tuple[int, int]:
-    """(count, sum) of one of an input's histograms."""
-    page: Any = bound.keep[2]
-    found = Snapshot(board.of_input(page, r, what))
+def seen(bound: Bound, what: str, ring: str = "market") -> tuple[int, int]:
+    """(count, sum) of one of an input's figures."""
+    found = histogram(bound.keep[0].board, "quoter", ring, what)
     return found.count, round(found.mean_ns * found.count)
 
 
@@ -122,9 +121,9 @@ def test_a_hop_is_cut_where_the_stage_was_woken(
     """A stage that slept from 1000 to 2000 takes a record at 2600: only one that came meanwhile has a wake in its hop."""
     note_slept(bound.block, 1_000, 2_000)
     note_taken(bound.block, 1, published, 100, 2_600)
-    assert seen(bound, board.HOP) == (1, 2_600 - published) and seen(bound, board.ORIGIN) == (1, 2_500)
-    assert (seen(bound, board.WAKE), seen(bound, board.WAIT)) == (wake, wait)
-    assert seen(bound, board.HOP, 0) == (0, 0), "another input's"
+    assert seen(bound, "hop") == (1, 2_600 - published) and seen(bound, "origin") == (1, 2_500)
+    assert (seen(bound, "wake"), seen(bound, "wait")) == (wake, wait)
+    assert seen(bound, "hop", "reports") == seen(bound, "origin", "reports") == (0, 0), "another input's"
 
 
 def test_what_the_merge_holds_back_is_no_wake(bound: Bound) -> None:
@@ -136,14 +135,14 @@ def test_what_the_merge_holds_back_is_no_wake(bound: Bound) -> None:
         note_held(bound.block)
         note_slept(bound.block, 3_000 + n * 1_000, 3_500 + n * 1_000)
     note_taken(bound.block, 1, 1_500, 100, 6_000)
-    assert seen(bound, board.WAKE) == (1, 500) and seen(bound, board.WAIT) == (1, 4_000)
-    assert seen(bound, board.HOP) == (1, 4_500)
+    assert seen(bound, "wake") == (1, 500) and seen(bound, "wait") == (1, 4_000)
+    assert seen(bound, "hop") == (1, 4_500)
     loc = in_loc(bound.block, 1)
     loc[I_HEAD] += 1
     note_held(bound.block)  # nothing lies there
     assert loc[I_HELD] == 1
     note_taken(bound.block, 1, 5_600, 100, 6_100)  # came awake, after the last sleep
-    assert seen(bound, board.WAKE) == (1, 500) and seen(bound, board.WAIT) == (2, 4_500)
+    assert seen(bound, "wake") == (1, 500) and seen(bound, "wait") == (2, 4_500)
 
 
 def test_the_work_of_an_output_ends_with_its_stamp(bound: Bound) -> None:
@@ -161,7 +160,7 @@ def test_the_work_of_an_output_ends_with_its_stamp(bound: Bound) -> None:
 
 def told(memory: HeapMemory, stage: str, ring: str, **values: int) -> None:
     """Ten values, ns, in each of an input's histograms."""
-    kinds = {"hop": board.HOP, "origin": board.ORIGIN, "wake": board.WAKE, "wait": board.WAIT}
+    kinds = {"origin": board.ORIGIN, "awake": board.AWAKE, "woken": board.WOKEN, "wake": board.WAKE, "wait": board.WAIT}
     r = topology.STAGE[stage].inputs.index(ring)
     for what, value in values.items():
         for _ in range(10):
@@ -173,8 +172,8 @@ def test_latency_has_a_row_for_each_input() -> None:
     stands below."""
     memory = HeapMemory()
     for n, ring in enumerate(("market", "signals", "quotes")):
-        told(memory, "risk", ring, hop=10 * (n + 1), origin=20 * (n + 1))
-    told(memory, "risk", "reports", hop=50, origin=52_000_000)
+        told(memory, "risk", ring, awake=10 * (n + 1), origin=20 * (n + 1))
+    told(memory, "risk", "reports", awake=50, origin=52_000_000)
     found = latencies(memory.board_words)
     for width in (60, 80, 160):
         lines = lay_out_hops(found, width, plain)
@@ -194,10 +193,10 @@ def test_latency_has_a_row_for_each_input() -> None:
 def test_the_rows_of_the_bench_are_what_came_in_its_window() -> None:
     """Each hop has the writer's work, the wake, the take and the reader's work toward the wire, of the window alone."""
     memory = HeapMemory()
-    told(memory, "risk", "quotes", hop=9_000_000, origin=9_000_000, wait=9_000_000)
+    told(memory, "risk", "quotes", awake=9_000_000, origin=9_000_000)
     before = hops.counted(memory.board_words)
-    told(memory, "risk", "quotes", hop=30_000, origin=90_000, wake=20_000, wait=10_000)
-    told(memory, "router", "executions", hop=8_000_000, origin=50_000_000, wait=8_000_000)
+    told(memory, "risk", "quotes", woken=30_000, origin=90_000, wake=20_000, wait=10_000)
+    told(memory, "router", "executions", awake=8_000_000, origin=50_000_000)
     work_of = (("quoter", 0, 3_000), ("risk", 0, 6_000), ("risk", 1, 500), ("router", 0, 4_000), ("router", 1, 2_000))
     for stage, o, work in work_of:
         counting.record(board.of_output(memory.page(stage), o), work)

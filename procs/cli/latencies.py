@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import reduce
 from typing import Any, Final, NotRequired, TypedDict
 
 from procs import topology
@@ -28,8 +29,8 @@ class Hop(TypedDict):
 
     `hop`: from publishing to being taken; `origin`: from the frame's arrival to being taken; `venue_in`: which of the two have
     the venue's delay in them (simulated or not), the others are this machine's own. `wake` is the part of the hop until the stage
-    was woken, counted where it slept; `wait` the part after that, or all where it was awake. A run that an older version kept
-    has neither of these.
+    was woken, of records that came while it slept; `wait` the part after that, or all of it where it was awake. A run that an
+    older version kept has neither.
     """
 
     stage: str
@@ -47,7 +48,10 @@ ORDER_LEAVES: Final = "frame to order"
 
 ORDER: Final = ("router", "orders")
 ANSWER: Final = ("router", "executions")
-KINDS: Final = {"hop": board.HOP, "origin": board.ORIGIN, "wake": board.WAKE, "wait": board.WAIT}
+KINDS: Final = {
+    "hop": (board.AWAKE, board.WOKEN), "origin": (board.ORIGIN,), "wake": (board.WAKE,), "wait": (board.AWAKE, board.WAIT)
+}  # fmt: skip
+"""The histograms on the page that make a figure together."""
 
 MEANINGS: Final = {
     "frames": "{} has a frame off the socket",
@@ -81,8 +85,9 @@ def spread(seen: Snapshot) -> Spread:
 
 def histogram(words: Words, stage: str, ring: str, what: str = "hop") -> Snapshot:
     """One of KINDS of a stage's input on the board, as it stands now."""
-    page = board.page(words, topology.stage_id(stage))
-    return Snapshot(board.of_input(page, topology.STAGE[stage].inputs.index(ring), KINDS[what]))
+    page, r = board.page(words, topology.stage_id(stage)), topology.STAGE[stage].inputs.index(ring)
+    parts = [Snapshot(board.of_input(page, r, part)) for part in KINDS[what]]
+    return reduce(Snapshot.merged, parts)
 
 
 def measured() -> list[tuple[topology.Stage, topology.Ring]]:

@@ -82,12 +82,13 @@ STREAM_DEATHS: Final = 43
 USER_GUARD: Final = 32
 
 HISTOGRAMS: Final = 96
-# those of an input, in the order of the stage's inputs
-HOP: Final = 0  # published to taken
-ORIGIN: Final = 1  # the frame came in to taken
-WAKE: Final = 2  # published to woken; only of records for which the stage was woken
-WAIT: Final = 3  # woken (published, where it was awake) to taken: its turn in the loop and in the merge
-OF_INPUT: Final = 4
+# those of an input, in the order of the stage's inputs; a record counts in ORIGIN, and in AWAKE or in the other three
+ORIGIN: Final = 0  # the frame came in to taken
+AWAKE: Final = 1  # published to taken, of records that came while the stage was awake
+WOKEN: Final = 2  # the same, of records for which it was woken
+WAKE: Final = 3  # published to woken, of those
+WAIT: Final = 4  # woken to taken, of those: the stage's turn, and the merge's
+OF_INPUT: Final = 5
 MAX_INPUTS: Final = 5
 # that of an output, after them: taken to published, of each record published there
 MAX_OUTPUTS: Final = 3
@@ -159,7 +160,7 @@ def histogram(page_words: Words, which: int) -> Words:
 
 
 def of_input(page_words: Words, r: int, what: int) -> Words:
-    """The histogram HOP, ORIGIN, WAKE or WAIT of a stage's input `r`."""
+    """The histogram ORIGIN, AWAKE, WOKEN, WAKE or WAIT of a stage's input `r`."""
     return histogram(page_words, r * OF_INPUT + what)
 
 
