@@ -252,7 +252,11 @@ def test_stats_and_latency_of_the_living(supervised: Supervised, capsys: pytest.
     assert code == OK and said["running"] and len(said["rings"]) == len(topology.Run().rings)
     assert all("rate" in ring for ring in said["rings"])
     code, out, _ = run(capsys, "latency", "--json")
-    assert code == OK and {hop["stage"] for hop in json.loads(out)["hops"]} >= {"features", "risk", "router"}
+    rows = {(hop["stage"], hop["input"]): hop for hop in json.loads(out)["hops"]}
+    assert code == OK and {("features", "market"), ("risk", "quotes"), ("router", "orders")} <= set(rows)
+    assert {"meaning", "venue_in", "hop", "origin", "wake", "wait"} <= set(rows["router", "orders"])
+    code, out, _ = run(capsys, "latency")
+    assert code == OK and all(f"{stage:<8}  {ring}" in out for stage, ring in rows)
     assert supervised.asked == []
 
 

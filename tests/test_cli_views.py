@@ -26,8 +26,8 @@ def _view(**more: Any) -> View:
     page = memory.page("feed")
     page[board.FRAMES], page[board.FRAMES_EXPECTED], page[board.ORACLE_CHECKED], page[board.ORACLE_EQUAL] = 500, 1000, 7, 7
     risk = memory.page("risk")
-    board.histogram(risk, board.HISTOGRAM_HOP)[8 + 40] = 10
-    board.histogram(risk, board.HISTOGRAM_HOP)[1] = 40
+    board.of_input(risk, topology.STAGE["risk"].inputs.index("signals"), board.AWAKE)[8 + 40] = 10
+    board.of_input(risk, topology.STAGE["risk"].inputs.index("signals"), board.AWAKE)[1] = 40
     reply = status_reply()
     stages = [
         {**entry, "state": entry["actual"], "heartbeat_age_ms": entry["silent_ms"], "pss_kb": 20_480, "cpu_pct": 12.5}

@@ -20,7 +20,7 @@ from procs.cli import arrival, backtesting, journals, last_run, pace, running
 from procs.cli.arguments import COMMANDS
 from procs.cli.figures import snapshot
 from procs.cli.guide import GROUPS, short
-from procs.cli.latencies import Hop, headline, hops
+from procs.cli.latencies import headline, hops, kept
 from procs.cli.main import main
 from procs.cli.outcome import FAILED, OK, USAGE, CliError
 from procs.cli.progress import PATIENT_S, Progress
@@ -275,18 +275,22 @@ def test_a_start_says_where_the_gateway_listens_or_why_not(monkeypatch: pytest.M
 
 
 def test_the_venues_answers_are_counted_apart() -> None:
-    """A stage that hears answers has a histogram for them; the tables and the sentence show it beside the machine's own, and it
-    is in neither of the machine's figures."""
+    """Orders and the venue's answers are inputs of their own: the tables and the sentence show the answers beside the machine's
+    own figures, and they are in none of these. So it is with what the venue is sent, and with what is reported behind it."""
     memory = HeapMemory()
-    page = memory.page("router")
+    page, inputs = memory.page("router"), topology.STAGE["router"].inputs
     for _ in range(10):
-        histogram.record(board.histogram(page, board.HISTOGRAM_HOP), 2_000)
-        histogram.record(board.histogram(page, board.HISTOGRAM_ORIGIN), 90_000)
-        histogram.record(board.histogram(page, board.HISTOGRAM_ANSWER), 52_000_000)
+        histogram.record(board.of_input(page, inputs.index("orders"), board.AWAKE), 2_000)
+        histogram.record(board.of_input(page, inputs.index("orders"), board.ORIGIN), 90_000)
+        histogram.record(board.of_input(page, inputs.index("executions"), board.ORIGIN), 52_000_000)
     found = hops(memory.board_words)
-    assert {hop["stage"] for hop in found if "answer" in hop} == {stage.name for stage in topology.STAGES if stage.feedback}
-    router = next(hop for hop in found if hop["stage"] == "router")
-    assert router["origin"]["max_ns"] == 90_000 and router["answer"]["max_ns"] == 52_000_000
+    behind = {(hop["stage"], hop["input"]): hop["venue_in"] for hop in found if hop["venue_in"]}
+    assert behind == {
+        ("quoter", "reports"): ["origin"], ("risk", "reports"): ["origin"],
+        ("router", "executions"): ["hop", "origin"], ("exchange", "wire"): ["hop", "origin"],
+    }  # fmt: skip
+    router = {hop["input"]: hop for hop in found if hop["stage"] == "router"}
+    assert router["orders"]["origin"]["max_ns"] == 90_000 and router["executions"]["origin"]["max_ns"] == 52_000_000
     text = headline(found)
     assert text.startswith("frame to order: p50 ") and " us, this machine's own" in text
     assert "the venue's answer 5" in text and "its simulated delay included" in text
@@ -298,8 +302,25 @@ def test_the_venues_answers_are_counted_apart() -> None:
 
 def test_a_run_of_an_older_version_has_no_answers() -> None:
     """Figures that were kept without that histogram are shown as far as they go."""
-    old = [Hop(**{k: v for k, v in hop.items() if k != "answer"}) for hop in hops(HeapMemory().board_words)]  # type: ignore[typeddict-item]
-    assert headline(old) == "" and not any("over the venue" in line for line in lay_out_hops(old, 80, plain))
+    empty = hops(HeapMemory().board_words)[0]["hop"]
+    one = {"stage": "router", "inputs": ["executions", "orders"], "hop": {**empty, "count": 1}, "origin": {**empty, "count": 3}}
+    assert headline(kept([{**one, "origin": empty}])) == ""
+    assert not any("over the venue" in line for line in lay_out_hops(kept([one]), 80, plain))
+
+
+def test_a_run_of_an_older_version_is_shown_by_its_inputs_as_far_as_they_are_told_apart() -> None:
+    """It had a row a stage, over all inputs but the venue's answers: orders were alone in it at the router, and are shown so."""
+    empty = hops(HeapMemory().board_words)[0]["hop"]
+    own, back = {**empty, "count": 3, "p50_ns": 90_000}, {**empty, "count": 2, "p50_ns": 52_000_000}
+    rows = kept([
+        {"stage": "router", "inputs": ["executions", "orders"], "hop": own, "origin": own, "answer": back},
+        {"stage": "risk", "inputs": ["control", "reports", "market"], "hop": own, "origin": own},
+    ])  # fmt: skip
+    assert [(hop["stage"], hop["input"], bool(hop["venue_in"])) for hop in rows] == [
+        ("router", "orders", False), ("router", "executions", True), ("risk", "control+market", False)
+    ]  # fmt: skip
+    assert headline(rows).startswith("frame to order: p50 90 us") and "answer 52 ms" in headline(rows)
+    assert kept(rows) == rows
 
 
 def test_the_replays_own_pace_is_said() -> None:

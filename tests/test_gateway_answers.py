@@ -375,8 +375,9 @@ def test_health_is_200_only_while_all_is_well(world: GatewayWorld) -> None:
     assert [(row["name"], row["book"]) for row in said["symbols"]] == [(name, "valid") for name in NAMES]
     router = world.memory.page("router")
     assert said["frame_to_order"]["count"] == said["venue_answer"]["count"] == 0
-    histogram.record(board.histogram(router, board.HISTOGRAM_ORIGIN), 90_000)
-    histogram.record(board.histogram(router, board.HISTOGRAM_ANSWER), 52_000_000)
+    inputs = topology.STAGE["router"].inputs
+    histogram.record(board.of_input(router, inputs.index("orders"), board.ORIGIN), 90_000)
+    histogram.record(board.of_input(router, inputs.index("executions"), board.ORIGIN), 52_000_000)
     said = asked(world, "/healthz")[1]
     assert said["frame_to_order"]["max_ns"] == 90_000 and said["venue_answer"]["max_ns"] == 52_000_000
     world.memory.page("risk")[board.READY] = 0

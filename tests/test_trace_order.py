@@ -129,12 +129,14 @@ def test_the_whole_way_of_an_order(tmp_path: Path) -> None:
 
 
 def test_the_page_names_prices_as_people_do(tmp_path: Path) -> None:
-    """With instruments: decimal prices and quantities; without: ticks and lots; one line a hop."""
+    """With instruments: decimal prices and quantities; without: ticks and lots; one line a hop, below two that say what the
+    figures are, the venue's delay among it."""
     session().write(tmp_path)
     text = format_trace(trace_order(tmp_path, 12, TABLE, instruments=INSTRUMENTS))
-    assert len(text.splitlines()) == 13
+    assert len(text.splitlines()) == 14
     for said in (
         "order 12 on 2024-08-08 UTC",
+        "behind the venue (executions, reports) has the venue's delay in it",
         "14:00:00.040000000",
         "BTCUSDT buy 0.01 at 59990.00 post_only, quote",
         "BTCUSDT fill, now partial: 0.004 at 59990.00 as maker, fee 0.02399600, trade 9, left 0.006",

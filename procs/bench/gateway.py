@@ -23,7 +23,7 @@ from typing import Any, Final
 from procs import topology
 from procs.cli import running
 from procs.cli.doctor import AUTOGROUP
-from procs.cli.latencies import histograms, spread
+from procs.cli.latencies import histogram, spread
 from procs.cli.outcome import FAILED, USAGE, CliError
 from procs.cli.staging import child_environment
 from procs.cli.starting import Launch
@@ -44,7 +44,7 @@ CONNECTIONS: Final = 16
 ROUNDS: Final = 6
 WARM_S: Final = 3.0
 LIMIT_S: Final = 60.0
-HOP: Final = "features"
+HOP: Final = ("features", "market")
 KINDS: Final = ("without", "with")
 
 
@@ -132,7 +132,7 @@ def measured(memory: Memory, port: int, path: str, seconds: float, rounds: int) 
         "response_p50_ms": sorted(load["p50_ms"] for load in loads)[len(loads) // 2],
         "response_p99_ms": max(load["p99_ms"] for load in loads),
         "response_max_ms": max(load["max_ms"] for load in loads),
-        "hop": HOP,
+        "hop": HOP[0],
         "without": spread(gained["without"]),
         "with": spread(gained["with"]),
         "rounds_p99_ns": each,
@@ -183,9 +183,9 @@ def _loaded(port: int, path: str, seconds: float) -> dict[str, Any]:
 
 
 def _window(memory: Memory, act: Callable[[], None]) -> Snapshot:
-    before, _ = histograms(memory.board_words, HOP)
+    before = histogram(memory.board_words, *HOP)
     act()
-    return histograms(memory.board_words, HOP)[0].since(before)
+    return histogram(memory.board_words, *HOP).since(before)
 
 
 def format(result: dict[str, Any]) -> str:

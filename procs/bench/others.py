@@ -1,6 +1,7 @@
-"""The ring benchmark's comparison with what Python programs use between processes, where it is installed.
+"""What others do, measured beside ours where it is installed: what Python programs use between processes (`bench ring`), and
+FastMM, a whole engine (`bench hops`).
 
-All move the same 64-byte records one at a time from Python, as a Python program would, each with the same check of every
+The former move the same 64-byte records one at a time from Python, as a Python program would, each with the same check of every
 word; our own Python ends (ringbuf.endpoint) are measured the same way beside them, one record at a time and in batches.
 """
 
@@ -12,6 +13,11 @@ import importlib
 import importlib.util
 import multiprocessing
 import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +26,9 @@ from typing import Any, Final
 import numpy as np
 
 from procs.bench.pair import run_pair
+from procs.cli import processes
+from procs.cli.staging import child_environment
+from procs.cli.table import span
 from ringbuf.endpoint import create_ring, open_reader, open_writer
 
 MISSING: Final = "not installed: pip install scalper[bench]"
@@ -264,3 +273,114 @@ def lines(found: dict[str, Result]) -> list[str]:
         )
         rows.append(f"  {key:<26}{figure}")
     return rows
+
+
+# ---- FastMM -----------------------------------------------------------------------------------------------------------
+
+MISSING_PEER: Final = "not installed: pip install scalper[peers]"
+LEAST_S: Final = 5.0
+START_S: Final = 60.0
+_TOLD: Final = re.compile(r"tick_to_trade p50=(\d+) ns p99=(\d+) ns")
+_COUNTED: Final = re.compile(r"events=(\d+) .*?orders=(\d+)")
+
+
+def fastmm(seconds: float) -> dict[str, Any]:
+    """FastMM beside `bench hops`: its starter project live against its own simulated exchange, as its quick start runs it.
+
+    Both are its programs, in processes of their own, sleeping between messages as it does by default. Its figure is its own:
+    `tick_to_trade`, from a market message read to the order handed to its sender. Rate and strategy are its starter's, so this
+    says what a way through it takes on this machine, no more. Figures of `seconds` (ns, cores, MB), or {"missing": why}.
+    """
+    if importlib.util.find_spec("fastmm_live") is None:
+        return {"missing": MISSING_PEER}
+    with tempfile.TemporaryDirectory(prefix="scalper-bench-") as folder:
+        try:
+            return _session(Path(folder), max(seconds, LEAST_S))
+        except (OSError, subprocess.SubprocessError, ValueError) as problem:
+            return {"missing": f"its session failed: {problem}"}
+
+
+def _session(folder: Path, seconds: float) -> dict[str, Any]:
+    environment = child_environment()
+    environment["NUMBA_CACHE_DIR"] = str(folder)
+    environment["PYTHONPATH"] += os.pathsep + str(folder / "peer")  # where it finds its strategy
+    base = [sys.executable, "-P", "-m", "fastmm"]
+    subprocess.run([*base, "init", "peer"], cwd=folder, check=True, capture_output=True, timeout=START_S, env=environment)
+    port, config = _free_port(), folder / "peer" / "sim.toml"
+    config.write_text(config.read_text().replace(":9080", f":{port}"))
+    strategy = re.findall(r'^name = "(strategy:\w+)"', config.read_text(), re.MULTILINE)[0]
+    exchange = subprocess.Popen(
+        [*base, "sim", "--port", str(port), "--no-tls"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=environment,
+    )  # fmt: skip
+    session = None
+    try:
+        _listening(port)
+        with open(folder / "log", "wb") as log:
+            session = subprocess.Popen(
+                [*base, "run", strategy, "--config", "sim.toml", "--duration", f"{seconds:.0f}s"],
+                cwd=folder / "peer", stdout=log, stderr=log, env=environment,
+            )  # fmt: skip
+            used, pss = _watched(session, folder / "log", seconds)
+            session.wait(START_S)
+    finally:
+        for child in filter(None, (session, exchange)):
+            with contextlib.suppress(ProcessLookupError):
+                child.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(10.0)
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+    return {**fastmm_said((folder / "log").read_text(errors="replace"), seconds), "cpu_cores": used, "pss_mb": pss}
+
+
+def fastmm_said(log: str, seconds: float) -> dict[str, Any]:
+    """The figures with which its session ends. ValueError where it says none."""
+    told, counted = _TOLD.search(log), _COUNTED.search(log)
+    if told is None or counted is None:
+        raise ValueError(log.strip().splitlines()[-1][-200:] if log.strip() else "it said nothing")
+    return {
+        "tick_to_trade_p50_ns": int(told[1]), "tick_to_trade_p99_ns": int(told[2]), "orders": int(counted[2]),
+        "events_per_s": round(int(counted[1]) / seconds, 1),
+    }  # fmt: skip
+
+
+def _watched(session: subprocess.Popen[bytes], log: Path, seconds: float) -> tuple[float | None, float | None]:
+    """(cores, MB) of the session between its first orders and its end."""
+    limit = time.monotonic() + START_S
+    while b"orders are sent from now on" not in log.read_bytes() and session.poll() is None and time.monotonic() < limit:
+        time.sleep(0.05)
+    before, started = processes.cpu_ns(session.pid), time.monotonic_ns()
+    time.sleep(max(seconds - 2.0, 1.0))
+    after, elapsed, pss = processes.cpu_ns(session.pid), time.monotonic_ns() - started, processes.pss_kb(session.pid)
+    used = None if before is None or after is None else round((after - before) / elapsed, 4)
+    return used, None if pss is None else round(pss / 1024, 1)
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def _listening(port: int) -> None:
+    """Until somebody listens there. TimeoutError."""
+    limit = time.monotonic() + START_S
+    while time.monotonic() < limit:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
+            return
+        time.sleep(0.05)
+    raise TimeoutError("its simulated exchange does not listen")
+
+
+def fastmm_told(found: dict[str, Any]) -> str:
+    """FastMM's figures in one line."""
+    if "missing" in found:
+        return f"FastMM: {found['missing']}"
+    cores = "" if found["cpu_cores"] is None else f", {found['cpu_cores']:.2f} cores"
+    size = "" if found["pss_mb"] is None else f", {found['pss_mb']:.0f} MB"
+    return (
+        f"FastMM, live against its simulator, tick to trade: {span(found['tick_to_trade_p50_ns'])} / "
+        f"{span(found['tick_to_trade_p99_ns'])} ({found['orders']} orders, {found['events_per_s']:g} events/s{cores}{size})"
+    )

@@ -251,11 +251,12 @@ def format(result: dict[str, Any]) -> str:
     columns = (C("STAGE", right=False), C("RECORDS"), C("NS A RECORD"), C("SHARE"), C("A CHECKPOINT"), C("CHECKPOINTS"))
     lines += [*table(columns, rows, 120), ""]
     hop_rows = [
-        [hop["stage"], count(hop["hop"]["count"]), span(hop["hop"]["p50_ns"]), span(hop["hop"]["p99_ns"]),
+        [hop["stage"], hop["input"], count(hop["hop"]["count"]), span(hop["hop"]["p50_ns"]), span(hop["hop"]["p99_ns"]),
          span(hop["hop"]["max_ns"]), span(hop["origin"]["p50_ns"]), span(hop["origin"]["p99_ns"])]
         for hop in result["hops"]
     ]  # fmt: skip
-    hop_columns = (C("HOP TO", right=False), C("RECORDS"), C("P50"), C("P99"), C("MAX"), C("FROM FRAME P50"), C("P99"))
+    hop_columns = (C("HOP TO", right=False), C("BY", right=False), C("RECORDS"), C("P50"), C("P99"), C("MAX"),
+                   C("FROM FRAME P50"), C("P99"))  # fmt: skip
     lines += table(hop_columns, hop_rows, 120)
     lines += [f"! {text}" for text in result["complaints"]]
     return "\n".join(lines)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 SHOWN: Final = re.compile(
-    r"(^|\.)(\w*ratio\w*|messages_per_s|verdict\.(difference|noise)_ns|verdict\.words|(all|with|without|latency)\.p(50|99)_(ms|ns)"
-    r"|\w*a_record)$"
+    r"(^|\.)(\w*ratio\w*|messages_per_s|verdict\.(difference|noise)_ns|verdict\.words|(all|with|without|latency|frame_to_order)\.p(50|99)_(ms|ns)"
+    r"|\w*a_record|cpu_cores)$"
 )
 """Paths of figures: keys joined by points; an entry of a list counts by its `name`."""
 

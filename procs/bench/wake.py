@@ -233,7 +233,21 @@ def _bare_write(sync: Words, count: int) -> int:
 
 
 @lean
-def _bare_sleep(sync: Words, count: int, late: Words) -> int:
+def napping_write(sync: Words, count: int, gap_ns: int) -> int:
+    """`_bare_write` that sleeps itself between two wakes, for `gap_ns`, as a stage between two records does."""
+    for n in range(count):
+        while load_acquire(sync, ARMING) != n + 1:
+            pause()
+        futex_wait(sync, GO, 0, gap_ns)
+        sync[STAMP] = mono_ns()
+        fetch_add(sync, BELL, 1)
+        futex_wake(sync, BELL, 1)
+    return 0
+
+
+@lean
+def bare_sleep(sync: Words, count: int, late: Words) -> int:
+    """The other side: sleep until the bell has changed, `count` times; ns from the stamp to being awake into `late`."""
     for n in range(count):
         store_release(sync, ARMING, n + 1)
         while load_acquire(sync, BELL) == n:
@@ -284,7 +298,7 @@ def latency(cores: tuple[int, int], rounds: int) -> dict[str, Any]:
         ours.append(late[:WAKES].copy())
         cost.append(spent[:WAKES].copy())
         sync, late = shared_words(SYNC_WORDS), shared_words(WAKES)
-        run_pair(partial(_bare_write, sync, WAKES), partial(_bare_sleep, sync, WAKES, late), cores)
+        run_pair(partial(_bare_write, sync, WAKES), partial(bare_sleep, sync, WAKES, late), cores)
         bare.append(late[:WAKES].copy())
 
     def us(series: list[np.ndarray], q: int) -> float:
@@ -311,7 +325,7 @@ def _compile() -> None:
     _wake_write(r.out, r.bells, sync, 0, sync)
     _wake_sleep(r.end, r.bells, sync, 0, sync)
     _bare_write(sync, 0)
-    _bare_sleep(sync, 0, sync)
+    bare_sleep(sync, 0, sync)
 
 
 def run(races: int = RACES, *, rounds: int = 7, progress: Callable[[str], None] | None = None) -> dict[str, Any]:

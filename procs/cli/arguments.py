@@ -50,7 +50,12 @@ COMMANDS: Final[dict[str, Command]] = {
         ("stats", "stats --watch", "stats --json"),
         options.stats,
     ),
-    "latency": Command("stats:latency", "every hop: p50, p99, p99.9, max", ("latency", "latency --json"), options.latency),
+    "latency": Command(
+        "stats:latency",
+        "every input of every stage: since its publishing, since its frame came in",
+        ("latency", "latency --json"),
+        options.latency,
+    ),
     "top": Command("top:top", "a living view; q quits", ("top", "top --frames 1 --width 120"), options.top),
     "signals": Command(
         "signal_view:signals",
@@ -89,6 +94,7 @@ COMMANDS: Final[dict[str, Command]] = {
             "bench link --seconds 5",
             "bench features --recording spot_btcusdt_20240808.gz",
             "bench pipeline",
+            "bench hops --rate 3000 --wait block --json",
             "bench restart --kills 50",
             "bench gateway --seconds 30 --rounds 3",
             "bench gateway --recording spot_btcusdt_20240808.gz --seconds 60",

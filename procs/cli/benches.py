@@ -20,6 +20,11 @@ def bench(args: argparse.Namespace) -> int:
         wishes = {"files": args.recording or (), "seconds": args.seconds or 600.0, "placement": args.placement}
     elif args.what in ("decode", "features"):
         wishes = {"files": args.recording or ()}
+    elif args.what == "hops":
+        wishes = {
+            "files": args.recording or (), "seconds": args.seconds or 10.0, "rate": args.rate, "wait": args.wait,
+            "overrides": args.set or (),
+        }  # fmt: skip
     elif args.what == "link":
         wishes = {"seconds": args.seconds or 10.0}
     elif args.what == "gateway":

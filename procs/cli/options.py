@@ -16,7 +16,7 @@ from procs.topology import STAGES
 from trading.venues.names import CCXT, DEFAULT, NATIVE
 
 PROGRAM: Final = "scalperctl"
-BENCHES: Final = ("ring", "wake", "decode", "frames", "link", "features", "pipeline", "restart", "gateway")
+BENCHES: Final = ("ring", "wake", "decode", "frames", "link", "features", "pipeline", "hops", "restart", "gateway")
 SHELLS: Final = ("bash", "zsh", "fish")
 STAGE_NAMES: Final = tuple(stage.name for stage in STAGES)
 
@@ -227,15 +227,20 @@ def bench(p: argparse.ArgumentParser) -> None:
     p.add_argument("what", choices=BENCHES, help="what to measure")
     only_json(p)
     p.add_argument(
-        "--recording", metavar="FILE", nargs="+", help="pipeline, decode, features, gateway: measure with these recordings"
+        "--recording", metavar="FILE", nargs="+", help="pipeline, hops, decode, features, gateway: measure with these recordings"
     )
     p.add_argument(
         "--seconds",
         metavar="S",
         type=positive,
-        help="pipeline: of the embedded market's time (default 600); link: of each latency (default 10); "
-        "gateway: with load, and as many without (default 60)",
+        help="pipeline: of the embedded market's time (default 600); link: of each latency (default 10); hops: to measure "
+        "(default 10); gateway: with load, and as many without (default 60)",
     )
+    p.add_argument(
+        "--rate", metavar="R", type=positive, help="hops: messages a second (default 3000; a recording: its own pace)"
+    )
+    p.add_argument("--wait", choices=("block", "yield", "spin"), default="block", help="hops: how stages wait (default block)")
+    p.add_argument("--set", metavar="KEY=VALUE", action="append", help="hops: over the profile (repeatable)")
     p.add_argument("--rounds", metavar="N", type=whole, default=6, help="gateway: windows with load, as many without (default 6)")
     p.add_argument("--kills", metavar="N", type=whole, default=20, help="restart: SIGKILLs a stage (default 20)")
     p.add_argument(

@@ -18,7 +18,7 @@ from procs.cli import journals, running
 from procs.cli.drawing import program_version
 from procs.cli.figures import Snapshot, snapshot
 from procs.cli.last_run import LastRun
-from procs.cli.latencies import ORDER_LEAVES, Hop, Spread, hops
+from procs.cli.latencies import ORDER, ORDER_LEAVES, Hop, Spread, hops, kept
 from procs.cli.outcome import FAILED, OK, CliError
 from procs.cli.provenance import recordings_of, settings_of
 from procs.cli.runs import meant
@@ -68,21 +68,27 @@ def ring_stats(figures: Snapshot) -> dict[str, RingStats]:
 
 
 def hop_latency(found: list[Hop]) -> dict[str, HopLatency]:
-    """This machine's latencies as sim.report.build takes them: two rows a stage, and the order's leaving by its name."""
+    """This machine's latencies as sim.report.build takes them: two rows an input, and the order's leaving by its name."""
     rows: dict[str, HopLatency] = {}
     for hop in found:
-        leaves = ORDER_LEAVES if hop["stage"] == "router" else f"frame to {hop['stage']}"
-        rows |= _spread(f"published to {hop['stage']}", hop["hop"]) | _spread(leaves, hop["origin"])
+        if "hop" not in hop["venue_in"]:
+            rows |= _spread(f"{hop['input']} to {hop['stage']}", hop["hop"])
+        if "origin" not in hop["venue_in"]:
+            rows |= _spread(ORDER_LEAVES if (hop["stage"], hop["input"]) == ORDER else _way(hop), hop["origin"])
     return rows
 
 
 def venue_latency(found: list[Hop]) -> dict[str, HopLatency]:
-    """The ways over the venue and back, a row for each stage that hears its answers."""
+    """The ways over the venue and back, a row for each input that has the venue's delay in it."""
     rows: dict[str, HopLatency] = {}
     for hop in found:
-        if "answer" in hop:  # a run of an older version does not say
-            rows |= _spread(f"frame to answer at {hop['stage']}", hop["answer"])
+        if "origin" in hop["venue_in"]:
+            rows |= _spread(_way(hop), hop["origin"])
     return rows
+
+
+def _way(hop: Hop) -> str:
+    return f"frame to {hop['stage']} ({hop['input']})"
 
 
 def _spread(name: str, spread: Spread) -> dict[str, HopLatency]:
@@ -202,7 +208,7 @@ def told_by(run: LastRun) -> Told:
         frames=run.frames,
         wall_s=run.seconds,
         figures=cast(Snapshot, run.figures),
-        hops=cast(list[Hop], run.hops),
+        hops=kept(run.hops),
         recordings=run.recordings,
     )
 

@@ -14,7 +14,7 @@ from procs import rundir
 from procs.cli import pace, running
 from procs.cli.figures import Reader, RingFigures, Snapshot, complaints, snapshot, with_rates
 from procs.cli.last_run import LastRun
-from procs.cli.latencies import Hop, Spread, headline, hops
+from procs.cli.latencies import Hop, headline, hops, kept
 from procs.cli.outcome import OK, UNHEALTHY
 from procs.cli.progress import writes_over
 from procs.cli.runs import meant
@@ -46,12 +46,19 @@ STAGE_COLUMNS: Final = (
 )
 HOP_COLUMNS: Final = (
     Column("STAGE", right=False),
-    Column("MEASURED", right=False),
+    Column("INPUT", right=False),
     Column("RECORDS", keep=1),
-    Column("P50"),
+    Column("HOP P50"),
     Column("P99"),
-    Column("P99.9"),
-    Column("MAX"),
+    Column("MAX", keep=2),
+    Column("FROM FRAME P50"),
+    Column("P99"),
+    Column("MAX", keep=3),
+    Column("WHAT IT MEANS", right=False, keep=4),
+)
+HOP_NOTES: Final = (
+    "hop: from publishing to being taken; from frame: from the frame's arrival to being taken; both are this machine's own.",
+    "over the venue and back: its delay (simulated: exchange.latency) is in these, but not in the hop of reports.",
 )
 
 
@@ -127,29 +134,21 @@ def lay_out_stats(figures: Snapshot, width: int, paint: Paint, said: Sequence[st
 
 
 def lay_out_hops(found: list[Hop], width: int, paint: Paint) -> list[str]:
-    """Two lines a stage: from publishing to being taken, and from the frame's arrival to being taken. Below, apart, the ways over
-    the venue and back: its delay is no latency of this machine."""
-    lines = _hop_rows(found, (("since it was published", "hop"), ("since the frame came in", "origin")))
-    back = _hop_rows([hop for hop in found if "answer" in hop], (("since the frame came in", "answer"),))
-    text = table(HOP_COLUMNS, lines, width, paint)
-    if back:
-        text += ["", "over the venue and back, its delay included (simulated: exchange.latency):"]
-        text += table(HOP_COLUMNS, back, width, paint)
-    return text
+    """One line an input. Below, apart, those that a record reaches over the venue: its delay is no latency of this machine."""
+    text = []
+    for note, rows in zip(
+        HOP_NOTES, ([hop for hop in found if bool(hop["venue_in"]) == behind] for behind in (False, True)), strict=True
+    ):
+        if rows:
+            text += ["", *wrapped(note, width), *table(HOP_COLUMNS, [_hop_row(hop) for hop in rows], width, paint)]
+    return text[1:]
 
 
-def _hop_rows(found: list[Hop], kinds: Sequence[tuple[str, str]]) -> list[list[Cell]]:
-    lines: list[list[Cell]] = []
-    for hop in found:
-        for measured, name in kinds:
-            figures: Spread = hop[name]  # type: ignore[literal-required]
-            cells: list[Cell] = [hop["stage"] if name != "origin" else "", measured, count(figures["count"])]
-            if figures["count"]:
-                cells += [span(figures["p50_ns"]), span(figures["p99_ns"]), span(figures["p999_ns"]), span(figures["max_ns"])]
-            else:
-                cells += ["-"] * 4
-            lines.append(cells)
-    return lines
+def _hop_row(hop: Hop) -> list[Cell]:
+    cells: list[Cell] = [hop["stage"], hop["input"], count(hop["origin"]["count"])]
+    for figures in (hop["hop"], hop["origin"]):
+        cells += [span(figures[key]) for key in ("p50_ns", "p99_ns", "max_ns")] if figures["count"] else ["-"] * 3  # type: ignore[literal-required]
+    return [*cells, hop["meaning"]]
 
 
 def _when(run: LastRun) -> str:
@@ -165,7 +164,7 @@ def stats(args: argparse.Namespace) -> int:
         if not args.json:
             print(paint(_when(run), "bold") + "\n")
         profile = profile_from_json(bytes(run.profile))
-        return _print_stats(figures, cast(list[Hop], run.hops), profile, args.json, True, width, paint)
+        return _print_stats(figures, kept(run.hops), profile, args.json, True, width, paint)
     profile = running.running_profile(instance) or Profile()
     with running.looking_at(instance) as memory:
         while True:
@@ -204,7 +203,7 @@ def latency(args: argparse.Namespace) -> int:
         with running.looking_at(instance) as memory:
             found = hops(memory.board_words)
     else:
-        found = cast(list[Hop], run.hops)
+        found = kept(run.hops)
     if args.json:
         print(json.dumps({"instance": instance, "running": run is None, "hops": found}, indent=2))
         return OK

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from procs.cli.figures import RingFigures, Snapshot
-from procs.cli.latencies import Hop, ways
+from procs.cli.latencies import ORDER, Hop, deciding, row_of, ways
 from procs.cli.observe import Account, Counts, Symbol, Top
 from procs.cli.status import STATE_STYLES
 from procs.cli.table import Cell, Column, Paint, bar, clean_text, clip, count, rate, share, span, table, visible
@@ -23,6 +23,7 @@ STAGE_COLUMNS: Final = (
     Column("CPU %", keep=5),
     Column("BUSY", keep=4),
     Column("RECORDS/S"),
+    Column("INPUT", right=False, keep=1),
     Column("HOP P50"),
     Column("HOP P99", keep=2),
     Column("FROM FRAME P50", keep=3),
@@ -133,13 +134,12 @@ def header(view: View, width: int, paint: Paint) -> list[str]:
 
 
 def stage_rows(view: View) -> list[list[Cell]]:
-    """One line a stage."""
+    """One line a stage, with the latency of the input that leads to an order."""
     found: list[list[Cell]] = []
     entries = {entry["name"]: entry for entry in view.status["stages"]} if view.status else {}
-    hops = {hop["stage"]: hop for hop in view.hops}
     for stage in view.figures["stages"]:
         entry: dict[str, Any] = entries.get(stage["name"], {})
-        hop = hops.get(stage["name"])
+        hop = deciding(view.hops, stage["name"])
         state = entry.get("state", "-")
         cpu = entry.get("cpu_pct")
         starts = entry.get("incarnation", stage["counters"]["recoveries"] + 1)
@@ -148,10 +148,11 @@ def stage_rows(view: View) -> list[list[Cell]]:
             (str(starts), "yellow" if starts > 1 else ""), "-" if cpu is None else f"{cpu:.1f}",
             share(stage.get("busy")), rate(stage.get("rate")),
         ]  # fmt: skip
-        if hop is None or not hop["hop"]["count"]:
-            cells += ["-"] * 4
+        if hop is None:
+            cells += ["-"] * 5
         else:
             cells += [
+                hop["input"],
                 span(hop["hop"]["p50_ns"]),
                 span(hop["hop"]["p99_ns"]),
                 span(hop["origin"]["p50_ns"]),
@@ -311,9 +312,9 @@ def compact(view: View) -> str:
     counters, done = feed_counters(view.figures), progress_share(view.figures)
     market = next(ring for ring in view.figures["rings"] if ring["name"] == "market")
     fullest = max(ring["utilisation"] for ring in view.figures["rings"])
-    router = next((hop for hop in view.hops if hop["stage"] == "router"), None)
+    order = row_of(view.hops, ORDER)
     parts = [f"{counters['frames']:,} frames" + (f" ({done:.0%})" if done is not None else ""), f"{rate(market.get('rate'))}/s"]
     parts.append(f"rings {fullest:.0%} full")
-    if router is not None and router["origin"]["count"]:
-        parts.append(f"order in {span(router['origin']['p50_ns'])}")
+    if order is not None:
+        parts.append(f"order in {span(order['origin']['p50_ns'])}")
     return ", ".join([*parts, f"{view.counts.fills:,} fills", f"net {net(view):+,.2f}"])

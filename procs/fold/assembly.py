@@ -22,7 +22,6 @@ from procs.fold.block import (
     IN,
     IN_STRIDE,
     OWN,
-    PAGE,
     REGISTERS,
     in_ctl,
     in_loc,
@@ -33,15 +32,14 @@ from procs.fold.block import (
     out_slots,
 )
 from procs.fold.checkpoint import checkpoint_words
+from procs.fold.stamps import W_ORIGIN, W_PUBLISH, note_published
 from procs.memory import board
 from procs.memory.segments import aligned_words, format_ring
 from ringbuf import layout
-from ringbuf.intrinsics import recs_at, words2_at, words_at
+from ringbuf.intrinsics import recs_at, words2_at
 from ringbuf.jit import Recs, Words, kernel
 from ringbuf.layout import CAPACITY, RING_ID
 from ringbuf.ring import I_HEAD, I_READER, I_RELEASED, I_SHIFT, I_TIMED, LOC_WORDS, open_slot, publish_slot
-from shm.histogram import WORDS as HISTOGRAM_WORDS
-from shm.histogram import record as record_latency
 from trading.records import (
     DEPTH_RECORD,
     MARKET_RECORD,
@@ -56,13 +54,9 @@ from trading.records import (
     layout_hash,
 )
 
-assert HISTOGRAM_WORDS == board.HISTOGRAM_WORDS
-
 W_CAUSE_SEQ: Final = 1
 W_CAUSE_RING: Final = 2  # low half; the kind is the high half
 W_SYMBOL: Final = 3  # low half; flags are the high half
-W_ORIGIN: Final = 4
-W_PUBLISH: Final = 5
 LOW_HALF: Final = 0xFFFFFFFF
 HIGH_HALF: Final = ~LOW_HALF
 END_HIGH: Final = int(Kind.END) << 32
@@ -289,7 +283,10 @@ def in_time(b: Words, r: int) -> int:
 
 @kernel
 def emit(b: Words, o: int, rows: Words, at: int, cause_ring: int, cause_seq: int, origin_mono_ns: int, now: int) -> int:
-    """Publish the record that a kernel wrote into row `at` of a scratch buffer, with its cause and its stamps."""
+    """Publish the record that a kernel wrote into row `at` of a scratch buffer, with its cause and its stamps.
+
+    `now`: when its cause was taken; the stamp is read as late as can be, for the readers' hops begin with it.
+    """
     ctl, slots, loc = out_ctl(b, o), out_slots(b, o), out_loc(b, o)
     slot = open_slot(ctl, slots, loc)
     for k in range(rows.shape[1] - 1):
@@ -297,7 +294,7 @@ def emit(b: Words, o: int, rows: Words, at: int, cause_ring: int, cause_seq: int
     slots[slot, W_CAUSE_SEQ] = cause_seq
     slots[slot, W_CAUSE_RING] = (rows[at, W_CAUSE_RING] & HIGH_HALF) | (cause_ring & LOW_HALF)
     slots[slot, W_ORIGIN] = origin_mono_ns
-    slots[slot, W_PUBLISH] = now
+    slots[slot, W_PUBLISH] = note_published(b, o, now)
     return publish_slot(ctl, slots, loc, out_identity(b, o))
 
 
@@ -331,18 +328,3 @@ def emit_end(b: Words, o: int, ts_ns: int, cause_ring: int, cause_seq: int) -> i
 def pass_end(b: Words, o: int, r: int) -> int:
     """Publish END on an output as the answer to the END that is next on this input."""
     return emit_end(b, o, in_time(b, r), in_ctl(b, r)[RING_ID], in_loc(b, r)[I_HEAD])
-
-
-@kernel
-def note_latency(b: Words, published: int, origin: int, now: int) -> None:
-    """Count one record's hop (published to taken) and way (frame in to taken) in the stage's histograms."""
-    at = b[PAGE] + board.HISTOGRAMS * 8
-    record_latency(words_at(at, HISTOGRAM_WORDS), now - published)
-    record_latency(words_at(at + HISTOGRAM_WORDS * 8, HISTOGRAM_WORDS), now - origin)
-
-
-@kernel
-def note_answer(b: Words, origin: int, now: int) -> None:
-    """Count the way of what the venue answered: from the frame that made the order, over the venue, to here."""
-    at = b[PAGE] + (board.HISTOGRAMS + board.HISTOGRAM_ANSWER * HISTOGRAM_WORDS) * 8
-    record_latency(words_at(at, HISTOGRAM_WORDS), now - origin)

@@ -91,10 +91,18 @@ R_PROMISE: Final = 8  # nothing is written before this unless the feedback input
 R_UNTIMED: Final = 9  # time given to a record that was taken outside the merge
 R_ARMED: Final = 10  # R_BLOCKED as it was when we said that we sleep
 R_SLEPT: Final = 11  # the last sleep ended by the clock: nobody is in a hurry, a checkpoint disturbs no one
+R_DOZED: Final = 12  # when the last sleep began; CLOCK_MONOTONIC
+R_WOKE: Final = 13  # when it ended
 R_KEYS: Final = 16  # merge keys of the inputs
 REGISTERS: Final = 32
 
 assert R_KEYS + MAX_INPUTS <= REGISTERS
+
+# in an input's row, after the ring's own words (ringbuf.ring)
+I_HELD: Final = 8  # sequence + 1 of a record that was there when we went to sleep: the merge held it back
+I_WOKEN: Final = 9  # and when we were woken for it; 0: it came while we were awake
+
+assert I_WOKEN < LOC_WORDS
 
 
 @kernel

@@ -55,6 +55,7 @@ from procs.fold.block import (
 )
 from procs.fold.checkpoint import save
 from procs.fold.loop import conclude, finished, poll
+from procs.fold.stamps import note_held, note_slept
 from procs.memory import board
 from ringbuf.intrinsics import (
     MEMBARRIER_GLOBAL_EXPEDITED,
@@ -261,16 +262,20 @@ def _sleep(g: Words) -> None:
             nap = min(nap, NAP_NS)
     if nap <= 0:
         return
+    for m in range(g[MEMBERS]):
+        if not _over(g, m):
+            note_held(member(g, m))
     bell, before = registers(first)[R_BELL], mono_ns()
     futex_wait(doorbells(first), first[DOORBELL], bell, nap)
-    slept = mono_ns() - before
+    now = mono_ns()
     by_clock = 1 if load_acquire(doorbells(first), first[DOORBELL]) == bell else 0
     for m in range(g[MEMBERS]):
         if not _over(g, m):
             b = member(g, m)
             registers(b)[R_SLEPT] = by_clock
+            note_slept(b, before, now)
             page(b)[board.SLEEPS] += 1
-            page(b)[board.SLEPT_NS] += slept
+            page(b)[board.SLEPT_NS] += now - before
 
 
 @kernel

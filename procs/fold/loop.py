@@ -16,12 +16,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from procs.fold.assembly import W_CAUSE_RING, W_ORIGIN, W_PUBLISH, note_answer, note_latency
+from procs.fold.assembly import W_CAUSE_RING
 from procs.fold.block import (
     BEFORE,
     CALLS,
     ENDED,
-    FEEDBACK,
     INPUTS,
     POLL,
     R_DONE,
@@ -38,11 +37,9 @@ from procs.fold.block import (
 from procs.fold.checkpoint import save
 from procs.fold.far_calls import ask_numbered, call_numbered
 from procs.fold.merge import flush_outputs, next_run
+from procs.fold.stamps import W_ORIGIN, W_PUBLISH, note_taken
 from procs.memory import board
-from ringbuf.intrinsics import (
-    load_acquire,
-    store_release,
-)
+from ringbuf.intrinsics import load_acquire, store_release
 from ringbuf.jit import Words, kernel
 from ringbuf.ring import I_ENDED, I_HEAD, I_TIMED
 from trading.records import TS_END, Kind
@@ -101,10 +98,7 @@ def _take(b: Words, r: int, now: int) -> None:
             registers(b)[R_DONE] = 1
         return
     if (b[STAMPED] >> r) & 1:
-        if r == b[FEEDBACK]:  # the venue's delay lies in between: a simulated one would be taken for ours
-            note_answer(b, slots[row, W_ORIGIN], now)
-        else:
-            note_latency(b, slots[row, W_PUBLISH], slots[row, W_ORIGIN], now)
+        note_taken(b, r, slots[row, W_PUBLISH], slots[row, W_ORIGIN], now)
     call_numbered(b, r, now)
 
 

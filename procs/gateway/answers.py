@@ -36,7 +36,6 @@ from procs.gateway.shapes import (
     Timeframe,
 )
 from procs.gateway.suggest import Suggestions
-from procs.memory import board
 from procs.memory.board import Words
 from trading.contracts import asset_of
 from trading.features.bars import minute_pct
@@ -338,8 +337,8 @@ class Answers:
             stages=self.pulse.rows(),
             symbols=symbols,
             lost=self.view.lost,
-            frame_to_order=self.pulse.way(board.HISTOGRAM_ORIGIN),
-            venue_answer=self.pulse.way(board.HISTOGRAM_ANSWER),
+            frame_to_order=self.pulse.way("orders"),
+            venue_answer=self.pulse.way("executions"),
         )
         return (UNAVAILABLE if problems else OK), answer
 

@@ -48,9 +48,9 @@ class Pulse:
             if count != beat.count:
                 beat.count, beat.moved_ns = count, now_ns
 
-    def way(self, which: int) -> Way:
-        """One of the router's histograms (procs.memory.board): an order leaves there, and the venue's answer comes in."""
-        seen = Snapshot(board.histogram(self._router, which))
+    def way(self, ring: str) -> Way:
+        """The way from the frame to the router by one input: `orders` leave there, `executions` are the venue's answers."""
+        seen = Snapshot(board.of_input(self._router, topology.STAGE["router"].inputs.index(ring), board.ORIGIN))
         return Way(count=seen.count, p50_ns=seen.percentile(50), p99_ns=seen.percentile(99), max_ns=seen.max_ns)
 
     def rows(self) -> list[StageRow]:

@@ -276,7 +276,7 @@ class Way(Shape, frozen=True):
 class HealthAnswer(Shape, frozen=True):
     """GET /healthz. `ok` is False, and the status 503, while anything in `problems` is wrong; `warnings` do not count: signals of
     the user's that are off, or answered with no finite number. `frame_to_order`: this machine's own latency, from a frame's
-    arrival to the order's leaving; `venue_answer`: to the venue's answer, with the venue's simulated delay in it."""
+    arrival to the order's leaving, of orders alone; `venue_answer`: to the venue's answer, its simulated delay included."""
 
     ok: bool
     instance: str

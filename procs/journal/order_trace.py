@@ -42,7 +42,8 @@ class OrderNotFound(TraceError):
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One record on the order's way. `hop_us` is publish minus origin, None where the record has no stamps."""
+    """One record on the order's way. `hop_us`: from the frame's arrival until it was published, None without stamps; of what the
+    venue answered the venue's delay is in it."""
 
     ring_id: int
     ring: str
@@ -276,7 +277,10 @@ def format_trace(trace: Trace) -> str:
     what it says."""
     first = trace.hops[0].ts_ns
     day = datetime.fromtimestamp(first // 10**9, UTC).strftime("%Y-%m-%d")
-    lines = [f"order {trace.order_id} on {day} UTC; + ms since the first hop; us from the frame's arrival to publishing"]
+    lines = [
+        f"order {trace.order_id} on {day} UTC; + ms of the market's time since the first hop; us of this machine's time from the",
+        "frame's arrival to publishing, which behind the venue (executions, reports) has the venue's delay in it",
+    ]
     if trace.frame is None:
         lines.append(f"the trail begins in the middle: {trace.broken}")
     ring = max(len(hop.ring) for hop in trace.hops)

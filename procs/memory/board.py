@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from procs.topology import MAX_STAGE_ID, STAGE
+from procs.topology import MAX_STAGE_ID, STAGE, STAGES, outputs
 from shm.percentiles import WORDS
 
 Words = npt.NDArray[np.int64]
@@ -84,15 +84,24 @@ STREAM_DEATHS: Final = 43
 USER_GUARD: Final = 32
 
 HISTOGRAMS: Final = 96
-HISTOGRAM_HOP: Final = 0
-HISTOGRAM_ORIGIN: Final = 1
-HISTOGRAM_ANSWER: Final = 2  # of what the venue answered: its delay, simulated or not, is no latency of this machine
-HISTOGRAM_COUNT: Final = 3
+# those of an input, in the order of the stage's inputs; a record counts in ORIGIN, and in AWAKE or in the other three
+ORIGIN: Final = 0  # the frame came in to taken
+AWAKE: Final = 1  # published to taken, of records that came while the stage was awake
+WOKEN: Final = 2  # the same, of records for which it was woken
+WAKE: Final = 3  # published to woken, of those
+WAIT: Final = 4  # woken to taken, of those: the stage's turn, and the merge's
+OF_INPUT: Final = 5
+MAX_INPUTS: Final = 5
+# that of an output, after them: taken to published, of each record published there
+MAX_OUTPUTS: Final = 3
+HISTOGRAM_COUNT: Final = MAX_INPUTS * OF_INPUT + MAX_OUTPUTS
 
 PAGE_WORDS: Final = HISTOGRAMS + HISTOGRAM_COUNT * HISTOGRAM_WORDS
 BOARD_WORDS: Final = DOORBELL_WORDS + (MAX_STAGE_ID + 1) * PAGE_WORDS
 
 assert (MAX_STAGE_ID + 1) * DOORBELL_STRIDE <= DOORBELL_WORDS
+assert max(len(stage.inputs) for stage in STAGES if stage.hot) <= MAX_INPUTS
+assert max(len(outputs(stage.name)) - stage.logged for stage in STAGES if stage.hot) <= MAX_OUTPUTS
 
 LOOP_COUNTERS: Final = (
     Counter(HEARTBEAT, "heartbeat", "polls", "Polls of the stage's loop; it stands still only if the stage hangs."),
@@ -151,9 +160,19 @@ def disk_trouble(recorder_page: Words) -> str:
 
 
 def histogram(page_words: Words, which: int) -> Words:
-    """One of the page's latency histograms."""
+    """One of the page's latency histograms, by its place."""
     start = HISTOGRAMS + which * HISTOGRAM_WORDS
     return page_words[start : start + HISTOGRAM_WORDS]
+
+
+def of_input(page_words: Words, r: int, what: int) -> Words:
+    """The histogram ORIGIN, AWAKE, WOKEN, WAKE or WAIT of a stage's input `r`."""
+    return histogram(page_words, r * OF_INPUT + what)
+
+
+def of_output(page_words: Words, o: int) -> Words:
+    """The histogram of the work behind a stage's output `o`: from taking its cause until it was published."""
+    return histogram(page_words, MAX_INPUTS * OF_INPUT + o)
 
 
 def _sound(counters: tuple[Counter, ...]) -> bool:

@@ -30,7 +30,6 @@ from procs.fold.assembly import (
     emit_end,
     in_recs,
     in_row,
-    note_latency,
     own,
     own_words,
     scratch,
@@ -62,6 +61,7 @@ from procs.fold.block import (
 from procs.fold.far_calls import INT, apart
 from procs.fold.merge import flush_outputs
 from procs.fold.plan import Plan
+from procs.fold.stamps import note_taken
 from procs.fold.warm import warm_stage
 from procs.memory import board
 from procs.memory.segments import aligned_words
@@ -270,19 +270,20 @@ def _ask(b: Words, kind: int, symbol: int, reason: int, update_id: int, ts_ns: i
 
 
 @kernel
-def _consume(b: Words, ts_ns: int, origin: int) -> None:
-    """Decode one frame and publish what it says."""
+def _consume(b: Words, ts_ns: int, taken: int) -> None:
+    """Decode one frame and publish what it says. `taken`: when it was let in; a source that is no socket has it since then."""
     src = own(b, SOURCE, SOURCE_STATE)[0]
     glob = own(b, GLOB, FEED_GLOBAL)
     kind = own(b, SOURCE_SETTINGS, SOURCE_PARAMS)[0].kind
+    origin = taken
     if kind == WIRED:
         origin = in_recs(b, FRAMES, FRAME_RECORD)[in_row(b, FRAMES)].ts_origin_mono_ns
+        if origin > 0:  # an event of a line has none
+            note_taken(b, FRAMES, origin, origin, taken)
         m = _take_wired(b, ts_ns)
         if glob[0].odd != 0:
             _ask(b, K_ODD_FRAME, glob[0].symbol, 0, in_loc(b, FRAMES)[I_HEAD], ts_ns)
         in_loc(b, FRAMES)[I_HEAD] += 1
-        if origin > 0:  # an event of a line has none
-            note_latency(b, origin, origin, mono_ns())
     elif kind == GENERATED:
         gen = own(b, GEN_GLOB, GEN_GLOBAL)
         end = _generate(b)
@@ -308,9 +309,8 @@ def _consume(b: Words, ts_ns: int, origin: int) -> None:
                 m = _fold_line(b, notice, where[spool.OUT_SYMBOL], where[spool.OUT_LINE], ts_ns, where[spool.OUT_RECV_NS])
     for k in range(glob[0].n_depth):
         emit_bare(b, DEPTH, own_words(b, DEPTH_OUT, DEPTH_WIDTH), k, FRAME, src.frames)
-    now = mono_ns()
     for k in range(m):
-        emit(b, MARKET, own_words(b, MARKET_OUT, MARKET_WIDTH), k, FRAME, src.frames, origin, now)
+        emit(b, MARKET, own_words(b, MARKET_OUT, MARKET_WIDTH), k, FRAME, src.frames, origin, taken)
     if kind == WIRED and glob[0].want_streams != 0:
         _ask(b, K_WANT_STREAM, glob[0].book_symbol, glob[0].want_streams, 0, ts_ns)
     if kind == WIRED and glob[0].want_symbol >= 0:
