@@ -31,7 +31,7 @@ from ringbuf.intrinsics import MEMBARRIER_REGISTER_GLOBAL_EXPEDITED, membarrier
 from ringbuf.jit import Words, kernel
 from shm import cleanup
 from shm.errors import RoleHeld, SegmentIncomplete, SegmentMissing
-from shm.owner import claim
+from shm.owner import claim, current_identity
 from shm.segment import Segment
 
 EXIT_OK: Final = 0
@@ -56,6 +56,7 @@ class _Prepared:
 
 
 _prepared: dict[str, _Prepared] = {}
+_memory: list[pipeline.Memory] = []  # the zygote's, which its children have as well
 
 
 def prepare(runtime: Mapping[str, Any]) -> None:
@@ -67,6 +68,7 @@ def prepare(runtime: Mapping[str, Any]) -> None:
     spool = runtime.get("spool")
     plan = plan_of(profile, load_recording(Path(spool) if spool else None))
     memory = pipeline.attach(runtime["instance"])
+    _memory[:] = [memory]
     rings = {entry.name: memory.ring(entry.name) for entry in topology.RINGS}
     loop = loop_settings(profile, os.cpu_count() or 1)
     _register_membarrier(MEMBARRIER_REGISTER_GLOBAL_EXPEDITED)
@@ -78,15 +80,24 @@ def prepare(runtime: Mapping[str, Any]) -> None:
         _prepared[stage.name] = _Prepared(module.build(plan, world, loop), checkpoints, page)
 
 
+def stand_by() -> None:
+    """In a child, before it knows its stage: what each does once, and would else do while others wait for it."""
+    _register_membarrier(MEMBARRIER_REGISTER_GLOBAL_EXPEDITED)  # a fork does not inherit it
+    current_identity()
+    thread = threading.Thread(target=os.getpid)  # the pages of Python that starting one writes to become this process's own
+    thread.start()
+    thread.join()
+
+
 def run_stage(name: str, runtime: Mapping[str, Any]) -> int:
     """One incarnation of a stage, to its exit code. The zygote calls this in the forked child, after `prepare`.
 
-    `runtime`: instance, profile, spool (path or None), cores (name -> core), journal_dir, incarnation.
+    `runtime`: instance, profile, spool (path or None), cores (name -> core), journal_dir, incarnation. Other stages than hot ones
+    get `memory` besides, the instance's as `prepare` has attached it.
     """
-    _register_membarrier(MEMBARRIER_REGISTER_GLOBAL_EXPEDITED)  # a fork does not inherit it
     if not topology.STAGE[name].hot:
         module: Any = importlib.import_module(topology.STAGE[name].module)
-        return int(module.main(runtime["profile"], runtime))
+        return int(module.main(runtime["profile"], {**runtime, "memory": _memory[0]}))
     return _run_hot(name, _prepared[name], runtime)
 
 

@@ -73,19 +73,25 @@ TAIL_CHECK: Final = 8192
 """Slots before the end whose sequences are verified when a journal is opened for writing (2 MB at most: a restarted
 recorder must be back in milliseconds); `JournalReader.check` verifies all."""
 
+READ_BYTES: Final = 131_072
+"""Of a journal that are read at a time."""
+
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def _sequence_words(fd: int, record_bytes: int, first_slot: int, count: int) -> Words:
-    """The sequence words of `count` slots from `first_slot` on, shape (count,)."""
-    raw = bytearray()
-    while len(raw) < count * record_bytes:
-        piece = os.pread(fd, count * record_bytes - len(raw), HEADER_BYTES + first_slot * record_bytes + len(raw))
-        if not piece:
+    """The sequence words of `count` slots from `first_slot` on, shape (count,); fewer where the file ends before."""
+    found = np.empty(count, "<i8")
+    words = np.empty((max(READ_BYTES // record_bytes, 1), record_bytes // 8), "<i8")  # read over and over: no new pages
+    done = 0
+    while done < count:
+        into = words[: count - done]
+        got = os.preadv(fd, [into], HEADER_BYTES + (first_slot + done) * record_bytes) // record_bytes
+        if not got:
             break
-        raw += piece
-    whole = len(raw) // record_bytes
-    return np.frombuffer(raw, "<i8", whole * record_bytes // 8).reshape(whole, record_bytes // 8)[:, -1]
+        found[done : done + got] = into[:got, -1]
+        done += got
+    return found[:done]
 
 
 class JournalWriter:
