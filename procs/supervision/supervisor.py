@@ -314,17 +314,21 @@ class Supervisor:
         if after is before:
             return
         self.states[name] = after
-        if after.actual is not before.actual or after.incarnation != before.incarnation:
-            self._report(before, after, event)
-        for action in actions:
+        said = last_line(self.logs / f"{name}.log") if after.crash_count > before.crash_count else ""
+        urgent = [action for action in actions if isinstance(action, supervision.Spawn)]
+        for action in urgent:  # others wait for the stage, nobody for the words
             self._do(action)
+        if after.actual is not before.actual or after.incarnation != before.incarnation:
+            self._report(before, after, said)
+        for action in actions:
+            if action not in urgent:
+                self._do(action)
 
-    def _report(self, before: State, after: State, event: supervision.Event) -> None:
+    def _report(self, before: State, after: State, said: str) -> None:
         fields: dict[str, Any] = {"stage": after.name, "was": before.actual.value, "now": after.actual.value}
         fields |= {"incarnation": after.incarnation, "pid": after.pid or before.pid}
         if after.crash_count > before.crash_count:
             fields |= {"ended_by": after.last_end, "crashes": len(after.crashes)}
-            said = last_line(self.logs / f"{after.name}.log")
             if said:
                 fields["last_line"] = said
             self.log.warning("crash", **fields)
