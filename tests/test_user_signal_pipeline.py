@@ -88,7 +88,7 @@ def test_a_signal_that_never_comes_back_is_switched_off_and_the_pipeline_lives(t
     assert said.count("features ended in a user's signal") == 1 and said.count("signal switched off") == 1
     said = said.replace('": "', '":"')
     assert '"signal":"broken"' in said
-    assert said.count('"at_work":"features"') == (4 if placement == "grouped" else 0)  # two kills, two crashes
+    assert said.count('"at_work":"features"') == (2 if placement == "grouped" else 0)
     market, found = (journals[name][journals[name]["kind"] != Kind.END] for name in ("market", "signals"))
     off = int(np.flatnonzero(found["ready_mask"] >> N_SIGNALS & 1)[-1]) + 2
     assert 6500 <= off < len(market) - 1000

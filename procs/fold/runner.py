@@ -31,7 +31,7 @@ from ringbuf.intrinsics import MEMBARRIER_REGISTER_GLOBAL_EXPEDITED, membarrier
 from ringbuf.jit import Words, kernel
 from shm import cleanup
 from shm.errors import RoleHeld, SegmentIncomplete, SegmentMissing
-from shm.owner import claim
+from shm.owner import claim, current_identity
 from shm.segment import Segment
 
 EXIT_OK: Final = 0
@@ -60,6 +60,7 @@ class _Prepared:
 
 _prepared: dict[str, _Prepared] = {}
 _members: dict[str, list[str]] = {}  # of each process
+_memory: list[pipeline.Memory] = []  # the zygote's, which its children have as well
 
 
 def prepare(runtime: Mapping[str, Any]) -> None:
@@ -72,6 +73,7 @@ def prepare(runtime: Mapping[str, Any]) -> None:
     plan = plan_of(profile, load_recording(Path(spool) if spool else None))
     run_of = replace(plan.run, groups=tuple(tuple(group) for group in runtime.get("groups", ())))
     memory = pipeline.attach(runtime["instance"])
+    _memory[:] = [memory]
     rings = {entry.name: memory.ring(entry.name) for entry in topology.RINGS}
     loop = loop_settings(profile, os.cpu_count() or 1, run_of)
     _register_membarrier(MEMBARRIER_REGISTER_GLOBAL_EXPEDITED)
@@ -86,17 +88,25 @@ def prepare(runtime: Mapping[str, Any]) -> None:
     _members.update((process.name, [stage.name for stage in process.members]) for process in run_of.processes)
 
 
+def stand_by() -> None:
+    """In a child, before it knows its stage: what each does once, and would else do while others wait for it."""
+    _register_membarrier(MEMBARRIER_REGISTER_GLOBAL_EXPEDITED)  # a fork does not inherit it
+    current_identity()
+    thread = threading.Thread(target=os.getpid)  # the pages of Python that starting one writes to become this process's own
+    thread.start()
+    thread.join()
+
+
 def run_stage(name: str, runtime: Mapping[str, Any]) -> int:
     """One incarnation of a process, to its exit code. The zygote calls this in the forked child, after `prepare`.
 
     `name`: of a stage, or of a group; `runtime`: instance, profile, spool (path or None), cores (stage -> core), groups,
-    journal_dir, incarnation.
+    journal_dir, incarnation. Other stages than hot ones get `memory` besides, the instance's as `prepare` has attached it.
     """
-    _register_membarrier(MEMBARRIER_REGISTER_GLOBAL_EXPEDITED)  # a fork does not inherit it
     members = _members.get(name, [name])
     if not topology.STAGE[members[0]].hot:
         module: Any = importlib.import_module(topology.STAGE[name].module)
-        return int(module.main(runtime["profile"], runtime))
+        return int(module.main(runtime["profile"], {**runtime, "memory": _memory[0]}))
     return _run_hot(name, [_prepared[member] for member in members], runtime)
 
 

@@ -69,23 +69,29 @@ __all__ = [
     "journal_path",
 ]
 
-TAIL_CHECK: Final = 8192
-"""Slots before the end whose sequences are verified when a journal is opened for writing (2 MB at most: a restarted
-recorder must be back in milliseconds); `JournalReader.check` verifies all."""
+TAIL_CHECK: Final = 2048
+"""Slots before the end whose sequences are verified when a journal is opened for writing (0.6 MB at most: a restarted
+recorder must be back in milliseconds, of all journals); `JournalReader.check` verifies all."""
+
+READ_BYTES: Final = 131_072
+"""Of a journal that are read at a time."""
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def _sequence_words(fd: int, record_bytes: int, first_slot: int, count: int) -> Words:
-    """The sequence words of `count` slots from `first_slot` on, shape (count,)."""
-    raw = bytearray()
-    while len(raw) < count * record_bytes:
-        piece = os.pread(fd, count * record_bytes - len(raw), HEADER_BYTES + first_slot * record_bytes + len(raw))
-        if not piece:
+    """The sequence words of `count` slots from `first_slot` on, shape (count,); fewer where the file ends before."""
+    found = np.empty(count, "<i8")
+    words = np.empty((max(READ_BYTES // record_bytes, 1), record_bytes // 8), "<i8")  # read over and over: no new pages
+    done = 0
+    while done < count:
+        into = words[: count - done]
+        got = os.preadv(fd, [into], HEADER_BYTES + (first_slot + done) * record_bytes) // record_bytes
+        if not got:
             break
-        raw += piece
-    whole = len(raw) // record_bytes
-    return np.frombuffer(raw, "<i8", whole * record_bytes // 8).reshape(whole, record_bytes // 8)[:, -1]
+        found[done : done + got] = into[:got, -1]
+        done += got
+    return found[:done]
 
 
 class JournalWriter:
@@ -179,15 +185,15 @@ class JournalWriter:
     def _repair_end(fd: int, path: Path, header: JournalHeader) -> tuple[int, int]:
         """Cut off what a crash left behind the last whole slot. Returns (slots left, bytes cut)."""
         size, width, first = os.fstat(fd).st_size, header.record_bytes, header.first_sequence
-        slots = max(size - HEADER_BYTES, 0) // width
-        while slots:  # slots that a power failure left unwritten
+        slots = start = max(size - HEADER_BYTES, 0) // width
+        found = np.empty(0, "<i8")
+        while start and not found.size:  # slots that a power failure left unwritten
+            slots, start = start, max(0, start - TAIL_CHECK)
+            found = np.trim_zeros(_sequence_words(fd, width, start, slots - start), "b")
+        slots = start + found.size
+        if start and found.size < TAIL_CHECK:  # those behind took room of the check
             start = max(0, slots - TAIL_CHECK)
-            written = np.flatnonzero(_sequence_words(fd, width, start, slots - start))
-            slots = start + int(written[-1]) + 1 if written.size else start
-            if written.size:
-                break
-        start = max(0, slots - TAIL_CHECK)
-        found = _sequence_words(fd, width, start, slots - start)
+            found = _sequence_words(fd, width, start, slots - start)
         wrong = np.flatnonzero(found != np.arange(first + start + 1, first + slots + 1))
         if wrong.size:
             slot = start + int(wrong[0])

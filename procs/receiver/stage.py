@@ -186,7 +186,7 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
     from shm.errors import SegmentError
     from shm.owner import claim
 
-    memory = pipeline.attach(runtime["instance"])
+    memory: pipeline.Memory = runtime.get("memory") or pipeline.attach(runtime["instance"])
     page = board.page(memory.board_words, topology.stage_id(NAME))
     core = (runtime.get("cores") or {}).get(NAME)
     page[board.PID], page[board.INCARNATION] = os.getpid(), int(runtime.get("incarnation", 0))

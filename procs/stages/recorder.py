@@ -306,7 +306,7 @@ def durable(entry: Ring, profile: Profile) -> int:
 
 def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
     """One incarnation of the recorder; returns the exit code."""
-    memory = pipeline.attach(runtime["instance"])
+    memory: pipeline.Memory = runtime.get("memory") or pipeline.attach(runtime["instance"])
     page = board.page(memory.board_words, topology.stage_id(NAME))
     doorbells = memory.board_words[: board.DOORBELL_WORDS]
     number = board.doorbell(topology.stage_id(NAME))

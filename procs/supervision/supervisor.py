@@ -315,20 +315,21 @@ class Supervisor:
         if after is before:
             return
         self.states[name] = after
-        if after.actual is not before.actual or after.incarnation != before.incarnation:
-            self._report(before, after, event)
-        for action in actions:
+        told = self._of_end(name) if after.crash_count > before.crash_count else {}
+        urgent = [action for action in actions if isinstance(action, supervision.Spawn)]
+        for action in urgent:  # others wait for the stage, nobody for the words
             self._do(action)
+        if after.actual is not before.actual or after.incarnation != before.incarnation:
+            self._report(before, after, told)
+        for action in actions:
+            if action not in urgent:
+                self._do(action)
 
-    def _report(self, before: State, after: State, event: supervision.Event) -> None:
+    def _report(self, before: State, after: State, told: dict[str, str]) -> None:
         fields: dict[str, Any] = {"stage": after.name, "was": before.actual.value, "now": after.actual.value}
         fields |= {"incarnation": after.incarnation, "pid": after.pid or before.pid}
         if after.crash_count > before.crash_count:
-            fields |= {"ended_by": after.last_end, "crashes": len(after.crashes)}
-            fields |= self._at_work(after.name)
-            said = last_line(self.logs / f"{after.name}.log")
-            if said:
-                fields["last_line"] = said
+            fields |= {"ended_by": after.last_end, "crashes": len(after.crashes), **told}
             self.log.warning("crash", **fields)
             if self.phase == "starting" and after.crash_count > after.policy.max_restarts and after.actual is not Actual.FATAL:
                 self._give_up(after.name, f"{after.name} was not ready after {after.crash_count} starts, last {after.last_end}")
@@ -337,9 +338,11 @@ class Supervisor:
         if self._was_ready:
             self.notifier.status(self._words())
 
-    def _at_work(self, name: str) -> dict[str, str]:
-        """Which stage of a process of several it was that ended or hung."""
-        return {"at_work": stage} if name != ZYGOTE and (stage := self.pipeline.at_work(name)) else {}
+    def _of_end(self, name: str) -> dict[str, str]:
+        """What is known of how a process ended: the stage at work in one of several, and the last line of its log."""
+        at_work = self.pipeline.at_work(name) if name != ZYGOTE else ""
+        found = {"at_work": at_work, "last_line": last_line(self.logs / f"{name}.log")}
+        return {key: text for key, text in found.items() if text}
 
     def _do(self, action: supervision.Action) -> None:
         match action:
@@ -349,8 +352,7 @@ class Supervisor:
                 self.nursery.spawn(action.name, action.incarnation)
             case supervision.Kill():
                 if action.signum == signal.SIGKILL:
-                    of = self._at_work(action.name)
-                    self.log.warning("kill", stage=action.name, pid=action.pid, reason=action.reason, **of)
+                    self.log.warning("kill", stage=action.name, pid=action.pid, reason=action.reason)
                 self.nursery.kill(action.name, action.signum)
             case supervision.Abandon():
                 self.log.warning("zygote is stuck", asked_for=action.name)

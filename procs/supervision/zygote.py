@@ -14,12 +14,16 @@ JSON packet each:
 
 A stage module (`procs.stages.feed`) may have `warm(profile)`, which loads or compiles every kernel that the stage calls. The
 runner is `module:function`, called in the child as `run_stage(name, runtime) -> exit code`; its module may have
-`prepare(runtime)`, called here once before the first fork.
+`prepare(runtime)`, called here once before the first fork, and `stand_by()`, called in a child before it knows its stage.
 
-    zygote ---fork---> middle ---fork---> child            The child's parent is the middle, which exits at once; so the
-       |                  x exit             |             child falls to the nearest subreaper, the supervisor. Only
+    zygote ---fork---> middle ---fork---> spare            The spare's parent is the middle, which exits at once; so the
+       |                  x exit             |             spare falls to the nearest subreaper, the supervisor. Only
        |---- reaps the middle                |             then does the zygote let it go on (it closes the pipe), so
-       |---- closes the go pipe -----------> | run_stage   that PR_SET_PDEATHSIG is set on the right parent.
+       |---- closes the go pipe -----------> | waits       that PR_SET_PDEATHSIG is set on the right parent.
+       |---- hands on the Spawn packet ----> | run_stage
+
+The two forks copy the page tables of all that is loaded, most of a restart's time. So one child is forked ahead, while nobody
+waits, and becomes whatever stage is asked for next; where none is there (yet, or any more), it is forked then.
 
 Compiling leaves some 170 MB of LLVM's memory behind, which every fork would carry and copy page tables for. So a zygote that
 had to compile executes itself again, as the same process, and then loads from the cache what it compiled.
@@ -37,6 +41,7 @@ import importlib
 import mmap
 import os
 import re
+import select
 import signal
 import socket
 import sys
@@ -49,11 +54,13 @@ from typing import Any, Final
 import msgspec
 
 from procs.logs import stage_log, take_over_logging
-from procs.supervision import compiling
+from procs.supervision import compiling, loading
 
 MAX_PACKET: Final = 131_072
 LOG_ROTATE_BYTES: Final = 4_194_304
 LARGE_MAPPING: Final = 1_048_576
+QUIET_S: Final = 0.02
+"""So long nobody has asked for a stage before the next child is forked ahead: the fork would be in the way of the last one."""
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
@@ -133,6 +140,8 @@ FromZygote = Waiting | Warmed | Compiled | Ready | Spawned | Failed
 
 Runner = Callable[[str, Mapping[str, Any]], int]
 
+_spawns: Final = msgspec.json.Decoder(Spawn)
+
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -168,9 +177,12 @@ def _load(begin: Begin, profile: Any, tell: Callable[[FromZygote], None]) -> tup
         if was_cold:
             compiling.compile_all(begin.stages, profile, begin.cache_dir, lambda stage, s: tell(Warmed(stage, s, 1)))
         first = before = _kernels_cached(begin.cache_dir)
+        lean = False
         for stage, module_name in begin.stages.items():
             began = time.perf_counter()
             module = importlib.import_module(module_name)
+            if not lean and "numba" in sys.modules:
+                lean = loading.load_lean() or True
             warm = getattr(module, "warm", None)
             if warm is not None:
                 warm(profile)
@@ -184,21 +196,6 @@ def _load(begin: Begin, profile: Any, tell: Callable[[FromZygote], None]) -> tup
     finally:
         os.close(lock)
     return runner, before - first
-
-
-def _forget_bitcode() -> None:
-    """Let go of the LLVM bitcode that numba keeps with each loaded kernel, to link it into kernels yet to be compiled.
-
-    Nothing is compiled after this (a child that had to would only do so slower); it is a fifth of the zygote's memory.
-    """
-    dispatcher = sys.modules.get("numba.core.dispatcher")
-    if dispatcher is None:
-        return
-    for found in gc.get_objects():
-        if isinstance(found, dispatcher.Dispatcher):
-            for overload in found.overloads.values():
-                if hasattr(overload.library, "_shared_module"):
-                    overload.library._shared_module = None
 
 
 def _let_go_of_files() -> None:
@@ -226,7 +223,8 @@ def _settle() -> None:
     threads = len(os.listdir("/proc/self/task"))
     if threads != 1:
         raise RuntimeError(f"importing the stages started {threads - 1} threads; a fork may deadlock: remove that import")
-    _forget_bitcode()
+    if "numba" in sys.modules:
+        loading.forget_bitcode()
     gc.collect()
     gc.freeze()
     with contextlib.suppress(AttributeError):
@@ -253,15 +251,30 @@ def _open_log(folder: str, stage: str) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
-def _become_stage(begin: Begin, profile: Any, runner: Runner, spawn: Spawn, supervisor: int) -> int:
-    """In the child, already the supervisor's: signals, name, output; then the stage, whose exit code is returned."""
+def _stand_by(runner: Runner, supervisor: int, orders: int) -> bytes:
+    """In the child, already the supervisor's: all that is the same for every stage; then its packet, b"" if there is none."""
     die_with(supervisor)
+    prctl(PR_SET_NAME, b"scalper:spare")
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         if signal.getsignal(number) not in (signal.SIG_DFL, None):
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    prctl(PR_SET_NAME, f"scalper:{spawn.stage}".encode()[:15])
     os.umask(0o077)
+    stand_by = getattr(sys.modules[runner.__module__], "stand_by", None)
+    if stand_by is not None:
+        stand_by()
+    raw = os.read(orders, MAX_PACKET)
+    os.close(orders)
+    return raw
+
+
+def _become_stage(begin: Begin, profile: Any, runner: Runner, supervisor: int, orders: int) -> int:
+    """In the child: wait for the word of which stage it is; then the stage, whose exit code is returned."""
+    raw = _stand_by(runner, supervisor, orders)
+    if not raw:  # the zygote is gone, and with it whoever could ask
+        return 0
+    spawn = _spawns.decode(raw)
+    prctl(PR_SET_NAME, f"scalper:{spawn.stage}".encode()[:15])
     log = _open_log(begin.log_dir, spawn.stage)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -275,7 +288,7 @@ def _become_stage(begin: Begin, profile: Any, runner: Runner, spawn: Spawn, supe
         "supervisor_pid": supervisor,
         "profile": profile,
     }
-    return runner(spawn.stage, runtime)
+    return _exit_code_of(spawn.stage, partial(runner, spawn.stage, runtime))
 
 
 def _exit_code_of(name: str, run: Callable[[], int]) -> int:
@@ -289,10 +302,10 @@ def _exit_code_of(name: str, run: Callable[[], int]) -> int:
         return 1
 
 
-def fork_stage(name: str, become: Callable[[], int], supervisor: int, close: tuple[int, ...]) -> int:
+def fork_child(become: Callable[[], int], supervisor: int, close: tuple[int, ...]) -> int:
     """Double-forks and returns the child's pid once it is the supervisor's; `become` gives the child's exit code.
 
-    `name`: of the stage, for its log; `close`: descriptors that the child must not have.
+    `close`: descriptors that the child must not have.
     """
     go_read, go_write = os.pipe()
     pid_read, pid_write = os.pipe()
@@ -309,7 +322,7 @@ def fork_stage(name: str, become: Callable[[], int], supervisor: int, close: tup
             os.close(go_read)
             if os.getppid() != supervisor:
                 os._exit(1)
-            code = _exit_code_of(name, become)
+            code = _exit_code_of("spare", become)
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
                 sys.stderr.flush()
@@ -325,6 +338,47 @@ def fork_stage(name: str, become: Callable[[], int], supervisor: int, close: tup
     if len(raw) != 4:
         raise OSError("the fork failed: out of processes or memory?")
     return int.from_bytes(raw, "little")
+
+
+class Spares:
+    """One child ahead of need. `fork(orders, close)` makes a child that reads its packet from `orders`, and gives its pid."""
+
+    def __init__(self, fork: Callable[[int, tuple[int, ...]], int]) -> None:
+        self._fork = fork
+        self._pid = 0
+        self._orders = -1
+
+    def ready(self) -> bool:
+        """Whether one waits (or has died since)."""
+        return self._pid != 0
+
+    def breed(self) -> None:
+        """Fork one. Raises OSError."""
+        assert not self._pid, "one is enough"
+        theirs, ours = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._pid = self._fork(theirs, (ours,))
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        self._orders = ours
+
+    def employ(self, raw: bytes) -> int:
+        """Give the packet to the one that waits; if there is none or it is dead, to a new one. Its pid. Raises OSError."""
+        while True:
+            if not self._pid:
+                self.breed()
+            pid, orders = self._pid, self._orders
+            self._pid, self._orders = 0, -1
+            try:
+                os.write(orders, raw)
+                return pid
+            except BrokenPipeError:  # killed while it waited: the supervisor reaps it, and never knew it
+                continue
+            finally:
+                os.close(orders)
 
 
 def serve(channel: socket.socket, supervisor: int, again: bytes = b"") -> int:
@@ -357,13 +411,22 @@ def serve(channel: socket.socket, supervisor: int, again: bytes = b"") -> int:
             prepare({**begin.runtime, "profile": profile})
         _settle()
         tell(Ready(time.perf_counter() - started))
-        while raw := channel.recv(MAX_PACKET):
+
+        def fork(orders: int, close: tuple[int, ...]) -> int:
+            become = partial(_become_stage, begin, profile, runner, supervisor, orders)
+            return fork_child(become, supervisor, (channel.fileno(), *close))
+
+        spares = Spares(fork)
+        while True:
+            if not spares.ready() and not select.select([channel], [], [], QUIET_S)[0]:
+                with contextlib.suppress(OSError):  # no process or memory to spare is no trouble before one is asked for
+                    spares.breed()
+            if not (raw := channel.recv(MAX_PACKET)):
+                break
             spawn = decoder.decode(raw)
             assert isinstance(spawn, Spawn), "after Begin only Spawn"
             what = f"forking {spawn.stage}"
-            become = partial(_become_stage, begin, profile, runner, spawn, supervisor)
-            pid = fork_stage(spawn.stage, become, supervisor, (channel.fileno(),))
-            tell(Spawned(spawn.stage, spawn.incarnation, pid))
+            tell(Spawned(spawn.stage, spawn.incarnation, spares.employ(raw)))
     except (BrokenPipeError, ConnectionResetError):
         return 0
     except Exception as e:
