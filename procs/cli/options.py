@@ -236,7 +236,12 @@ def bench(p: argparse.ArgumentParser) -> None:
         help="pipeline: of the embedded market's time (default 600); link: of each latency (default 10); "
         "gateway: with load, and as many without (default 60)",
     )
-    p.add_argument("--rounds", metavar="N", type=whole, default=6, help="gateway: windows with load, as many without (default 6)")
+    p.add_argument(
+        "--rounds",
+        metavar="N",
+        type=whole,
+        help="decode, features: medians of so many (default 7, 9); gateway: windows with load, as many without (default 6)",
+    )
     p.add_argument("--kills", metavar="N", type=whole, default=20, help="restart: SIGKILLs a stage (default 20)")
 
 
