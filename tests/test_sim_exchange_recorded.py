@@ -28,6 +28,7 @@ from trading.records import (
     TimeInForce,
 )
 
+
 @pytest.mark.parametrize("frames", [6_000, pytest.param(25_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["spot_btcusdt_20240808", "usdm_ethusdt_20240808"])
 def test_the_venue_shows_the_touch_that_the_feed_shows(recordings: Path, tmp_path: Path, name: str, frames: int) -> None:
