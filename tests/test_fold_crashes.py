@@ -12,7 +12,7 @@ from procs.fold.checkpoint import ACTIVE, HEAD_WORDS, restore, save
 from procs.fold.plan import Plan
 from trading.records import Kind
 
-MARKET_SECONDS = 40.0
+MARKET_SECONDS = 24.0
 
 
 @pytest.fixture(scope="module")
