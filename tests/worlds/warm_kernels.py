@@ -61,11 +61,11 @@ def compile_shared(folder: Path) -> None:
 
     numba's cache is not made for two writers (procs.supervision.compiling). What fails here fails where it is called as well.
     """
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="part-tests-") as scratch:
+    with tempfile.TemporaryDirectory(dir=folder, prefix="part-") as scratch:
         parts = [Path(scratch) / name for name in ("recordings", "columns")]
         workers = []
         for part in parts:
-            shutil.copytree(folder, part, copy_function=os.link)
+            shutil.copytree(folder, part, copy_function=os.link, ignore=shutil.ignore_patterns("part-*"))
             environment = {**os.environ, "NUMBA_CACHE_DIR": str(part), "PYTHONPATH": str(ROOT)}
             workers.append(subprocess.Popen([sys.executable, __file__, part.name], env=environment, stdout=subprocess.DEVNULL))
         for worker in workers:
