@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import warm_kernels
 from own_command import Run, run_here
 from segment_world import INSTANCE
 
@@ -31,8 +32,9 @@ from shm import backing
 
 ROOT = Path(__file__).resolve().parents[1]
 SHM = Path("/dev/shm")
-SECOND_HALF_FROM = "test_m"
-"""`scripts/test` runs two halves of the files side by side, cut by name. Move the cut when one of them takes much longer."""
+SECOND_HALF_FROM = {"": "test_m", "slow": "test_m", "hostile": "test_hostile_s"}
+"""`scripts/test` runs two halves of the files side by side, cut by name: by default, and of one marker. Move a cut when one
+of its halves takes much longer."""
 PATIENCE_S = 30.0
 """For a segment that a test run beside this one is about to remove."""
 CACHES_KEPT = 8
@@ -71,13 +73,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out the files of the other half."""
-    half, name = config.getoption("half"), collection_path.name
-    return True if half and name.startswith("test_") and (name >= SECOND_HALF_FROM) != (half == "second") else None
+    """Leave out the files of the other half, and of one marker alone those that do not name it: importing all takes long."""
+    half, name, mark = config.getoption("half"), collection_path.name, config.getoption("markexpr")
+    if not half or not name.startswith("test_"):
+        return None
+    mark = mark if mark in SECOND_HALF_FROM else ""
+    others = (name >= SECOND_HALF_FROM[mark]) != (half == "second")
+    return True if others or mark and f"mark.{mark}" not in collection_path.read_text(encoding="utf-8") else None
 
 
 def compiled_stages() -> Path:
-    """The cache of the pipelines of these very sources, filled as their first start would fill it: on all cores.
+    """The cache of the pipelines of these very sources, filled as their first start would fill it: on all cores. With it what
+    many tests call besides.
 
     Tests of one process each would compile the same kernels one after the other. numba must not have been imported yet.
     """
@@ -90,6 +97,8 @@ def compiled_stages() -> Path:
             print("tests: compiling the kernels of these sources, once", file=sys.stderr, flush=True)
             compiling.compile_all(stages, profile, str(folder), lambda stage, seconds: None)
             compiling.mark_complete(str(folder))
+        if not (folder / warm_kernels.COMPLETE).exists():
+            warm_kernels.compile_shared(folder)
     return folder
 
 

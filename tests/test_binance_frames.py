@@ -55,7 +55,7 @@ def _bytes(text: str) -> np.ndarray:
 _DIGITS = st.text("0123456789", min_size=1, max_size=22)
 
 
-@settings(max_examples=1500, deadline=None, derandomize=True)
+@settings(max_examples=700, deadline=None, derandomize=True)
 @given(_DIGITS, st.one_of(st.none(), _DIGITS), st.integers(0, 18), st.sampled_from(["", '"', '",' + "7" * 30]))
 def test_a_decimal_is_exact_or_refused(whole: str, fraction: str | None, decimals: int, after: str) -> None:
     """Any decimal, at the end of the bytes or with more behind: the exact count of units, or refused when it has none."""
@@ -94,7 +94,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(max_examples=1000, deadline=None, derandomize=True)
+@settings(max_examples=400, deadline=None, derandomize=True)
 @given(_JSON, st.booleans(), st.integers(0, 200), st.binary(max_size=3), st.integers(0, 6))
 def test_what_is_stepped_over_is_json(value: Any, ascii_only: bool, at: int, piece: bytes, gone: int) -> None:
     """Damaged in one place, a value is stepped over to its end only if an independent parser takes it as JSON."""
@@ -107,7 +107,7 @@ def test_what_is_stepped_over_is_json(value: Any, ascii_only: bool, at: int, pie
         orjson.loads(raw[:n])
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=250, deadline=None, derandomize=True)
 @given(_JSON, st.booleans())
 def test_any_json_value_is_stepped_over_exactly(value: Any, ascii_only: bool) -> None:
     """Whatever the value (escapes, nesting, non-ASCII), the scanner stops right behind it; cut short, it says so."""

@@ -15,8 +15,8 @@ from sim.recordings.recording import RecordingError
 
 @pytest.fixture(scope="module")
 def generated() -> market_frames.Frames:
-    """Frames of a minute and a half of the embedded market."""
-    return market_frames.generated(90.0, seed=11)
+    """Frames of a minute of the embedded market."""
+    return market_frames.generated(60.0, seed=11)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from procs.fold.checkpoint import ACTIVE, HEAD_WORDS, restore, save
 from procs.fold.plan import Plan
 from trading.records import Kind
 
-MARKET_SECONDS = 40.0
+MARKET_SECONDS = 24.0
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,13 @@ def run_disturbed(session: Session, rng: np.random.Generator, crash_share: float
     session.record()
 
 
-@pytest.mark.parametrize("seed", range(3))
+def one_by_default(seeds: range) -> pytest.MarkDecorator:
+    """A test of many seeds: the first by default, the others with the slow tests."""
+    others = [pytest.param(seed, marks=pytest.mark.slow) for seed in seeds[1:]]
+    return pytest.mark.parametrize("seed", [seeds[0], *others])
+
+
+@one_by_default(range(3))
 def test_hundreds_of_crashes_change_no_record(plan: Plan, expected: dict[str, object], seed: int) -> None:
     """Random stages die at random points, some in the middle of what they publish, some again while they recover: every ring
     carries the same records as without, the intake logs the same order, nothing diverges and every reader ends at the tail."""
@@ -81,7 +87,7 @@ def test_hundreds_of_crashes_change_no_record(plan: Plan, expected: dict[str, ob
     assert list(session.unread()) == []
 
 
-@pytest.mark.parametrize("seed", range(20, 22))
+@one_by_default(range(20, 22))
 def test_crashes_between_an_operator_s_words_lose_none(plan: Plan, seed: int) -> None:
     """Halts and resumes come at no time of their own; the log keeps the one they got, so a crash moves none: nothing diverges,
     each is taken once, every reader ends at the tail."""
@@ -96,7 +102,7 @@ def test_crashes_between_an_operator_s_words_lose_none(plan: Plan, seed: int) ->
     assert len(taken) >= 20 and taken == list(range(len(kept["control"])))
 
 
-@pytest.mark.parametrize("seed", range(10, 13))
+@one_by_default(range(10, 13))
 def test_no_schedule_changes_a_record(plan: Plan, expected: dict[str, object], seed: int) -> None:
     """Who is polled when, how large batches are and how often checkpoints are made is without effect on any record."""
     rng = np.random.default_rng(seed)

@@ -292,6 +292,7 @@ def test_a_garch_is_promoted_where_it_predicts() -> None:
     assert not loss.passed, "settings that are right already are not beaten"
 
 
+@pytest.mark.slow
 @pytest.mark.recordings
 @pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
 def test_pipeline_and_batch_agree_with_a_table_in_force(tmp_path: Path, recordings: Path) -> None:

@@ -74,7 +74,7 @@ def test_a_profiles_model_votes_from_the_start() -> None:
     np.testing.assert_allclose(strengths(kept)[spoke], np.tanh(0.5), rtol=1e-6)
 
 
-@pytest.mark.parametrize("crash_every", [0, 1, 3])
+@pytest.mark.parametrize("crash_every", [0, 3, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_model_comes_into_force_once_whatever_crashes(crash_every: int) -> None:
     """Two models published while the stage runs and dies: nothing that was published is ever computed differently.
 

@@ -14,7 +14,7 @@ from sim.worlds.served import ServedVenue
 from trading.records import Kind
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
-SECONDS = 25.0
+SECONDS = 18.0
 SCHEDULE = (
     "drop:p=0.004",
     "duplicate:p=0.02",

@@ -208,7 +208,7 @@ def _truth_snapshot(truth: dict[tuple[int, int], int], update_id: int, limit: in
     return snapshot(update_id, *sides)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", [*range(8), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 20))])
 def test_what_a_book_claims_to_know_is_true(seed: int) -> None:
     """A market that wanders far beyond its first snapshot, deeper ones that come late, early, too old or damaged, tickers at the
     same id: at every record all levels within the edges are the venue's and none is missing there, a valid record shows the

@@ -156,7 +156,7 @@ _EDGES = [2**31, 2**32, 2**59, 2**62, 1980, 2021]
 _WORD = st.one_of(st.integers(-2, 12), st.integers(-(2**63), 2**63 - 1), st.sampled_from(_EDGES))
 
 
-@settings(max_examples=1500, deadline=None, derandomize=True)
+@settings(max_examples=500, deadline=None, derandomize=True)
 @given(st.lists(_WORD, max_size=24), st.booleans(), st.integers(0, 7))
 def test_random_words_do_no_harm(words: list[int], fit: bool, cut: int) -> None:
     """Random words behind MAGIC, some with a fitting length and a plausible head: no crash, every frame counted once, and

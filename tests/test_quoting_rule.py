@@ -173,7 +173,7 @@ def test_the_recorded_market(recordings: Path) -> None:
     path = recordings / "hftbacktest_binance" / "spot_btcusdt_20240808.gz"
     if not path.is_file():
         pytest.skip(f"no recording {path}")
-    want = check(read_recording(path, 12_000), Strategy(), {6000: (1, 1_600_000), 8000: (-1, 3_200_000)})
+    want = check(read_recording(path, 6_000), Strategy(), {3000: (1, 1_600_000), 4000: (-1, 3_200_000)})
     assert len(want) > 20
 
 

@@ -45,7 +45,7 @@ class Network:
         self.confirmed: dict[int, set[bytes]] = defaultdict(set)  # by socket
         self.sent: dict[int, deque[int]] = defaultdict(deque)
         self.connects: deque[int] = deque()
-        self.told: dict[tuple[int, int], bool] = {}
+        self.told: set[tuple[int, int]] = set()  # (line, symbol) that are up
         plans = [
             ConnectionPlan("/a", (b"a1", b"a2"), (0, 1)),
             ConnectionPlan("/b", (b"b1",), (2,)),
@@ -94,20 +94,18 @@ class Network:
                 socket = self.sockets[action.line]
                 assert self.confirmed[socket] == set(line.plan.messages), "up before it was confirmed"
                 for symbol in action.symbols:
-                    assert not self.told.get((action.line, symbol))
-                    self.told[action.line, symbol] = True
+                    assert (action.line, symbol) not in self.told
+                    self.told.add((action.line, symbol))
             elif isinstance(action, Down):
                 for symbol in action.symbols:
-                    assert self.told.get((action.line, symbol))
-                    self.told[action.line, symbol] = False
+                    self.told.remove((action.line, symbol))
             elif isinstance(action, Close):
                 if not (self.bad and self.rng.random() < 0.3):
                     self.later(self.rng.random(), "closed", action.line, self.sockets[action.line])
-        for plan in range(3):
-            assert sum(s.phase is not Phase.STEADY for s in self.lines.strands if s.plan == plan) <= 1
-        for number, line in self.lines.lines.items():
-            if line.state is not LineState.UP:
-                assert not any(up for (told, _), up in self.told.items() if told == number) or line.state is LineState.SUBSCRIBING
+        moving = [strand.plan for strand in self.lines.strands if strand.phase is not Phase.STEADY]
+        assert len(moving) == len(set(moving))
+        for number in {told for told, _ in self.told}:
+            assert self.lines.lines[number].state in (LineState.UP, LineState.SUBSCRIBING)
 
     def happen(self, what: str, line: int, socket: int) -> None:
         """One event; those of sockets that are no more go nowhere."""
@@ -145,11 +143,11 @@ class Network:
 
     def bare(self) -> list[int]:
         """Symbols without a line."""
-        up = {symbol for (_, symbol), told in self.told.items() if told}
+        up = {symbol for _, symbol in self.told}
         return [symbol for symbol in self.symbols if symbol not in up]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [0, 1, 2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 8))])
 def test_hostile_network(seed: int) -> None:
     """Two hours of outages, cuts, hangs, lost replies and notices: every invariant at every event."""
     net = Network(seed)

@@ -98,7 +98,7 @@ FRAMES = st.lists(st.tuples(PRICES, st.decimals("0", "99999", places=6).map(lamb
 BLANKS = st.text(" \t\n\r", max_size=3)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(FRAMES, st.data())
 def test_blanks_between_words_change_nothing(tmp_path_factory: pytest.TempPathFactory, rows: Any, data: st.DataObject) -> None:
     """Frames with any blanks and line breaks: the same objects at the same times, and the tick that json and Decimal say."""

@@ -349,11 +349,5 @@ def killed_at_random(segment: Segment, kills: int, seed: int) -> None:
 
 @pytest.mark.slow
 def test_random_kills(segment: Segment) -> None:
-    """60 SIGKILLs of writer, reader or both while records fly: every word of every record checked, each record in its turn."""
-    killed_at_random(segment, 60, 1)
-
-
-@pytest.mark.slow
-def test_many_random_kills(segment: Segment) -> None:
-    """The same with 1,000 SIGKILLs."""
+    """1,000 SIGKILLs of writer, reader or both while records fly: every word of every record checked, each record in its turn."""
     killed_at_random(segment, 1_000, 2)

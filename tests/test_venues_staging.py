@@ -12,10 +12,8 @@ from sim.recordings.recording import stage
 from sim.recordings.spool import OUT_END, OUT_RECV_NS, OUT_START, OUT_SYMBOL, OUT_WORDS, RecordingError, next_frame, open_spool
 from sim.recordings.venue_staging import decode_wire_files, stage_any, stage_wire, venue_of
 from sim.recordings.wire_files import WireKind, read_wire_file, read_wire_files
-from trading.instruments import Market, instrument_table
-from trading.records import DEPTH_RECORD
-from trading.wire import binance_frames
-from trading.wire.binance_layout import FRAME, FrameKind
+from sim.worlds.feed import Feed
+from trading.instruments import Market
 
 FRAMES = (
     b"wss://ws.okx.com:8443/ws/v5/public <-> 1652459224.5300605\n"
@@ -26,6 +24,9 @@ FRAMES = (
     b'1652459225.50737: {"arg":{"channel":"trades","instId":"A-B"},"data":[{"instId":"A-B","tradeId":"7","px":"2.5","sz":"1",'
     b'"side":"buy","ts":"1652459225400"}]}\n'
 )
+
+TAKEN = ("snapshots", "snapshots_ignored", "depth_messages", "bbos", "trades")
+"""What the feed counts of the frames that it has taken, by kind."""
 
 
 def written(path: Path, text: bytes) -> Path:
@@ -147,17 +148,15 @@ def test_unknown_and_missed_are_noted(tmp_path: Path) -> None:
 def test_binance_wire_files_feed_the_scanner(recordings: Path, tmp_path: Path, name: str, n_frames: int) -> None:
     """Market frames and REST snapshots stay raw, and the compiled scanner takes every one, for the symbol that it is of."""
     staged = stage_wire(sorted((recordings / "cryptofeed_wire").glob(f"{name}.*")), tmp_path / "b.spool")
-    table = instrument_table([symbol.instrument() for symbol in staged.symbols])
-    frame, rows = np.zeros(1, FRAME), np.zeros(16384, DEPTH_RECORD)
-    kinds: dict[FrameKind, int] = {}
+    feed = Feed(*(symbol.instrument() for symbol in staged.symbols))
+    sent = [0] * len(staged.symbols)
     for _, symbol, raw in spooled(staged.path):
-        buf = np.frombuffer(raw, np.uint8).copy()
-        kind = FrameKind(binance_frames.decode(buf, 0, len(buf), symbol, table, frame[0], rows))
-        kinds[kind] = kinds.get(kind, 0) + 1
-        assert frame[0]["symbol"] == symbol
-    assert sum(kinds.values()) == n_frames
-    assert kinds[FrameKind.SNAPSHOT] == 4
-    assert set(kinds) <= {FrameKind.SNAPSHOT, FrameKind.DEPTH, FrameKind.BBO, FrameKind.AGG_TRADE}
+        feed.send(raw, hint=symbol)
+        sent[symbol] += 1
+    taken = [[feed.count(name, symbol) for name in TAKEN] for symbol in range(len(sent))]
+    assert [sum(row) for row in taken] == sent and sum(sent) == n_frames
+    assert sum(row[0] + row[1] for row in taken) == 4, "snapshots, and those that were of no use"
+    assert feed.glob[0]["unknown"] == feed.glob[0]["malformed"] == feed.glob[0]["odd"] == 0
 
 
 def test_our_own_binance_files_take_the_short_way(tmp_path: Path) -> None:

@@ -28,9 +28,11 @@ def bench(args: argparse.Namespace) -> int:
     elif args.what == "link":
         wishes = {"seconds": args.seconds or 10.0}
     elif args.what == "gateway":
-        wishes = {"files": args.recording or (), "seconds": args.seconds or 60.0, "rounds": args.rounds}
+        wishes = {"files": args.recording or (), "seconds": args.seconds or 60.0}
     elif args.what == "restart":
         wishes = {"kills": args.kills, "placement": args.placement}
+    if args.rounds and args.what in ("decode", "features", "gateway"):
+        wishes["rounds"] = args.rounds
     result = module.run(**wishes)
     print(json.dumps(result, indent=2) if args.json else str(module.format(result)).rstrip("\n"))
     return UNHEALTHY if result.get("complaints") else OK

@@ -241,7 +241,12 @@ def bench(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--wait", choices=("block", "yield", "spin"), default="block", help="hops: how stages wait (default block)")
     p.add_argument("--set", metavar="KEY=VALUE", action="append", help="hops: over the profile (repeatable)")
-    p.add_argument("--rounds", metavar="N", type=whole, default=6, help="gateway: windows with load, as many without (default 6)")
+    p.add_argument(
+        "--rounds",
+        metavar="N",
+        type=whole,
+        help="decode, features: medians of so many (default 7, 9); gateway: windows with load, as many without (default 6)",
+    )
     p.add_argument("--kills", metavar="N", type=whole, default=20, help="restart: SIGKILLs a stage (default 20)")
     p.add_argument(
         "--placement", choices=("separate", "grouped"), default="separate", help="pipeline, restart: who shares a process"

@@ -317,13 +317,12 @@ class Supervisor:
         self.states[name] = after
         told = self._of_end(name) if after.crash_count > before.crash_count else {}
         urgent = [action for action in actions if isinstance(action, supervision.Spawn)]
-        for action in urgent:  # others wait for the stage, nobody for the words
-            self._do(action)
+        for spawn in urgent:  # others wait for the stage, nobody for the words
+            self._do(spawn)
         if after.actual is not before.actual or after.incarnation != before.incarnation:
             self._report(before, after, told)
-        for action in actions:
-            if action not in urgent:
-                self._do(action)
+        for action in (one for one in actions if one not in urgent):
+            self._do(action)
 
     def _report(self, before: State, after: State, told: dict[str, str]) -> None:
         fields: dict[str, Any] = {"stage": after.name, "was": before.actual.value, "now": after.actual.value}
@@ -341,8 +340,8 @@ class Supervisor:
     def _of_end(self, name: str) -> dict[str, str]:
         """What is known of how a process ended: the stage at work in one of several, and the last line of its log."""
         at_work = self.pipeline.at_work(name) if name != ZYGOTE else ""
-        found = {"at_work": at_work, "last_line": last_line(self.logs / f"{name}.log")}
-        return {key: text for key, text in found.items() if text}
+        told = {"at_work": at_work, "last_line": last_line(self.logs / f"{name}.log")}
+        return {key: text for key, text in told.items() if text}
 
     def _do(self, action: supervision.Action) -> None:
         match action:
@@ -422,10 +421,9 @@ class Supervisor:
 
     def _words(self) -> str:
         restarts = sum(max(0, self.states[n].incarnation - 1) for n in self.order)
-        up = sum(self.states[n].ready for n in self.order)
-        return f"{self.phase}: {up}/{len(self.order)} stages ready, {restarts} restarts" + (
-            f"; {self.halting.reason}" if self.halting.reason else ""
-        ) + (f"; {self.trouble}" if self.trouble else "")
+        up = sum(len(stages) for name, stages in self.pipeline.processes.items() if self.states[name].ready)
+        first = f"{self.phase}: {up}/{len(self.pipeline.stages)} stages ready, {restarts} restarts"
+        return "; ".join(filter(None, (first, self.halting.reason, self.trouble)))
 
     def status(self) -> dict[str, Any]:
         """What `status` answers: phase, warm-up, kill switch, and each process's wanted and actual state."""

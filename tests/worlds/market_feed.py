@@ -7,6 +7,7 @@ import gzip
 import json
 import math
 from decimal import Decimal
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,9 @@ def market_records(recording: tuple[Instrument, tuple[str, ...], int], folder: P
     return log[: fold_frames(buf, spans, recv, 0, *arrays)]
 
 
+_LEVEL = (int(Flag.BOOK_VALID), int(Flag.BOOK_VALID | Flag.ASK))
+
+
 class PlainSide:
     """A side as a dict and a sorted list of keys (asks: ticks, bids: minus ticks)."""
 
@@ -124,12 +128,19 @@ class PlainSide:
         return [p for p, _ in levels], [q for _, q in levels]
 
 
+def _whole(unit: Decimal, text: str) -> int:
+    """So many units, exactly, or an error."""
+    count = Decimal(text) / unit
+    assert count == int(count)
+    return int(count)
+
+
 class PlainFeed:
     """The same fold written plainly: json, Decimal, dicts; one symbol; recordings without faults only."""
 
     def __init__(self, instrument: Instrument) -> None:
-        self.tick = Decimal(instrument.tick_size)
-        self.lot = Decimal(instrument.lot_size)
+        self.ticks = cache(partial(_whole, Decimal(instrument.tick_size)))
+        self.quantity = cache(partial(_whole, Decimal(instrument.lot_size)))
         self.usdm = instrument.market == Market.BINANCE_USDM
         self.sides = (PlainSide(), PlainSide())
         self.waiting: list[dict[str, Any]] = []
@@ -141,18 +152,6 @@ class PlainFeed:
         self.met: set[int] = set()
         self.equal = 0
         self.edges = [math.inf, math.inf]  # keys up to which no level is missing
-
-    def ticks(self, text: str) -> int:
-        """Exact, or an error."""
-        count = Decimal(text) / self.tick
-        assert count == int(count)
-        return int(count)
-
-    def quantity(self, text: str) -> int:
-        """Exact, or an error."""
-        count = Decimal(text) / self.lot
-        assert count == int(count)
-        return int(count)
 
     def _meet(self) -> None:
         """The oracle: one comparison for each update id at which both books stand."""
@@ -167,10 +166,11 @@ class PlainFeed:
         changes = [(0, -self.ticks(p), self.quantity(q)) for p, q in message["b"]]
         changes += [(1, self.ticks(p), self.quantity(q)) for p, q in message["a"]]
         self.last = message["u"]
-        for i, (side, key, lots) in enumerate(changes):
+        for side, key, lots in changes:
             self.sides[side].set(key, lots)
-            last = Flag.LAST if i == len(changes) - 1 else 0
-            depth.append((Kind.DEPTH, Flag.BOOK_VALID | last | (Flag.ASK if side else 0), abs(key), lots, self.last))
+            depth.append((Kind.DEPTH, _LEVEL[side], abs(key), lots, self.last))
+        if changes:
+            depth[-1] = (depth[-1][0], depth[-1][1] | Flag.LAST, *depth[-1][2:])
         self._meet()
 
     def _connect(self, depth: list[tuple[int, ...]]) -> bool:
