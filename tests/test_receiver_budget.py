@@ -168,15 +168,19 @@ def test_a_resubscription_is_over_when_its_snapshot_comes() -> None:
 
 
 def test_the_budget_is_shared_in_turn_and_symbols_without_streams_wait() -> None:
-    """Over all symbols; one that fails goes behind the others; one whose line is down costs nothing."""
-    desk = ResyncDesk(3, random.Random(1))
+    """Over all symbols; one that fails goes behind the others; one whose line is down costs nothing. The first snapshot of a symbol
+    is no resync: it waits for no budget."""
+    desk = ResyncDesk(2, random.Random(1))
     for symbol in range(4):
         desk.want(symbol, 0)
     assert desk.due(0, lambda symbol: symbol != 1) == [0, 2, 3]
     for symbol in (0, 2, 3):
         desk.failed(symbol, 0)
-    assert desk.due(59 * S, lambda _: True) == []
-    assert desk.due(60 * S, lambda _: True) == [1, 0, 2]
+    assert desk.due(59 * S, lambda _: True) == [1, 0, 2]
+    for symbol in (1, 0, 2):
+        desk.failed(symbol, 59 * S)
+    assert desk.due(118 * S, lambda _: True) == []
+    assert desk.due(119 * S, lambda _: True) == [3, 1]
     desk.failed(9, 0)
     desk.delivered(9)
     assert desk.waiting == 4, "nobody asked: nothing to do"

@@ -5,6 +5,9 @@ for (the symbol's streams are not all subscribed: a snapshot without diffs conne
 request that goes out over a line (a resubscription) is answered by the snapshot itself: where that does not come in time, or the
 venue refuses, or the line ends, it has failed.
 
+The first snapshot of a symbol is no resync and counts against no budget of them: many symbols begin as soon as the venue's own
+limits let them.
+
 Back-off is a symbol's own, and grows as long as what comes is no good: a snapshot that never arrives, or that the feed asks for
 again at once because it could not be used. The symbol that has tried least is served first, then the one that was served longest
 ago; who has failed several times leaves half of the budget to the others. So a symbol that can never be had starves nobody.
@@ -74,7 +77,7 @@ class ResyncDesk:
         return it is not None and it.wanted
 
     def due(self, now: int, ready: Callable[[int], bool]) -> list[int]:
-        """Symbols to ask for now; they count against the budget, and are in flight until delivered or failed.
+        """Symbols to ask for now; but for the first time they count against the budget. In flight until delivered or failed.
 
         Gives up first what was to be answered by now.
         """
@@ -87,9 +90,10 @@ class ResyncDesk:
             it = self._symbols[symbol]
             if now < it.not_before_ns or not ready(symbol):
                 continue
-            if self.budget.wait_ns(now, 1 + (self.budget.limit // 2 if tries >= STUBBORN else 0)):
-                break  # those behind it have tried as often
-            self.budget.take(now)
+            if it.served_ns >= 0:
+                if self.budget.wait_ns(now, 1 + (self.budget.limit // 2 if tries >= STUBBORN else 0)):
+                    break  # those behind it have tried as often
+                self.budget.take(now)
             it.in_flight, it.line, it.served_ns = True, BY_REST, now
             it.tries += 1
             found.append(symbol)
