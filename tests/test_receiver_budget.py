@@ -168,7 +168,7 @@ def test_a_resubscription_is_over_when_its_snapshot_comes() -> None:
 
 
 def test_the_budget_is_shared_in_turn_and_symbols_without_streams_wait() -> None:
-    """Over all symbols; one that fails goes behind the others; one whose line is down costs nothing. The first snapshot of a symbol
+    """Over all symbols; one that fails goes behind the others; one whose line is down costs nothing. A symbol's first snapshot
     is no resync: it waits for no budget."""
     desk = ResyncDesk(2, random.Random(1))
     for symbol in range(4):
