@@ -147,7 +147,7 @@ def lay_out_hops(found: list[Hop], width: int, paint: Paint) -> list[str]:
 def _hop_row(hop: Hop) -> list[Cell]:
     cells: list[Cell] = [hop["stage"], hop["input"], count(hop["origin"]["count"])]
     for figures in (hop["hop"], hop["origin"]):
-        cells += [span(figures[key]) for key in ("p50_ns", "p99_ns", "max_ns")] if figures["count"] else ["-"] * 3  # type: ignore[literal-required]
+        cells += [span(figures[key]) for key in ("p50_ns", "p99_ns", "max_ns")] if figures["count"] else ["-"] * 3
     return [*cells, hop["meaning"]]
 
 
