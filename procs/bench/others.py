@@ -303,10 +303,12 @@ def fastmm(seconds: float) -> dict[str, Any]:
 def _session(folder: Path, seconds: float) -> dict[str, Any]:
     environment = child_environment()
     environment["NUMBA_CACHE_DIR"] = str(folder)
-    environment["PYTHONPATH"] += os.pathsep + str(folder / "peer")  # where it finds its strategy
+    name = f"peer-{os.getpid()}"
+    home = folder / name
+    environment["PYTHONPATH"] += os.pathsep + str(home)  # where it finds its strategy
     base = [sys.executable, "-P", "-m", "fastmm"]
-    subprocess.run([*base, "init", "peer"], cwd=folder, check=True, capture_output=True, timeout=START_S, env=environment)
-    port, config = _free_port(), folder / "peer" / "sim.toml"
+    subprocess.run([*base, "init", name], cwd=folder, check=True, capture_output=True, timeout=START_S, env=environment)
+    port, config = _free_port(), home / "sim.toml"
     config.write_text(config.read_text().replace(":9080", f":{port}"))
     strategy = re.findall(r'^name = "(strategy:\w+)"', config.read_text(), re.MULTILINE)[0]
     exchange = subprocess.Popen(
@@ -319,7 +321,7 @@ def _session(folder: Path, seconds: float) -> dict[str, Any]:
         with open(folder / "log", "wb") as log:
             session = subprocess.Popen(
                 [*base, "run", strategy, "--config", "sim.toml", "--duration", f"{seconds:.0f}s"],
-                cwd=folder / "peer", stdout=log, stderr=log, env=environment,
+                cwd=home, stdout=log, stderr=log, env=environment,
             )  # fmt: skip
             used, pss = _watched(session, folder / "log", seconds)
             session.wait(START_S)
@@ -332,6 +334,7 @@ def _session(folder: Path, seconds: float) -> dict[str, Any]:
             if child.poll() is None:
                 child.kill()
                 child.wait()
+        Path(f"/dev/shm/fastmm-{name}-sim.status").unlink(missing_ok=True)  # what it leaves there
     return {**fastmm_said((folder / "log").read_text(errors="replace"), seconds), "cpu_cores": used, "pss_mb": pss}
 
 
