@@ -86,7 +86,7 @@ def _sequence_words(fd: int, record_bytes: int, first_slot: int, count: int) -> 
     done = 0
     while done < count:
         into = words[: count - done]
-        got = os.preadv(fd, [into], HEADER_BYTES + (first_slot + done) * record_bytes) // record_bytes
+        got = os.preadv(fd, [into.data], HEADER_BYTES + (first_slot + done) * record_bytes) // record_bytes
         if not got:
             break
         found[done : done + got] = into[:got, -1]

@@ -316,8 +316,8 @@ class Supervisor:
         self.states[name] = after
         said = last_line(self.logs / f"{name}.log") if after.crash_count > before.crash_count else ""
         urgent = [action for action in actions if isinstance(action, supervision.Spawn)]
-        for action in urgent:  # others wait for the stage, nobody for the words
-            self._do(action)
+        for spawn in urgent:  # others wait for the stage, nobody for the words
+            self._do(spawn)
         if after.actual is not before.actual or after.incarnation != before.incarnation:
             self._report(before, after, said)
         for action in actions:
