@@ -245,6 +245,19 @@ def test_by_hand_it_says_what_to_use() -> None:
     assert done.returncode == 2 and "scalperctl start" in done.stderr
 
 
+def test_a_kernel_written_over_counts_as_compiled(tmp_path: Path) -> None:
+    """A source with a new date makes numba write over the kernel's file: that process has compiled and must start over, too."""
+    from procs.supervision import zygote
+
+    file = tmp_path / "stage" / "kernel.nbc"
+    file.parent.mkdir()
+    file.touch()
+    os.utime(file, ns=(1, 1))
+    before = zygote._kernels_cached(str(tmp_path))
+    os.utime(file, ns=(2, 2))
+    assert len(before) == len(zygote._kernels_cached(str(tmp_path)) - before) == 1
+
+
 def test_log_rotation(tmp_path: Path) -> None:
     """A log that has grown past its limit is put aside at the next spawn; a link in its place is refused."""
     from procs.supervision import zygote

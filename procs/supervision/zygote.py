@@ -160,8 +160,9 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _kernels_cached(folder: str) -> int:
-    return sum(1 for _ in Path(folder).rglob("*.nbc"))
+def _kernels_cached(folder: str) -> set[tuple[Path, int]]:
+    """Each kernel's file and when it was written: numba writes over one whose source has a new date."""
+    return {(file, file.stat().st_mtime_ns) for file in Path(folder).rglob("*.nbc")}
 
 
 def _load(begin: Begin, profile: Any, tell: Callable[[FromZygote], None]) -> tuple[Runner, int]:
@@ -188,14 +189,14 @@ def _load(begin: Begin, profile: Any, tell: Callable[[FromZygote], None]) -> tup
                 warm(profile)
             after = _kernels_cached(begin.cache_dir)
             if not was_cold:
-                tell(Warmed(stage, time.perf_counter() - began, after - before))
+                tell(Warmed(stage, time.perf_counter() - began, len(after - before)))
             before = after
         module_name, _, function = begin.runner.partition(":")
         runner: Runner = getattr(importlib.import_module(module_name), function)
         compiling.mark_complete(begin.cache_dir)
     finally:
         os.close(lock)
-    return runner, before - first
+    return runner, len(before - first)
 
 
 def _let_go_of_files() -> None:
