@@ -108,7 +108,7 @@ def test_a_shared_thread_changes_no_record(groups: Sequence[Sequence[str]]) -> N
 def test_a_group_that_is_killed_goes_on_as_a_fold(groups: Sequence[Sequence[str]]) -> None:
     """All members lose what they have not checkpointed, again and again: no record is lost, doubled or different."""
     plan = small_market(12.0)
-    session = Session(plan, LoopSettings(spin=1, checkpoint_every=48, frames=4), groups)
+    session = Session(plan, LoopSettings(spin=1, checkpoint_every=8, frames=4), groups)
     together(session, groups, crash_every=7)
     assert session.crashes > 50 and session.diverged() == 0
     assert identities(session.kept()) == identities(undisturbed(plan))

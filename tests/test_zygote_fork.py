@@ -74,6 +74,20 @@ def run_stage(name: str, runtime: Mapping[str, Any]) -> int:
             return 0
 
 
+def the_standby(zygote: int) -> int:
+    """Pid of the child that the zygote has forked ahead and that waits for its packet, once there is one."""
+    until = time.monotonic() + LIMIT_S
+    while time.monotonic() < until:
+        for word in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+            with contextlib.suppress(OSError):
+                comm = Path(f"/proc/{word}/comm").read_text().strip()
+                lives = "(zombie)" not in Path(f"/proc/{word}/status").read_text()
+                if int(word) != zygote and comm == "scalper:standby" and lives:
+                    return int(word)
+        select.select([], [], [], 0.001)
+    raise TimeoutError("no child was forked ahead")
+
+
 def parent(folder: str, instance: str, stages: list[str], then: str) -> None:
     """Plays the supervisor: starts a zygote, asks for stages, prints what it hears and how they end."""
     import msgspec
@@ -116,6 +130,20 @@ def parent(folder: str, instance: str, stages: list[str], then: str) -> None:
     hear(Ready)
     if instance == "cold":
         print(json.dumps({"said": said}), flush=True)
+    if then in ("standby", "killed standby"):
+        waits = the_standby(client.pid)
+        if then == "killed standby":
+            with_fd = os.pidfd_open(waits)
+            os.kill(waits, signal.SIGKILL)
+            select.select([with_fd], [], [], LIMIT_S)
+        client.request(Spawn(stages[0], 1, time.monotonic_ns()))
+        pid = hear(Spawned).pid
+        _, status = os.waitpid(pid, 0)
+        waits_now, code = the_standby(client.pid), os.waitstatus_to_exitcode(status)
+        client.kill(signal.SIGKILL)
+        _, status = os.waitpid(waits_now, 0)
+        print(json.dumps({"standby": waits, "pid": pid, "code": code, "next": waits_now, "end": status}), flush=True)
+        return
     pids = {}
     for n, stage in enumerate(stages, 1):
         client.request(Spawn(stage, n, time.monotonic_ns()))
@@ -126,9 +154,10 @@ def parent(folder: str, instance: str, stages: list[str], then: str) -> None:
     if then == "close":
         client.close()
         codes = {}
-        for _ in range(len(pids) + 1):
-            pid, status = os.wait()
-            codes[pid] = os.waitstatus_to_exitcode(status)
+        with contextlib.suppress(ChildProcessError):
+            while True:  # the standby is among them
+                pid, status = os.wait()
+                codes[pid] = os.waitstatus_to_exitcode(status)
         print(json.dumps({"codes": {name: codes[pid] for name, pid in pids.items()}, "zygote": codes[client.pid]}), flush=True)
 
 
@@ -156,6 +185,18 @@ def test_children_belong_to_the_subreaper(tmp_path: Path) -> None:
         assert told["started_ns"] > told["requested_ns"]
     log = (tmp_path / "raises.log").read_text()
     assert "RuntimeError: words for the log" in log and (tmp_path / "raises.log").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("then", ["standby", "killed standby"])
+def test_a_child_is_forked_ahead(tmp_path: Path, then: str) -> None:
+    """A stage is the child that waited for it, or a new one if that was killed; the next one waits, and ends with the zygote."""
+    with start(tmp_path, "t", ["returns"], then) as process:
+        out, _ = process.communicate(timeout=LIMIT_S)
+    told = json.loads(out)
+    assert told["code"] == 7 and (told["pid"] == told["standby"]) is (then == "standby")
+    assert told["next"] not in (told["standby"], told["pid"]) and told["end"] == 0
+    said = json.loads((tmp_path / "returns.1.json").read_text())
+    assert said["comm"] == "scalper:returns" and said["sockets"] == [] and said["pid"] == told["pid"]
 
 
 def test_the_supervisors_death_takes_all(tmp_path: Path) -> None:
@@ -202,6 +243,19 @@ def test_by_hand_it_says_what_to_use() -> None:
     command = [sys.executable, "-m", "procs.supervision.zygote"]
     done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 2 and "scalperctl start" in done.stderr
+
+
+def test_a_kernel_written_over_counts_as_compiled(tmp_path: Path) -> None:
+    """A source with a new date makes numba write over the kernel's file: that process has compiled and must start over, too."""
+    from procs.supervision import zygote
+
+    file = tmp_path / "stage" / "kernel.nbc"
+    file.parent.mkdir()
+    file.touch()
+    os.utime(file, ns=(1, 1))
+    before = zygote._kernels_cached(str(tmp_path))
+    os.utime(file, ns=(2, 2))
+    assert len(before) == len(zygote._kernels_cached(str(tmp_path)) - before) == 1
 
 
 def test_log_rotation(tmp_path: Path) -> None:

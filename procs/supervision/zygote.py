@@ -16,8 +16,8 @@ A stage module (`procs.stages.feed`) may have `warm(profile)`, which loads or co
 runner is `module:function`, called in the child as `run_stage(name, runtime) -> exit code`; its module may have
 `prepare(runtime)`, called here once before the first fork, and `stand_by()`, called in a child before it knows its stage.
 
-    zygote ---fork---> middle ---fork---> spare            The spare's parent is the middle, which exits at once; so the
-       |                  x exit             |             spare falls to the nearest subreaper, the supervisor. Only
+    zygote ---fork---> middle ---fork---> child            The child's parent is the middle, which exits at once; so the
+       |                  x exit             |             child falls to the nearest subreaper, the supervisor. Only
        |---- reaps the middle                |             then does the zygote let it go on (it closes the pipe), so
        |---- closes the go pipe -----------> | waits       that PR_SET_PDEATHSIG is set on the right parent.
        |---- hands on the Spawn packet ----> | run_stage
@@ -160,8 +160,9 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _kernels_cached(folder: str) -> int:
-    return sum(1 for _ in Path(folder).rglob("*.nbc"))
+def _kernels_cached(folder: str) -> set[tuple[Path, int]]:
+    """Each kernel's file and when it was written: numba writes over one whose source has a new date."""
+    return {(file, file.stat().st_mtime_ns) for file in Path(folder).rglob("*.nbc")}
 
 
 def _load(begin: Begin, profile: Any, tell: Callable[[FromZygote], None]) -> tuple[Runner, int]:
@@ -188,14 +189,14 @@ def _load(begin: Begin, profile: Any, tell: Callable[[FromZygote], None]) -> tup
                 warm(profile)
             after = _kernels_cached(begin.cache_dir)
             if not was_cold:
-                tell(Warmed(stage, time.perf_counter() - began, after - before))
+                tell(Warmed(stage, time.perf_counter() - began, len(after - before)))
             before = after
         module_name, _, function = begin.runner.partition(":")
         runner: Runner = getattr(importlib.import_module(module_name), function)
         compiling.mark_complete(begin.cache_dir)
     finally:
         os.close(lock)
-    return runner, before - first
+    return runner, len(before - first)
 
 
 def _let_go_of_files() -> None:
@@ -254,7 +255,7 @@ def _open_log(folder: str, stage: str) -> int:
 def _stand_by(runner: Runner, supervisor: int, orders: int) -> bytes:
     """In the child, already the supervisor's: all that is the same for every stage; then its packet, b"" if there is none."""
     die_with(supervisor)
-    prctl(PR_SET_NAME, b"scalper:spare")
+    prctl(PR_SET_NAME, b"scalper:standby")
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         if signal.getsignal(number) not in (signal.SIG_DFL, None):
             signal.signal(number, signal.SIG_DFL)
@@ -322,7 +323,7 @@ def fork_child(become: Callable[[], int], supervisor: int, close: tuple[int, ...
             os.close(go_read)
             if os.getppid() != supervisor:
                 os._exit(1)
-            code = _exit_code_of("spare", become)
+            code = _exit_code_of("standby", become)
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
                 sys.stderr.flush()
@@ -340,7 +341,7 @@ def fork_child(become: Callable[[], int], supervisor: int, close: tuple[int, ...
     return int.from_bytes(raw, "little")
 
 
-class Spares:
+class Standby:
     """One child ahead of need. `fork(orders, close)` makes a child that reads its packet from `orders`, and gives its pid."""
 
     def __init__(self, fork: Callable[[int, tuple[int, ...]], int]) -> None:
@@ -416,17 +417,17 @@ def serve(channel: socket.socket, supervisor: int, again: bytes = b"") -> int:
             become = partial(_become_stage, begin, profile, runner, supervisor, orders)
             return fork_child(become, supervisor, (channel.fileno(), *close))
 
-        spares = Spares(fork)
+        standby = Standby(fork)
         while True:
-            if not spares.ready() and not select.select([channel], [], [], QUIET_S)[0]:
+            if not standby.ready() and not select.select([channel], [], [], QUIET_S)[0]:
                 with contextlib.suppress(OSError):  # no process or memory to spare is no trouble before one is asked for
-                    spares.breed()
+                    standby.breed()
             if not (raw := channel.recv(MAX_PACKET)):
                 break
             spawn = decoder.decode(raw)
             assert isinstance(spawn, Spawn), "after Begin only Spawn"
             what = f"forking {spawn.stage}"
-            tell(Spawned(spawn.stage, spawn.incarnation, spares.employ(raw)))
+            tell(Spawned(spawn.stage, spawn.incarnation, standby.employ(raw)))
     except (BrokenPipeError, ConnectionResetError):
         return 0
     except Exception as e:
