@@ -47,7 +47,7 @@ def test_a_placement_names_the_processes() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("together", ("pipeline.placement", "'together' is not", "grouped or separate or a list")),
+        ("together", ("pipeline.placement", "together is not", "grouped or separate or a list")),
         ("[[feed, features], [feed, quoter, risk, router, exchange]]", ("placement[1][0]", "feed stands in group 1 already")),
         ("[[feed, features], [quoter, risk]]", ("router, exchange stand in no group", "a group of one")),
         ("[[feed, recorder]]", ("placement[0][1]", "'recorder' has a process of its own", "feed, features, quoter")),
