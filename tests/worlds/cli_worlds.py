@@ -63,8 +63,8 @@ def status_reply(**more: object) -> dict[str, object]:
     names = [*topology.Run().names, "zygote"]
     stages = [
         {
-            "name": name, "process": name, "wanted": "UP", "actual": "RUNNING", "ready": True, "pid": 100 + n, "incarnation": 1, "restarts": 0,
-            "crashes": 0, "since_s": 12.5, "silent_ms": None if name == "zygote" else 3, "last_end": None,
+            "name": name, "process": name, "wanted": "UP", "actual": "RUNNING", "ready": True, "pid": 100 + n, "incarnation": 1,
+            "restarts": 0, "crashes": 0, "since_s": 12.5, "silent_ms": None if name == "zygote" else 3, "last_end": None,
             "log": f"/log/{name}.log",
         }
         for n, name in enumerate(names)
