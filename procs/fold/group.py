@@ -148,8 +148,11 @@ def _writer_waits(b: Words) -> bool:
 
 
 @kernel
-def _give_room(g: Words, b: Words) -> bool:
-    """Checkpoint the members on whom alone the full outputs of `b` wait; whether there were any."""
+def _give_room(g: Words, b: Words, at_once: bool) -> bool:
+    """Checkpoint the members on whom alone the full outputs of `b` wait; whether there were any.
+
+    `at_once`: nothing else goes on. Else only where it gives a good piece: a checkpoint a slot would cost more than all work.
+    """
     gave = False
     blocked = registers(b)[R_BLOCKED]
     for o in range(b[OUTPUTS]):
@@ -163,7 +166,9 @@ def _give_room(g: Words, b: Words) -> bool:
             for r in range(reader[INPUTS]):
                 loc = in_loc(reader, r)
                 here = reader[IN + r * IN_STRIDE + A_CTL] == b[OUT + o * OUT_STRIDE + A_CTL]
-                if here and max(loc[I_RELEASED], 0) == gate and loc[I_HEAD] > gate:  # -1: nothing released yet
+                if not here or max(loc[I_RELEASED], 0) != gate:  # -1: nothing released yet
+                    continue
+                if loc[I_HEAD] - gate >= (1 if at_once else out_ctl(b, o)[CAPACITY] // 8):
                     save(reader)
                     gave = True
     return gave
@@ -216,10 +221,14 @@ def turn(g: Words) -> tuple[int, int]:
         if members > 1:
             if _moved(g, m):
                 some += 1
-            if registers(b)[R_BLOCKED] != 0 and _give_room(g, b):
+            if registers(b)[R_BLOCKED] != 0 and _give_room(g, b, False):
                 some += 1
         work += some
     leader[board.TURN] = 0
+    if work == 0 and members > 1:
+        for m in range(members):
+            if not _over(g, m) and registers(member(g, m))[R_BLOCKED] != 0 and _give_room(g, member(g, m), True):
+                work += 1
     return work, living
 
 
