@@ -246,6 +246,25 @@ def test_status_of_a_stage_that_gave_up_is_unhealthy(supervised: Supervised, cap
     assert code == UNHEALTHY and "was given up" in out
 
 
+def test_stages_that_share_a_process_count_once(supervised: Supervised, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first of them has the memory, the others say with whom they run; a crash is told once, a restart names the process."""
+    hot = [stage.name for stage in topology.Run().hot]
+    alone = json.loads(run(capsys, "status", "--json", "--window", "0")[1])
+    for entry in supervised.status["stages"]:  # type: ignore[attr-defined]
+        if entry["name"] in hot:
+            entry |= {"process": "hot", "actual": "BACKOFF"}
+    code, out, _ = run(capsys, "status", "--json", "--window", "0")
+    said = json.loads(out)
+    shared = [entry for entry in said["stages"] if entry["process"] == "hot"]
+    assert [(entry["name"], entry["with"]) for entry in shared] == [(name, "feed" if name != "feed" else None) for name in hot]
+    assert shared[0]["pss_kb"] > 1000 and all(entry["pss_kb"] is entry["cpu_pct"] is None for entry in shared[1:])
+    assert code == UNHEALTHY and said["total_pss_kb"] < alone["total_pss_kb"] * 2
+    code, out, _ = run(capsys, "status", "--window", "0")
+    assert out.count("with feed") == len(hot) - 1 and out.count("hot crashed and waits") == 1
+    code, out, _ = run(capsys, "restart", "risk")
+    assert code == OK and out.startswith("risk runs again, with all stages of the process hot, as pid")
+
+
 def test_stats_and_latency_of_the_living(supervised: Supervised, capsys: pytest.CaptureFixture[str]) -> None:
     """Every ring with every reader, every hop, read from the segments without asking anybody."""
     code, out, _ = run(capsys, "stats", "--json", "--window", "0.01")

@@ -91,14 +91,17 @@ def unhealthy(said: dict[str, Any]) -> list[str]:
     def then(words: str) -> str:
         return running.command_for(said.get("instance", ""), words)
 
+    hosts: dict[str, dict[str, Any]] = {}
     for entry in said["stages"]:
+        hosts.setdefault(entry["process"], entry)
+    for host, entry in hosts.items():  # once for all stages of a process
         state = entry.get("state") or entry.get("actual")
         if state == "FATAL":
             ended = f" ({clean_text(entry['last_end'])})" if entry.get("last_end") else ""
             restart = then(f"restart {entry['name']}")
-            found.append(f"{entry['name']} was given up{ended}: see {entry['log']}, then `{restart}`")
+            found.append(f"{host} was given up{ended}: see {entry['log']}, then `{restart}`")
         elif state == "BACKOFF":
-            found.append(f"{entry['name']} crashed and waits to be started again: see {entry['log']}")
+            found.append(f"{host} crashed and waits to be started again: see {entry['log']}")
     if said.get("trouble"):
         found.append(clean_text(said["trouble"]))
     if said.get("unlatched"):
@@ -182,7 +185,7 @@ def rows(status: dict[str, Any]) -> list[list[Cell]]:
             "-" if beat is None else f"{beat} ms",
             "-" if entry.get("core") is None else str(entry["core"]),
             "-" if cpu is None else f"{cpu:.1f}",
-            megabytes(entry["pss_kb"]),
+            (f"with {entry['with']}", "dim") if entry.get("with") else megabytes(entry["pss_kb"]),
         ])  # fmt: skip
     for name in ("standby", "supervisor"):
         own = status.get(name)
