@@ -31,7 +31,7 @@ from procs.memory import segments as pipeline
 from procs.memory.segments import Placement
 from procs.profiles.config import load_profile, profile_json
 from procs.supervision import control
-from procs.supervision.instance import Instance, place_stages
+from procs.supervision.instance import Instance
 from ringbuf import layout
 from trading.own_signals import guard as user_guard
 from trading.records import CONTROL_RECORD, Kind
@@ -498,21 +498,3 @@ def test_halt_and_resume_are_records_on_the_control_ring(own_places: Path) -> No
         del ctl, recs
     finally:
         it.destroy()
-
-
-NAMES = [stage.name for stage in topology.Run().essential]
-
-
-@pytest.mark.parametrize(
-    ("cores", "usable", "placed"),
-    [
-        ("none", range(16), {}),
-        ("auto", range(2), {}),
-        ("auto", range(7), {}),
-        ("auto", range(8), dict(zip(NAMES, range(1, 8), strict=True))),
-        ((3, 4), range(8), {name: 3 + n % 2 for n, name in enumerate(NAMES)}),
-    ],
-)
-def test_stages_are_placed_on_cores(cores: Any, usable: range, placed: dict[str, int]) -> None:
-    """By the profile's list in turn; by themselves only where every process can have a core of its own."""
-    assert place_stages(cores, list(usable), NAMES) == placed

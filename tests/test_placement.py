@@ -16,7 +16,7 @@ from procs.fold.block import BLOCK, R_SLEPT, R_WAIT_NS
 from procs.fold.group import group_words, settle, turn
 from procs.memory import board
 from procs.profiles.config import ConfigError, load_profile
-from procs.supervision.instance import Instance
+from procs.supervision.instance import Instance, place_stages
 from procs.topology import STAGE, Run
 from ringbuf.layout import ARMED_READERS, READER_DOORBELL, WRITER_DOORBELL
 from ringbuf.plain import ring_doorbell
@@ -187,3 +187,21 @@ def test_rings_know_the_doorbell_of_a_group(grouped: Instance) -> None:
             assert words[READER_DOORBELL + n] == (first if reader in HOT else board.doorbell(topology.stage_id(reader)))
         own = board.doorbell(topology.stage_id(entry.writer))
         assert words[WRITER_DOORBELL] == (first if entry.writer in HOT else own)
+
+
+NAMES = [stage.name for stage in topology.Run().essential]
+
+
+@pytest.mark.parametrize(
+    ("cores", "usable", "placed"),
+    [
+        ("none", range(16), {}),
+        ("auto", range(2), {}),
+        ("auto", range(7), {}),
+        ("auto", range(8), dict(zip(NAMES, range(1, 8), strict=True))),
+        ((3, 4), range(8), {name: 3 + n % 2 for n, name in enumerate(NAMES)}),
+    ],
+)
+def test_stages_are_placed_on_cores(cores: Any, usable: range, placed: dict[str, int]) -> None:
+    """By the profile's list in turn; by themselves only where every process can have a core of its own."""
+    assert place_stages(cores, list(usable), NAMES) == placed
