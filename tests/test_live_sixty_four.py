@@ -28,7 +28,8 @@ def test_sixty_four_live_symbols(world: str, tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     overrides = {"record.raw": True, "record.folder": str(raw), "world": world}
     with ServedVenue(generated(tuple(LISTED), ("spot",), rules=LISTED, events_per_s=3.0)) as served:
-        with lw.live(f"many-{world}", served, KEYS, overrides) as running:
+        # 60 snapshots of 1000 levels are a minute's share of the venue's weight
+        with lw.live(f"many-{world}", served, KEYS, overrides, valid_s=180.0) as running:
             running.go_on(20.0)
             kept = running.end()
         truth = served.truth

@@ -144,13 +144,14 @@ def own_name(instance: str) -> str:
 
 @contextlib.contextmanager
 def live(
-    instance: str, served: ServedVenue, symbols: Sequence[Key], overrides: dict[str, Any] | None = None
+    instance: str, served: ServedVenue, symbols: Sequence[Key], overrides: dict[str, Any] | None = None, valid_s: float = 60.0
 ) -> Iterator[LiveRun]:
-    """A pipeline that is ready and whose books are valid; ended if the test has not done it. Its name is this run's own."""
+    """A pipeline that is ready and whose books are valid within `valid_s`; ended if the test has not done it. Its name is this
+    run's own."""
     run = LiveRun(own_name(instance), served, symbols, overrides)
     try:
         run.ready()
-        run.until("all books are valid", lambda: all(run.valid()), 60)
+        run.until("all books are valid", lambda: all(run.valid()), valid_s)
         yield run
     finally:
         run.let_go()
