@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import gzip
 import importlib
 import io
@@ -26,6 +27,8 @@ LONGEST_LINE: Final = 1 << 20
 """Bytes of one line. A book of 1,000 levels a side has 60,000."""
 MOST_BLANKS: Final = 1000
 MOST_MEMBERS: Final = 1000
+KEPT: Final = 8
+"""Files whose first lines are kept: to find a kind, and to say why there is none, ask for them more than once."""
 _ARROW: Final = {".feather": "feather", ".parquet": "parquet"}
 _UNREADABLE: Final = (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError, RuntimeError)
 _BOM: Final = b"\xef\xbb\xbf"
@@ -90,18 +93,30 @@ class Source:
                 raise RecordingsError(f"{self.place}: ends in the middle ({error}); fetch the file again") from None
 
 
-def sources_of(path: Path) -> list[Source]:
-    """What a file holds: itself, or its members that are no folders. Raises RecordingsError."""
+def sources_of(path: Path) -> tuple[Source, ...]:
+    """What a file holds: itself, or its members that are no folders; looked into once while it does not change.
+
+    Raises RecordingsError.
+    """
+    try:
+        seen = path.stat()
+    except OSError as error:
+        raise RecordingsError(f"{path}: cannot be read ({error}); check the path and its permissions") from None
+    return _sources_of(path, seen.st_size, seen.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _sources_of(path: Path, size: int, changed_ns: int) -> tuple[Source, ...]:
     arrow = _ARROW.get(path.suffix, "")
     if arrow:
-        return [Source(path, "", b"", b"", _schema(path, arrow), arrow)]
+        return (Source(path, "", b"", b"", _schema(path, arrow), arrow),)
     try:
         members = _members(path)
     except _UNREADABLE as error:
         raise RecordingsError(f"{path}: cannot be read ({error}); fetch the file again") from None
     if len(members) > MOST_MEMBERS:
         raise RecordingsError(f"{path}: holds {len(members):,} files, more than {MOST_MEMBERS}; unpack it and name those wanted")
-    return [_looked_into(path, member) for member in members]
+    return tuple(_looked_into(path, member) for member in members)
 
 
 def _looked_into(path: Path, member: str) -> Source:
