@@ -62,13 +62,10 @@ def run(files: Sequence[str] = (), seconds: float = 60.0, rounds: int = ROUNDS) 
     recorded = {"source.kind": "recording", "source.files": [str(file) for file in files]} if files else {}
     launched = Launch(load_profile(name, {**settings, **recorded, "instance": INSTANCE}), words)
     try:
-        code = launched.wait_ready(600.0, lambda text: None)
-        if code is not None:
-            launched.explain(code)
-            raise CliError(f"the bench's pipeline did not start: see {launched.log}", FAILED)
+        launched.must_run(600.0)
         memory = attach(INSTANCE, readonly=True)
         page = board.page(memory.board_words, topology.stage_id("gateway"))
-        wait_for(lambda: bool(page[board.READY] and page[board.PORT]), "the gateway did not start", launched)
+        launched.until(lambda: bool(page[board.READY] and page[board.PORT]), "the gateway did not start", LIMIT_S)
         path = f"/signal/{symbols_of(INSTANCE)[0].name}?tf=1m"
         result = {
             "market": " ".join(files) or "the embedded market",
@@ -76,20 +73,11 @@ def run(files: Sequence[str] = (), seconds: float = 60.0, rounds: int = ROUNDS) 
         }
         with contextlib.suppress(control.ControlError):
             running.ask(INSTANCE, {"do": "stop"})
-        wait_for(lambda: launched.ended() is not None, "the pipeline did not end", launched)
+        launched.until(lambda: launched.ended() is not None, "the pipeline did not end", LIMIT_S)
         return result
     finally:
         if launched.ended() is None:
             launched.give_up()
-
-
-def wait_for(done: Callable[[], bool], problem: str, launched: Launch) -> None:
-    """Until `done`; CliError after LIMIT_S."""
-    limit = time.monotonic() + LIMIT_S
-    while not done():
-        if time.monotonic() > limit:
-            raise CliError(f"{problem} within {LIMIT_S:g} s: see {launched.log}", FAILED)
-        time.sleep(0.01)
 
 
 def measured(memory: Memory, port: int, path: str, seconds: float, rounds: int) -> dict[str, Any]:

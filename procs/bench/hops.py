@@ -20,7 +20,7 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -34,7 +34,7 @@ from procs.bench.wake import SYNC_WORDS, bare_sleep, napping_write
 from procs.cli import processes, running, status
 from procs.cli.figures import complaints, snapshot
 from procs.cli.latencies import ANSWER, KINDS, ORDER, Spread, histogram, measured, spread, venue_in
-from procs.cli.outcome import FAILED, USAGE, CliError
+from procs.cli.outcome import USAGE, CliError
 from procs.cli.starting import Launch
 from procs.cli.table import Column, clean_text, count, span, table
 from procs.memory import board
@@ -93,17 +93,14 @@ def _measured(
         words += ["--set", text]
     launched = Launch(load_profile(name, {**settings, **wished, **where, "source.speed": speed}), words)
     try:
-        code = launched.wait_ready(600.0, lambda text: None)
-        if code is not None:
-            launched.explain(code)
-            raise CliError(f"the bench's pipeline did not start: see {launched.log}", FAILED)
+        launched.must_run(600.0)
         memory = attach(INSTANCE, readonly=True)
-        _wait_for(lambda: bool(_one(memory, ORDER).count), "no order left", launched)
+        launched.until(lambda: bool(_one(memory, ORDER).count), "no order left", LIMIT_S)
         time.sleep(WARM_S)
         found = _window(memory, seconds, launched)
         with contextlib.suppress(control.ControlError):
             running.ask(INSTANCE, {"do": "stop"})
-        _wait_for(lambda: launched.ended() is not None, "the pipeline did not end", launched)
+        launched.until(lambda: launched.ended() is not None, "the pipeline did not end", LIMIT_S)
         found["complaints"] += complaints(snapshot(memory), ended=True)
     finally:
         if launched.ended() is None:
@@ -127,14 +124,6 @@ def own_rate(files: Sequence[str]) -> float:
     if elapsed <= 0:
         raise CliError(f"{', '.join(files)}: no recording whose pace could be told; name a recording of frames", USAGE)
     return sum(one.frames for one in found) / elapsed * 1e9
-
-
-def _wait_for(done: Callable[[], bool], problem: str, launched: Launch) -> None:
-    limit = time.monotonic() + LIMIT_S
-    while not done():
-        if time.monotonic() > limit or (launched.ended() is not None and not done()):
-            raise CliError(f"{problem} within {LIMIT_S:g} s: see {launched.log}", FAILED)
-        time.sleep(0.01)
 
 
 # ---- the window -------------------------------------------------------------------------------------------------------

@@ -264,10 +264,7 @@ def _pipeline(feeder: Feeder) -> Iterator[Pipeline]:
     launched = Launch(load_profile(path), ["--config", str(path)])
     target: Pipeline | None = None
     try:
-        code = launched.wait_ready(TIMEOUT_S, lambda text: None)
-        if code is not None:
-            launched.explain(code)
-            raise CliError(f"the bench's pipeline did not start: see {launched.log}", FAILED)
+        launched.must_run(TIMEOUT_S)
         feeder.answer("subscribed", PATIENCE_S)
         target = Pipeline(feeder, launched)
         target.synchronise()

@@ -83,10 +83,7 @@ def _through_processes(profile: Profile, words: list[str]) -> dict[str, Any]:
     launched = Launch(profile, words)
     watch = _Watch(profile.instance)
     try:
-        code = launched.wait_ready(TIMEOUT_S, lambda text: None, watch.look, poll_s=POLL_S)
-        if code is not None:
-            launched.explain(code)
-            raise CliError(f"the bench's pipeline did not start: see {launched.log}", FAILED)
+        launched.must_run(TIMEOUT_S, watch.look, poll_s=POLL_S)
         limit = time.monotonic() + TIMEOUT_S
         while launched.ended() is None:
             if time.monotonic() > limit:

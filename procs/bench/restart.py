@@ -18,7 +18,6 @@ from typing import Any, Final
 from procs import topology
 from procs.cli import last_run, running
 from procs.cli.figures import complaints, snapshot
-from procs.cli.outcome import FAILED, CliError
 from procs.cli.starting import Launch
 from procs.cli.table import Column, count, span, table
 from procs.memory import board
@@ -58,12 +57,10 @@ def _measured(kills: int, settings: dict[str, Any]) -> dict[str, Any]:
     hosts = {host.name: [stage.name for stage in host.members] for host in topology.Run.of(profile).processes}
     launched = Launch(profile, words)
     try:
-        code = launched.wait_ready(600.0, lambda text: None)
-        if code is not None:
-            launched.explain(code)
-            raise CliError(f"the bench's pipeline did not start: see {launched.log}", FAILED)
+        launched.must_run(600.0)
         memory = attach(INSTANCE, readonly=True)
-        _wait_for(lambda: int(board.page(memory.board_words, topology.stage_id("risk"))[board.RECORDS]) > 100, "risk", launched)
+        risk = board.page(memory.board_words, topology.stage_id("risk"))
+        launched.until(lambda: int(risk[board.RECORDS]) > 100, "risk took no 100 records", LIMIT_S)
         taken: dict[str, list[float]] = {name: [] for name in hosts}
         for _ in range(kills):
             for name in taken:
@@ -71,7 +68,7 @@ def _measured(kills: int, settings: dict[str, Any]) -> dict[str, Any]:
                 time.sleep(BETWEEN_S)
         with contextlib.suppress(control.ControlError):
             running.ask(INSTANCE, {"do": "stop"})
-        _wait_for(lambda: launched.ended() is not None, "the pipeline", launched, ending=True)
+        launched.until(lambda: launched.ended() is not None, "the pipeline did not end", LIMIT_S)
     finally:
         if launched.ended() is None:
             launched.give_up()
@@ -99,18 +96,12 @@ def _killed(memory: Memory, name: str, stages: Sequence[str], launched: Launch) 
     started = time.perf_counter_ns()
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    _wait_for(lambda: all(int(page[board.PID]) != pid and bool(page[board.READY]) for page in pages), name, launched)
+    problem = f"{name} did not come back"
+    launched.until(lambda: all(page[board.PID] != pid and page[board.READY] for page in pages), problem, LIMIT_S, POLL_S)
     beats = [int(page[board.HEARTBEAT]) for page in pages]
-    _wait_for(lambda: all(int(page[board.HEARTBEAT]) != beat for page, beat in zip(pages, beats, strict=True)), name, launched)
+    for page, beat in zip(pages, beats, strict=True):
+        launched.until(lambda page=page, beat=beat: page[board.HEARTBEAT] != beat, problem, LIMIT_S, POLL_S)  # type: ignore[misc]
     return (time.perf_counter_ns() - started) / 1e6
-
-
-def _wait_for(done: Any, name: str, launched: Launch, *, ending: bool = False) -> None:
-    limit = time.monotonic() + LIMIT_S
-    while not done():
-        if time.monotonic() > limit or (launched.ended() is not None and not ending):
-            raise CliError(f"{name} did not come back within {LIMIT_S:g} s: see {launched.log}", FAILED)
-        time.sleep(POLL_S)
 
 
 def spread_ms(values: list[float]) -> dict[str, float]:

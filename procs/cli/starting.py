@@ -335,6 +335,21 @@ class Launch:
         self.give_up()
         raise CliError(f"{self.instance} is not ready after {timeout:g} s and was stopped: see {self.log}", FAILED)
 
+    def must_run(self, timeout: float, meanwhile: Callable[[], None] = lambda: None, poll_s: float = POLL_S) -> None:
+        """Wait until it runs, without a word. CliError if it does not come to that."""
+        code = self.wait_ready(timeout, lambda text: None, meanwhile, poll_s)
+        if code is not None:
+            self.explain(code)
+            raise CliError(f"{self.instance} did not start: see {self.log}", FAILED)
+
+    def until(self, done: Callable[[], bool], problem: str, limit_s: float, poll_s: float = POLL_S) -> None:
+        """Wait until `done`. CliError with the problem after `limit_s` seconds, or where it ended without."""
+        limit = time.monotonic() + limit_s
+        while not done():
+            if time.monotonic() > limit or (self.ended() is not None and not done()):
+                raise CliError(f"{problem} within {limit_s:g} s: see {self.log}", FAILED)
+            time.sleep(poll_s)
+
     def give_up(self) -> None:
         """End it by signals, in order first."""
         for number, patience in ((signal.SIGTERM, 20.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
