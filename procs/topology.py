@@ -65,6 +65,7 @@ class Stage:
     asked: str = ""  # the profile's switch without which it does not run; "": it always does
     role: str = ""  # a part that several stages can play, but one in a run; a profile chooses
     feedback: str = ""  # the input on which it hears what became of what it wrote
+    clocked: bool = False  # it lets time go on by a clock where its input is silent, and writes down when it did
     reference: str = ""  # its output that its readers' promises are compared with (procs.fold.merge); "": its feedback
     compile_s: float = 0.0  # measured; the slowest is compiled first, so that the last worker does not end long after the others
 
@@ -80,8 +81,8 @@ class Stage:
 
     @property
     def logged(self) -> bool:
-        """Whether it writes down the order in which it takes its inputs, on the ring `intake.<part>`."""
-        return self.hot and len(self.inputs) > 1
+        """Whether it writes down the order in which it takes its inputs, or the clock, on the ring `intake.<part>`."""
+        return self.hot and (len(self.inputs) > 1 or self.clocked)
 
 
 EXCHANGE: Final = "exchange"
@@ -103,6 +104,7 @@ STAGES: Final = (
         ("frames",),
         "raw frames to integer records and a right book",
         worlds=ANY_WORLD,
+        clocked=True,
         compile_s=105.0,
     ),
     Stage(
@@ -261,6 +263,7 @@ RINGS: Final = (
         4096,
         "the feature vector after every market record",
     ),
+    _intake(17, "feed"),
 )
 
 RING: Final = {ring.name: ring for ring in RINGS}
@@ -453,7 +456,7 @@ def _check() -> None:
         writers = {name: STAGE.get(RING[name].writer) for name in stage.inputs if name not in heard}
         promising = [name for name, writer in writers.items() if writer is not None and writer.promises]
         assert promising in ([], list(stage.inputs[-1:])), f"{stage.name}: {promising} carry promises, only the last input may"
-        assert stage.logged == (intake(stage.name) is not None), f"{stage.name}: several inputs need an intake log"
+        assert stage.logged == (intake(stage.name) is not None), f"{stage.name}: several inputs, or a clock, need an intake log"
 
 
 _check()

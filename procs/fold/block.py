@@ -70,8 +70,8 @@ A_IDENTITY_COUNT: Final = 7
 OWN: Final = 128
 CALLS: Final = 224
 MAX_CALLS: Final = 32
-# places of the calls: one an input, MAX_INPUTS .. POLL - 1 are the stage's own, then what procs.fold.loop calls
-POLL, ENDED, WAITING, BEFORE = 28, 29, 30, 31
+# places of the calls: one an input, MAX_INPUTS .. DUE - 1 are the stage's own, then what procs.fold.loop calls
+DUE, POLL, ENDED, WAITING, BEFORE = 27, 28, 29, 30, 31
 BLOCK_WORDS: Final = 256
 
 assert IN + MAX_INPUTS * IN_STRIDE <= OUT
@@ -93,6 +93,8 @@ R_ARMED: Final = 10  # R_BLOCKED as it was when we said that we sleep
 R_SLEPT: Final = 11  # the last sleep ended by the clock: nobody is in a hurry, a checkpoint disturbs no one
 R_DOZED: Final = 12  # when the last sleep began; CLOCK_MONOTONIC
 R_WOKE: Final = 13  # when it ended
+R_CAUSE_RING: Final = 14  # the last record taken, in a stage that has things fall due: what does so names it as its cause
+R_CAUSE_SEQ: Final = 15
 R_KEYS: Final = 16  # merge keys of the inputs
 REGISTERS: Final = 32
 

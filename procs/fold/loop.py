@@ -5,6 +5,7 @@ A stage is its handlers (procs.fold.far_calls), by the places that the loop call
     0, 1, ...   (b, now)       a record has come on this input, in the order of the stage's inputs; never an END
     ENDED       (b, input)     END has come on this input
     WAITING     (b, low)       nothing can be taken now, and nothing before `low` will come; only where there is one
+    DUE         (b, now)       time has come to R_INTERNAL_DUE, before any record of that time; only where there is one
     BEFORE      (b, 0)         before a poll; only where there is one
     POLL        (b, 0)         the whole poll of a stage that takes no records from a merge (the feed); how much it took
 
@@ -16,19 +17,24 @@ from __future__ import annotations
 
 from typing import Final
 
-from procs.fold.assembly import W_CAUSE_RING
+from procs.fold.assembly import W_CAUSE_RING, in_time
 from procs.fold.block import (
     BEFORE,
     CALLS,
+    DUE,
     ENDED,
     INPUTS,
     POLL,
+    R_CAUSE_RING,
+    R_CAUSE_SEQ,
     R_DONE,
+    R_INTERNAL_DUE,
     R_LOW,
     R_NOW,
     R_SINCE,
     STAMPED,
     WAITING,
+    in_ctl,
     in_loc,
     in_slots,
     page,
@@ -36,11 +42,12 @@ from procs.fold.block import (
 )
 from procs.fold.checkpoint import save
 from procs.fold.far_calls import ask_numbered, call_numbered
-from procs.fold.merge import flush_outputs, next_run
+from procs.fold.merge import FALLS_DUE, flush_outputs, next_run
 from procs.fold.stamps import W_ORIGIN, W_PUBLISH, note_taken
 from procs.memory import board
 from ringbuf.intrinsics import load_acquire, store_release
 from ringbuf.jit import Words, kernel
+from ringbuf.layout import RING_ID
 from ringbuf.ring import I_ENDED, I_HEAD, I_TIMED
 from trading.records import TS_END, Kind
 
@@ -118,9 +125,30 @@ def poll(b: Words) -> int:
         flush_outputs(b)
         if count == 0:
             break
-        now = reg[R_NOW]
-        for _ in range(count):
-            _take(b, ring, now)
-            taken(b, ring)
-        work += count
+        work += _fire(b) if ring == FALLS_DUE else _take_run(b, ring, count)
     return work
+
+
+@kernel
+def _fire(b: Words) -> int:
+    """Let the stage do what falls due."""
+    reg = registers(b)
+    call_numbered(b, DUE, reg[R_NOW])
+    reg[R_SINCE] += 1
+    return 1
+
+
+@kernel
+def _take_run(b: Words, ring: int, count: int) -> int:
+    """Take so many records of an input, fewer where something falls due before the next; how many."""
+    reg, now, dues = registers(b), registers(b)[R_NOW], b[CALLS + DUE] != 0
+    done = 0
+    while done < count:
+        _take(b, ring, now)
+        taken(b, ring)
+        done += 1
+        if dues and done < count and reg[R_INTERNAL_DUE] <= in_time(b, ring):
+            break
+    if dues:
+        reg[R_CAUSE_RING], reg[R_CAUSE_SEQ] = in_ctl(b, ring)[RING_ID], in_loc(b, ring)[I_HEAD] - 1
+    return done

@@ -14,6 +14,11 @@ reports the whole loop thus advances as far as the market's records reach.
 An operator's record has no time of its own. It gets one when it is taken: the first that is behind everything we have shown
 or promised, so that to all others it is as if it had always stood there.
 
+A stage may have something fall due by itself (R_INTERNAL_DUE). It is done before any record of that time or later, as soon
+as nothing earlier can come: a function of the records like all else, whether the market speaks then or not. The watermarks and
+the promise never go beyond it. A run that was noted in the log ends early where something falls due within it; what is left
+of it is noted anew.
+
 In arrival order (live venues) whatever is there is taken, inputs in their order. Then only the intake log knows the order,
 which is why it is written in both cases, before a batch is processed: after a crash the log is followed.
 """
@@ -25,6 +30,8 @@ from procs.fold.block import (
     A_LEAD,
     BATCH,
     BY_INPUT,
+    CALLS,
+    DUE,
     FEEDBACK,
     INPUTS,
     LOG,
@@ -73,6 +80,8 @@ from ringbuf.ring import (
 )
 from trading.records import TS_END, Kind
 
+FALLS_DUE = -2
+"""What `next_run` answers in place of an input: something of the stage's own falls due."""
 LOG_KIND = int(Kind.INTAKE) << 32
 LOG_RING, LOG_COUNT = 4, 5  # words of an intake record
 
@@ -94,24 +103,31 @@ def _recordable(b: Words) -> int:
                 reg[R_BLOCKED] |= 1 << o
                 if not (before >> o) & 1:
                     note_full(out_ctl(b, o))
-    log = b[LOG]
-    if log >= 0 and room(out_ctl(b, log), out_loc(b, log), 1) < 1:
-        # our own cursor in the log moves with our checkpoint
-        if reg[R_SINCE] > 0:
-            save(b)
-        if room(out_ctl(b, log), out_loc(b, log), 1) < 1:
-            reg[R_BLOCKED] |= 1 << log
-            note_full(out_ctl(b, log))
-            return 0
-    return least
+    return least if loggable(b) else 0
 
 
 @kernel
-def _log(b: Words, ring: int, count: int, ts_ns: int) -> None:
+def loggable(b: Words) -> bool:
+    """Whether the intake log has room, where there is one; notes it where not."""
+    reg, log = registers(b), b[LOG]
+    if log < 0 or room(out_ctl(b, log), out_loc(b, log), 1) > 0:
+        return True
+    # our own cursor in the log moves with our checkpoint
+    if reg[R_SINCE] > 0:
+        save(b)
+    if room(out_ctl(b, log), out_loc(b, log), 1) > 0:
+        return True
+    reg[R_BLOCKED] |= 1 << log
+    note_full(out_ctl(b, log))
+    return False
+
+
+@kernel
+def log_intake(b: Words, ring: int, head: int, count: int, ts_ns: int) -> None:
+    """Write down that `count` records of an input, from `head` on, are taken now; `ts_ns` is the time of the first."""
     log = b[LOG]
     ctl, slots, loc = out_ctl(b, log), out_slots(b, log), out_loc(b, log)
     row = open_slot(ctl, slots, loc)
-    head = in_loc(b, ring)[I_HEAD]
     slots[row, 0], slots[row, 1], slots[row, 2], slots[row, 3] = ts_ns, head, LOG_KIND, 0
     slots[row, LOG_RING], slots[row, LOG_COUNT], slots[row, 6] = ring, count, head
     publish_slot(ctl, slots, loc, out_identity(b, log))
@@ -148,6 +164,19 @@ def _bound(b: Words, ctl: Words) -> int:
 
 
 @kernel
+def _due_by(b: Words, ts_ns: int) -> bool:
+    """Whether something of the stage's own falls due by then."""
+    return b[CALLS + DUE] != 0 and registers(b)[R_INTERNAL_DUE] <= ts_ns < TS_END
+
+
+@kernel
+def _fall_due(b: Words) -> tuple[int, int]:
+    """What `next_run` answers when something falls due: nothing for now where an output is full."""
+    registers(b)[R_NOW] = mono_ns()
+    return (FALLS_DUE, 1) if _recordable(b) > 0 else (-1, 0)
+
+
+@kernel
 def next_run(b: Words) -> tuple[int, int]:
     """(input, count): which input to take how many records from next; count 0 when there is nothing to take now.
 
@@ -160,7 +189,9 @@ def next_run(b: Words) -> tuple[int, int]:
         slots = out_slots(b, log)
         row = out_loc(b, log)[O_TAIL] & (out_ctl(b, log)[CAPACITY] - 1)
         ring, count, ts = slots[row, LOG_RING], slots[row, LOG_COUNT], slots[row, 0]
-        _log(b, ring, count, ts)
+        if _due_by(b, ts):
+            return _fall_due(b)
+        log_intake(b, ring, in_loc(b, ring)[I_HEAD], count, ts)
         reg[R_UNTIMED] = ts
         reg[R_NOW] = mono_ns()
         return ring, count
@@ -205,6 +236,8 @@ def next_run(b: Words) -> tuple[int, int]:
     reg[R_LOW], reg[R_PROMISE] = low, promise
     if untimed >= 0 and low >= max(load_acquire(out_ctl(b, 0), WATERMARK), load_acquire(out_ctl(b, 0), PROMISE)):
         chosen, chosen_key = untimed, -1
+    if _due_by(b, low):
+        return _fall_due(b)
     if chosen < 0:
         return -1, 0
     count = _run_length(b, chosen, chosen_key)
@@ -217,7 +250,7 @@ def next_run(b: Words) -> tuple[int, int]:
             # outside the merge a record takes effect now
             ts = max(low if low < TS_END else 0, out_loc(b, 0)[O_WATERMARK])
             reg[R_UNTIMED] = ts
-        _log(b, chosen, count, ts)
+        log_intake(b, chosen, loc[I_HEAD], count, ts)
     reg[R_NOW] = mono_ns()
     return chosen, count
 
@@ -231,6 +264,8 @@ def _run_length(b: Words, chosen: int, chosen_key: int) -> int:
     most = _recordable(b)
     before, upto = TS_END + 1, TS_END + 1
     if chosen_key >= 0:
+        if b[CALLS + DUE] != 0:
+            before = reg[R_INTERNAL_DUE]
         for r in range(b[INPUTS]):
             if r < chosen:
                 before = min(before, reg[R_KEYS + r])
@@ -274,7 +309,7 @@ def _promise(b: Words) -> None:
     """
     ctl = out_ctl(b, 0)
     given = in_loc(b, b[FEEDBACK])[I_HEAD] + 1
-    promise = registers(b)[R_PROMISE]
+    promise = min(registers(b)[R_PROMISE], registers(b)[R_INTERNAL_DUE])
     if ctl[PROMISE_GIVEN] > given or (ctl[PROMISE_GIVEN] == given and ctl[PROMISE] >= promise):
         return
     store_release(ctl, PROMISE_GIVEN, 0)

@@ -80,6 +80,11 @@ PORT: Final = 42  # where it listens; 0 while it does not
 # the feed's, again
 STREAM_DEATHS: Final = 43
 
+# the receiver's own: the session's clock (procs.receiver.clock)
+SESSION_CLOCK_NS: Final = 44  # what it is ahead of CLOCK_MONOTONIC
+CLOCK_LEAD_NS: Final = 45  # and of the wall clock, which was set back
+CLOCK_STEPS: Final = 46
+
 # the features' own: trading.own_signals.call's guard, 64 words
 USER_GUARD: Final = 32
 

@@ -1,6 +1,11 @@
-"""How far the venue's clock is from ours: the estimate and how wrong it can be.
+"""Two clocks: a session's own, and how far the venue's is from ours.
 
-Two sources. A time request (as NTP does it): the venue's answer lies between our sending and our receiving, so
+A session's time is the wall clock's, but it never goes back and never stands still, for everything in a session falls due by
+it. A wall clock that is set forward takes the session with it (a machine that slept has missed that time). One that is set back
+leaves the session ahead: its time then goes by one part in SLEW slower than CLOCK_MONOTONIC until the wall clock has caught up.
+
+How far the venue's clock is from ours: the estimate and how wrong it can be. Two sources. A time request (as NTP does it): the
+venue's answer lies between our sending and our receiving, so
 
     offset = venue - (sent + received) / 2        |error| <= (received - sent) / 2
 
@@ -14,6 +19,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
+SLEW: Final = 16
+STEP_NS: Final = 200_000_000
+"""A wall clock that gains or loses this between two looks was set."""
 SAMPLES: Final = 8
 FLOOR_NS: Final = 120 * 1_000_000_000
 """How long a lower bound counts: clocks drift."""
@@ -26,6 +34,32 @@ class Offset:
     offset_ns: int
     error_ns: int
     at_ns: int
+
+
+class SessionClock:
+    """A session's time. Attributes: offset_ns, what it is ahead of CLOCK_MONOTONIC, 0 before the first look; steps: times that
+    the wall clock was set, as far as we saw."""
+
+    def __init__(self, offset_ns: int = 0, steps: int = 0) -> None:
+        """`offset_ns`, `steps`: where an earlier receiver of the session left off."""
+        self.offset_ns, self.steps = offset_ns, steps
+        self._before: tuple[int, int] | None = None  # wall clock less CLOCK_MONOTONIC, and the latter, at the last look
+
+    def look(self, wall_ns: int, mono_ns: int) -> tuple[int, int]:
+        """What the session's time is ahead of the wall clock (ns, never negative), and how much that was set since the last look.
+
+        Between two looks the time of the session is the wall clock's and that lead.
+        """
+        wall, begun = wall_ns - mono_ns, self.offset_ns != 0
+        before, since = self._before if self._before is not None else (self.offset_ns if begun else wall, mono_ns)
+        self._before = wall, mono_ns
+        stepped = wall - before if abs(wall - before) >= STEP_NS else 0
+        self.steps += stepped != 0
+        if wall >= self.offset_ns or not begun:
+            self.offset_ns = wall
+        else:
+            self.offset_ns -= min(self.offset_ns - wall, max(mono_ns - since, 0) // SLEW)
+        return self.offset_ns - wall, stepped
 
 
 class ClockEstimate:

@@ -47,6 +47,7 @@ assert FRAME_RECORD.fields["at"][1] == W_AT * 8 and FRAME_RECORD.fields["length"
 
 # the kernels' block
 B_CTL, B_SLOTS, B_CAPACITY, B_LOC, B_SIZE, B_END, B_BELLS, B_BELL_COUNT, B_LIMIT, B_BEGAN, B_WRITTEN, B_LAST_NS = range(12)
+B_LEAD_NS: Final = 12
 BLOCK: Final = 16
 NOWHERE: Final = -1
 _NO_CAUSE: Final = 0xFFFFFFFF  # cause_ring -1
@@ -59,7 +60,7 @@ def _publish(block: int, ts_ns: int, count: int, kind: int, symbol: int, line: i
     b = words_at(block, BLOCK)
     loc = words_at(b[B_LOC], LOC_WORDS)
     tail = loc[O_TAIL]
-    b[B_LAST_NS] = max(b[B_LAST_NS], ts_ns)
+    b[B_LAST_NS] = max(b[B_LAST_NS], ts_ns + b[B_LEAD_NS])
     words_at(b[B_BEGAN], b[B_CAPACITY])[tail & (b[B_CAPACITY] - 1)] = b[B_WRITTEN]
     b[B_WRITTEN] += (length + ALIGN - 1) & ~(ALIGN - 1)
     slots = words2_at(b[B_SLOTS], b[B_CAPACITY] + 1, WIDTH)
@@ -111,7 +112,7 @@ def _find_room(block: int, need: int) -> int:
 def _promise(block: int, watermark_ns: int) -> None:
     """Raise the watermark and wake who sleeps."""
     b = words_at(block, BLOCK)
-    b[B_LAST_NS] = max(b[B_LAST_NS], watermark_ns)
+    b[B_LAST_NS] = max(b[B_LAST_NS], watermark_ns + b[B_LEAD_NS])
     flush(words_at(b[B_CTL], CONTROL_WORDS), words_at(b[B_LOC], LOC_WORDS), b[B_LAST_NS], words_at(b[B_BELLS], b[B_BELL_COUNT]))
 
 
@@ -213,6 +214,10 @@ class FrameWriter:
         if self._owed:
             self.settle(now_ns)
         _promise(self._at, now_ns)
+
+    def lead(self, lead_ns: int) -> None:
+        """From now on the session's time is so far ahead of the `now_ns` that is handed in (procs.receiver.clock)."""
+        self._block[B_LEAD_NS] = lead_ns
 
     def bytes_of(self, sequence: int) -> bytes | None:
         """The bytes of a record that this incarnation wrote; None if the ring or the arena has gone over them since."""

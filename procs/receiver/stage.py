@@ -24,6 +24,7 @@ from procs.logs import stage_log
 from procs.memory import board
 from procs.memory import segments as pipeline
 from procs.profiles.schema import Profile
+from procs.receiver.clock import SessionClock
 from procs.scheduling import prepare_thread
 from ringbuf.endpoint import Reader
 from trading.records import Kind
@@ -66,6 +67,7 @@ class Receiver:
         self.links: list[VenueLink | CcxtLink] = []
         self.by_symbol: dict[int, VenueLink | CcxtLink] = {}
         self.by_line: dict[int, VenueLink | CcxtLink] = {}
+        self.clock: Final = SessionClock(int(self.page[board.SESSION_CLOCK_NS]), int(self.page[board.CLOCK_STEPS]))
         self.stopping = False
         self._ticks = 0
 
@@ -107,6 +109,7 @@ class Receiver:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        self._look_at_clock()
         for link in self.links:
             link.start()
         self.page[board.READY] = 1
@@ -132,6 +135,7 @@ class Receiver:
     def tick(self) -> None:
         """What is done TICK_S apart."""
         self._ticks += 1
+        self._look_at_clock()
         self.writer.promise(time.time_ns())
         for asked in self.resyncs.poll(MOST_RESYNCS):
             self._asked(*(int(asked[name]) for name in ("kind", "symbol", "reason", "update_id")))
@@ -143,6 +147,15 @@ class Receiver:
             for link in self.links:
                 link.sample()
             self._show()
+
+    def _look_at_clock(self) -> None:
+        lead, stepped = self.clock.look(time.time_ns(), time.monotonic_ns())
+        self.writer.lead(lead)
+        page, clock = self.page, self.clock
+        page[board.SESSION_CLOCK_NS], page[board.CLOCK_LEAD_NS], page[board.CLOCK_STEPS] = clock.offset_ns, lead, clock.steps
+        if stepped:
+            way = "forward: the session's time follows" if stepped > 0 else "back: the session's time goes on, a little slower"
+            self.say(f"the wall clock was set {abs(stepped) / 1e9:.1f} s {way}")
 
     def _asked(self, kind: int, symbol: int, reason: int, update_id: int) -> None:
         if kind == Kind.WANT_SNAPSHOT:

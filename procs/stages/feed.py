@@ -3,6 +3,11 @@
 Sources: a staged recording (memory-mapped spool), the embedded market generator, or the frames ring, into which the receiver
 writes what comes off the wire. The feed's only input is its source, and the place in it is part of its state: after a crash
 it goes on with the frame after its last checkpoint. What it wants of the venue (a snapshot) it says on the resync ring.
+
+A frame off the wire takes effect at its receive time, if that is later than what has been promised. While nothing comes, time
+goes on by the receiver's promises. Where the receiver itself is silent for longer than LATE_NS (it died, hangs or was stopped)
+the feed reads the clock in its place, and writes what it said into its intake log: later frames take effect after that, and
+whoever folds the session again says it at the same place. Nothing behind the feed reads a clock.
 """
 
 from __future__ import annotations
@@ -38,6 +43,7 @@ from procs.fold.block import (
     A_BURST,
     FRAMES_A_POLL,
     IDLE_NS,
+    LOG,
     MAX_INPUTS,
     OUT,
     OUT_STRIDE,
@@ -59,7 +65,7 @@ from procs.fold.block import (
     registers,
 )
 from procs.fold.far_calls import INT, apart
-from procs.fold.merge import flush_outputs
+from procs.fold.merge import flush_outputs, log_intake, loggable
 from procs.fold.plan import Plan
 from procs.fold.stamps import note_taken
 from procs.fold.warm import warm_stage
@@ -82,7 +88,7 @@ from trading.records import DEPTH_RECORD, FRAME_RECORD, MARKET_RECORD, RESYNC_RE
 NAME: Final = "feed"
 FRAME_BUFFER: Final = market_generator.MAX_FRAME_BYTES
 MARKET, DEPTH, RESYNC = 0, 1, 2
-assert [ring.name for ring in topology.outputs(NAME)] == ["market", "depth", "resync"]
+assert [ring.name for ring in topology.outputs(NAME)][:3] == ["market", "depth", "resync"]
 assert topology.RING["depth"].burst >= market.MAX_DEPTH_OUT
 assert topology.RING["market"].burst >= market.MAX_MARKET_OUT
 MARKET_WIDTH: Final = words(MARKET_RECORD)
@@ -94,6 +100,12 @@ K_WANT_SNAPSHOT, K_ODD_FRAME, K_WANT_STREAM = int(Kind.WANT_SNAPSHOT), int(Kind.
 STATE, GLOB, PARAMS, INSTRUMENTS, SOURCE, SOURCE_SETTINGS, GEN, GEN_GLOB, GEN_SETTINGS = 0, 1, 2, 3, 4, 5, 6, 7, 8
 SPOOL, FRAME_BYTES, WHERE, MARKET_OUT, DEPTH_OUT, ARENA, RESYNC_OUT = 9, 10, 11, 12, 13, 14, 15
 FRAMES: Final = 0  # the input
+CLOCK: Final = -1
+"""Stands in the intake log for an input where the clock was read."""
+LATE_NS: Final = 30_000_000
+"""A receiver promises every 10 ms; one that is later than this says nothing."""
+LOOK_NS: Final = 15_000_000
+"""How often the feed looks whether it does."""
 
 GENERATED, SPOOLED, WIRED = 0, 1, 2  # kinds of source
 
@@ -106,6 +118,8 @@ SOURCE_STATE: Final = np.dtype(
         ("last_ns", "i8"),  # time given to the last frame
         ("pace_mono_ns", "i8"),  # when the first frame was let in
         ("exhausted", "i8"),
+        ("clock_ns", "i8"),  # what the last frame's time is ahead of CLOCK_MONOTONIC
+        ("said_ns", "i8"),  # the time as the feed has said it last, without the receiver
     ],
     align=True,
 )
@@ -279,6 +293,7 @@ def _consume(b: Words, ts_ns: int, taken: int) -> None:
     if kind == WIRED:
         origin = in_recs(b, FRAMES, FRAME_RECORD)[in_row(b, FRAMES)].ts_origin_mono_ns
         if origin > 0:  # an event of a line has none
+            src.clock_ns = in_recs(b, FRAMES, FRAME_RECORD)[in_row(b, FRAMES)].ts_ns - origin
             note_taken(b, FRAMES, origin, origin, taken)
         m = _take_wired(b, ts_ns)
         if glob[0].odd != 0:
@@ -342,12 +357,42 @@ def _end(b: Words) -> None:
 
 
 @kernel
+def _follows(b: Words) -> bool:
+    """Whether a dead incarnation's words on the time are still to be said again."""
+    loc = out_loc(b, b[LOG])
+    return loc[O_TAIL] < loc[O_KNOWN]
+
+
+@kernel
+def _say_time(b: Words) -> None:
+    """Read the clock in the place of a receiver that is silent, or say again what a dead incarnation said here."""
+    src, log = own(b, SOURCE, SOURCE_STATE)[0], b[LOG]
+    ctl, slots, loc = out_ctl(b, log), out_slots(b, log), out_loc(b, log)
+    if _follows(b):
+        row = loc[O_TAIL] & (ctl[CAPACITY] - 1)
+        if slots[row, W_CAUSE_SEQ] != src.frames:
+            return
+        ts_ns = slots[row, 0]
+    else:
+        for o in range(b[OUTPUTS]):
+            if out_loc(b, o)[O_TAIL] < out_loc(b, o)[O_KNOWN]:
+                return
+        ts_ns = mono_ns() + src.clock_ns - LATE_NS
+        if src.clock_ns == 0 or ts_ns <= max(load_acquire(in_ctl(b, FRAMES), WATERMARK), max(src.last_ns, src.said_ns)):
+            return
+    if loggable(b):
+        log_intake(b, CLOCK, src.frames, 1, ts_ns)
+        src.said_ns = ts_ns
+        registers(b)[R_SINCE] += 1
+
+
+@kernel
 def _draining(b: Words) -> bool:
     """Told to end, and not in the middle of computing again what had been published before.
 
     Where the dead incarnation had already said END, its END says after which frame; being told is no part of the fold.
     """
-    if load_acquire(page(b), board.DRAIN) == 0:
+    if load_acquire(page(b), board.DRAIN) == 0 or _follows(b):
         return False
     market_loc, depth_loc = out_loc(b, MARKET), out_loc(b, DEPTH)
     tail = depth_loc[O_TAIL]
@@ -403,13 +448,18 @@ def _let_in(b: Words, _: int) -> int:
     work = 0
     reg[R_WAIT_NS] = b[IDLE_NS]
     while work < b[FRAMES_A_POLL] and reg[R_DONE] == 0 and _has_room(b):
-        recv = _next_time(b)
         wired = own(b, SOURCE_SETTINGS, SOURCE_PARAMS)[0].kind == WIRED
+        if wired and _follows(b):
+            _say_time(b)
+        recv = _next_time(b)
         if recv >= TS_END and wired and not _draining(b):
             # nothing there: what the receiver promises is how far the others may go
             low = max(load_acquire(in_ctl(b, FRAMES), WATERMARK), src.last_ns + 1)
             if ready(in_ctl(b, FRAMES), in_slots(b, FRAMES), in_loc(b, FRAMES)[I_HEAD]):
                 continue
+            _say_time(b)
+            low = max(low, src.said_ns)
+            reg[R_WAIT_NS] = min(reg[R_WAIT_NS], LOOK_NS)
             if src.frames > 0 and low > reg[R_LOW]:
                 reg[R_LOW] = low
                 flush_outputs(b)
@@ -419,7 +469,7 @@ def _let_in(b: Words, _: int) -> int:
             flush_outputs(b)
             work += 1
             break
-        ts_ns = max(recv, src.last_ns + 1)
+        ts_ns = max(recv, max(src.last_ns + 1, src.said_ns))
         origin = mono_ns()
         if src.frames == 0 and src.pace_mono_ns == 0:
             src.first_ns, src.pace_mono_ns = ts_ns, origin

@@ -20,7 +20,7 @@ from procs.fold.assembly import (
     pass_end,
     scratch,
 )
-from procs.fold.block import ENDED
+from procs.fold.block import DUE, ENDED, R_CAUSE_RING, R_CAUSE_SEQ, R_INTERNAL_DUE, registers
 from procs.fold.far_calls import apart
 from procs.fold.loop import ended
 from procs.fold.plan import Plan
@@ -29,7 +29,7 @@ from ringbuf.jit import Words, kernel
 from trading.instruments import INSTRUMENT
 from trading.quoting import skewed as quoting
 from trading.quoting.skewed import QUOTE_GLOBAL, QUOTE_PARAMS, QUOTE_STATE, QuoterArrays
-from trading.records import MARKET_RECORD, QUOTE_RECORD, REPORT_RECORD, words
+from trading.records import MARKET_RECORD, QUOTE_RECORD, REPORT_RECORD, TS_END, words
 
 NAME: Final = "quoter"
 REPORTS, MARKET = 0, 1
@@ -75,6 +75,7 @@ def _on_market(b: Words, now: int) -> None:
     n = quoting.on_market(recs, row, _arrays(b))
     if n > 0:
         emit(b, QUOTES, own_words(b, SCRATCH, WIDTH), 0, MARKET_ID, head, origin, now)
+    registers(b)[R_INTERNAL_DUE] = own(b, GLOB, QUOTE_GLOBAL)[0].due_ns
 
 
 @apart(REPORTS)
@@ -83,13 +84,26 @@ def _on_report(b: Words, now: int) -> None:
     recs, row = in_recs(b, REPORTS, REPORT_RECORD), in_row(b, REPORTS)
     head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
     n = quoting.on_report(recs, row, _arrays(b))
-    if n > 0 and not ended(b, MARKET):
+    if ended(b, MARKET):
+        return
+    if n > 0:
         emit(b, QUOTES, own_words(b, SCRATCH, WIDTH), 0, REPORTS_ID, head, origin, now)
+    registers(b)[R_INTERNAL_DUE] = own(b, GLOB, QUOTE_GLOBAL)[0].due_ns
+
+
+@apart(DUE)
+def _on_due(b: Words, now: int) -> None:
+    reg = registers(b)
+    n = quoting.on_due(reg[R_INTERNAL_DUE], _arrays(b))
+    if n > 0:
+        emit(b, QUOTES, own_words(b, SCRATCH, WIDTH), 0, reg[R_CAUSE_RING], reg[R_CAUSE_SEQ], now, now)
+    reg[R_INTERNAL_DUE] = own(b, GLOB, QUOTE_GLOBAL)[0].due_ns
 
 
 @apart(ENDED)
 def _on_end(b: Words, r: int) -> None:
     if r == MARKET:
+        registers(b)[R_INTERNAL_DUE] = TS_END
         pass_end(b, QUOTES, r)
 
 

@@ -21,7 +21,7 @@ from procs.fold.assembly import (
     pass_end,
     scratch,
 )
-from procs.fold.block import ENDED, R_NOW, R_UNTIMED, in_loc, registers
+from procs.fold.block import DUE, ENDED, R_CAUSE_RING, R_CAUSE_SEQ, R_INTERNAL_DUE, R_NOW, R_UNTIMED, in_loc, registers
 from procs.fold.far_calls import apart
 from procs.fold.loop import ended
 from procs.fold.plan import Plan
@@ -88,10 +88,12 @@ def _arrays(b: Words) -> RiskArrays:
 
 @kernel
 def _emit(b: Words, n: int, ring_id: int, head: int, origin: int, now: int) -> None:
+    """Publish what the fold wrote, and note when it wants to be called next."""
     for k in range(n):
         emit(b, ORDERS, own_words(b, ORDERS_OUT, WIDTH), k, ring_id, head, origin, now)
     for k in range(own(b, GLOB, RISK_GLOBAL)[0].n_refusals):
         emit(b, REFUSALS, own_words(b, REFUSALS_OUT, WIDTH), k, ring_id, head, origin, now)
+    registers(b)[R_INTERNAL_DUE] = own(b, GLOB, RISK_GLOBAL)[0].due_ns
 
 
 @apart(CONTROL)
@@ -140,6 +142,14 @@ def _on_quote(b: Words, now: int) -> None:
     n = risk.on_quote(recs, row, _arrays(b))
     if not ended(b, MARKET):
         _emit(b, n, QUOTES_ID, head, origin, now)
+
+
+@apart(DUE)
+def _on_due(b: Words, now: int) -> None:
+    """Time has come to something, with or without a record: its cause is the last record taken."""
+    reg = registers(b)
+    n = risk.on_due(reg[R_INTERNAL_DUE], _arrays(b))
+    _emit(b, n, reg[R_CAUSE_RING], reg[R_CAUSE_SEQ], now, now)
 
 
 @apart(ENDED)

@@ -46,9 +46,18 @@ def undisturbed(plan: Plan) -> dict[str, Recs]:
 
 
 def intake_order(recs: Recs) -> list[tuple[int, int]]:
-    """An intake log, record by record: (input, sequence). How a run was cut into batches is chance and does not count."""
+    """An intake log, record by record: (input, sequence). How a run was cut into batches is chance and does not count.
+
+    A run ends early where something falls due within it: the next one of that input says from where it went on.
+    """
     rows = recs.view("<i8").reshape(len(recs), -1)
-    return [(int(row[LOG_RING]), int(row[1]) + n) for row in rows for n in range(int(row[LOG_COUNT]))]
+    heads: dict[int, int] = {}
+    found: list[list[tuple[int, int]]] = []
+    for row in rows[::-1]:
+        ring, head, count = int(row[LOG_RING]), int(row[1]), int(row[LOG_COUNT])
+        found.append([(ring, head + n) for n in range(min(count, heads.get(ring, head + count) - head))])
+        heads[ring] = head
+    return [taken for run in reversed(found) for taken in run]
 
 
 def identities(kept: dict[str, Recs]) -> dict[str, Any]:

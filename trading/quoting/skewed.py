@@ -11,6 +11,8 @@ When a target is told:
 - otherwise not sooner than `requote_ms` after the last one, and only if a side appears or a price moved by more than
   `requote_ticks` (within the tolerance an order keeps its place in the queue), or if a fill happened since: then the same
   target is told again, for the filled side to be put back.
+What is held back by `requote_ms`, and a book that grows too old, fall due at a time: `on_due` is called at exactly that time,
+whether a record comes then or not.
 
 What this module is not: it sends no orders. Risk turns targets into orders (trading.risk.quote_orders), and limits stand
 there.
@@ -26,7 +28,7 @@ import numpy as np
 from trading.features import bars
 from trading.instruments import lot_value, notional_e8
 from trading.jit import Recs, kernel, lean
-from trading.records import ExecType, Kind
+from trading.records import TS_END, ExecType, Kind
 from trading.settings import Strategy
 
 QUOTE_STATE: Final = np.dtype(
@@ -41,13 +43,14 @@ QUOTE_STATE: Final = np.dtype(
         ("ask_lots", "i8"),
         ("told_ts_ns", "i8"),
         ("filled", "i8"),  # 1: a fill since the target was told
+        ("due_ns", "i8"),  # when the target is to be worked out though no record comes; TS_END: not
     ],
     align=True,
 )
 """What is kept per symbol."""
 
-QUOTE_GLOBAL: Final = np.dtype([("quotes", "i8"), ("pulls", "i8"), ("fills", "i8")], align=True)
-"""Counts: targets told, those of them that pulled a side, fills taken."""
+QUOTE_GLOBAL: Final = np.dtype([("quotes", "i8"), ("pulls", "i8"), ("fills", "i8"), ("due_ns", "i8")], align=True)
+"""Counts: targets told, those of them that pulled a side, fills taken. And the time before which nothing falls due."""
 
 QUOTE_PARAMS: Final = np.dtype(
     [
@@ -100,6 +103,7 @@ def init(state: Recs, glob: Recs, params: Recs, instruments: Recs) -> None:
     assert len(state) == len(instruments) and len(glob) == len(params) == 1
     state[:] = np.zeros((), QUOTE_STATE)
     glob[:] = np.zeros((), QUOTE_GLOBAL)
+    state["due_ns"] = glob["due_ns"] = TS_END
     for s in range(len(state)):
         bars.start(state[s])
 
@@ -129,7 +133,19 @@ def _side_lots(instruments: Recs, symbol: int, price_ticks: int, lots: int, held
 
 @lean
 def _tell(quoter: QuoterArrays, symbol: int, ts_ns: int) -> int:
-    """Work out the target at `ts_ns` and tell it if it is due: 1 with `out[0]` written, else 0."""
+    """Work out the target at `ts_ns` and tell it if it may be: 1 with `out[0]` written, else 0. Notes what falls due later."""
+    s, g = quoter.state[symbol], quoter.glob[0]
+    s.due_ns = TS_END
+    told = _target(quoter, symbol, ts_ns)
+    if s.best_bid_ticks > 0 and (s.bid_lots > 0 or s.ask_lots > 0):
+        s.due_ns = min(s.due_ns, s.book_ts_ns + bars.BOOK_MAX_AGE_NS + 1)
+    g.due_ns = min(g.due_ns, s.due_ns)
+    return told
+
+
+@lean
+def _target(quoter: QuoterArrays, symbol: int, ts_ns: int) -> int:
+    """What `_tell` tells. A target that comes too soon after the last one falls due later."""
     s, g, p, o = quoter.state[symbol], quoter.glob[0], quoter.params[0], quoter.out[0]
     bid = ask = bid_lots = ask_lots = 0
     mid = half = skew = 0.0
@@ -161,8 +177,10 @@ def _tell(quoter: QuoterArrays, symbol: int, ts_ns: int) -> int:
             return 0
         appears = (s.bid_lots == 0 and bid_lots > 0) or (s.ask_lots == 0 and ask_lots > 0)
         moves = abs(bid - s.bid_ticks) > p.requote_ticks or abs(ask - s.ask_ticks) > p.requote_ticks
-        told_before = s.told_ts_ns > 0
-        if not (appears or moves or s.filled) or (told_before and ts_ns - s.told_ts_ns < p.requote_ns):
+        if not (appears or moves or s.filled):
+            return 0
+        if s.told_ts_ns > 0 and ts_ns - s.told_ts_ns < p.requote_ns:
+            s.due_ns = s.told_ts_ns + p.requote_ns
             return 0
     s.bid_ticks, s.bid_lots, s.ask_ticks, s.ask_lots = bid, bid_lots, ask, ask_lots
     s.told_ts_ns, s.filled = ts_ns, 0
@@ -216,3 +234,21 @@ def on_report(recs: Recs, i: int, quoter: QuoterArrays) -> int:
     if quoter.instruments[symbol].make_market == 0 or quoter.params[0].enabled == 0:
         return 0
     return _tell(quoter, symbol, rec.ts_ns)
+
+
+@lean
+def on_due(ts_ns: int, quoter: QuoterArrays) -> int:
+    """Time has come to `glob.due_ns`, which is `ts_ns`. Returns 1 with `out[0]` written if a target is told, else 0.
+
+    One target at most: what else falls due now still stands in `glob.due_ns`.
+    """
+    g, told = quoter.glob[0], 0
+    g.due_ns = TS_END
+    for symbol in range(len(quoter.state)):
+        s = quoter.state[symbol]
+        if s.due_ns <= ts_ns and told == 0:
+            if ts_ns - s.book_ts_ns > bars.BOOK_MAX_AGE_NS:
+                s.best_bid_ticks = s.best_ask_ticks = 0
+            told = _tell(quoter, symbol, ts_ns)
+        g.due_ns = min(g.due_ns, s.due_ns)
+    return told

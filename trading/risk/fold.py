@@ -14,6 +14,7 @@ Choices:
   A breached loss limit trips it. RESUME lifts it; the breach goes on refusing entries and quotes until equity is back
   within the limit (or, for the day's loss, the day is over), unless the RESUME's reason names the breach
   (Refusal.DRAWDOWN, Refusal.LOSS_LIMIT): that starts the limit afresh from the present equity.
+- *Time*: what falls due is done at exactly its due time (trading.risk.dues), whether a record comes then or not.
 
 What this module is not: it knows no venue, no ring and no clock; it neither retries nor reconciles.
 """
@@ -27,12 +28,12 @@ from trading.instruments import loss_e8
 from trading.jit import Recs, lean
 from trading.orders import fills
 from trading.orders import table as orders
-from trading.records import LEVELS, ExecType, Flag, Kind, OrderType, Purpose, Refusal, Side
+from trading.records import LEVELS, TS_END, ExecType, Flag, Kind, OrderType, Purpose, Refusal, Side
 from trading.risk import exits, limits, positions, sizing
 from trading.risk.arrays import MAX_ORDERS_OUT, MAX_REFUSALS_OUT, RiskArrays
+from trading.risk.dues import EXIT_RETRY_NS, SWEEP_NS, find_due, note_due, note_sweep
 from trading.risk.layout import (
     DAY_NS,
-    NS_PER_MS,
     RISK_GLOBAL,
     RISK_PARAMS,
     RISK_STATE,
@@ -55,6 +56,7 @@ __all__ = [
     "init",
     "make_params",
     "on_control",
+    "on_due",
     "on_market",
     "on_market_end",
     "on_quote",
@@ -62,11 +64,6 @@ __all__ = [
     "on_signal",
     "outputs",
 ]
-
-EXIT_RETRY_NS: Final = 250 * NS_PER_MS
-"""A refused exit is tried again after this."""
-SWEEP_NS: Final = 250 * NS_PER_MS
-"""How often orders whose cancel the venue refused are cancelled again, while they should be gone."""
 
 _BOOK_VALID: Final = int(Flag.BOOK_VALID)
 
@@ -146,6 +143,24 @@ def _try_exit(risk: RiskArrays, s: int, ts_ns: int) -> None:
 
 
 @lean
+def _look(risk: RiskArrays, s: int, ts_ns: int) -> None:
+    """Cancel an entry that is too old, begin an exit that is due, go on with one that was begun; note when to look again."""
+    st, g = risk.state[s], risk.glob[0]
+    if st.entry_id != 0:
+        slot = orders.find(risk.glob, st.entry_id)
+        if slot >= 0 and ts_ns - g.orders[slot].ts_new_ns >= risk.params[0].max_age_ns:
+            cancel(risk, slot, ts_ns)
+    if st.leg_lots != 0 and st.exit_id == 0 and limits.check_trading(risk.state, risk.glob, s, ts_ns) == Refusal.NONE:
+        if st.exit_purpose == 0:
+            st.exit_purpose = exits.due(risk.state, s, ts_ns, risk.params)
+            if st.exit_purpose != 0:
+                cancel_all(risk, s, ts_ns)
+        if st.exit_purpose != 0 and ts_ns - st.exit_try_ns >= EXIT_RETRY_NS:
+            _try_exit(risk, s, ts_ns)
+    note_due(risk, s, ts_ns, EXIT_RETRY_NS)
+
+
+@lean
 def on_market(recs: Recs, i: int, risk: RiskArrays) -> int:
     """Take a MARKET_RECORD (DEPTH, TRADE, BBO, SNAPSHOT, STALE): marks, loss limits, exits, aged entries. Returns orders written.
 
@@ -175,17 +190,26 @@ def on_market(recs: Recs, i: int, risk: RiskArrays) -> int:
         return g.n_orders
     if g.n_live > 0 and ts >= g.sweep_ns:
         _sweep(risk, ts)
-    if st.entry_id != 0:
-        slot = orders.find(risk.glob, st.entry_id)
-        if slot >= 0 and ts - g.orders[slot].ts_new_ns >= risk.params[0].max_age_ns:
-            cancel(risk, slot, ts)
-    if st.leg_lots != 0 and st.exit_id == 0 and limits.check_trading(risk.state, risk.glob, s, ts) == Refusal.NONE:
-        if st.exit_purpose == 0:
-            st.exit_purpose = exits.due(risk.state, s, ts, risk.params)
-            if st.exit_purpose != 0:
-                cancel_all(risk, s, ts)
-        if st.exit_purpose != 0 and ts - st.exit_try_ns >= EXIT_RETRY_NS:
-            _try_exit(risk, s, ts)
+    if st.entry_id != 0 or st.leg_lots != 0:
+        _look(risk, s, ts)
+    else:
+        st.due_ns = TS_END
+        note_sweep(risk, ts)
+    return g.n_orders
+
+
+@lean
+def on_due(ts_ns: int, risk: RiskArrays) -> int:
+    """Time has come to `glob.due_ns`, which is `ts_ns`: do what falls due. Returns orders written; `glob.due_ns` is the next."""
+    g = risk.glob[0]
+    g.n_orders, g.n_refusals = 0, 0
+    if g.ended == 0:
+        if g.n_live > 0 and ts_ns >= g.sweep_ns:
+            _sweep(risk, ts_ns)
+        for s in range(len(risk.state)):
+            if risk.state[s].due_ns <= ts_ns:
+                _look(risk, s, ts_ns)
+    find_due(risk, ts_ns)
     return g.n_orders
 
 
@@ -238,6 +262,7 @@ def on_signal(recs: Recs, i: int, risk: RiskArrays) -> int:
     if order_id > 0:
         st.entry_id = order_id
         st.stop_distance = distance
+        note_due(risk, s, ts, EXIT_RETRY_NS)
     return g.n_orders
 
 
@@ -250,6 +275,7 @@ def on_quote(recs: Recs, i: int, risk: RiskArrays) -> int:
     if s < 0 or s >= len(risk.state) or risk.instruments[s].make_market == 0:
         return 0
     follow_target(risk, recs[i])
+    note_sweep(risk, recs[i].ts_ns)
     return g.n_orders
 
 
@@ -313,6 +339,8 @@ def on_report(recs: Recs, i: int, risk: RiskArrays) -> int:
         _remark(risk, s, ts)
     if ended_now and g.ended == 0:
         retry_quotes(risk, s, ts)
+    # what has ended may be what stood in an exit's way: then it is tried at once
+    note_due(risk, s, ts, 0 if ended_now else EXIT_RETRY_NS)
     return g.n_orders
 
 
@@ -334,6 +362,8 @@ def on_control(recs: Recs, i: int, risk: RiskArrays) -> int:
             g.peak_e8, g.drawdown_breached = g.portfolio_e8, 0
         elif rec.reason == Refusal.LOSS_LIMIT:
             g.day_start_e8, g.day_breached = g.portfolio_e8, 0
+    for s in range(len(risk.state)):  # a halt holds exits back
+        note_due(risk, s, rec.ts_ns, 0)
     return g.n_orders
 
 
@@ -347,5 +377,5 @@ def on_market_end(ts_ns: int, risk: RiskArrays) -> int:
     g.n_orders, g.n_refusals = 0, 0
     if g.ended == 0:
         cancel_all(risk, -1, ts_ns)
-        g.ended = 1
+        g.ended, g.due_ns = 1, TS_END
     return g.n_orders

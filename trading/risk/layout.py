@@ -12,7 +12,7 @@ import numpy as np
 from trading.jit import Recs
 from trading.orders import budget
 from trading.orders import table as orders
-from trading.records import ORDER_RECORD
+from trading.records import ORDER_RECORD, TS_END
 from trading.risk import exits, limits, positions, quote_orders, sizing, submitting
 from trading.risk.arrays import MAX_ORDERS_OUT, MAX_REFUSALS_OUT, RiskArrays
 from trading.settings import Strategy
@@ -31,6 +31,7 @@ RISK_STATE: Final = np.dtype(
         ("entry_ts_ns", "i8"),  # when an entry was last decided, refused ones too
         ("exit_id", "i8"),
         ("exit_try_ns", "i8"),
+        ("due_ns", "i8"),  # when the symbol is to be looked at though no record comes; TS_END: not
     ],
     align=True,
 )
@@ -46,6 +47,7 @@ RISK_GLOBAL: Final = np.dtype(
         ("day", "i8"),  # UTC day of the last record
         ("day_start_e8", "i8"),
         ("sweep_ns", "i8"),  # the next sweep
+        ("due_ns", "i8"),  # nothing falls due before this
         ("fill_count", "i8"),
         ("repeat_count", "i8"),  # fills that had been seen
         ("foreign_count", "i8"),  # reports about orders that are not in the table, or of no known symbol
@@ -100,6 +102,7 @@ def init(state: Recs, glob: Recs, params: Recs, instruments: Recs) -> None:
     for name in ("portfolio_e8", "start_e8", "peak_e8", "day_start_e8"):
         g[name] = params[0]["equity_e8"]
     g["day"] = -1
+    state["due_ns"] = g["due_ns"] = TS_END
 
 
 def outputs() -> tuple[Recs, Recs, Recs]:
