@@ -410,6 +410,9 @@ class Run:
     def _carries(self, ring: Ring) -> bool:
         heard = [STAGE[name] for name in ring.readers if name != RECORDER]
         written = ring.writer in {SUPERVISOR, *(stage.part for stage in self.stages)}
+        clock = any(stage.clocked and ring is intake(stage.name) for stage in STAGES)
+        if clock and self.source != "live":
+            return False  # a source of its own makes time as well
         return written and (not heard or any(stage.source in ("", self.source) for stage in heard))
 
 

@@ -43,9 +43,10 @@ def test_a_run_starts_readers_before_writers_and_what_is_not_needed_last(run: Ru
 
 def test_only_sockets_bring_frames_and_what_the_feed_wants() -> None:
     """Without a receiver the rings to and from it carry nothing; in `record` nobody writes what decisions would."""
-    assert {ring.name for ring in RINGS} - {ring.name for ring in Run().rings} == {"frames", "resync"}
+    assert {ring.name for ring in RINGS} - {ring.name for ring in Run().rings} == {"frames", "resync", "intake.feed"}
     assert Run(source="live").rings == RINGS
-    assert {ring.name for ring in Run("record", "live").rings} == {"frames", "resync", "market", "depth", "control"}
+    recorded = {"frames", "resync", "intake.feed", "market", "depth", "control"}
+    assert {ring.name for ring in Run("record", "live").rings} == recorded
 
 
 def test_a_profile_gives_its_run() -> None:
@@ -77,7 +78,7 @@ QUOTES_NOT_LAST = ("control", "reports", "market", "quotes", "signals")
         (rows(rings={"quotes": {"burst": 4096}}), "must leave room"),
         (rows(replace(topology.STAGE["quoter"], essential=False)), "what a ring needs is essential"),
         (rows(replace(topology.STAGE["quoter"], stage_id=4)), "a stage's id and name are its own"),
-        (rows(replace(topology.STAGE["features"], inputs=("market", "vectors")), rings=HEARD), "inputs need an intake log"),
+        (rows(replace(topology.STAGE["features"], inputs=("market", "vectors")), rings=HEARD), "need an intake log"),
         (rows(replace(topology.STAGE["quoter"], feedback="orders")), "its feedback is one of its inputs"),
         (rows(replace(topology.STAGE["router"], reference="orders")), "a reference is an output"),
         (rows(replace(topology.STAGE["risk"], inputs=QUOTES_NOT_LAST)), "only the last input may"),
@@ -105,7 +106,7 @@ STAGE_ROWS = '''    Stage(11, "echo", "echo_stage", ("quotes",), "says every quo
         reference="executions",
     ),
 '''
-RING_ROW = '''    Ring(17, "echoes", records.QUOTE_RECORD, "echo", ("recorder",), 4096, "every quote again"),
+RING_ROW = '''    Ring(18, "echoes", records.QUOTE_RECORD, "echo", ("recorder",), 4096, "every quote again"),
 '''
 ECHO = '''"""Says every quote again."""
 

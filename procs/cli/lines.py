@@ -16,6 +16,7 @@ from procs import rundir
 from procs.cli import running
 from procs.cli.outcome import NOT_RUNNING, OK, UNHEALTHY, CliError
 from procs.cli.table import Cell, Column, Paint, clean_text, count, paint_for, span, table, wrapped
+from procs.receiver.clock import SLEW
 from procs.receiver.line_table import NEVER, SILENT, read_table
 
 STALE_S: Final = 5.0
@@ -73,6 +74,12 @@ def troubles(found: dict[str, Any], instance: str) -> list[str]:
     if found["frames"]["dropped"]:
         dropped = found["frames"]["dropped"]
         wrong.append(f"{dropped} frames found no room: the feed or the disk is too slow, or raise live.arena_mb")
+    lead = found.get("clock", {}).get("lead_s", 0.0)
+    if lead >= 1.0:
+        wrong.append(
+            f"the wall clock was set back: the session's time is {lead:.0f} s ahead of it and comes back to it in "
+            f"{lead * SLEW / 60:.0f} min"
+        )
     for venue in found["venues"]:
         covered = {line["state"] for line in venue["lines"]}
         if "UP" not in covered:

@@ -40,9 +40,10 @@ class SessionClock:
     """A session's time. Attributes: offset_ns, what it is ahead of CLOCK_MONOTONIC, 0 before the first look; steps: times that
     the wall clock was set, as far as we saw."""
 
-    def __init__(self, offset_ns: int = 0, steps: int = 0) -> None:
-        """`offset_ns`, `steps`: where an earlier receiver of the session left off."""
+    def __init__(self, offset_ns: int = 0, lead_ns: int = 0, steps: int = 0) -> None:
+        """Where an earlier receiver of the session left off; `lead_ns`: what its last look answered."""
         self.offset_ns, self.steps = offset_ns, steps
+        self._wall = offset_ns - lead_ns
         self._before: tuple[int, int] | None = None  # wall clock less CLOCK_MONOTONIC, and the latter, at the last look
 
     def look(self, wall_ns: int, mono_ns: int) -> tuple[int, int]:
@@ -51,7 +52,7 @@ class SessionClock:
         Between two looks the time of the session is the wall clock's and that lead.
         """
         wall, begun = wall_ns - mono_ns, self.offset_ns != 0
-        before, since = self._before if self._before is not None else (self.offset_ns if begun else wall, mono_ns)
+        before, since = self._before if self._before is not None else (self._wall if begun else wall, mono_ns)
         self._before = wall, mono_ns
         stepped = wall - before if abs(wall - before) >= STEP_NS else 0
         self.steps += stepped != 0

@@ -95,10 +95,14 @@ def line_row(copy: int, line: Line, counts: LineCounts, open_: bool, now: int) -
     }
 
 
-def write_table(folder: Path, writer: FrameWriter, venues: Sequence[dict[str, Any]]) -> None:
-    """Replace the file. A folder that cannot be written costs the figures, nothing else."""
+def write_table(folder: Path, writer: FrameWriter, venues: Sequence[dict[str, Any]], clock: tuple[int, int] = (0, 0)) -> None:
+    """Replace the file. A folder that cannot be written costs the figures, nothing else.
+
+    `clock`: what the session's time is ahead of the wall clock (ns), and how often that was set.
+    """
     frames = {"frames": writer.frames, "bytes": writer.bytes, "dropped": writer.dropped, "owed": writer.owed}
     table = {"version": VERSION, "at_ns": time.time_ns(), "pid": os.getpid(), "frames": frames, "venues": list(venues)}
+    table["clock"] = {"lead_s": round(clock[0] / SECOND, 3), "steps": clock[1]}
     with contextlib.suppress(OSError):
         write_whole(folder / FILE, msgspec.json.encode(table), mode=0o644)
 

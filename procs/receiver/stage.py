@@ -67,7 +67,8 @@ class Receiver:
         self.links: list[VenueLink | CcxtLink] = []
         self.by_symbol: dict[int, VenueLink | CcxtLink] = {}
         self.by_line: dict[int, VenueLink | CcxtLink] = {}
-        self.clock: Final = SessionClock(int(self.page[board.SESSION_CLOCK_NS]), int(self.page[board.CLOCK_STEPS]))
+        left_off = (int(self.page[word]) for word in (board.SESSION_CLOCK_NS, board.CLOCK_LEAD_NS, board.CLOCK_STEPS))
+        self.clock: Final = SessionClock(*left_off)
         self.stopping = False
         self._ticks = 0
 
@@ -186,7 +187,7 @@ class Receiver:
         page[board.UNKNOWN] = sum(line["unknown"] for line in lines)
         page[board.GAPS] = sum(line["gaps"] for line in lines)
         page[board.RESYNCS] = sum(row.get("resyncs_delivered", 0) for row in rows)
-        write_table(self.run_dir, self.writer, rows)
+        write_table(self.run_dir, self.writer, rows, (int(page[board.CLOCK_LEAD_NS]), self.clock.steps))
 
 
 def main(profile: Profile, runtime: Mapping[str, Any]) -> int:

@@ -50,7 +50,7 @@ def intake_order(recs: Recs) -> list[tuple[int, int]]:
 
     A run ends early where something falls due within it: the next one of that input says from where it went on.
     """
-    rows = recs.view("<i8").reshape(len(recs), -1)
+    rows = recs.view("<i8").reshape(-1, recs.dtype.itemsize // 8)
     heads: dict[int, int] = {}
     found: list[list[tuple[int, int]]] = []
     for row in rows[::-1]:
