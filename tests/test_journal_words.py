@@ -66,7 +66,7 @@ RECORDS: dict[str, dict[str, Any]] = {
     "control": {"kind": Kind.HALT, "symbol": -1, "cause_ring": -1, "reason": Refusal.DRAWDOWN},
     "frames": {"kind": Kind.RAW, "symbol": -1, "flags": 1 | 3 << 9, "length": 5},
     "resync": {"kind": Kind.WANT_SNAPSHOT, "symbol": 0, "reason": Want.GAP, "update_id": 9},
-    "intake": {"kind": Kind.INTAKE, "ring": topology.RING["reports"].ring_id, "count": 3, "first_seq": 4},
+    "intake": {"kind": Kind.INTAKE, "ring": 0, "count": 3, "first_seq": 4},
 }  # fmt: skip
 WORDS: dict[str, dict[str, Any]] = {
     "market": {"kind": "trade", "side": "sell", "price": "61837.63", "qty": "1.5"},
@@ -87,7 +87,7 @@ WORDS: dict[str, dict[str, Any]] = {
     "control": {"kind": "halt", "symbol": "-", "reason": "drawdown"},
     "frames": {"kind": "raw", "symbol": "-", "line": 1, "connection": 3, "length": 5},
     "resync": {"kind": "want_snapshot", "reason": "gap", "update_id": 9},
-    "intake": {"kind": "intake", "symbol": "-", "ring": "reports", "count": 3},
+    "intake": {"kind": "intake", "symbol": "-", "count": 3},
 }  # fmt: skip
 
 def records(ring: topology.Ring) -> np.ndarray:
@@ -158,7 +158,9 @@ def test_every_ring_becomes_csv(journals: Path, tmp_path: Path, run: Run) -> Non
     assert (rows["vectors"][FEATURES[1]], rows["vectors"][FEATURES[0]]) == ("1.5", "")
     assert rows["executions"]["fee"] == "-1.23e-06" and rows["executions"]["leaves_qty"] == "0.5"
     assert (rows["frames"]["line"], rows["frames"]["connection"]) == ("1", "3")
-    assert rows["intake.risk"]["ring"] == "reports" and rows["resync"]["reason"] == "gap"
+    first = {name: rows[f"intake.{name}"]["ring"] for name in ("feed", "quoter", "risk", "router", "exchange")}
+    assert first == {"feed": "frames", "quoter": "reports", "risk": "control", "router": "executions", "exchange": "depth"}
+    assert rows["resync"]["reason"] == "gap"
 
 
 def test_every_ring_becomes_parquet(journals: Path, tmp_path: Path, run: Run) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from procs import topology
+from procs.fold.merge import CLOCK
 from procs.memory import board
-from procs.stages.feed import CLOCK
 from sim.local_venue import generated
 from sim.worlds.served import ServedVenue
 from trading.records import ExecType, Kind

@@ -42,7 +42,7 @@ from procs.fold.block import (
 )
 from procs.fold.checkpoint import save
 from procs.fold.far_calls import ask_numbered, call_numbered
-from procs.fold.merge import FALLS_DUE, flush_outputs, next_run
+from procs.fold.merge import CUT, FALLS_DUE, flush_outputs, log_intake, next_run
 from procs.fold.stamps import W_ORIGIN, W_PUBLISH, note_taken
 from procs.memory import board
 from ringbuf.intrinsics import load_acquire, store_release
@@ -148,6 +148,7 @@ def _take_run(b: Words, ring: int, count: int) -> int:
         taken(b, ring)
         done += 1
         if dues and done < count and reg[R_INTERNAL_DUE] <= in_time(b, ring):
+            log_intake(b, CUT, in_loc(b, ring)[I_HEAD], done, reg[R_INTERNAL_DUE])
             break
     if dues:
         reg[R_CAUSE_RING], reg[R_CAUSE_SEQ] = in_ctl(b, ring)[RING_ID], in_loc(b, ring)[I_HEAD] - 1

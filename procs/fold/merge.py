@@ -16,8 +16,8 @@ or promised, so that to all others it is as if it had always stood there.
 
 A stage may have something fall due by itself (R_INTERNAL_DUE). It is done before any record of that time or later, as soon
 as nothing earlier can come: a function of the records like all else, whether the market speaks then or not. The watermarks and
-the promise never go beyond it. A run that was noted in the log ends early where something falls due within it; what is left
-of it is noted anew.
+the promise never go beyond it. A run that was noted in the log ends early where something falls due within it; the next line
+of the log (CUT) then says how many of it were taken.
 
 In arrival order (live venues) whatever is there is taken, inputs in their order. Then only the intake log knows the order,
 which is why it is written in both cases, before a batch is processed: after a crash the log is followed.
@@ -80,7 +80,9 @@ from ringbuf.ring import (
 )
 from trading.records import TS_END, Kind
 
-FALLS_DUE = -2
+CLOCK, CUT = -1, -2
+"""Stand in the intake log for an input: a clock was read; the run before was cut short, to `count`."""
+FALLS_DUE = -3
 """What `next_run` answers in place of an input: something of the stage's own falls due."""
 LOG_KIND = int(Kind.INTAKE) << 32
 LOG_RING, LOG_COUNT = 4, 5  # words of an intake record
@@ -108,14 +110,14 @@ def _recordable(b: Words) -> int:
 
 @kernel
 def loggable(b: Words) -> bool:
-    """Whether the intake log has room, where there is one; notes it where not."""
+    """Whether the intake log has room for a run that may be cut, where there is a log; notes it where not."""
     reg, log = registers(b), b[LOG]
-    if log < 0 or room(out_ctl(b, log), out_loc(b, log), 1) > 0:
+    if log < 0 or room(out_ctl(b, log), out_loc(b, log), 2) >= 2:
         return True
     # our own cursor in the log moves with our checkpoint
     if reg[R_SINCE] > 0:
         save(b)
-    if room(out_ctl(b, log), out_loc(b, log), 1) > 0:
+    if room(out_ctl(b, log), out_loc(b, log), 2) >= 2:
         return True
     reg[R_BLOCKED] |= 1 << log
     note_full(out_ctl(b, log))

@@ -89,6 +89,12 @@ def whole_name(field: str) -> str:
     return word if stem in ("price", "qty") else f"{stem}_{word}"
 
 
+def _inputs_of(log: str) -> dict[int, str]:
+    """What stands for an input in an intake log (procs.fold.merge)."""
+    stage = next(stage for stage in topology.STAGES if log == f"intake.{stage.part}")
+    return dict(enumerate(stage.inputs)) | {-1: "clock", -2: "cut"}
+
+
 def _members(kind: type[IntEnum]) -> dict[int, str]:
     return {int(member): member.name.lower() for member in kind}
 
@@ -137,8 +143,10 @@ class Names:
 
     def codes(self, ring: str, field: str) -> dict[int, str] | None:
         """The words of a field that holds one of several; None for a field that is a number."""
-        if field == "cause_ring" or (field == "ring" and ring.startswith("intake")):
+        if field == "cause_ring":
             return _RINGS
+        if field == "ring" and ring.startswith("intake"):
+            return _inputs_of(ring)
         if field == "reason":
             if ring == "signals":
                 return {0: "none"} | {k + 1: name for k, name in enumerate(self.signals)}

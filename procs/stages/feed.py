@@ -65,7 +65,7 @@ from procs.fold.block import (
     registers,
 )
 from procs.fold.far_calls import INT, apart
-from procs.fold.merge import flush_outputs, log_intake, loggable
+from procs.fold.merge import CLOCK, flush_outputs, log_intake, loggable
 from procs.fold.plan import Plan
 from procs.fold.stamps import note_taken
 from procs.fold.warm import warm_stage
@@ -100,8 +100,6 @@ K_WANT_SNAPSHOT, K_ODD_FRAME, K_WANT_STREAM = int(Kind.WANT_SNAPSHOT), int(Kind.
 STATE, GLOB, PARAMS, INSTRUMENTS, SOURCE, SOURCE_SETTINGS, GEN, GEN_GLOB, GEN_SETTINGS = 0, 1, 2, 3, 4, 5, 6, 7, 8
 SPOOL, FRAME_BYTES, WHERE, MARKET_OUT, DEPTH_OUT, ARENA, RESYNC_OUT = 9, 10, 11, 12, 13, 14, 15
 FRAMES: Final = 0  # the input
-CLOCK: Final = -1
-"""Stands in the intake log for an input where the clock was read."""
 LATE_NS: Final = 30_000_000
 """A receiver promises every 10 ms; one that is later than this says nothing."""
 LOOK_NS: Final = 15_000_000

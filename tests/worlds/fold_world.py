@@ -18,7 +18,7 @@ from procs.fold.assembly import Bound, LoopSettings, heap_world
 from procs.fold.block import R_DONE, R_SINCE, out_loc
 from procs.fold.checkpoint import diverged, restore, save
 from procs.fold.loop import poll
-from procs.fold.merge import LOG_COUNT, LOG_RING, flush_outputs
+from procs.fold.merge import CUT, LOG_COUNT, LOG_RING, flush_outputs
 from procs.fold.plan import Plan, plan_of
 from procs.journal.digest import digest
 from procs.memory import board
@@ -48,16 +48,17 @@ def undisturbed(plan: Plan) -> dict[str, Recs]:
 def intake_order(recs: Recs) -> list[tuple[int, int]]:
     """An intake log, record by record: (input, sequence). How a run was cut into batches is chance and does not count.
 
-    A run ends early where something falls due within it: the next one of that input says from where it went on.
+    A run ends early where something falls due within it: the line after it says how many of it were taken.
     """
-    rows = recs.view("<i8").reshape(-1, recs.dtype.itemsize // 8)
-    heads: dict[int, int] = {}
-    found: list[list[tuple[int, int]]] = []
-    for row in rows[::-1]:
-        ring, head, count = int(row[LOG_RING]), int(row[1]), int(row[LOG_COUNT])
-        found.append([(ring, head + n) for n in range(min(count, heads.get(ring, head + count) - head))])
-        heads[ring] = head
-    return [taken for run in reversed(found) for taken in run]
+    found: list[tuple[int, int]] = []
+    begun = 0
+    for row in recs.view("<i8").reshape(-1, recs.dtype.itemsize // 8).tolist():
+        if row[LOG_RING] == CUT:
+            del found[begun + row[LOG_COUNT] :]
+            continue
+        begun = len(found)
+        found += [(row[LOG_RING], row[1] + n) for n in range(row[LOG_COUNT])]
+    return found
 
 
 def identities(kept: dict[str, Recs]) -> dict[str, Any]:
