@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,31 @@ def test_kernels_for_a_level_that_is_not_here_are_compiled_and_not_run(packed: P
     assert names and names == {file.relative_to(tmp_path / "v4") for file in (tmp_path / "v4").rglob("*.nb[ic]")}
 
 
+@NOT_HERE
+def test_settings_of_numbas_leave_own_kernels_aside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Own kernels are taken once for all; with numba told otherwise, or asked for another CPU, the folder is an empty one."""
+    for name in [name for name in os.environ if name.startswith(("NUMBA_", "SCALPER_KERNELS", "CACHE_DIRECTORY"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    code = tmp_path / "code" / "shm" / "a.b-1.py311.1.nbc"
+    code.parent.mkdir(parents=True)
+    code.write_bytes(b"code")
+    packs.make(tmp_path / "code", LEVEL, tmp_path)
+    own = choice.chosen(kernel_packs=tmp_path)
+    assert own.ours and own.level == LEVEL and choice.compiled(own.folder)
+    assert (own.folder / "shm" / code.name).read_bytes() == b"code"
+    assert choice.chosen(kernel_packs=tmp_path) == own and own.variables()[keys.CPU_NAME] == LEVEL
+    for name, value in (("NUMBA_BOUNDSCHECK", "1"), ("NUMBA_CPU_NAME", "generic"), ("SCALPER_KERNELS", "compile")):
+        with monkeypatch.context() as one:
+            one.setenv(name, value)
+            found = choice.chosen(kernel_packs=tmp_path)
+            assert not found.ours and not found.why and not list(found.folder.iterdir())
+    for name, value in own.variables().items():  # as a child of a process that uses them sees it
+        monkeypatch.setenv(name, value)
+    assert choice.chosen(kernel_packs=tmp_path) == own
+
+
 def test_levels_are_known_by_the_features_of_the_cpu() -> None:
     """All of a level's features make it, the best comes first; a CPU that lacks one has it not."""
     v3 = " ".join(sorted(keys.LEVELS[LEVEL]))
@@ -168,3 +194,8 @@ def test_levels_are_known_by_the_features_of_the_cpu() -> None:
     assert keys.levels_of(f"model name\t: X\nflags\t\t: fpu {v4} zz\n".encode()) == ["x86-64-v4", LEVEL]
     assert keys.levels_of(f"flags\t\t: {v3}\n".encode()) == [LEVEL]
     assert keys.levels_of(f"flags\t\t: {v3.replace('movbe', '')}\n".encode()) == []
+
+
+def test_versions_are_those_that_are_installed() -> None:
+    """The versions in the key are those that the packages' own metadata states."""
+    assert {name: metadata.version(name) for name in keys.COMPILERS}.items() <= keys.compilers().items()

@@ -50,25 +50,27 @@ def chosen(extra: Iterable[Path] = (), kernel_packs: Path = packs.PACKS) -> Choi
     """
     base, sources = rundir.kernels_base(), keys.sources_key(extra)
     asked = keys.asked_level()
-    told = keys.CPU_NAME in os.environ or keys.CPU_FEATURES in os.environ or os.environ.get(WISH) == "compile"
-    levels = [asked] if asked else [] if told else keys.levels_of(keys.cpu())
-    level, why = packs.fit(kernel_packs, sources, levels) if asked or not told else ("", "")
+    other_cpu = not asked and (keys.CPU_NAME in os.environ or keys.CPU_FEATURES in os.environ)
+    level, why = "", ""
+    if not (other_cpu or keys.asked_of_numba() or os.environ.get(WISH) == "compile"):  # packs are made with numba's own settings
+        level, why = packs.fit(kernel_packs, sources, [asked] if asked else keys.levels_of(keys.cpu()))
     folder = base / keys.kernel_key(sources, level or asked)
-    if level and not folder.exists():
+    fresh = not folder.exists()
+    if level and fresh:
         try:
             packs.unpack(kernel_packs, level, folder)
         except (packs.PackError, OSError) as error:
             level, why = "", str(error)
             folder = base / keys.kernel_key(sources, asked)
+            fresh = not folder.exists()
     if why:
         why = f"the kernels that came with the program are not used, {why}: they are compiled here, which takes some minutes once"
-    return Choice(_made(folder), level or asked, bool(level), why)
+    return Choice(_made(folder, fresh), level or asked, bool(level), why)
 
 
-def _made(folder: Path) -> Path:
+def _made(folder: Path, fresh: bool) -> Path:
     """The folder, ours and marked as used; where it is new, the oldest others go."""
     rundir.own_folder(folder)
-    fresh = not any(folder.iterdir())
     os.utime(folder)
     if fresh:
         with contextlib.suppress(OSError):

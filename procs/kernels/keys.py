@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import platform
+import sys
 from collections.abc import Iterable
-from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -68,9 +68,20 @@ def levels_of(told: bytes) -> list[str]:
     return [level for level, needed in LEVELS.items() if needed <= flags]
 
 
+def _version(name: str) -> str:
+    """A package's version, by its folder's name: importlib.metadata would cost the supervisor 4 MB."""
+    spec = find_spec(name)
+    if spec is not None and spec.origin is not None:
+        for folder in Path(spec.origin).parents[1].glob(f"{name}-*.dist-info"):
+            return folder.name.removesuffix(".dist-info").removeprefix(f"{name}-")
+    from importlib import metadata
+
+    return metadata.version(name)
+
+
 def compilers() -> dict[str, str]:
     """What compiles, with versions: another one makes other code, or reads its files otherwise."""
-    return {"python": ".".join(platform.python_version_tuple()[:2]), **{name: metadata.version(name) for name in COMPILERS}}
+    return {"python": f"{sys.version_info[0]}.{sys.version_info[1]}", **{name: _version(name) for name in COMPILERS}}
 
 
 def asked_level() -> str:
@@ -79,8 +90,8 @@ def asked_level() -> str:
     return level if level in LEVELS and os.environ.get(CPU_FEATURES) == "" else ""
 
 
-def _asked_of_numba() -> bytes:
-    """The environment and the file by which a user changes the code that numba makes."""
+def asked_of_numba() -> bytes:
+    """The settings by which a user changes the code that numba makes, of the environment and of numba's own file; b"" if none."""
     told = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("NUMBA_") and name not in HARMLESS]
     with contextlib.suppress(OSError):
         told.append(Path(".numba_config.yaml").read_text(encoding="utf-8", errors="replace"))
@@ -100,7 +111,7 @@ def sources_key(extra: Iterable[Path] = ()) -> str:
 def kernel_key(sources: str, level: str = "") -> str:
     """16 hex digits that change with whatever changes the code: `sources` is their key, `level` "" for this very CPU."""
     digest = hashlib.blake2b(f"{sources};{compilers()};{level};".encode(), digest_size=8)
-    digest.update(_asked_of_numba())
+    digest.update(asked_of_numba())
     if not level:
         digest.update(cpu() + f";{os.environ.get(CPU_NAME)};{os.environ.get(CPU_FEATURES)}".encode())
     return digest.hexdigest()

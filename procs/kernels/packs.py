@@ -3,9 +3,9 @@
     procs/kernels/x86-64-v3-py3.11.zip      machine code, as numba keeps it
     procs/kernels/x86-64-v3-py3.11.json     {"level", "sources", "compilers", "sha256", "kernels"}
 
-`scripts/build-wheel` makes them, a clone has none. A pack serves only the very sources, compilers and settings that it was made
-with, and a CPU that has its level; of that the key of its cache folder is the proof (procs.kernels.keys). Its SHA-256 is compared
-before anything is taken out of it: numba runs what it finds in its cache.
+`scripts/build-wheel` makes them, a clone has none. A pack serves only the very sources and compilers that it was made with, numba
+without settings of the user's (procs.kernels.choice sees to that), and a CPU that has its level. Its SHA-256 is compared before
+anything is taken out of it: numba runs what it finds in its cache.
 """
 
 from __future__ import annotations
