@@ -13,27 +13,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import re
-import shutil
 import stat
 import struct
-from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 from typing import Final, Self
 
 from procs.trust import distrust
 
 INSTANCE: Final = re.compile(r"[a-z0-9_-]{1,24}")
-KERNEL_PACKAGES: Final = ("shm", "ringbuf", "trading", "sim", "procs")
-NO_KERNELS: Final = (
-    "procs/archives", "procs/bench", "procs/cli", "procs/gateway", "procs/prices", "procs/receiver",
-    "procs/supervision", "sim/local_venue", "sim/report", "sim/worlds", "trading/results",
-)  # fmt: skip
-"""Rooms that no kernel of another room takes anything from: editing them compiles nothing again."""
-CACHES_KEPT: Final = 4
 HANDED_LOCK: Final = "SCALPER_INSTANCE_LOCK"
 """The variable by which `start` hands the lock that it holds, as a descriptor's number, to the supervisor that it starts."""
 SYSTEM_RUN: Final = Path("/run/scalper")
@@ -63,7 +52,7 @@ def checked_name(instance: str) -> str:
     return instance
 
 
-def _own_folder(path: Path) -> Path:
+def own_folder(path: Path) -> Path:
     """`path` as a folder of ours with mode 0700, made if missing. Raises RunDirError."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -117,8 +106,8 @@ def run_dir(instance: str) -> Path:
     base = run_base()
     folder = _for_instance(base, instance)
     if folder != base:
-        _own_folder(base)
-    _own_folder(folder)
+        own_folder(base)
+    own_folder(folder)
     problem = distrust(folder)
     if problem:
         raise RunDirError(problem)
@@ -127,7 +116,7 @@ def run_dir(instance: str) -> Path:
 
 def log_dir(instance: str) -> Path:
     """Where the stages' own output goes, one file a stage."""
-    return _own_folder(run_dir(instance) / "log")
+    return own_folder(run_dir(instance) / "log")
 
 
 def _places(instance: str) -> list[Path]:
@@ -175,67 +164,18 @@ def state_base() -> Path:
 def state_dir(instance: str) -> Path:
     """The instance's state directory, made if missing."""
     checked_name(instance)
-    return _own_folder(_for_instance(state_base(), instance))
+    return own_folder(_for_instance(state_base(), instance))
 
 
 def venues_dir() -> Path:
     """Where all instances of this user keep what they know of the venues, made if missing; under systemd each its own."""
-    return _own_folder(state_base() / ".venues")  # no instance has such a name
+    return own_folder(state_base() / ".venues")  # no instance has such a name
 
 
-def kernel_sources(extra: Iterable[Path] = ()) -> list[Path]:
-    """Every source file whose kernels may be compiled: the project's packages and `extra`."""
-    root = Path(__file__).resolve().parent.parent
-    files = [
-        file
-        for package in KERNEL_PACKAGES
-        for file in (root / package).rglob("*.py")
-        if file.relative_to(root).parent.as_posix() not in NO_KERNELS
-    ]
-    return sorted({*files, *extra})
-
-
-def _cpu() -> bytes:
-    """Model and features of this CPU, as the kernel tells them (without importing LLVM)."""
-    lines = []
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", "rb") as file:
-        for line in file:
-            if not line.strip():
-                break
-            if line.startswith((b"model name", b"flags", b"Features", b"CPU part", b"CPU implementer")):
-                lines.append(line)
-    return b"".join(lines)
-
-
-def kernel_key(extra: Iterable[Path] = ()) -> str:
-    """16 hex digits that change with any kernel source, the CPU, and the versions of numba, llvmlite and numpy.
-
-    numba itself does not notice an edited kernel that another one imported.
-    """
-    digest = hashlib.blake2b(digest_size=8)
-    for file in kernel_sources(extra):
-        raw = file.read_bytes()
-        digest.update(f"{file.name}:{len(raw)}:".encode() + raw)
-    digest.update(_cpu())
-    for package in ("numba", "llvmlite", "numpy"):
-        digest.update(metadata.version(package).encode() + b";")
-    return digest.hexdigest()
-
-
-def numba_cache_dir(extra: Iterable[Path] = ()) -> Path:
-    """The folder for NUMBA_CACHE_DIR, made if missing; the oldest of more than CACHES_KEPT are removed."""
+def kernels_base() -> Path:
+    """The folder above this user's caches of compiled kernels (procs.kernels.choice), made if missing. Raises RunDirError."""
     base = _from_systemd("CACHE_DIRECTORY") or _below_home("XDG_CACHE_HOME", ".cache", "cache")
-    base = _own_folder(_own_folder(base) / "kernels")
-    folder = base / kernel_key(extra)
-    fresh = not folder.exists()
-    _own_folder(folder)
-    os.utime(folder)
-    if fresh:
-        with contextlib.suppress(OSError):
-            old = sorted((f for f in base.iterdir() if f != folder), key=lambda f: f.stat().st_mtime, reverse=True)
-            for stale in old[CACHES_KEPT - 1 :]:
-                shutil.rmtree(stale, ignore_errors=True)
-    return folder
+    return own_folder(own_folder(base) / "kernels")
 
 
 def _flock(kind: int) -> bytes:

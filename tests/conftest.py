@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import fcntl
 import hashlib
 import os
 import platform
@@ -26,6 +25,7 @@ from own_command import Run, run_here
 from segment_world import INSTANCE
 
 from procs import rundir, topology
+from procs.kernels import choice
 from procs.profiles.config import load_profile
 from procs.supervision import compiling
 from shm import backing
@@ -88,9 +88,8 @@ def compiled_stages() -> Path:
 
     Tests of one process each would compile the same kernels one after the other. numba must not have been imported yet.
     """
-    folder = rundir.numba_cache_dir()
-    with open(folder / "compile.lock", "a", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    folder = choice.chosen().folder
+    with compiling.locked(str(folder), lambda: None):
         if not compiling.is_complete(str(folder)):
             profile = load_profile("paper")
             stages = {stage.name: stage.module for stage in topology.Run.of(profile).essential}
@@ -130,13 +129,13 @@ def pytest_configure(config: pytest.Config) -> None:
         home.mkdir(parents=True, exist_ok=True)
         # what pipelines of these very sources have compiled need not be compiled again; numba replaces files, so links do
         with tempfile.TemporaryDirectory(dir=home) as fresh:
-            seed = compiled_stages() if whole else rundir.numba_cache_dir()
+            seed = compiled_stages() if whole else choice.chosen().folder
             shutil.copytree(seed, fresh, copy_function=os.link, dirs_exist_ok=True)
             with contextlib.suppress(OSError):  # another run of tests was first
                 Path(fresh).rename(ours)
     ours.mkdir(exist_ok=True)
     ours.touch()
-    os.environ["NUMBA_CACHE_DIR"] = str(ours)
+    os.environ.update(choice.numba_variables(ours))
     by_age = sorted(home.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
     for old in by_age[CACHES_KEPT:]:
         if old.stat().st_mtime < ours.stat().st_mtime - DAY_S:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from procs.bench import gateway, summary
+from procs.bench import gateway
 
 
 def rounds(without: list[int], under: list[int]) -> list[dict[str, int]]:
@@ -55,14 +57,18 @@ def test_the_text_has_the_rounds_and_the_verdict() -> None:
     assert "slower in 2 of 2 rounds" in text and "two groups (autogroup)" in text and text.endswith("! one thing")
 
 
-def test_the_line_for_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_line_for_the_log(tmp_path: Path) -> None:
     """Ratios and the few figures that have none, by their paths; nothing of a benchmark that left no JSON."""
     peers = [{"name": "pandas", "ratio": 812.5, "ns_an_update": 1.0}, {"ratio": 3}]
     made = {**result(), "slots": {"64": {"throughput_ratio": 1.75}}, "peers": peers}
     (tmp_path / "out").write_text(json.dumps(made))
-    assert summary.main([str(tmp_path / "out")]) == 0
-    said = capsys.readouterr().out
+    program = Path(__file__).resolve().parents[1] / "scripts" / "bench-summary"
+    command = [sys.executable, "-P", str(program), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    said = done.stdout
+    assert done.returncode == 0
     assert "slots.64.throughput_ratio 1.75" in said and "peers.pandas.ratio 812.5" in said
     assert "verdict.difference_ns 1,000" in said and "with.p99_ns 11000" in said and said.endswith("! one thing\n")
     (tmp_path / "out").write_text("Traceback")
-    assert summary.main([str(tmp_path / "out")]) == 1 and capsys.readouterr().out == ""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stdout == ""

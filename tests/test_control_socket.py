@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from procs import rundir
+from procs.kernels import choice
 from procs.supervision import control
 from procs.supervision.control import ControlError, ControlServer, NotRunningError, answer, decode
 
@@ -325,11 +326,11 @@ def test_kernel_cache_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("CACHE_DIRECTORY", raising=False)
     source = tmp_path / "user_signal.py"
     source.write_text("a = 1\n")
-    first = rundir.numba_cache_dir([source])
-    assert rundir.numba_cache_dir([source]) == first and first.stat().st_mode & 0o777 == 0o700
+    first = choice.chosen([source]).folder
+    assert choice.chosen([source]).folder == first and first.stat().st_mode & 0o777 == 0o700
     found = set()
     for n in range(8):
         source.write_text(f"a = {n + 2}\n")
-        found.add(rundir.numba_cache_dir([source]))
+        found.add(choice.chosen([source]).folder)
     assert len(found) == 8 and first not in found
-    assert len(list(first.parent.iterdir())) <= rundir.CACHES_KEPT
+    assert len(list(first.parent.iterdir())) <= choice.CACHES_KEPT

@@ -12,7 +12,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from procs.rundir import NO_KERNELS
+from procs.kernels.keys import NO_KERNELS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,11 +43,12 @@ MAY_IMPORT = {
         "sim/local_venue": "sim sim/market sim/recordings trading*",
         "sim/worlds": "sim sim/exchange sim/local_venue trading*",
         "procs": RINGS + "trading*",
+        "procs/kernels": "procs",
         "procs/profiles": "sim trading* procs",
         "procs/journal": RINGS + "trading* procs",
         "procs/memory": RINGS + "trading* procs procs/profiles",
         "procs/fold": STAGES_NEED,
-        "procs/supervision": STAGES_NEED,
+        "procs/supervision": STAGES_NEED + "procs/kernels",
         "procs/recordings": "procs procs/profiles procs/journal sim* trading*",
         "procs/archives": "procs/recordings sim* trading*",
         "procs/learning": STAGES_NEED + "procs/fold procs/journal procs/recordings",

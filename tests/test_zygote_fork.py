@@ -103,7 +103,7 @@ def parent(folder: str, instance: str, stages: list[str], then: str) -> None:
         stages=dict.fromkeys(stages, "test_zygote_fork" if instance != "no-module" else "no_such_module"),
         runner="test_zygote_fork:run_stage",
         runtime={"run_dir": folder, "extra": [1, "x"]},
-        cache_dir=folder,
+        numba={"NUMBA_CACHE_DIR": folder},
         log_dir=folder,
     )
     client = ZygoteClient(begin, Path(folder) / "zygote.log")

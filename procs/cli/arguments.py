@@ -95,6 +95,7 @@ COMMANDS: Final[dict[str, Command]] = {
             "bench features --recording spot_btcusdt_20240808.gz",
             "bench pipeline",
             "bench hops --rate 3000 --wait block --json",
+            "bench start --wheel dist/scalper-0.1.0-py3-none-any.whl",
             "bench restart --kills 50",
             "bench gateway --seconds 30 --rounds 3",
             "bench gateway --recording spot_btcusdt_20240808.gz --seconds 60",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +24,7 @@ from procs.cli.provenance import digests
 from procs.cli.report import JOURNALS, facts, show, use_kernel_cache
 from procs.cli.signal_check import with_signals
 from procs.profiles.schema import Profile
+from procs.supervision import compiling
 from sim.settings import Generator
 from sim.spans import span
 
@@ -38,6 +41,7 @@ def backtest(args: argparse.Namespace) -> int:
     """The command."""
     profile = profile_of(args)
     use_kernel_cache()
+    _compile(profile, Progress())
     profile = with_signals(profile, lambda text: print(text, file=sys.stderr))
     note = Progress()
     try:
@@ -71,6 +75,31 @@ def _backtest(profile: Profile, note: Progress, as_json: bool) -> int:
         print("interrupted: the report is of what was simulated by then", file=sys.stderr)
         return INTERRUPTED
     return OK if sent else FAILED
+
+
+def _compile(profile: Profile, note: Progress) -> None:
+    """Compile on all cores, before numba is in this process, where the cache has not every stage's kernels yet."""
+    cache = os.environ["NUMBA_CACHE_DIR"]
+    if compiling.is_complete(cache):
+        return
+    run = topology.Run.of(profile)
+    stages = {stage.name: stage.module for stage in (*run.essential, *replace(run, world="replay").hot)}
+    profile = msgspec.structs.replace(profile, signals=msgspec.structs.replace(profile.signals, user=()))  # they are apart
+    done: list[str] = []
+
+    def tell(stage: str, seconds: float) -> None:
+        done.append(stage)
+        note(f"kernels {len(done)}/{len(stages)}: {stage} compiled in {seconds:.0f} s")
+
+    with contextlib.ExitStack() as counted, compiling.locked(cache, lambda: note("another process compiles the kernels")):
+        if not compiling.is_complete(cache):
+            working = note.working("compiling the kernels on all cores, once")
+            try:
+                compiling.compile_all(stages, profile, cache, tell, lambda: counted.enter_context(working))
+            except RuntimeError as problem:
+                raise CliError(f"the kernels could not be compiled: {problem}", FAILED) from None
+            compiling.mark_complete(cache)
+    note.end()
 
 
 def profile_of(args: argparse.Namespace) -> Profile:

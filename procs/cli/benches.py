@@ -29,6 +29,8 @@ def bench(args: argparse.Namespace) -> int:
         wishes = {"seconds": args.seconds or 10.0}
     elif args.what == "gateway":
         wishes = {"files": args.recording or (), "seconds": args.seconds or 60.0}
+    elif args.what == "start":
+        wishes = {"wheel": args.wheel or "", "compiling": not args.warm}
     elif args.what == "restart":
         wishes = {"kills": args.kills, "placement": args.placement}
     if args.rounds and args.what in ("decode", "features", "gateway"):

@@ -24,6 +24,7 @@ from procs import rundir, topology
 from procs.cli.drawing import versions
 from procs.cli.outcome import OK, UNHEALTHY
 from procs.cli.table import Paint, clean_text, paint_for, span
+from procs.kernels.choice import chosen
 from procs.memory.segments import ring_segment
 from ringbuf.layout import payload_bytes
 
@@ -242,19 +243,21 @@ def software() -> Finding:
 
 
 def kernel_cache() -> Finding:
-    """Whether compiled kernels can be kept."""
+    """Whose compiled kernels are used, and whether more can be kept."""
     try:
-        folder = rundir.numba_cache_dir()
+        found = chosen()
+        folder = found.folder
     except OSError as error:
         return Finding("kernel cache", FAIL, str(error), "set XDG_CACHE_HOME to a folder that can be written")
     compiled = sum(1 for _ in folder.rglob("*.nbc"))
+    target = found.level or "this CPU"
+    whose = f"the program's own for {target}" if found.ours else f"compiled here for {target}"
     if not os.access(folder, os.W_OK | os.X_OK):
         return Finding("kernel cache", FAIL, f"{folder} cannot be written", "correct its permissions, or set XDG_CACHE_HOME")
-    return Finding(
-        "kernel cache",
-        OK_,
-        f"{folder}: " + (f"{compiled} compiled kernels" if compiled else "empty, the first start compiles (some minutes)"),
-    )
+    held = f"{compiled} kernels, {whose}" if compiled else "empty, the first start compiles (some minutes)"
+    if found.why:
+        return Finding("kernel cache", WARN, f"{folder}: {held}; {found.why}", "install the wheel again, or leave it so")
+    return Finding("kernel cache", OK_, f"{folder}: {held}")
 
 
 def journal_room(folder: Path) -> Finding:

@@ -16,7 +16,7 @@ from procs.topology import STAGES
 from trading.venues.names import CCXT, DEFAULT, NATIVE
 
 PROGRAM: Final = "scalperctl"
-BENCHES: Final = ("ring", "wake", "decode", "frames", "link", "features", "pipeline", "hops", "restart", "gateway")
+BENCHES: Final = ("ring", "wake", "decode", "frames", "link", "features", "pipeline", "hops", "start", "restart", "gateway")
 SHELLS: Final = ("bash", "zsh", "fish")
 STAGE_NAMES: Final = tuple(stage.name for stage in STAGES)
 
@@ -247,6 +247,8 @@ def bench(p: argparse.ArgumentParser) -> None:
         type=whole,
         help="decode, features: medians of so many (default 7, 9); gateway: windows with load, as many without (default 6)",
     )
+    p.add_argument("--wheel", metavar="FILE", help="start: also with the kernels that this wheel carries (scripts/build-wheel)")
+    p.add_argument("--warm", action="store_true", help="start: leave out the start that compiles everything, which takes minutes")
     p.add_argument("--kills", metavar="N", type=whole, default=20, help="restart: SIGKILLs a stage (default 20)")
     p.add_argument(
         "--placement", choices=("separate", "grouped"), default="separate", help="pipeline, restart: who shares a process"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from procs import rundir, topology
+from procs import topology
 from procs.cli import journals, running
 from procs.cli.drawing import program_version
 from procs.cli.figures import Snapshot, snapshot
@@ -22,6 +22,7 @@ from procs.cli.latencies import ORDER, ORDER_LEAVES, Hop, Spread, hops, kept
 from procs.cli.outcome import FAILED, OK, CliError
 from procs.cli.provenance import recordings_of, settings_of
 from procs.cli.runs import meant
+from procs.kernels.choice import compiled, use
 from procs.profiles.config import profile_from_json
 from procs.profiles.schema import Profile
 
@@ -50,8 +51,13 @@ class Told:
 
 
 def use_kernel_cache() -> None:
-    """Point numba at the pipeline's cache of compiled kernels; before numba is imported."""
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(rundir.numba_cache_dir()))
+    """Point numba at the compiled kernels that the pipeline uses too; before numba is imported.
+
+    Says why, where it is not the program's own.
+    """
+    found = use()
+    if found is not None and found.why and not compiled(found.folder):
+        print(f"scalperctl: {found.why}", file=sys.stderr)
 
 
 def ring_stats(figures: Snapshot) -> dict[str, RingStats]:

@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import msgspec
 
-from procs import rundir
 from procs.cli.outcome import FAILED, USAGE, CliError
 from procs.cli.staging import child_environment
+from procs.kernels.choice import CACHE_DIR, chosen
 from procs.profiles.schema import Profile
 from trading.settings import Strategy, UserSignal
 
@@ -44,7 +44,7 @@ def with_signals(
 
 
 def _asked(profile: Profile, say: Callable[[str], None], trial_limit_s: float) -> tuple[UserSignal, ...]:
-    environment = {**child_environment(), "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR") or str(rundir.numba_cache_dir())}
+    environment = {**child_environment(), **({} if os.environ.get(CACHE_DIR) else chosen().variables())}
     strategy = {name: getattr(profile, name) for name in Strategy.__struct_fields__}
     child = subprocess.Popen(
         [sys.executable, "-P", "-m", "procs.research.signal_trial"], env=environment,

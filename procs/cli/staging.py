@@ -18,8 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from procs import rundir
 from procs.cli.outcome import FAILED, USAGE, CliError
+from procs.kernels.choice import chosen
 from procs.profiles.config import profile_from_json, profile_json
 from procs.profiles.schema import Profile
 
@@ -43,7 +43,7 @@ def stage_apart(
     the recording, or of the plan that profile and recording make: whatever a stage would refuse is said here, before kernels are
     loaded.
     """
-    environment = {**child_environment(), "NUMBA_CACHE_DIR": str(rundir.numba_cache_dir())}
+    environment = {**child_environment(), **chosen().variables()}
     command = [sys.executable, "-P", "-m", "procs.cli.staging", str(spool), *profile.source.files]
     result: list[dict[str, Any]] | None = None
     problem, notes = "", list[str]()
@@ -78,7 +78,7 @@ def rules_apart(profile: Profile) -> Profile:
 
     Raises CliError with the receiver's own sentence (an unknown symbol, a host that cannot be reached).
     """
-    environment = {**child_environment(), "NUMBA_CACHE_DIR": str(rundir.numba_cache_dir())}
+    environment = {**child_environment(), **chosen().variables()}
     command = [sys.executable, "-P", "-m", "procs.cli.staging", "--rules"]
     child = subprocess.run(command, input=profile_json(profile), capture_output=True, env=environment)
     lines = child.stdout.decode("utf-8", "replace").splitlines()

@@ -31,6 +31,7 @@ from procs.cli.staging import child_environment, rules_apart, stage_apart
 from procs.cli.table import clean_text, paint_for, span
 from procs.gateway.bearer import read_token
 from procs.gateway.packages import missing
+from procs.kernels.choice import chosen, compiled
 from procs.learning.packages import missing as learner_missing
 from procs.memory.segments import Memory
 from procs.profiles.config import profile_json
@@ -158,6 +159,9 @@ def _supervise(profile: Profile, lock: rundir.InstanceLock) -> int:
             log.info("fetching rules", symbols=[symbol.name for symbol in profile.symbols])
             profile = rules_apart(profile)
         profile = with_signals(profile, lambda text: log.warning("user signal", problem=text))
+        kernels = chosen()
+        if kernels.why and not compiled(kernels.folder):
+            log.warning("own kernels", note=kernels.why)
         journals = journal_folder_for(profile, started)
         whereabouts = {"pid": os.getpid(), "journal_dir": str(journals), "spool": str(spool) if symbols else None}
         running.write_note(notes, whereabouts | {"recordings": recordings})
@@ -198,7 +202,7 @@ def step_of(line: str) -> str:
     match said.get("event"):
         case "staging":
             return f"reading the recordings: {said['done'] * 100 // max(said['total'], 1)}%"
-        case "recording":
+        case "recording" | "own kernels":
             return clean_text(str(said.get("note", "")))
         case "fetching rules":
             return f"asking the venue for the rules of {', '.join(said['symbols'])}"

@@ -13,18 +13,20 @@ Not here: loading (procs.supervision.zygote), which finds almost everything in t
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from procs.kernels.choice import numba_variables
+from procs.kernels.packs import COMPLETE
 from procs.logs import stage_log
 
-COMPLETE: Final = "complete"
 NAME_BYTES: Final = 32
 MOST_WORKERS: Final = 4  # a worker takes some 400 MB while it compiles
 
@@ -39,11 +41,32 @@ def mark_complete(cache_dir: str) -> None:
     (Path(cache_dir) / COMPLETE).touch()
 
 
-def compile_all(stages: Mapping[str, str], profile: Any, cache_dir: str, tell: Callable[[str, float], None]) -> None:
+@contextlib.contextmanager
+def locked(cache_dir: str, waiting: Callable[[], object]) -> Iterator[None]:
+    """Alone with this cache among all that compile into it; `waiting` is called where another process has it."""
+    lock = os.open(Path(cache_dir) / "compile.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def compile_all(
+    stages: Mapping[str, str],
+    profile: Any,
+    cache_dir: str,
+    tell: Callable[[str, float], None],
+    begun: Callable[[], object] = lambda: None,
+) -> None:
     """Compile every stage (name -> module with `warm(profile)`) in worker processes; `tell(stage, seconds)` after each.
 
-    Call it before numba is imported: the workers choose their cache folder by the environment. Raises RuntimeError with
-    the first worker's complaint.
+    Call it before numba is imported: the workers choose their cache folder by the environment. `begun` is called once they are
+    forked: from then on this process may have threads. Raises RuntimeError with the first worker's complaint.
     """
     from procs import topology  # it needs numpy, which the supervisor, who imports this for the messages, does without
 
@@ -62,6 +85,7 @@ def compile_all(stages: Mapping[str, str], profile: Any, cache_dir: str, tell: C
                 _work(stages, profile, folder, queue_read, result_write)
             pids.append(pid)
         os.close(result_write)
+        begun()
         for name in order:
             os.write(queue_write, name.encode().ljust(NAME_BYTES))
         os.close(queue_write)
@@ -99,7 +123,7 @@ def _work(stages: Mapping[str, str], profile: Any, folder: Path, queue: int, res
     code = 1
     try:
         folder.mkdir(mode=0o700)
-        os.environ["NUMBA_CACHE_DIR"] = str(folder)
+        os.environ.update(numba_variables(folder))
         while raw := os.read(queue, NAME_BYTES):
             name = raw.decode().strip()
             began = time.perf_counter()

@@ -26,6 +26,7 @@ from typing import Any, Final
 import msgspec
 
 from procs import rundir
+from procs.kernels.choice import CACHE_DIR, chosen
 from procs.logs import last_line, supervisor_log
 from procs.profiles.config import profile_json
 from procs.profiles.schema import Profile
@@ -166,8 +167,8 @@ class Supervisor:
         self._apply(ZYGOTE, supervision.Start())
 
     def _begin(self) -> Begin:
-        cache = str(rundir.numba_cache_dir())
-        self.warm |= {"done": 0, "stage": "", "cache": cache}
+        numba = chosen().variables()
+        self.warm |= {"done": 0, "stage": "", "cache": numba[CACHE_DIR]}
         return Begin(
             profile=msgspec.Raw(profile_json(self.profile)),
             stages={stage.name: stage.module for stage in self.pipeline.stages},
@@ -178,8 +179,7 @@ class Supervisor:
                 "run_dir": str(self.folder),
                 "state_dir": str(rundir.state_dir(self.profile.instance)),
             },
-            cache_dir=cache,
-            log_dir=str(self.logs),
+            numba=numba, log_dir=str(self.logs),
         )
 
     def _loop(self) -> None:

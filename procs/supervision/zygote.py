@@ -35,7 +35,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import gc
 import importlib
 import mmap
@@ -53,6 +52,7 @@ from typing import Any, Final
 
 import msgspec
 
+from procs.kernels.choice import CACHE_DIR
 from procs.logs import stage_log, take_over_logging
 from procs.supervision import compiling, loading
 
@@ -83,8 +83,13 @@ class Begin(msgspec.Struct, frozen=True, tag="begin"):
     stages: dict[str, str]
     runner: str
     runtime: dict[str, Any]
-    cache_dir: str
+    numba: dict[str, str]  # procs.kernels.choice.Choice.variables
     log_dir: str
+
+    @property
+    def cache_dir(self) -> str:
+        """The folder of the compiled kernels."""
+        return self.numba[CACHE_DIR]
 
 
 class Spawn(msgspec.Struct, frozen=True, tag="spawn"):
@@ -167,13 +172,7 @@ def _kernels_cached(folder: str) -> set[tuple[Path, int]]:
 
 def _load(begin: Begin, profile: Any, tell: Callable[[FromZygote], None]) -> tuple[Runner, int]:
     """Imports the stages and the runner and warms their kernels under the compile lock; also how many were compiled."""
-    lock = os.open(Path(begin.cache_dir) / "compile.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            tell(Waiting())
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with compiling.locked(begin.cache_dir, lambda: tell(Waiting())):
         was_cold = not compiling.is_complete(begin.cache_dir)
         if was_cold:
             compiling.compile_all(begin.stages, profile, begin.cache_dir, lambda stage, s: tell(Warmed(stage, s, 1)))
@@ -194,8 +193,6 @@ def _load(begin: Begin, profile: Any, tell: Callable[[FromZygote], None]) -> tup
         module_name, _, function = begin.runner.partition(":")
         runner: Runner = getattr(importlib.import_module(module_name), function)
         compiling.mark_complete(begin.cache_dir)
-    finally:
-        os.close(lock)
     return runner, len(before - first)
 
 

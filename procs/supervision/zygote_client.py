@@ -27,7 +27,7 @@ class ZygoteClient:
         root = str(Path(__file__).resolve().parent.parent.parent)
         path = os.pathsep.join(dict.fromkeys(p for p in (root, *os.environ.get("PYTHONPATH", "").split(os.pathsep)) if p))
         environment = {k: v for k, v in os.environ.items() if k not in _UNSHARED}
-        environment |= SINGLE_THREADED | {"NUMBA_CACHE_DIR": begin.cache_dir, "PYTHONPATH": path}
+        environment |= SINGLE_THREADED | begin.numba | {"PYTHONPATH": path}
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         try:

@@ -35,9 +35,9 @@ FOUND, MISSING = 1, 3
 
 def use_kernel_cache() -> None:
     """The pipeline's cache of compiled kernels; before numba is imported."""
-    from procs.rundir import numba_cache_dir
+    from procs.kernels.choice import use
 
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(numba_cache_dir()))
+    use()
 
 
 def names() -> list[str]:

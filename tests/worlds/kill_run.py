@@ -28,11 +28,12 @@ ROOT = Path(__file__).resolve().parents[2]
 for folder in (ROOT, ROOT / "tests" / "worlds"):
     sys.path.insert(0, str(folder))
 
-from procs import rundir, topology  # noqa: E402
+from procs import topology  # noqa: E402
 from procs.cli import last_run, running  # noqa: E402
 from procs.cli.figures import complaints  # noqa: E402
 from procs.cli.starting import Launch  # noqa: E402
 from procs.journal.file import JournalReader, journal_path  # noqa: E402
+from procs.kernels.choice import chosen  # noqa: E402
 from procs.memory import board  # noqa: E402
 from procs.memory import segments as pipeline  # noqa: E402
 from procs.profiles.config import load_profile  # noqa: E402
@@ -89,7 +90,7 @@ def source(market: str) -> Source:
 
 def isolate(folder: Path) -> None:
     """Run and state directories of this run's own; the cache of kernels stays the user's."""
-    os.environ["NUMBA_CACHE_DIR"] = str(rundir.numba_cache_dir())
+    os.environ.update(chosen().variables())
     for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
         path = folder / name.lower()
         path.mkdir(mode=0o700)
