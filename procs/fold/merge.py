@@ -11,8 +11,10 @@ cannot have been read, and what is written but not read moves nobody before its 
 themselves breaks the condition too, so they go on it no further than their own next record could be answered. Between two
 reports the whole loop thus advances as far as the market's records reach.
 
-An operator's record has no time of its own. It gets one when it is taken: the first that is behind everything we have shown
-or promised, so that to all others it is as if it had always stood there.
+What comes from outside (an operator's record; an answer of an exchange that is no fold) has no time of its own here. It gets one
+when it is taken: the first that is behind everything we have shown or promised, so that to all others it is as if it had always
+stood there. The intake log keeps that time and the place between the other records: with the two, and the record itself, a
+session folds again from its journals (procs.research.refold).
 
 In arrival order (live venues) whatever is there is taken, inputs in their order. Then only the intake log knows the order,
 which is why it is written in both cases, before a batch is processed: after a crash the log is followed.
@@ -57,6 +59,7 @@ from ringbuf.jit import Words, kernel
 from ringbuf.layout import CAPACITY, PROMISE, PROMISE_GIVEN, RECORD_WORDS, WATERMARK
 from ringbuf.ring import (
     I_ENDED,
+    I_ENDLESS,
     I_HEAD,
     I_SHIFT,
     I_TIMED,
@@ -167,7 +170,7 @@ def next_run(b: Words) -> tuple[int, int]:
 
     low, promise = TS_END, TS_END
     reference = b[REFERENCE]
-    chosen, chosen_key, untimed = -1, TS_END + 1, -1
+    chosen, chosen_key, untimed, open_end = -1, TS_END + 1, -1, False
     for r in range(b[INPUTS]):
         ctl, slots, loc = in_ctl(b, r), in_slots(b, r), in_loc(b, r)
         head = loc[I_HEAD]
@@ -179,6 +182,7 @@ def next_run(b: Words) -> tuple[int, int]:
                 chosen, chosen_key = r, -1
             continue
         if loc[I_TIMED] == 0:
+            open_end |= loc[I_ENDLESS] == 0
             if untimed < 0 and ready(ctl, slots, head):
                 untimed = r
             continue
@@ -202,6 +206,9 @@ def next_run(b: Words) -> tuple[int, int]:
         low = min(low, key)
         if r != b[FEEDBACK]:
             promise = min(promise, hope)
+    if open_end and low >= TS_END:
+        # only what comes from outside is still to come, and it is given no time after the last: time stands still
+        low = promise = min(reg[R_LOW], TS_END - 1)
     reg[R_LOW], reg[R_PROMISE] = low, promise
     if untimed >= 0 and low >= max(load_acquire(out_ctl(b, 0), WATERMARK), load_acquire(out_ctl(b, 0), PROMISE)):
         chosen, chosen_key = untimed, -1

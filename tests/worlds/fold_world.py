@@ -62,21 +62,32 @@ def identities(kept: dict[str, Recs]) -> dict[str, Any]:
 class Session:
     """Rings on the heap, the six stages over them, and a recorder that never dies."""
 
-    def __init__(self, plan: Plan, loop: LoopSettings | None = None, groups: Sequence[Sequence[str]] = ()) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        loop: LoopSettings | None = None,
+        groups: Sequence[Sequence[str]] = (),
+        names: Sequence[str] = STAGES,
+    ) -> None:
+        """`names`: the stages that there are."""
         self.plan = plan
         self.loop = loop or LoopSettings()
-        self.modules: dict[str, Any] = {name: importlib.import_module(topology.STAGE[name].module) for name in STAGES}
-        self.world = heap_world({name: module.state_spec(plan.symbols) for name, module in self.modules.items()}, groups)
-        self.outputs = {name: tuple(entry.name for entry in topology.outputs(name)) for name in STAGES}
+        self.modules: dict[str, Any] = {name: importlib.import_module(topology.STAGE[name].module) for name in names}
+        specs = {name: module.state_spec(plan.symbols) for name, module in self.modules.items()}
+        self.world = heap_world(specs, groups, plan.run.outside)
+        self.outputs = {name: tuple(entry.name for entry in topology.outputs(name)) for name in names}
         self.views = {entry.name: views(self.world.rings[entry.name], entry.record) for entry in topology.RINGS}
         self.cursors = {entry.name: reader_line(entry.reader_index("recorder")) + CURSOR for entry in topology.RINGS}
         self.ends: dict[str, Words] = {}  # of each ring that a stage writes, the writer's row of its arena
         self.stages: dict[str, Bound] = {}
-        for name in STAGES:
+        for name in names:
             self.build(name)
         self.pieces: dict[str, list[Recs]] = {entry.name: [] for entry in topology.RINGS}
         self.heads = dict.fromkeys(self.pieces, 0)
         self.crashes = 0
+
+    def between(self, rng: np.random.Generator) -> None:
+        """Who is no stage has a turn here; nobody in this world."""
 
     # --- a stage's life ---------------------------------------------------------------------------------------------
 
