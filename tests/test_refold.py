@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import clocked_quoter
 import numpy as np
 import pytest
 from fake_courier import CourierSession, courier_stage  # noqa: F401
@@ -22,12 +23,15 @@ from trading.jit import Recs
 from trading.records import ExecType, Kind
 
 Rows = dict[str, Recs]
+SECONDS = 24.0
+START_NS = 1_750_000_000_000_000_000
+"""When the generated market begins."""
 
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
     """A small generated market."""
-    return small_market(24.0)
+    return small_market(SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +58,11 @@ def written(folder: Path, kept: Rows) -> dict[str, Kept]:
         with JournalWriter.open(journal_path(folder, name), name, topology.RING[name].record, "test") as journal:
             journal.append(np.ascontiguousarray(recs))
     return refold.opened(folder)
+
+
+def before(recs: Recs, share: float) -> Recs:
+    """The records up to a share of the session's time."""
+    return recs[: int(np.searchsorted(recs["ts_ns"], START_NS + int(share * SECONDS * 1e9)))]
 
 
 def differences(found: list[refold.Result]) -> dict[str, Difference]:
@@ -83,12 +92,11 @@ def test_a_session_cut_anywhere_is_equal_as_far_as_it_goes(tmp_path: Path, plan:
     rng = np.random.default_rng(6)
     for n in range(3):
         share = rng.uniform(0.4, 0.9)
-        cut = {name: recs[: int(len(recs) * share * rng.uniform(0.97, 1.0))] for name, recs in told.items()}
+        cut = {name: before(recs, share * rng.uniform(0.97, 1.0)) for name, recs in told.items()}
         for played in (plan, as_played(plan)):
             found = refold.refold(refold.Session(played, written(tmp_path / f"{n}{played.run.source}", cut)))
             assert differences(found) == {}, (n, played.run.source)
-            for one in found:
-                assert one.reached > 0.7 * one.total, (n, one)
+            assert sum(one.reached for one in found) > 0.9 * sum(one.total for one in found)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +105,7 @@ def test_a_session_cut_anywhere_is_equal_as_far_as_it_goes(tmp_path: Path, plan:
         ("orders", lambda r: r["price_ticks"].__setitem__(20, r["price_ticks"][20] + 1), "price_ticks"),
         ("signals", lambda r: r["strength"].__setitem__((20, 3), 0.123), "strength[3]"),
         ("intake.risk", lambda r: r["cause_seq"].__setitem__(20, r["cause_seq"][20] + 1), "sequence of its input"),
-        ("control", lambda r: r["kind"].__setitem__(2, int(Kind.HALT) + int(Kind.RESUME) - r["kind"][2]), None),
+        ("control", lambda r: r["kind"].__setitem__(slice(None), int(Kind.HALT)), None),
     ],
 )
 def test_one_altered_word_is_found(
@@ -130,7 +138,7 @@ def test_answers_from_outside_fold_again(tmp_path: Path, seed: int) -> None:
     """An exchange that is no fold answers at any moment, between frames, an operator's words and kills of every stage: nothing
     diverges, time never runs back on a ring, every answer is taken once, and from the journals every ring folds again."""
     rng = np.random.default_rng(seed)
-    plan = small_market(20.0, **{"generator.seed": seed})
+    plan = small_market(SECONDS, **{"generator.seed": seed})
     loop = LoopSettings(checkpoint_every=int(rng.integers(1, 400)), batch=int(rng.integers(1, 65)))
     session = CourierSession(plan, loop, seed, float(rng.choice([0.02, 0.2, 0.9])))
     run_disturbed(session, rng, 0.03, 0.0003)
@@ -155,16 +163,16 @@ def test_answers_from_outside_fold_again(tmp_path: Path, seed: int) -> None:
 def test_a_cut_session_with_answers_from_outside_is_equal_as_far_as_it_goes(tmp_path: Path) -> None:
     """Journals that end anywhere, the log of what entered among them: what there is is equal."""
     rng = np.random.default_rng(61)
-    session = CourierSession(small_market(20.0), LoopSettings(), 61, 0.2)
+    session = CourierSession(small_market(SECONDS), LoopSettings(), 61, 0.2)
     run_disturbed(session, rng, 0.01, 0.0003)
     kept = session.kept()
     for n in range(4):
         share = rng.uniform(0.3, 0.9)
-        cut = {name: recs[: int(len(recs) * share * rng.uniform(0.9, 1.0))] for name, recs in kept.items()}
+        cut = {name: before(recs, share * rng.uniform(0.9, 1.0)) for name, recs in kept.items()}
         cut["executions"], cut["control"] = kept["executions"], kept["control"]
         found = refold.refold(refold.Session(session.plan, written(tmp_path / f"{n}", cut)))
         assert differences(found) == {}, n
-        assert sum(one.reached for one in found) > 0.5 * sum(one.total for one in found)
+        assert sum(one.reached for one in found) > 0.8 * sum(one.total for one in found)
 
 
 def test_a_damaged_journal_is_said(tmp_path: Path, plan: Plan, told: Rows) -> None:
@@ -184,10 +192,8 @@ def test_what_reads_the_clock_is_caught(tmp_path: Path, plan: Plan, monkeypatch:
     """A stage whose decisions depend on this machine's clock makes other records each time, and the refold says which."""
     kept = undisturbed(plan)
     journals = written(tmp_path / "j", kept)
-    import clocked_quoter
-
-    monkeypatch.setitem(topology.STAGE, "quoter", clocked_quoter.STAGE)
-    monkeypatch.setattr(topology, "STAGES", tuple(topology.STAGE.values()))
+    stages = tuple(clocked_quoter.STAGE if stage.name == "quoter" else stage for stage in topology.STAGES)
+    monkeypatch.setattr(topology, "STAGES", stages)
     found = differences(refold.refold(refold.Session(plan, journals)))
     assert found["quotes"].field in clocked_quoter.FIELDS
 

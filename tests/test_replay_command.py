@@ -67,7 +67,9 @@ def test_a_session_is_verified_by_id_by_folder_and_by_instance(
         assert code == OK and f"session {ID} folds again" in out and "differs" not in out
 
 
-def test_the_first_difference_of_a_ring_is_shown(capsys: pytest.CaptureFixture[str], session: Path, kept: dict[str, Recs]) -> None:
+def test_the_first_difference_of_a_ring_is_shown(
+    capsys: pytest.CaptureFixture[str], session: Path, kept: dict[str, Recs]
+) -> None:
     """1 where a record is another one: ring, sequence, field, what it was, what it is."""
     path, width = journal_path(session, "signals"), kept["signals"].dtype.itemsize
     altered = kept["signals"][7].copy()

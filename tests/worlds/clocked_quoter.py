@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from procs import topology
 from procs.fold.assembly import Bound, LoopSettings, World, emit, in_recs, in_row, own, own_words
+from procs.fold.block import CALLS, MAX_CALLS
 from procs.fold.far_calls import apart, link
 from procs.fold.plan import Plan
 from procs.stages import quoter
@@ -22,19 +23,13 @@ state_spec: Any = quoter.state_spec
 def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     """The quoter, with another handler of market records."""
     bound = quoter.build(plan, world, loop)
-    before = bound.block[quoter_calls()].copy()
+    calls = bound.block[CALLS : CALLS + MAX_CALLS]
+    before = calls.copy()
     link(bound.block, "clocked_quoter")
-    mine = bound.block[quoter_calls()].copy()
-    bound.block[quoter_calls()] = before
-    bound.block[quoter_calls().start + quoter.MARKET] = mine[quoter.MARKET]
+    mine = calls[quoter.MARKET]
+    calls[:] = before
+    calls[quoter.MARKET] = mine
     return bound
-
-
-def quoter_calls() -> slice:
-    """The block's calls."""
-    from procs.fold.block import CALLS, MAX_CALLS
-
-    return slice(CALLS, CALLS + MAX_CALLS)
 
 
 @apart(quoter.MARKET)
