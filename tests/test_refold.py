@@ -172,7 +172,7 @@ def test_a_cut_session_with_answers_from_outside_is_equal_as_far_as_it_goes(tmp_
         cut["executions"], cut["control"] = kept["executions"], kept["control"]
         found = refold.refold(refold.Session(session.plan, written(tmp_path / f"{n}", cut)))
         assert differences(found) == {}, n
-        assert sum(one.reached for one in found) > 0.8 * sum(one.total for one in found)
+        assert sum(one.reached for one in found) > 0.5 * sum(one.total for one in found)
 
 
 def test_a_damaged_journal_is_said(tmp_path: Path, plan: Plan, told: Rows) -> None:
