@@ -55,6 +55,10 @@ def test_a_session_with_faults_and_kills_folds_again(
             assert main(["halt", "reset", "--instance", run.instance, "--reason", "a test"]) == 0
             served.no_more_faults()
             run.go_on(max(SECONDS - (time.monotonic() - began), 2.0))
+            capsys.readouterr()
+            assert main(["replay", run.instance, "--verify", "--json"]) == 0
+            found = json.loads(capsys.readouterr().out)
+            assert found["living"] and found["equal"] and sum(one["equal"] for one in found["rings"]) > 1000
             kept = run.end()
     capsys.readouterr()
     code = main(["replay", kept.id, "--verify", "--json"])

@@ -38,7 +38,6 @@ NOT_COMPARED: Final = {
     "control": "is what entered",
     "market": "is what entered: the feed was not folded again (its frames: record.raw)",
     "depth": "is what entered: the feed was not folded again",
-    "resync": "has none to compare with: the feed was not folded again",
     "executions": "is what entered: the exchange was no fold",
 }
 
@@ -131,7 +130,8 @@ def _left_out(session: Session) -> dict[str, str]:
     """The rings that are not compared, and why."""
     compared, run = set(session.compared), session.plan.run
     return {
-        entry.name: NOT_COMPARED.get(entry.name, "has no journal") for entry in run.rings
+        entry.name: NOT_COMPARED.get(entry.name, "the feed was not folded again" if entry.writer == "feed" else "has no journal")
+        for entry in run.rings
         if entry.name not in compared and entry.name != "vectors"
     }  # fmt: skip
 

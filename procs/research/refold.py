@@ -35,6 +35,7 @@ from procs.fold.loop import POLL_RECORDS, poll, poll_some
 from procs.fold.plan import Plan
 from procs.journal.beside import ModelSet
 from procs.journal.comparing import LOG_COUNT, LOG_RING, PIECE, Check, Difference, Kept, OrderCheck, RecordCheck
+from procs.journal.file import journal_path
 from procs.memory import board
 from procs.memory import model_channel as channel
 from procs.research.backtest import Fold, Keeper, give_back, guard_of
@@ -54,10 +55,6 @@ FRAMES: Final = 256
 """Let in before the other stages have their turn."""
 ARENA_BYTES: Final = 64 << 20
 """Room for frames that the feed is to read: more than any profile's arena lets one frame have."""
-
-
-class RefoldError(RuntimeError):
-    """The session cannot be folded again; the message says why, and what can be done."""
 
 
 @dataclass(slots=True)
@@ -167,14 +164,14 @@ class _Gate:
     def poll(self) -> int:
         """One turn; what was done."""
         b, taken, work = self.bound.block, self.taken(), 0
-        while self.events and self.events[-1].at == taken:
+        while self.events and self.events[-1].at == taken != self.last:
             self.events.pop().enter()
             poll_some(b, 0)
             work += 1
-        stop = self.events[-1].at if self.events else self.last
-        if stop is None:
+        stops = [*(event.at for event in self.events[-1:]), *([] if self.last is None else [self.last])]
+        if not stops:
             return work + int(poll(b))
-        left = stop - taken
+        left = min(stops) - taken
         if left <= 0:
             return work
         whole = left >= self.batch
@@ -199,11 +196,11 @@ class _Entry:
             for row in np.flatnonzero(rows[:, LOG_RING] == number):
                 self.times.append(int(rows[row, 0]))
                 self.events.append(_Event(int(before[row]), self.enter))
-        self.taken = taken
-        if len(self.times) > len(kept):
-            raise RefoldError(
-                f"{kept.path} has {len(kept)} records, the stage had taken {len(self.times)}: the journals do not belong together"
-            )
+        self.last = taken
+        if len(self.times) > len(kept):  # the recorder died with the log further than this ring
+            self.last = self.events[len(kept)].at
+            del self.times[len(kept) :], self.events[len(kept) :]
+        self.cut = self.last < taken
         self.tail = 0
         self.show()
 
@@ -279,7 +276,7 @@ def refold(
 ) -> list[Result]:
     """Fold a session again and compare every ring; `folds` take the new records of rings besides.
 
-    Raises RefoldError, JournalError.
+    Raises JournalError; RawFramesError, OSError where raw frames are played.
     A signal of the user's that does not come back here is cut off as a backtest does it (procs.research.backtest.run).
     """
     stops = dict(session.stopped)
@@ -359,7 +356,8 @@ class _Refold:
             _Entry(self.world, bound, numbers[ring], session.kept[ring], journal) for ring in outside if ring in session.kept
         ]
         events = sorted((event for entry in entries for event in entry.events), key=lambda event: event.at)
-        return _Gate(bound, events, None if ended else entries[0].taken).poll
+        whole = ended and not any(entry.cut for entry in entries)
+        return _Gate(bound, events, None if whole else min(entry.last for entry in entries)).poll
 
     def run(self) -> list[Result]:
         """To the end, or as far as the journals reach."""
@@ -412,5 +410,5 @@ def _both(take: Fold, other: Fold | None) -> Fold:
 
 def opened(folder: Path) -> dict[str, Kept]:
     """The journals of a folder, by ring, as they stand now. Raises JournalError."""
-    paths = ((entry, folder / f"{entry.name}.journal") for entry in topology.RINGS)
+    paths = ((entry, journal_path(folder, entry.name)) for entry in topology.RINGS)
     return {entry.name: Kept.of(path, entry.record) for entry, path in paths if path.exists()}
