@@ -113,8 +113,10 @@ def test_a_model_comes_into_force_once_whatever_crashes(tmp_path: Path, crash_ev
     assert words[channel.WANTED] == words[channel.IN_FORCE] == 2 and session.crashes >= (crash_every > 0)
     journals = written(tmp_path, session.kept())
     again = refold.Session(session.plan, journals, models(tmp_path))
-    assert len(again.models) == 2 and differences(refold.refold(again)) == {}
-    if not crash_every:
+    assert len(again.models) == 2
+    if crash_every:
+        assert differences(refold.refold(again)) == {}
+    else:  # without them it is another session
         assert "signals" in differences(refold.refold(refold.Session(session.plan, journals)))
     found = strengths(session.kept()["signals"])
     said = found[found != 0]
