@@ -175,6 +175,14 @@ def test_a_cut_session_with_answers_from_outside_is_equal_as_far_as_it_goes(tmp_
         assert sum(one.reached for one in found) > 0.5 * sum(one.total for one in found)
 
 
+def test_slots_that_a_power_failure_left_unwritten_are_no_records(told: Rows) -> None:
+    """They lie behind the last record, and nothing is expected of them."""
+    orders = told["orders"]
+    kept = Kept(Path("orders.journal"), np.concatenate([orders, np.zeros(3, orders.dtype)]))
+    assert len(kept) == len(orders) and kept.closed
+    assert not Kept(Path("orders.journal"), orders[:-1]).closed
+
+
 def test_a_damaged_journal_is_said(tmp_path: Path, plan: Plan, told: Rows) -> None:
     """A broken sequence is damage, of what is played as of what is compared, never a difference."""
     for ring in ("market", "orders", "intake.risk"):

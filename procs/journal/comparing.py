@@ -89,8 +89,11 @@ class Check(Protocol):
     """What takes a ring's new records and holds them against the old."""
 
     same: int
-    total: int
     difference: Difference | None
+
+    @property
+    def total(self) -> int:
+        """Records in the journal."""
 
     def take(self, recs: Recs) -> None:
         """The next records, which are only lent."""
@@ -131,9 +134,10 @@ class RecordCheck:
 
 def first_field(sequence: int, was: np.void, now: np.void) -> Difference:
     """The first field that makes two records of one layout different records."""
-    counted = set(identity_words(was.dtype).tolist())
+    counted, fields = set(identity_words(was.dtype).tolist()), was.dtype.fields
+    assert fields is not None
     for name in was.dtype.names or ():
-        dtype, offset = (was.dtype.fields or {})[name][:2]
+        dtype, offset = fields[name][:2]
         if offset // 8 not in counted or was[name].tobytes() == now[name].tobytes():
             continue
         if not dtype.shape:
