@@ -34,7 +34,7 @@ class Ring:
     meaning: str
     full: str = "wait"  # what the writer does: every ring is lossless in virtual time
     burst: int = 1  # most records that one input record can cause here
-    timed: bool = True  # records are merged by ts_ns; else taken at once
+    timed: bool = True  # records are merged by ts_ns; else they get a time where they are taken (Run.outside)
 
     def reader_index(self, stage: str) -> int:
         """Which of the ring's reader lines belongs to this stage."""
@@ -406,6 +406,16 @@ class Run:
     def rings(self) -> tuple[Ring, ...]:
         """The rings that carry something: somebody writes them, and they are not for a source's stage that is absent."""
         return tuple(ring for ring in RINGS if self._carries(ring))
+
+    @property
+    def outside(self) -> frozenset[str]:
+        """The rings by which something enters that no fold made: an operator's word, the answers of an exchange that is no fold.
+
+        Their records get their time from the stage that takes them (procs.fold.merge).
+        """
+        cold = {SUPERVISOR, *(stage.part for stage in self.stages if not stage.hot)}
+        merging = {stage.name for stage in STAGES if stage.hot and len(stage.inputs) > 1}
+        return frozenset(ring.name for ring in self.rings if ring.writer in cold and merging & {*ring.readers})
 
     def _carries(self, ring: Ring) -> bool:
         heard = [STAGE[name] for name in ring.readers if name != RECORDER]

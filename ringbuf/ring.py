@@ -76,6 +76,7 @@ I_ENDED: Final = 2
 I_SHIFT: Final = 3  # ns that a record's time is put later in the merge (lookahead)
 I_TIMED: Final = 4  # 0: taken at once, outside the merge by time
 I_RELEASED: Final = 5  # cursor as last published
+I_ENDLESS: Final = 6  # 1: no END comes on it, nobody waits for one
 
 NO_GATE: Final = 1 << 62
 

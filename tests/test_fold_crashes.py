@@ -34,8 +34,10 @@ def run_disturbed(session: Session, rng: np.random.Generator, crash_share: float
     Before a share of them an operator halts or resumes."""
     idle = 0
     words, said = (Kind.HALT, Kind.RESUME), 0
-    while not all(session.done(name) for name in STAGES):
-        name = STAGES[rng.integers(len(STAGES))]
+    stages = tuple(session.stages)
+    while not all(session.done(name) for name in stages):
+        session.between(rng)
+        name = stages[rng.integers(len(stages))]
         if told_share and rng.random() < told_share and session.tell(words[said % 2]):
             said += 1
         dies = rng.random() < crash_share
@@ -62,7 +64,7 @@ def run_disturbed(session: Session, rng: np.random.Generator, crash_share: float
             session.record()
         idle = 0 if work else idle + 1
         assert idle < 5000, "nobody can go on"
-    for name in STAGES:
+    for name in stages:
         save(session.stages[name].block)
     session.record()
 

@@ -10,19 +10,23 @@ import numpy as np
 import pytest
 from features_markets import random_walk
 from fold_world import STAGES, Session, small_market
+from test_refold import differences, written
 
+from procs import topology
 from procs.fold.assembly import LoopSettings, heap_world
 from procs.fold.checkpoint import diverged, restore, save
 from procs.fold.loop import poll
 from procs.fold.merge import flush_outputs
 from procs.fold.plan import plan_of
+from procs.journal.beside import Beside, models
 from procs.learning import registry
 from procs.learning.figures import Figure, Verdict
 from procs.learning.install import put
 from procs.learning.model_file import Model, Span, TreeData
+from procs.memory import board
 from procs.memory import model_channel as channel
 from procs.profiles.config import load_profile
-from procs.research import backtest
+from procs.research import backtest, refold
 from ringbuf.layout import TAIL, views
 from trading.features import vector as feature_vector
 from trading.features.layout import FEATURE_STATE
@@ -75,8 +79,9 @@ def test_a_profiles_model_votes_from_the_start() -> None:
 
 
 @pytest.mark.parametrize("crash_every", [0, 3, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_model_comes_into_force_once_whatever_crashes(crash_every: int) -> None:
-    """Two models published while the stage runs and dies: nothing that was published is ever computed differently.
+def test_a_model_comes_into_force_once_whatever_crashes(tmp_path: Path, crash_every: int) -> None:
+    """Two models published while the stage runs and dies: nothing that was published is ever computed differently, and with what
+    the recorder keeps of the models the session folds again.
 
     The stage dies after a poll and before its checkpoint, also in the round in which a model is published.
     """
@@ -85,6 +90,8 @@ def test_a_model_comes_into_force_once_whatever_crashes(crash_every: int) -> Non
     words[channel.SYMBOLS] = 1
     session.build("features")
     leaves, rounds = [1.0, -1.0], 0
+    guard = board.page(session.world.board, topology.stage_id("features"))[board.USER_GUARD :]
+    beside = Beside(tmp_path, guard, lambda: int(words[channel.IN_FORCE]), lambda: channel.in_force(words))
     while not all(session.done(name) for name in STAGES):
         rounds += 1
         for name in STAGES:
@@ -100,9 +107,17 @@ def test_a_model_comes_into_force_once_whatever_crashes(crash_every: int) -> Non
                     work = session.poll(name)
             session.settle(name, work)
         session.record()
+        beside.look()
         assert rounds < 100_000
     assert session.diverged() == 0
     assert words[channel.WANTED] == words[channel.IN_FORCE] == 2 and session.crashes >= (crash_every > 0)
+    journals = written(tmp_path, session.kept())
+    again = refold.Session(session.plan, journals, models(tmp_path))
+    assert len(again.models) == 2
+    if crash_every:
+        assert differences(refold.refold(again)) == {}
+    else:  # without them it is another session
+        assert "signals" in differences(refold.refold(refold.Session(session.plan, journals)))
     found = strengths(session.kept()["signals"])
     said = found[found != 0]
     assert len(said) > 500

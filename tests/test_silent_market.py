@@ -9,9 +9,8 @@ from risk_world import BID, MS, RiskWorld, S, limits
 from wired_world import HOUR_NS, WiredSession
 
 from procs.fold.assembly import LoopSettings
-from procs.fold.merge import CLOCK
 from procs.stages import feed
-from trading.records import TS_END, ExecType, Kind, Purpose, Side
+from trading.records import INTAKE_CLOCK, TS_END, ExecType, Kind, Purpose, Side
 from trading.risk import fold as risk
 from trading.risk.dues import EXIT_RETRY_NS, SWEEP_NS
 from trading.settings import Execution, Strategy
@@ -145,7 +144,7 @@ def test_the_feed_says_the_time_where_the_receiver_is_silent() -> None:
     last = session.now_ns
     session.settle_all()
     said = session.kept()["intake.feed"].view("<i8").reshape(-1, 8)
-    assert len(said) and (np.diff(said[:, 0]) > 0).all() and (said[:, 4] == CLOCK).all()
+    assert len(said) and (np.diff(said[:, 0]) > 0).all() and (said[:, 4] == INTAKE_CLOCK).all()
     assert last + 5 * S - feed.LATE_NS <= said[0, 0] < last + HOUR_NS and (said[:, 1] == 302).all()
     session.lag_ns = -HOUR_NS
     session.deliver(40)

@@ -14,8 +14,9 @@ from user_signal_files import LATE, NAN, documented, strategy_of
 
 from procs.cli.signal_check import with_signals
 from procs.fold.plan import plan_of
+from procs.journal.beside import stopped as stopped_signals
 from procs.profiles.config import load_profile
-from procs.research import backtest
+from procs.research import backtest, refold
 from procs.research.columns import recording_columns, signal_values
 from procs.research.signal_files import load
 from trading.features.signals import N_SIGNALS
@@ -108,6 +109,11 @@ def test_a_signal_that_never_comes_back_is_switched_off_and_the_pipeline_lives(t
     again = again[again["kind"] != Kind.END]
     for name in DECIDED:
         assert np.array_equal(found[name], again[name]), f"the backtest's {name}"
+
+    folder = Path(kill_run.last_run.wanted("user-hangs").journal_dir)
+    assert stopped_signals(folder) == {0: off}
+    again_folded = refold.refold(refold.Session(plan_of(settled), refold.opened(folder), stopped=stopped_signals(folder)))
+    assert [one for one in again_folded if not one.equal or one.reached < one.total] == []
 
 
 @pytest.mark.parametrize("mistake", ["not a number", "out of bounds"])

@@ -337,7 +337,11 @@ CONTROL_RECORD: Final = _record(*_HEADER, ("reason", "i8"))
 """An operator's or the supervisor's word to risk, 64 B."""
 
 INTAKE_RECORD: Final = _record(*_HEADER, ("ring", "i8"), ("count", "i8"), ("first_seq", "i8"))
-"""One line of a stage's intake log, 64 B."""
+"""One line of a stage's intake log, 64 B. `ring`: which of the stage's inputs, or INTAKE_CLOCK, INTAKE_CUT."""
+INTAKE_CLOCK: Final = -1
+"""No records: a clock was read, `ts_ns` is what it said."""
+INTAKE_CUT: Final = -2
+"""No records: of the line before this one `count` were taken, then something fell due."""
 
 FRAME_RECORD: Final = _record(
     # cause_seq: the line's message counter; flags: the line, for Kind.RAW also its connection; symbol: -1 where the receiver

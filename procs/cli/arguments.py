@@ -114,6 +114,12 @@ COMMANDS: Final[dict[str, Command]] = {
         ("report", "report --instance replay --json", "report --run 20240808T000000Z-4711"),
         options.report,
     ),
+    "replay": Command(
+        "replaying:replay",
+        "fold a session again from its journals: its report, or every ring compared",
+        ("replay paper --verify", "replay 20240808T000000Z-4711 --verify --json", "replay live-paper"),
+        options.replay,
+    ),
     "runs": Command(
         "runs:runs", "the runs whose journals are there, with the ids that --run takes", ("runs", "runs --instance paper --json"),
         options.runs,

@@ -14,7 +14,7 @@ WIDTH: Final = 80
 GROUPS: Final = (
     ("a first look", ("demo", "doctor", "backtest")),
     ("run a pipeline", ("start", "status", "top", "stop", "restart", "halt", "report", "runs", "clean")),
-    ("look closer", ("signals", "stats", "latency", "lines", "trace", "topology")),
+    ("look closer", ("signals", "stats", "latency", "lines", "trace", "replay", "topology")),
     ("market data", ("record", "data", "prices", "venue")),
     ("research", ("features", "model", "bench")),
     ("about this program", ("help", "version", "completion")),

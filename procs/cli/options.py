@@ -205,6 +205,13 @@ def trace(p: argparse.ArgumentParser) -> None:
     p.add_argument("--journal", metavar="DIR", help="a folder of journals, instead of the last run's")
 
 
+def replay(p: argparse.ArgumentParser) -> None:
+    """Of `replay`."""
+    p.add_argument("session", metavar="SESSION", help="a run of `scalperctl runs`, its folder, or an instance: its last run")
+    p.add_argument("--verify", action="store_true", help="compare every ring, record for record; exit code 1 where one differs")
+    only_json(p)
+
+
 def signals(p: argparse.ArgumentParser) -> None:
     """Of `signals`."""
     p.add_argument("symbol", metavar="SYMBOL", nargs="?", help="this one alone, e.g. BTCUSDT")

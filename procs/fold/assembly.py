@@ -22,6 +22,7 @@ from procs.fold.block import (
     IN,
     IN_STRIDE,
     OWN,
+    R_UNTIMED,
     REGISTERS,
     in_ctl,
     in_loc,
@@ -30,6 +31,7 @@ from procs.fold.block import (
     out_identity,
     out_loc,
     out_slots,
+    registers,
 )
 from procs.fold.checkpoint import checkpoint_words
 from procs.fold.stamps import W_ORIGIN, W_PUBLISH, note_published
@@ -39,7 +41,7 @@ from ringbuf import layout
 from ringbuf.intrinsics import recs_at, words2_at
 from ringbuf.jit import Recs, Words, kernel
 from ringbuf.layout import CAPACITY, RING_ID
-from ringbuf.ring import I_HEAD, I_READER, I_RELEASED, I_SHIFT, I_TIMED, LOC_WORDS, open_slot, publish_slot
+from ringbuf.ring import I_ENDLESS, I_HEAD, I_READER, I_RELEASED, I_SHIFT, I_TIMED, LOC_WORDS, open_slot, publish_slot
 from trading.records import (
     DEPTH_RECORD,
     MARKET_RECORD,
@@ -93,6 +95,7 @@ class World:
     checkpoints: Mapping[str, Words]
     arena: npt.NDArray[np.uint8] | None = None  # bytes of the frames off the wire
     models: Words | None = None  # procs.memory.model_channel; None: no model can be published
+    outside: frozenset[str] = frozenset({"control"})  # rings whose records get their time where they enter (topology.Run.outside)
 
 
 @dataclass(slots=True)
@@ -157,7 +160,9 @@ def fold_layout(spec: StateSpec) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 2
 
 
-def heap_world(specs: Mapping[str, StateSpec], groups: Sequence[Sequence[str]] = ()) -> World:
+def heap_world(
+    specs: Mapping[str, StateSpec], groups: Sequence[Sequence[str]] = (), outside: frozenset[str] = topology.Run().outside
+) -> World:
     """The pipeline's rings, board and checkpoints on this process's heap (backtest, warm-up, tests)."""
     rings: dict[str, Words] = {}
     for entry in topology.RINGS:
@@ -165,7 +170,7 @@ def heap_world(specs: Mapping[str, StateSpec], groups: Sequence[Sequence[str]] =
         format_ring(words, entry, groups=groups)
         rings[entry.name] = words
     checkpoints = {name: aligned_words(checkpoint_words(arena_words(name, spec))) for name, spec in specs.items()}
-    return World(rings, aligned_words(board.BOARD_WORDS), checkpoints)
+    return World(rings, aligned_words(board.BOARD_WORDS), checkpoints, outside=outside)
 
 
 def assemble(
@@ -197,7 +202,8 @@ def assemble(
     for r, entry in enumerate(inputs):
         reader = entry.reader_index(name)
         loc = row()
-        loc[I_READER], loc[I_TIMED], loc[I_RELEASED] = reader, entry.timed, -1
+        loc[I_READER], loc[I_TIMED], loc[I_RELEASED] = reader, entry.name not in world.outside, -1
+        loc[I_ENDLESS] = entry.writer == topology.SUPERVISOR
         loc[I_SHIFT] = (shifts or {}).get(entry.name, 0)
         ctl, slots, _ = layout.views(world.rings[entry.name], entry.record)
         _place(b, block.IN + r * block.IN_STRIDE, ctl, slots, loc)
@@ -277,7 +283,10 @@ def in_row(b: Words, r: int) -> int:
 
 @kernel
 def in_time(b: Words, r: int) -> int:
-    """When the record that is next on this input takes effect here: its `ts_ns`, put later by the input's shift."""
+    """When the record that is next on this input takes effect here: its `ts_ns`, put later by the input's shift; from outside,
+    the time that it was given where it entered."""
+    if in_loc(b, r)[I_TIMED] == 0:
+        return registers(b)[R_UNTIMED]
     return in_slots(b, r)[in_row(b, r), 0] + in_loc(b, r)[I_SHIFT]
 
 

@@ -42,14 +42,14 @@ from procs.fold.block import (
 )
 from procs.fold.checkpoint import save
 from procs.fold.far_calls import ask_numbered, call_numbered
-from procs.fold.merge import CUT, FALLS_DUE, flush_outputs, log_intake, next_run
+from procs.fold.merge import FALLS_DUE, flush_outputs, log_intake, next_run
 from procs.fold.stamps import W_ORIGIN, W_PUBLISH, note_taken
 from procs.memory import board
 from ringbuf.intrinsics import load_acquire, store_release
 from ringbuf.jit import Words, kernel
 from ringbuf.layout import RING_ID
-from ringbuf.ring import I_ENDED, I_HEAD, I_TIMED
-from trading.records import TS_END, Kind
+from ringbuf.ring import I_ENDED, I_ENDLESS, I_HEAD
+from trading.records import INTAKE_CUT, TS_END, Kind
 
 POLL_RECORDS: Final = 1024
 END: Final = int(Kind.END)
@@ -87,7 +87,7 @@ def conclude(b: Words) -> None:
 @kernel
 def _all_ended(b: Words) -> bool:
     for r in range(b[INPUTS]):
-        if in_loc(b, r)[I_TIMED] != 0 and not ended(b, r):
+        if in_loc(b, r)[I_ENDLESS] == 0 and not ended(b, r):
             return False
     return True
 
@@ -97,7 +97,7 @@ def _take(b: Words, r: int, now: int) -> None:
     """Hand the next record of an input to its handler."""
     slots = in_slots(b, r)
     row = in_loc(b, r)[I_HEAD] & (slots.shape[0] - 2)
-    if in_loc(b, r)[I_TIMED] != 0 and slots[row, W_CAUSE_RING] >> 32 == END:
+    if in_loc(b, r)[I_ENDLESS] == 0 and slots[row, W_CAUSE_RING] >> 32 == END:
         in_loc(b, r)[I_ENDED] = 1
         call_numbered(b, ENDED, r)
         if _all_ended(b):
@@ -112,13 +112,19 @@ def _take(b: Words, r: int, now: int) -> None:
 @kernel
 def poll(b: Words) -> int:
     """Drain what is there; how many records were taken."""
+    return poll_some(b, POLL_RECORDS)
+
+
+@kernel
+def poll_some(b: Words, most: int) -> int:
+    """`poll` that begins no batch once it has taken `most` records; the last batch may go beyond."""
     if b[CALLS + POLL] != 0:
         return ask_numbered(b, POLL, 0)
     if b[CALLS + BEFORE] != 0:
         call_numbered(b, BEFORE, 0)
     reg = registers(b)
     work = 0
-    while work < POLL_RECORDS:
+    while work < most:
         ring, count = next_run(b)
         if count == 0 and b[CALLS + WAITING] != 0 and reg[R_DONE] == 0:
             call_numbered(b, WAITING, reg[R_LOW])
@@ -148,7 +154,7 @@ def _take_run(b: Words, ring: int, count: int) -> int:
         taken(b, ring)
         done += 1
         if dues and done < count and reg[R_INTERNAL_DUE] <= in_time(b, ring):
-            log_intake(b, CUT, in_loc(b, ring)[I_HEAD], done, reg[R_INTERNAL_DUE])
+            log_intake(b, INTAKE_CUT, in_loc(b, ring)[I_HEAD], done, reg[R_INTERNAL_DUE])
             break
     if dues:
         reg[R_CAUSE_RING], reg[R_CAUSE_SEQ] = in_ctl(b, ring)[RING_ID], in_loc(b, ring)[I_HEAD] - 1

@@ -11,13 +11,15 @@ cannot have been read, and what is written but not read moves nobody before its 
 themselves breaks the condition too, so they go on it no further than their own next record could be answered. Between two
 reports the whole loop thus advances as far as the market's records reach.
 
-An operator's record has no time of its own. It gets one when it is taken: the first that is behind everything we have shown
-or promised, so that to all others it is as if it had always stood there.
+What comes from outside (an operator's record; an answer of an exchange that is no fold) has no time of its own here. It gets one
+when it is taken: the first that is behind everything we have shown or promised, so that to all others it is as if it had always
+stood there. The intake log keeps that time and the place between the other records: with the two, and the record itself, a
+session folds again from its journals (procs.research.refold).
 
 A stage may have something fall due by itself (R_INTERNAL_DUE). It is done before any record of that time or later, as soon
 as nothing earlier can come: a function of the records like all else, whether the market speaks then or not. The watermarks and
 the promise never go beyond it. A run that was noted in the log ends early where something falls due within it; the next line
-of the log (CUT) then says how many of it were taken.
+of the log (INTAKE_CUT) then says how many of it were taken.
 
 In arrival order (live venues) whatever is there is taken, inputs in their order. Then only the intake log knows the order,
 which is why it is written in both cases, before a batch is processed: after a crash the log is followed.
@@ -64,6 +66,7 @@ from ringbuf.jit import Words, kernel
 from ringbuf.layout import CAPACITY, PROMISE, PROMISE_GIVEN, RECORD_WORDS, WATERMARK
 from ringbuf.ring import (
     I_ENDED,
+    I_ENDLESS,
     I_HEAD,
     I_SHIFT,
     I_TIMED,
@@ -80,8 +83,6 @@ from ringbuf.ring import (
 )
 from trading.records import TS_END, Kind
 
-CLOCK, CUT = -1, -2
-"""Stand in the intake log for an input: a clock was read; the run before was cut short, to `count`."""
 FALLS_DUE = -3
 """What `next_run` answers in place of an input: something of the stage's own falls due."""
 LOG_KIND = int(Kind.INTAKE) << 32
@@ -200,7 +201,7 @@ def next_run(b: Words) -> tuple[int, int]:
 
     low, promise = TS_END, TS_END
     reference = b[REFERENCE]
-    chosen, chosen_key, untimed = -1, TS_END + 1, -1
+    chosen, chosen_key, untimed, open_end = -1, TS_END + 1, -1, False
     for r in range(b[INPUTS]):
         ctl, slots, loc = in_ctl(b, r), in_slots(b, r), in_loc(b, r)
         head = loc[I_HEAD]
@@ -212,6 +213,7 @@ def next_run(b: Words) -> tuple[int, int]:
                 chosen, chosen_key = r, -1
             continue
         if loc[I_TIMED] == 0:
+            open_end |= loc[I_ENDLESS] == 0
             if untimed < 0 and ready(ctl, slots, head):
                 untimed = r
             continue
@@ -235,6 +237,9 @@ def next_run(b: Words) -> tuple[int, int]:
         low = min(low, key)
         if r != b[FEEDBACK]:
             promise = min(promise, hope)
+    if open_end and low >= TS_END:
+        # only what comes from outside is still to come, and it is given no time after the last: time stands still
+        low = promise = min(reg[R_LOW], TS_END - 1)
     reg[R_LOW], reg[R_PROMISE] = low, promise
     if untimed >= 0 and low >= max(load_acquire(out_ctl(b, 0), WATERMARK), load_acquire(out_ctl(b, 0), PROMISE)):
         chosen, chosen_key = untimed, -1

@@ -80,7 +80,7 @@ def prepare(runtime: Mapping[str, Any]) -> None:
     for stage in plan.run.hot:
         module: Any = importlib.import_module(stage.module)
         checkpoints = _checkpoints(runtime["instance"], stage.name, spec_of(module, plan))
-        world = World(rings, memory.board_words, {stage.name: checkpoints.words}, memory.arena, memory.models)
+        world = World(rings, memory.board_words, {stage.name: checkpoints.words}, memory.arena, memory.models, run_of.outside)
         page = board.page(memory.board_words, stage.stage_id)
         alone = len(run_of.process_of(stage.name).members) == 1
         settings = loop if alone else replace(loop, frames=GROUP_FRAMES)

@@ -19,6 +19,8 @@ from trading.features.regime import Regime
 from trading.features.signals import N_SIGNALS, SIGNALS
 from trading.instruments import Instrument, instrument_table
 from trading.records import (
+    INTAKE_CLOCK,
+    INTAKE_CUT,
     MAX_SIGNALS,
     ExecType,
     Kind,
@@ -92,7 +94,7 @@ def whole_name(field: str) -> str:
 def _inputs_of(log: str) -> dict[int, str]:
     """What stands for an input in an intake log (procs.fold.merge)."""
     stage = next(stage for stage in topology.STAGES if log == f"intake.{stage.part}")
-    return dict(enumerate(stage.inputs)) | {-1: "clock", -2: "cut"}
+    return dict(enumerate(stage.inputs)) | {INTAKE_CLOCK: "clock", INTAKE_CUT: "cut"}
 
 
 def _members(kind: type[IntEnum]) -> dict[int, str]:

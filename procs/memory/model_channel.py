@@ -4,6 +4,8 @@
        0  number of the set that is wanted (0: what the start gave)           the publisher's
        1  number of the set that is in force                                the features stage's
        2  images in a set, one a symbol                                     the creator's
+       3  market records before the set of even number came into force      the features stage's
+       4  ... and the set of odd number
        8  set of even numbers, then set of odd numbers (trading.features.model_layout.MODEL_IMAGE each)
 
 A stage is an exact fold, so *when* a model comes into force must not be chance. The features stage looks at word 0 between two
@@ -11,7 +13,8 @@ batches; where a new number stands there it writes that number into its state an
 anything with the new set (a fitted GARCH or microprice becomes part of that state); then it confirms in word 1. So whatever is
 computed again after a crash is computed with the model of the first time: from a checkpoint before the change with the old one,
 from the one at the change with the new. While a stage computes again what had been published it takes no new model. A publisher
-that finds the last one not confirmed is refused: until then the image that it would write over may be needed.
+that finds the last one not confirmed is refused: until then the image that it would write over may be needed. Words 3 and 4 say
+from which market record on a set counts, so that the recorder can keep it beside the journals (procs.journal.beside).
 
 What this module is not: it trains and promotes nothing.
 """
@@ -35,6 +38,7 @@ CHANNEL: Final = "model"
 WANTED: Final = 0
 IN_FORCE: Final = 1
 SYMBOLS: Final = 2
+SINCE: Final = 3  # and the next
 IMAGES: Final = 8
 IMAGE_WORDS: Final = MODEL_IMAGE.itemsize // 8
 assert MODEL_IMAGE.itemsize % 8 == 0
@@ -64,6 +68,13 @@ def attach(instance: str, *, readonly: bool = False) -> Segment:
 def place(words: Words, number: int) -> int:
     """Where the set of this number begins."""
     return IMAGES + (number & 1) * int(words[SYMBOLS]) * IMAGE_WORDS
+
+
+def in_force(words: Words) -> tuple[int, int, Words]:
+    """(number, market records before it came into force, images) of the set that counts."""
+    number = int(words[IN_FORCE])
+    start = place(words, number)
+    return number, int(words[SINCE + (number & 1)]), words[start : start + int(words[SYMBOLS]) * IMAGE_WORDS].copy()
 
 
 def publish(words: Words, images: Words) -> int:

@@ -54,14 +54,14 @@ class Run:
 
 
 @kernel
-def _give_back(b: Words) -> None:
+def give_back(b: Words) -> None:
     """Let the writers have the slots back: what a checkpoint does, without the copy."""
     flush_outputs(b)
     registers(b)[R_SINCE] = 0
     show_cursors(b)
 
 
-class _Keeper:
+class Keeper:
     """Copies a ring's records out before they are overwritten, as the recorder does."""
 
     def __init__(self, world: World, name: str, fold: Fold | None = None) -> None:
@@ -73,6 +73,7 @@ class _Keeper:
         self.pieces: list[Recs] = []
 
     def take(self) -> None:
+        """Take what is there."""
         while len(recs := self.reader.view(self.reader.capacity)):
             if self.fold is None:
                 self.pieces.append(recs.copy())
@@ -81,6 +82,7 @@ class _Keeper:
             self.reader.release(len(recs))
 
     def all(self) -> Recs:
+        """What was kept."""
         return np.concatenate(self.pieces) if self.pieces else np.zeros(0, self.reader.record)
 
 
@@ -145,9 +147,9 @@ def _run(
         for line, reader in enumerate(entry.readers):
             if reader not in here:
                 world.rings[entry.name][reader_line(line) + GATING] = 0
-    keepers = {name: _Keeper(world, name) for name in keep}
+    keepers = {name: Keeper(world, name) for name in keep}
     folded = {name: make() for name, make in folds.items()}
-    keepers |= {name: _Keeper(world, name, fold) for name, fold in folded.items()}
+    keepers |= {name: Keeper(world, name, fold) for name, fold in folded.items()}
     stages: dict[str, Bound] = {name: module.build(plan, world, LoopSettings()) for name, module in modules.items()}
     outcome = Run(world, stages)
     feed_page = board.page(world.board, topology.stage_id("feed"))
@@ -164,7 +166,7 @@ def _run(
                 flush_outputs(bound.block)
                 save(bound.block)
             else:
-                _give_back(bound.block)
+                give_back(bound.block)
         for keeper in keepers.values():
             keeper.take()
         outcome.rounds += 1

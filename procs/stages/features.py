@@ -22,7 +22,7 @@ from procs.fold.assembly import (
     pass_end,
     scratch,
 )
-from procs.fold.block import BEFORE, ENDED, OWN, out_loc
+from procs.fold.block import BEFORE, ENDED, OWN, in_loc, out_loc
 from procs.fold.checkpoint import save
 from procs.fold.far_calls import apart
 from procs.fold.merge import flush_outputs
@@ -34,7 +34,7 @@ from procs.memory import model_channel as channel
 from procs.research import signal_files
 from ringbuf.intrinsics import load_acquire, store_release, words_at
 from ringbuf.jit import Words, kernel
-from ringbuf.ring import O_KNOWN, O_TAIL
+from ringbuf.ring import I_HEAD, O_KNOWN, O_TAIL
 from trading.features import vector as feature_vector
 from trading.features.model_layout import MODEL_IMAGE
 from trading.instruments import INSTRUMENT
@@ -53,6 +53,7 @@ CAUSE: Final = topology.RING["market"].ring_id
 STATE, GLOB, PARAMS, INSTRUMENTS, SCRATCH, MODELS, LOADED, OWN_IMAGES, ROW = 0, 1, 2, 3, 4, 5, 6, 7, 8
 WIDTH, ROW_WIDTH = words(SIGNAL_RECORD), words(VECTOR_RECORD)
 WANTED, IN_FORCE, IMAGES, IMAGE_WORDS = channel.WANTED, channel.IN_FORCE, channel.IMAGES, channel.IMAGE_WORDS
+SINCE: Final = channel.SINCE
 CHANNEL_SYMBOLS: Final = channel.SYMBOLS
 
 
@@ -146,6 +147,7 @@ def _take_model(b: Words, _: int) -> None:
         g.model = number = wanted
         _load(b, number)
         _fit(b)
+        models[SINCE + (number & 1)] = in_loc(b, MARKET)[I_HEAD]
         save(b)  # from here on all is computed with it; what came before, never again (procs.memory.model_channel)
     if loaded[0] != number:
         _load(b, number)

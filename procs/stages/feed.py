@@ -65,7 +65,7 @@ from procs.fold.block import (
     registers,
 )
 from procs.fold.far_calls import INT, apart
-from procs.fold.merge import CLOCK, flush_outputs, log_intake, loggable
+from procs.fold.merge import flush_outputs, log_intake, loggable
 from procs.fold.plan import Plan
 from procs.fold.stamps import note_taken
 from procs.fold.warm import warm_stage
@@ -83,7 +83,7 @@ from trading.books.fold import FEED_GLOBAL, FEED_PARAMS, FEED_STATE
 from trading.books.state import STREAMS
 from trading.instruments import INSTRUMENT
 from trading.jit import Bytes
-from trading.records import DEPTH_RECORD, FRAME_RECORD, MARKET_RECORD, RESYNC_RECORD, TS_END, Kind, words
+from trading.records import DEPTH_RECORD, FRAME_RECORD, INTAKE_CLOCK, MARKET_RECORD, RESYNC_RECORD, TS_END, Kind, words
 
 NAME: Final = "feed"
 FRAME_BUFFER: Final = market_generator.MAX_FRAME_BYTES
@@ -379,7 +379,7 @@ def _say_time(b: Words) -> None:
         if src.clock_ns == 0 or ts_ns <= max(load_acquire(in_ctl(b, FRAMES), WATERMARK), max(src.last_ns, src.said_ns)):
             return
     if loggable(b):
-        log_intake(b, CLOCK, src.frames, 1, ts_ns)
+        log_intake(b, INTAKE_CLOCK, src.frames, 1, ts_ns)
         src.said_ns = ts_ns
         registers(b)[R_SINCE] += 1
 

@@ -1,8 +1,8 @@
 """The recorder: journals every ring to disk, whole slots as they are, and gates the rings until it has them.
 
-The ring `frames` has no journal: its slots only say where bytes lie. Where raw recordings are wanted its frames become
-the text files of `procs.recordings.frame_log`. The ring `vectors` has one where `pipeline.journal_vectors` asks for it: all in it
-follows from `market`.
+The slots of the ring `frames` only say where bytes lie. Where raw recordings are wanted its frames become the text files
+of `procs.recordings.frame_log`, and the slots have a journal besides. The ring `vectors` has one where `pipeline.journal_vectors`
+asks for it: all in it follows from `market`.
 
 It is no fold: its state is its files. After a crash it goes on behind the last whole slot that a journal holds, so nothing
 is doubled; its cursor moves only after the write, so nothing is lost. When a disk is full or fails it stops taking: that
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from procs import rundir, topology
 from procs.fold.assembly import IDLE_NS
 from procs.fold.plan import load_recording
+from procs.journal.beside import Beside
 from procs.journal.file import (
     JournalDamaged,
     JournalError,
@@ -42,10 +43,12 @@ from procs.logs import stage_log
 from procs.memory import board
 from procs.memory import segments as pipeline
 from procs.memory.board import FAULT_DISK, FAULT_DISK_FULL
+from procs.memory.model_channel import IMAGES, IN_FORCE, in_force
 from procs.profiles.schema import Profile
 from procs.recordings.frame_log import FrameLog, FrameLogError, FrameLogFull, FrameSource, Policy
 from procs.recordings.frame_log_format import Taken, head_of
 from procs.recordings.instruments import note, note_signals
+from procs.recordings.raw_frames import RawRecording
 from procs.topology import Ring
 from ringbuf.endpoint import Reader
 from ringbuf.intrinsics import futex_wait, load_acquire, store_release
@@ -125,16 +128,20 @@ class Track:
 class RingFrames:
     """The frames ring and its arena as a FrameSource. arena: uint8, the bytes that the slots point into."""
 
-    def __init__(self, words: Words, arena: Bytes, doorbells: Words) -> None:
+    def __init__(self, words: Words, arena: Bytes, doorbells: Words, journal: JournalWriter | None = None) -> None:
+        """`journal`: keeps the slots as well, so that the feed can be folded again (procs.recordings.raw_frames)."""
         entry = topology.RING[FRAMES]
+        self._journal: Final = journal
         self._reader: Final = Reader(words, entry.record, entry.reader_index(NAME), doorbells)
         self._arena: Final = arena
         self._taken = 0  # and not released
 
     def take(self, most: int) -> list[Taken]:
-        """The next frames, copied out of the arena."""
+        """The next frames, copied out of the arena. Raises JournalError."""
         head = self._reader.head + self._taken
         recs = self._reader.view(most, self._taken)
+        if self._journal is not None:  # what a dead recorder took and did not release comes again
+            self._journal.append(recs[max(self._journal.next_sequence - head, 0) :])
         columns = (recs[name].tolist() for name in ("ts_ns", "kind", "symbol", "flags", "at", "length"))
         found = [
             Taken(head + k, ts_ns, kind, symbol, line, self._arena[at : at + length].tobytes())
@@ -153,9 +160,11 @@ class RingFrames:
 class FramesTrack:
     """The wire and its files: takes frames, and writes them when there is enough or it is time."""
 
-    def __init__(self, source: FrameSource, log: FrameLog, flush_s: float, most_bytes: int) -> None:
-        """`most_bytes` of text wait at most, and no frame longer than `flush_s`."""
-        self._source, self.log = source, log
+    def __init__(
+        self, source: FrameSource, log: FrameLog, flush_s: float, most_bytes: int, slots: JournalWriter | None = None
+    ) -> None:
+        """`most_bytes` of text wait at most, and no frame longer than `flush_s`. `slots`: the source's journal, to be closed."""
+        self._source, self.log, self._slots = source, log, slots
         self._flush_ns, self._most_bytes = int(flush_s * 1e9), most_bytes
         self._waiting = 0
         self._since_ns = 0
@@ -180,8 +189,12 @@ class FramesTrack:
         return work
 
     def close(self) -> None:
-        """Close the files. Raises FrameLogError."""
-        self.log.close()
+        """Close the files. Raises FrameLogError, JournalError."""
+        try:
+            if self._slots is not None:
+                self._slots.close()
+        finally:
+            self.log.close()
 
     def _flush(self) -> None:
         self._full = True  # until it is not: nothing more is taken before all this is on disk
@@ -193,7 +206,19 @@ def frames_track(profile: Profile, runtime: Mapping[str, Any], words: Words, are
     """The track of this run's wire. Raises FrameLogError."""
     run = int.from_bytes(hashlib.blake2b(str(runtime["journal_dir"]).encode(), digest_size=7).digest(), "little")
     log = FrameLog(raw_folder(profile), raw_names(profile), run, Policy.of(profile.record), raw_heads(profile))
-    return FramesTrack(RingFrames(words, arena, doorbells), log, profile.record.flush_s, min(MOST_TEXT, max(arena.size // 4, 1)))
+    slots = _slots_of(profile, runtime, run)
+    source, most = RingFrames(words, arena, doorbells, slots), min(MOST_TEXT, max(arena.size // 4, 1))
+    return FramesTrack(source, log, profile.record.flush_s, most, slots)
+
+
+def _slots_of(profile: Profile, runtime: Mapping[str, Any], run: int) -> JournalWriter | None:
+    """The journal of the frames' slots, where the feed can be folded again from it and the raw recording. Raises JournalError."""
+    recording = RawRecording(str(raw_folder(profile).resolve()), run, tuple(raw_names(profile)))
+    if not profile.pipeline.journal or profile.world == "record" or not recording.whole:
+        return None
+    folder = Path(runtime["journal_dir"])
+    recording.note(folder)
+    return JournalWriter.open(journal_path(folder, FRAMES), FRAMES, topology.RING[FRAMES].record, runtime["instance"])
 
 
 def instruments_of(profile: Profile, spool: str | None) -> Sequence[Instrument]:
@@ -323,6 +348,11 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
         note(Path(runtime["journal_dir"]), instruments_of(profile, runtime.get("spool")))
         note_signals(Path(runtime["journal_dir"]), [one.name for one in profile.signals.user])
     folder = Path(runtime["journal_dir"])
+    beside: Beside | None = None
+    if journal:
+        guard = board.page(memory.board_words, topology.stage_id("features"))[board.USER_GUARD :]
+        models = memory.models if memory.models is not None else np.zeros(IMAGES, np.int64)
+        beside = Beside(folder, guard, lambda: int(models[IN_FORCE]), lambda: in_force(models))
     lanes: list[Lane] = []
     for entry in journalled(profile):
         words, sync = memory.ring(entry.name), durable(entry, profile)
@@ -338,6 +368,8 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
         seen = bell(doorbells, number)
         over = all(other[board.FINISHED] for other in others)
         work = sum(lane.take(time.monotonic_ns()) for lane in lanes)
+        if beside is not None:
+            beside.look()
         page[board.FAULT] = max(lane.fault for lane in lanes)
         if not any(lane.hopeless for lane in lanes):
             page[board.READY] = 1
@@ -353,6 +385,8 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
             sleep_on(doorbells, number, seen, SLEEP_NS)
     for lane in lanes:
         page[board.RECORDS] += lane.conclude(time.monotonic_ns())
+    if beside is not None:
+        beside.look()
     page[board.FAULT] = max(lane.fault for lane in lanes)  # what could not be written to the end is told after it, too
     return 0
 

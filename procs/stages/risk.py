@@ -21,7 +21,7 @@ from procs.fold.assembly import (
     pass_end,
     scratch,
 )
-from procs.fold.block import DUE, ENDED, R_CAUSE_RING, R_CAUSE_SEQ, R_INTERNAL_DUE, R_NOW, R_UNTIMED, in_loc, registers
+from procs.fold.block import DUE, ENDED, R_CAUSE_RING, R_CAUSE_SEQ, R_INTERNAL_DUE, R_NOW, in_loc, registers
 from procs.fold.far_calls import apart
 from procs.fold.loop import ended
 from procs.fold.plan import Plan
@@ -103,7 +103,7 @@ def _on_control(b: Words, now: int) -> None:
     head = recs[row].seq - 1
     said = own(b, CONTROL_IN, CONTROL_RECORD)
     said[0] = recs[row]
-    said[0].ts_ns = registers(b)[R_UNTIMED]
+    said[0].ts_ns = in_time(b, CONTROL)
     n = risk.on_control(said, 0, _arrays(b))
     if not ended(b, MARKET):
         _emit(b, n, CONTROL_ID, head, now, now)

@@ -18,6 +18,7 @@ from procs.fold.assembly import (
     emit,
     in_recs,
     in_row,
+    in_time,
     own,
     own_words,
     pass_end,
@@ -95,8 +96,10 @@ def _on_order(b: Words, now: int) -> None:
 def _on_execution(b: Words, now: int) -> None:
     recs, row = in_recs(b, EXECUTIONS, REPORT_RECORD), in_row(b, EXECUTIONS)
     head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
+    reports, ts_ns = own(b, REPORTS_OUT, REPORT_RECORD), in_time(b, EXECUTIONS)
     n = routing.on_execution(recs, row, _arrays(b))
     for k in range(n):
+        reports[k].ts_ns = ts_ns
         emit(b, REPORTS, own_words(b, REPORTS_OUT, REPORT_WIDTH), k, EXECUTIONS_ID, head, origin, now)
 
 

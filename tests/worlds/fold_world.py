@@ -18,7 +18,7 @@ from procs.fold.assembly import Bound, LoopSettings, heap_world
 from procs.fold.block import R_DONE, R_SINCE, out_loc
 from procs.fold.checkpoint import diverged, restore, save
 from procs.fold.loop import poll
-from procs.fold.merge import CUT, LOG_COUNT, LOG_RING, flush_outputs
+from procs.fold.merge import LOG_COUNT, LOG_RING, flush_outputs
 from procs.fold.plan import Plan, plan_of
 from procs.journal.digest import digest
 from procs.memory import board
@@ -27,7 +27,7 @@ from procs.research import backtest
 from ringbuf.layout import CAPACITY, CONTROL_WORDS, CURSOR, GATING, PROMISE, PROMISE_GIVEN, TAIL, WATERMARK, reader_line, views
 from ringbuf.ring import O_KNOWN, O_TAIL
 from trading.jit import Recs, Words
-from trading.records import Kind
+from trading.records import INTAKE_CUT, Kind
 
 STAGES = tuple(stage.name for stage in topology.Run(world="replay").hot)
 LOGS = tuple(entry.name for entry in topology.RINGS if entry.name.startswith("intake."))
@@ -53,7 +53,7 @@ def intake_order(recs: Recs) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     begun = 0
     for row in recs.view("<i8").reshape(-1, recs.dtype.itemsize // 8).tolist():
-        if row[LOG_RING] == CUT:
+        if row[LOG_RING] == INTAKE_CUT:
             del found[begun + row[LOG_COUNT] :]
             continue
         begun = len(found)
@@ -72,21 +72,32 @@ def identities(kept: dict[str, Recs]) -> dict[str, Any]:
 class Session:
     """Rings on the heap, the six stages over them, and a recorder that never dies."""
 
-    def __init__(self, plan: Plan, loop: LoopSettings | None = None, groups: Sequence[Sequence[str]] = ()) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        loop: LoopSettings | None = None,
+        groups: Sequence[Sequence[str]] = (),
+        names: Sequence[str] = STAGES,
+    ) -> None:
+        """`names`: the stages that there are."""
         self.plan = plan
         self.loop = loop or LoopSettings()
-        self.modules: dict[str, Any] = {name: importlib.import_module(topology.STAGE[name].module) for name in STAGES}
-        self.world = heap_world({name: module.state_spec(plan.symbols) for name, module in self.modules.items()}, groups)
-        self.outputs = {name: tuple(entry.name for entry in topology.outputs(name)) for name in STAGES}
+        self.modules: dict[str, Any] = {name: importlib.import_module(topology.STAGE[name].module) for name in names}
+        specs = {name: module.state_spec(plan.symbols) for name, module in self.modules.items()}
+        self.world = heap_world(specs, groups, plan.run.outside)
+        self.outputs = {name: tuple(entry.name for entry in topology.outputs(name)) for name in names}
         self.views = {entry.name: views(self.world.rings[entry.name], entry.record) for entry in topology.RINGS}
         self.cursors = {entry.name: reader_line(entry.reader_index("recorder")) + CURSOR for entry in topology.RINGS}
         self.ends: dict[str, Words] = {}  # of each ring that a stage writes, the writer's row of its arena
         self.stages: dict[str, Bound] = {}
-        for name in STAGES:
+        for name in names:
             self.build(name)
         self.pieces: dict[str, list[Recs]] = {entry.name: [] for entry in topology.RINGS}
         self.heads = dict.fromkeys(self.pieces, 0)
         self.crashes = 0
+
+    def between(self, rng: np.random.Generator) -> None:
+        """Who is no stage has a turn here; nobody in this world."""
 
     # --- a stage's life ---------------------------------------------------------------------------------------------
 
