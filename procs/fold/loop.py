@@ -36,7 +36,7 @@ from procs.fold.block import (
 )
 from procs.fold.checkpoint import save
 from procs.fold.far_calls import ask_numbered, call_numbered
-from procs.fold.merge import flush_outputs, next_run
+from procs.fold.merge import flush_outputs, next_run, pending
 from procs.fold.stamps import W_ORIGIN, W_PUBLISH, note_taken
 from procs.memory import board
 from ringbuf.intrinsics import load_acquire, store_release
@@ -115,9 +115,11 @@ def poll(b: Words) -> int:
         ring, count = next_run(b)
         if count == 0 and b[CALLS + WAITING] != 0 and reg[R_DONE] == 0:
             call_numbered(b, WAITING, reg[R_LOW])
-        flush_outputs(b)
         if count == 0:
+            flush_outputs(b)
             break
+        if pending(b):
+            flush_outputs(b)
         now = reg[R_NOW]
         for _ in range(count):
             _take(b, ring, now)
