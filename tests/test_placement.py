@@ -109,7 +109,7 @@ def test_a_group_that_is_killed_goes_on_as_a_fold(groups: Sequence[Sequence[str]
     """All members lose what they have not checkpointed, again and again: no record is lost, doubled or different."""
     plan = small_market(12.0)
     session = Session(plan, LoopSettings(spin=1, checkpoint_every=8, frames=4), groups)
-    together(session, groups, crash_every=7)
+    together(session, groups, crash_every=97)
     assert session.crashes > 50 and session.diverged() == 0
     assert identities(session.kept()) == identities(undisturbed(plan))
 
@@ -128,6 +128,35 @@ def test_room_is_given_at_once_inside_a_group() -> None:
     figures = {name: board.page(session.world.board, topology.stage_id(name)) for name in STAGES}
     assert session.tail("market") > 2 * topology.RING["market"].capacity and int(figures["features"][board.CHECKPOINTS]) >= 2
     assert identities(session.kept()) == identities(undisturbed(plan))
+
+
+def test_a_turn_leaves_out_who_cannot_go_on() -> None:
+    """While records flow, feed and features are asked in a minority of the turns, and the exchange checkpoints by what its rings
+    hold, not at each 64th of its many small records; all records are the backtest's."""
+    plan = small_market(20.0)
+    session = Session(plan, LoopSettings(checkpoint_every=64), (STAGES,))
+    (group,) = threads(session, (STAGES,))
+    turns = 0
+    while turn(group)[1]:
+        session.record()
+        turns += 1
+    pages = {name: board.page(session.world.board, topology.stage_id(name)) for name in STAGES}
+    beats = {name: int(page[board.HEARTBEAT]) for name, page in pages.items()}
+    assert turns > 1000 and 0 < beats["feed"] < turns // 2 and 0 < beats["features"] < turns // 2 < beats["risk"]
+    exchange = pages["exchange"]
+    assert 0 < int(exchange[board.CHECKPOINTS]) < int(exchange[board.RECORDS]) // 128
+    assert identities(session.kept()) == identities(undisturbed(plan))
+
+
+def test_an_input_whose_record_is_there_rings_for_nobody() -> None:
+    """A stage that waits for one input is armed on that one, and not on those whose next record it has."""
+    session = Session(small_market(5.0), LoopSettings(strategy=BLOCK, spin=1))
+    assert session.poll("feed") > 0
+    (risk,) = threads(session, (("risk",),))
+    assert turn(risk)[0] == 0, "risk hears the reports before it takes the market"
+    settle(risk, 0, 0)
+    armed = {entry.name for entry in topology.inputs("risk") if session.world.rings[entry.name][ARMED_READERS]}
+    assert armed == {"control", "reports", "signals", "quotes"}
 
 
 def test_only_what_comes_from_outside_needs_the_bell() -> None:

@@ -93,12 +93,15 @@ R_ARMED: Final = 10  # R_BLOCKED as it was when we said that we sleep
 R_SLEPT: Final = 11  # the last sleep ended by the clock: nobody is in a hurry, a checkpoint disturbs no one
 R_DOZED: Final = 12  # when the last sleep began; CLOCK_MONOTONIC
 R_WOKE: Final = 13  # when it ended
-R_CAUSE_RING: Final = 14  # the last record taken, in a stage that has things fall due: what does so names it as its cause
-R_CAUSE_SEQ: Final = 15
+R_LACKS: Final = 14  # bit r: a record waits until more is known of input r; 0: none waits, -1: for anything
+R_NEED: Final = 15  # how far that must be: the waiting record's merge key
 R_KEYS: Final = 16  # merge keys of the inputs
+R_EMPTY: Final = 24  # bit r: input r was armed before the last sleep, and empty
+R_CAUSE_RING: Final = 25  # the last record taken, in a stage that has things fall due: what does so names it as its cause
+R_CAUSE_SEQ: Final = 26
 REGISTERS: Final = 32
 
-assert R_KEYS + MAX_INPUTS <= REGISTERS
+assert R_KEYS + MAX_INPUTS <= R_EMPTY
 
 # in an input's row, after the ring's own words (ringbuf.ring)
 I_HELD: Final = 8  # sequence + 1 of a record that was there when we went to sleep: the merge held it back

@@ -34,7 +34,10 @@ from procs.fold.block import (
     R_ARMED,
     R_BELL,
     R_BLOCKED,
+    R_EMPTY,
     R_INTERNAL_DUE,
+    R_KEYS,
+    R_LACKS,
     R_LOW,
     R_PROMISE,
     R_SINCE,
@@ -55,6 +58,7 @@ from procs.fold.block import (
 )
 from procs.fold.checkpoint import save
 from procs.fold.loop import conclude, finished, poll
+from procs.fold.merge import can_go_on, waits_here
 from procs.fold.stamps import note_held, note_slept
 from procs.memory import board
 from ringbuf.intrinsics import (
@@ -71,16 +75,26 @@ from ringbuf.intrinsics import (
     words_at,
 )
 from ringbuf.jit import Words, kernel
-from ringbuf.layout import ARMED_READERS, ARMED_WRITER, CAPACITY, READER_DOORBELL, READERS
+from ringbuf.layout import ARMED_READERS, ARMED_WRITER, CAPACITY, READER_DOORBELL, READERS, TAIL
 from ringbuf.ring import I_HEAD, I_READER, I_RELEASED, O_GATE, ring_doorbell
+from trading.records import TS_END
 
 MEMBERS: Final = 0
+PARTIAL: Final = 1  # so many turns more ask only those who can go on; 0: the next one asks all
 FIRST: Final = 8
-STRIDE: Final = 8
+STRIDE: Final = 16
 M_BLOCK: Final = 0  # address
 M_INNER: Final = 1  # bit r: a member writes input r
 M_OVER: Final = 2
 M_LOW: Final = 3  # R_LOW, R_PROMISE and R_INTERNAL_DUE at the last look
+M_ASKED: Final = 6  # a reader waits until this member knows how far time has come
+M_WRITERS: Final = 8  # which member writes each input, -1: none does
+
+PARTIAL_TURNS: Final = 15
+RING_SLOTS: Final = 4096
+"""`checkpoint_every` holds for a ring of this size, and in proportion for others."""
+CHECKPOINT_MOST: Final = 4
+"""A member checkpoints after so many times `checkpoint_every` records, whatever room its inputs have."""
 
 NAP_NS: Final = 20_000_000
 """Longest sleep while something is not checkpointed yet."""
@@ -90,12 +104,14 @@ def group_words(blocks: Sequence[Words]) -> Words:
     """The words of a group of these blocks, in the order in which they are polled. The caller keeps the blocks alive."""
     g = np.zeros(FIRST + STRIDE * len(blocks), np.int64)
     g[MEMBERS] = len(blocks)
-    written = {int(b[OUT + o * OUT_STRIDE + A_CTL]) for b in blocks for o in range(int(b[OUTPUTS]))}
+    written = {int(b[OUT + o * OUT_STRIDE + A_CTL]): m for m, b in enumerate(blocks) for o in range(int(b[OUTPUTS]))}
     for m, b in enumerate(blocks):
         assert b.size == BLOCK_WORDS and b[DOORBELL] == blocks[0][DOORBELL], "members share a doorbell"
         at = FIRST + m * STRIDE
         g[at + M_BLOCK] = b.ctypes.data
-        g[at + M_INNER] = sum(1 << r for r in range(int(b[INPUTS])) if int(b[IN + r * IN_STRIDE + A_CTL]) in written)
+        writers = [written.get(int(b[IN + r * IN_STRIDE + A_CTL]), -1) for r in range(int(b[INPUTS]))]
+        g[at + M_INNER] = sum(1 << r for r, writer in enumerate(writers) if writer >= 0)
+        g[at + M_WRITERS : at + M_WRITERS + len(writers)] = writers
     return g
 
 
@@ -122,11 +138,14 @@ def _ring_laggards(b: Words, o: int) -> None:
 def _arm(b: Words, inner: int) -> None:
     """Say on every input from outside, and on full outputs, that we are about to sleep.
 
-    What a member writes while the group is awake needs no bell: whoever polls sees it, and `turn` counts it.
+    What a member writes while the group is awake needs no bell: whoever polls sees it, and `turn` counts it. Nor does an input
+    whose next record is there already: what it waits for is another's, and nothing behind it changes what is taken next.
     """
     reg = registers(b)
+    reg[R_EMPTY] = 0
     for r in range(b[INPUTS]):
-        if not (inner >> r) & 1:
+        if not (inner >> r) & 1 and not waits_here(b, r):
+            reg[R_EMPTY] |= 1 << r
             fetch_or(in_ctl(b, r), ARMED_READERS, 1 << in_loc(b, r)[I_READER])
     blocked = reg[R_BLOCKED]
     reg[R_ARMED] = blocked
@@ -175,6 +194,21 @@ def _give_room(g: Words, b: Words, at_once: bool) -> bool:
 
 
 @kernel
+def _checkpoint_due(b: Words) -> bool:
+    """Whether an input's ring has room to gain: by its size, so that a ring of small records does not bring one on too often."""
+    since, every = registers(b)[R_SINCE], b[CHECKPOINT_EVERY]
+    if since < every:
+        return False
+    if since >= every * CHECKPOINT_MOST:
+        return True
+    for r in range(b[INPUTS]):
+        loc = in_loc(b, r)
+        if (loc[I_HEAD] - loc[I_RELEASED]) * RING_SLOTS >= every * in_ctl(b, r)[CAPACITY]:
+            return True
+    return False
+
+
+@kernel
 def _account(b: Words, work: int) -> None:
     """Heartbeat, counters, and the checkpoint that is due after so many records."""
     words, reg = page(b), registers(b)
@@ -183,7 +217,7 @@ def _account(b: Words, work: int) -> None:
         words[board.RECORDS] += work
         words[board.WORK_POLLS] += 1
         reg[R_SLEPT] = 0
-        if reg[R_SINCE] >= b[CHECKPOINT_EVERY]:
+        if _checkpoint_due(b):
             save(b)
 
 
@@ -199,22 +233,51 @@ def _moved(g: Words, m: int) -> bool:
 
 
 @kernel
+def _ask(g: Words, m: int, asked: bool) -> None:
+    """Ask those for how far time has come for whom a record of this member waits, or who keeps it from answering that itself."""
+    reg, at = registers(member(g, m)), FIRST + m * STRIDE + M_WRITERS
+    lacks = reg[R_LACKS]
+    if lacks == 0 and asked:
+        least, inputs = TS_END, member(g, m)[INPUTS]
+        for r in range(inputs):
+            least = min(least, reg[R_KEYS + r])
+        for r in range(inputs):
+            if reg[R_KEYS + r] == least:
+                lacks |= 1 << r
+    if lacks > 0:
+        for r in range(member(g, m)[INPUTS]):
+            if (lacks >> r) & 1 and g[at + r] >= 0:
+                g[FIRST + g[at + r] * STRIDE + M_ASKED] = 1
+
+
+@kernel
 def turn(g: Words) -> tuple[int, int]:
     """Poll each member once: (what happened, members that live). Whoever is done or told to stop is concluded.
 
     What happened counts records; in a group also news of time and room that was given, which mean that another turn is due.
+    While records flow inside a group, most turns leave out who has nothing to do: who lacks what it lacked before, and who only
+    brings new records in. Every so many turns, and whenever nothing else goes on, all are polled.
     """
     work, living, members = 0, 0, g[MEMBERS]
+    whole = members == 1 or g[PARTIAL] == 0
+    g[PARTIAL] = PARTIAL_TURNS if whole else g[PARTIAL] - 1
     leader = page(member(g, 0))
     for m in range(members):
         if _over(g, m):
             continue
-        b = member(g, m)
+        b, at = member(g, m), FIRST + m * STRIDE
+        asked = g[at + M_ASKED] != 0
+        if not whole and not asked and (g[at + M_INNER] == 0 or not can_go_on(b)):
+            living += 1
+            _ask(g, m, False)
+            continue
         if finished(b):
             conclude(b)
-            g[FIRST + m * STRIDE + M_OVER] = 1
+            g[at + M_OVER] = 1
+            g[PARTIAL] = 0
             continue
         living += 1
+        g[at + M_ASKED] = 0
         leader[board.TURN] = b[STAGE]
         some = poll(b)
         _account(b, some)
@@ -223,12 +286,16 @@ def turn(g: Words) -> tuple[int, int]:
                 some += 1
             if registers(b)[R_BLOCKED] != 0 and _give_room(g, b, False):
                 some += 1
+            _ask(g, m, asked)
         work += some
     leader[board.TURN] = 0
     if work == 0 and members > 1:
         for m in range(members):
             if not _over(g, m) and registers(member(g, m))[R_BLOCKED] != 0 and _give_room(g, member(g, m), True):
                 work += 1
+        g[PARTIAL] = 0  # nobody sleeps before all were asked
+        if not whole:
+            work = 1
     return work, living
 
 
@@ -253,6 +320,18 @@ def _before_sleep(g: Words, block: bool) -> None:
             _arm(b, g[FIRST + m * STRIDE + M_INNER])
     if block:
         membarrier(MEMBARRIER_GLOBAL_EXPEDITED)
+
+
+@kernel
+def _note_missed(b: Words) -> None:
+    """Count what must not be: a long sleep that the clock ended, and an input that was empty before it has a record.
+
+    One whose writer has shown its tail: it looks for sleepers right after that.
+    """
+    armed = registers(b)[R_EMPTY]
+    for r in range(b[INPUTS]):
+        if (armed >> r) & 1 and load_acquire(in_ctl(b, r), TAIL) > in_loc(b, r)[I_HEAD]:
+            page(b)[board.MISSED] += 1
 
 
 @kernel
@@ -282,6 +361,8 @@ def _sleep(g: Words) -> None:
         if not _over(g, m):
             b = member(g, m)
             registers(b)[R_SLEPT] = by_clock
+            if by_clock != 0 and nap >= NAP_NS:
+                _note_missed(b)
             note_slept(b, before, now)
             page(b)[board.SLEEPS] += 1
             page(b)[board.SLEPT_NS] += now - before

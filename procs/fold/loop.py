@@ -42,7 +42,7 @@ from procs.fold.block import (
 )
 from procs.fold.checkpoint import save
 from procs.fold.far_calls import ask_numbered, call_numbered
-from procs.fold.merge import FALLS_DUE, flush_outputs, log_intake, next_run
+from procs.fold.merge import FALLS_DUE, flush_outputs, log_intake, next_run, pending
 from procs.fold.stamps import W_ORIGIN, W_PUBLISH, note_taken
 from procs.memory import board
 from ringbuf.intrinsics import load_acquire, store_release
@@ -128,9 +128,11 @@ def poll_some(b: Words, most: int) -> int:
         ring, count = next_run(b)
         if count == 0 and b[CALLS + WAITING] != 0 and reg[R_DONE] == 0:
             call_numbered(b, WAITING, reg[R_LOW])
-        flush_outputs(b)
         if count == 0:
+            flush_outputs(b)
             break
+        if pending(b):
+            flush_outputs(b)
         work += _fire(b) if ring == FALLS_DUE else _take_run(b, ring, count)
     return work
 

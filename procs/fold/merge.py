@@ -29,28 +29,39 @@ from __future__ import annotations
 
 from procs.fold.block import (
     A_BURST,
+    A_CTL,
     A_LEAD,
+    A_LOC,
+    A_SLOTS,
+    A_WIDTH,
+    ARENA,
     BATCH,
     BY_INPUT,
     CALLS,
+    DOORBELLS,
     DUE,
     FEEDBACK,
+    IN,
+    IN_STRIDE,
     INPUTS,
     LOG,
     OUT,
     OUT_STRIDE,
     OUTPUTS,
+    POLL,
     R_BLOCKED,
     R_INTERNAL_DUE,
     R_KEYS,
+    R_LACKS,
     R_LOW,
+    R_NEED,
     R_NOW,
     R_PROMISE,
     R_SINCE,
     R_UNTIMED,
     REFERENCE,
+    REGISTERS,
     TIMED,
-    doorbells,
     in_ctl,
     in_loc,
     in_slots,
@@ -61,15 +72,18 @@ from procs.fold.block import (
     registers,
 )
 from procs.fold.checkpoint import save
-from ringbuf.intrinsics import load_acquire, load_acquire2, mono_ns, store_release
-from ringbuf.jit import Words, kernel
-from ringbuf.layout import CAPACITY, PROMISE, PROMISE_GIVEN, RECORD_WORDS, WATERMARK
+from procs.memory import board
+from ringbuf.intrinsics import load_acquire, mono_ns, store_release, words_at
+from ringbuf.jit import Words, kernel, lean
+from ringbuf.layout import CAPACITY, CONTROL_WORDS, PROMISE, PROMISE_GIVEN, WATERMARK
 from ringbuf.ring import (
     I_ENDED,
     I_ENDLESS,
     I_HEAD,
     I_SHIFT,
     I_TIMED,
+    LOC_WORDS,
+    O_FLUSHED,
     O_KNOWN,
     O_TAIL,
     O_WATERMARK,
@@ -77,7 +91,6 @@ from ringbuf.ring import (
     note_full,
     open_slot,
     publish_slot,
-    ready,
     room,
     wake_readers,
 )
@@ -87,15 +100,16 @@ FALLS_DUE = -3
 """What `next_run` answers in place of an input: something of the stage's own falls due."""
 LOG_KIND = int(Kind.INTAKE) << 32
 LOG_RING, LOG_COUNT = 4, 5  # words of an intake record
+ANY = -1  # R_LACKS where whatever comes may help
 
 
 @kernel
-def _recordable(b: Words) -> int:
-    """How many records may be taken before an output could be full; notes which output is."""
+def _recordable(b: Words, wanted: int) -> int:
+    """How many of `wanted` records may be taken before an output could be full; notes which output is."""
     reg = registers(b)
     before = reg[R_BLOCKED]
     reg[R_BLOCKED] = 0
-    least = b[BATCH]
+    least = wanted
     for o in range(b[OUTPUTS]):
         burst = b[OUT + o * OUT_STRIDE + A_BURST]
         if burst > 0:
@@ -136,7 +150,24 @@ def log_intake(b: Words, ring: int, head: int, count: int, ts_ns: int) -> None:
     publish_slot(ctl, slots, loc, out_identity(b, log))
 
 
-@kernel
+@lean
+def _there(b: Words, r: int, seq: int) -> bool:
+    """Whether record `seq` of an input may be read."""
+    at = IN + r * IN_STRIDE
+    width = b[at + A_WIDTH]
+    row = seq & (words_at(b[at + A_CTL], CONTROL_WORDS)[CAPACITY] - 1)
+    return load_acquire(words_at(b[at + A_SLOTS] + row * width * 8, width), width - 1) == seq + 1
+
+
+@lean
+def _time(b: Words, r: int, seq: int) -> int:
+    """The `ts_ns` of record `seq` of an input, which is there."""
+    at = IN + r * IN_STRIDE
+    row = seq & (words_at(b[at + A_CTL], CONTROL_WORDS)[CAPACITY] - 1)
+    return words_at(b[at + A_SLOTS] + row * b[at + A_WIDTH] * 8, 1)[0]
+
+
+@lean
 def _bound(b: Words, ctl: Words) -> int:
     """The earliest time that this input may still deliver, as far as promises on it hold for us.
 
@@ -152,18 +183,111 @@ def _bound(b: Words, ctl: Words) -> int:
     if reference == BY_INPUT:
         if feedback < 0:
             return watermark
-        known = in_loc(b, feedback)[I_HEAD]
-        ring, slots = in_ctl(b, feedback), in_slots(b, feedback)
+        known, at = words_at(b[IN + feedback * IN_STRIDE + A_LOC], LOC_WORDS)[I_HEAD], IN + feedback * IN_STRIDE
     else:
-        loc = out_loc(b, reference)
+        loc, at = words_at(b[OUT + reference * OUT_STRIDE + A_LOC], LOC_WORDS), OUT + reference * OUT_STRIDE
         known = max(loc[O_TAIL], loc[O_KNOWN])
-        ring, slots = out_ctl(b, reference), out_slots(b, reference)
     if given >= known:
         return promise
     # the first report that they have not read may move them, at the time at which they see it
-    if ready(ring, slots, given):
-        return max(watermark, min(promise, slots[given & (ring[CAPACITY] - 1), 0]))
+    width = b[at + A_WIDTH]
+    row = given & (words_at(b[at + A_CTL], CONTROL_WORDS)[CAPACITY] - 1)
+    slot = words_at(b[at + A_SLOTS] + row * width * 8, width)
+    if load_acquire(slot, width - 1) == given + 1:
+        return max(watermark, min(promise, slot[0]))
     return watermark
+
+
+@lean
+def _choose(b: Words) -> tuple[int, int, int]:
+    """(timed input whose record is the earliest, its key, untimed input that has one), -1 where there is none.
+
+    Updates the keys, R_LOW and R_PROMISE.
+    """
+    reg = words_at(b[ARENA], REGISTERS)
+    low, promise = TS_END, TS_END
+    reference, feedback, inputs = b[REFERENCE], b[FEEDBACK], b[INPUTS]
+    chosen, chosen_key, untimed, open_end = -1, TS_END + 1, -1, False
+    for r in range(inputs):
+        loc = words_at(b[IN + r * IN_STRIDE + A_LOC], LOC_WORDS)
+        reg[R_KEYS + r] = TS_END + 1
+        if loc[I_ENDED] != 0:
+            continue
+        head = loc[I_HEAD]
+        there = _there(b, r, head)
+        if b[TIMED] == 0:
+            if chosen_key >= 0 and there:
+                chosen, chosen_key = r, -1
+            continue
+        if loc[I_TIMED] == 0:
+            open_end |= loc[I_ENDLESS] == 0
+            if untimed < 0 and there:
+                untimed = r
+            continue
+        bound = told = 0
+        if not there:
+            # the promise before the slot: what it covers is then visible
+            ctl = words_at(b[IN + r * IN_STRIDE + A_CTL], CONTROL_WORDS)
+            bound = load_acquire(ctl, WATERMARK)
+            told = max(bound, _bound(b, ctl))
+            if reference != BY_INPUT:
+                # A promise holds while we write nothing new. What we have pending, or take from the inputs before this one,
+                # may make us write: nobody answers that before we have written it.
+                own = min(low, reg[R_INTERNAL_DUE]) + b[OUT + reference * OUT_STRIDE + A_LEAD]
+                bound = max(bound, min(told, own))
+            there = _there(b, r, head)
+        if there:
+            key = _time(b, r, head) + loc[I_SHIFT]
+            hope = key
+            if key < chosen_key:
+                chosen, chosen_key = r, key
+        else:
+            key = bound + loc[I_SHIFT]
+            hope = told + loc[I_SHIFT]
+        reg[R_KEYS + r] = key
+        low = min(low, key)
+        if r != feedback:
+            promise = min(promise, hope)
+    if open_end and low >= TS_END:
+        # only what comes from outside is still to come, and it is given no time after the last: time stands still
+        low = promise = min(reg[R_LOW], TS_END - 1)
+    reg[R_LOW], reg[R_PROMISE] = low, promise
+    return chosen, chosen_key, untimed
+
+
+@lean
+def _run_length(b: Words, chosen: int, chosen_key: int) -> int:
+    """How many records of the chosen input come before anything that another input has or may still deliver.
+
+    Where none does, R_LACKS says of which inputs too little is known, and R_NEED how far it would have to be.
+    """
+    reg = words_at(b[ARENA], REGISTERS)
+    loc = words_at(b[IN + chosen * IN_STRIDE + A_LOC], LOC_WORDS)
+    if chosen_key < 0:
+        return 1
+    most, head, shift = b[BATCH], loc[I_HEAD], loc[I_SHIFT]
+    before = reg[R_INTERNAL_DUE] if b[CALLS + DUE] != 0 else TS_END + 1
+    upto, lacks = TS_END + 1, 0
+    for r in range(b[INPUTS]):
+        key = reg[R_KEYS + r]
+        if r < chosen:
+            before = min(before, key)
+            if key <= chosen_key:
+                lacks |= 1 << r
+        if r > chosen:
+            upto = min(upto, key)
+            if key < chosen_key:
+                lacks |= 1 << r
+    if lacks != 0:
+        reg[R_LACKS], reg[R_NEED] = lacks, chosen_key
+        return 0
+    count = 1
+    while count < most and _there(b, chosen, head + count):
+        key = _time(b, chosen, head + count) + shift
+        if key >= before or key > upto:
+            break
+        count += 1
+    return count
 
 
 @kernel
@@ -172,11 +296,30 @@ def _due_by(b: Words, ts_ns: int) -> bool:
     return b[CALLS + DUE] != 0 and registers(b)[R_INTERNAL_DUE] <= ts_ns < TS_END
 
 
+@lean
+def _lack_due(b: Words, key: int) -> None:
+    """Where something falls due before the record that waits (at `key`), and an input has come that far already: of which inputs
+    too little is known for it. A due time that nobody has reached is waited for by nobody."""
+    reg = words_at(b[ARENA], REGISTERS)
+    due = reg[R_INTERNAL_DUE]
+    if b[CALLS + DUE] == 0 or due >= TS_END or due > key or reg[R_LACKS] == ANY:
+        return
+    lacks, reached = 0, False
+    for r in range(b[INPUTS]):
+        loc = words_at(b[IN + r * IN_STRIDE + A_LOC], LOC_WORDS)
+        if loc[I_TIMED] == 0 or reg[R_KEYS + r] < due:
+            lacks |= 1 << r  # what comes from outside has no time yet, and would come first
+        elif loc[I_ENDED] == 0:
+            reached = True
+    if reached:
+        reg[R_LACKS], reg[R_NEED] = lacks, due
+
+
 @kernel
 def _fall_due(b: Words) -> tuple[int, int]:
     """What `next_run` answers when something falls due: nothing for now where an output is full."""
     registers(b)[R_NOW] = mono_ns()
-    return (FALLS_DUE, 1) if _recordable(b) > 0 else (-1, 0)
+    return (FALLS_DUE, 1) if _recordable(b, 1) > 0 else (-1, 0)
 
 
 @kernel
@@ -199,55 +342,22 @@ def next_run(b: Words) -> tuple[int, int]:
         reg[R_NOW] = mono_ns()
         return ring, count
 
-    low, promise = TS_END, TS_END
-    reference = b[REFERENCE]
-    chosen, chosen_key, untimed, open_end = -1, TS_END + 1, -1, False
-    for r in range(b[INPUTS]):
-        ctl, slots, loc = in_ctl(b, r), in_slots(b, r), in_loc(b, r)
-        head = loc[I_HEAD]
-        reg[R_KEYS + r] = TS_END + 1
-        if loc[I_ENDED] != 0:
-            continue
-        if b[TIMED] == 0:
-            if chosen_key >= 0 and ready(ctl, slots, head):
-                chosen, chosen_key = r, -1
-            continue
-        if loc[I_TIMED] == 0:
-            open_end |= loc[I_ENDLESS] == 0
-            if untimed < 0 and ready(ctl, slots, head):
-                untimed = r
-            continue
-        # the promise before the slot: what it covers is then visible
-        bound = load_acquire(ctl, WATERMARK)
-        told = max(bound, _bound(b, ctl))
-        if reference != BY_INPUT:
-            # A promise holds while we write nothing new. What we have pending, or take from the inputs before this one, may
-            # make us write: nobody answers that before we have written it.
-            own = min(low, reg[R_INTERNAL_DUE]) + b[OUT + reference * OUT_STRIDE + A_LEAD]
-            bound = max(bound, min(told, own))
-        if ready(ctl, slots, head):
-            key = slots[head & (ctl[CAPACITY] - 1), 0] + loc[I_SHIFT]
-            hope = key
-            if key < chosen_key:
-                chosen, chosen_key = r, key
+    reg[R_LACKS] = 0
+    chosen, chosen_key, untimed = _choose(b)
+    low = reg[R_LOW]
+    if untimed >= 0:
+        if low >= max(load_acquire(out_ctl(b, 0), WATERMARK), load_acquire(out_ctl(b, 0), PROMISE)):
+            chosen, chosen_key = untimed, -1
         else:
-            key = bound + loc[I_SHIFT]
-            hope = told + loc[I_SHIFT]
-        reg[R_KEYS + r] = key
-        low = min(low, key)
-        if r != b[FEEDBACK]:
-            promise = min(promise, hope)
-    if open_end and low >= TS_END:
-        # only what comes from outside is still to come, and it is given no time after the last: time stands still
-        low = promise = min(reg[R_LOW], TS_END - 1)
-    reg[R_LOW], reg[R_PROMISE] = low, promise
-    if untimed >= 0 and low >= max(load_acquire(out_ctl(b, 0), WATERMARK), load_acquire(out_ctl(b, 0), PROMISE)):
-        chosen, chosen_key = untimed, -1
+            reg[R_LACKS] = ANY
     if _due_by(b, low):
         return _fall_due(b)
-    if chosen < 0:
+    count = _run_length(b, chosen, chosen_key) if chosen >= 0 else 0
+    if count == 0:
+        reg[R_BLOCKED] = 0
+        _lack_due(b, chosen_key)
         return -1, 0
-    count = _run_length(b, chosen, chosen_key)
+    count = _recordable(b, count)
     if count == 0:
         return -1, 0
     if log >= 0:
@@ -262,64 +372,77 @@ def next_run(b: Words) -> tuple[int, int]:
     return chosen, count
 
 
-@kernel
-def _run_length(b: Words, chosen: int, chosen_key: int) -> int:
-    """How many records of the chosen input come before anything that another input has or may still deliver."""
-    reg = registers(b)
-    ctl, slots, loc = in_ctl(b, chosen), in_slots(b, chosen), in_loc(b, chosen)
-    last_word, mask, head = ctl[RECORD_WORDS] - 1, ctl[CAPACITY] - 1, loc[I_HEAD]
-    most = _recordable(b)
-    before, upto = TS_END + 1, TS_END + 1
-    if chosen_key >= 0:
-        if b[CALLS + DUE] != 0:
-            before = reg[R_INTERNAL_DUE]
-        for r in range(b[INPUTS]):
-            if r < chosen:
-                before = min(before, reg[R_KEYS + r])
-            if r > chosen:
-                upto = min(upto, reg[R_KEYS + r])
-    else:
-        most = min(most, 1)
-    count = 0
-    while count < most:
-        at = head + count
-        if load_acquire2(slots, at & mask, last_word) != at + 1:
-            break
-        if chosen_key >= 0:
-            key = slots[at & mask, 0] + loc[I_SHIFT]
-            if key >= before or key > upto:
-                break
-        count += 1
-    return count
+@lean
+def pending(b: Words) -> bool:
+    """Whether records have been written that no tail shows yet: whoever sleeps for them has not been woken."""
+    for o in range(b[OUTPUTS]):
+        loc = words_at(b[OUT + o * OUT_STRIDE + A_LOC], LOC_WORDS)
+        if loc[O_FLUSHED] != loc[O_TAIL]:
+            return True
+    return False
 
 
-@kernel
+@lean
+def waits_here(b: Words, r: int) -> bool:
+    """Whether an input's next record is there, or none will come: nothing that its writer does now changes what is taken next."""
+    loc = words_at(b[IN + r * IN_STRIDE + A_LOC], LOC_WORDS)
+    return loc[I_ENDED] != 0 or _there(b, r, loc[I_HEAD])
+
+
+@lean
+def can_go_on(b: Words) -> bool:
+    """Whether anything has come that the last try to take a record lacked; what is cheaper to ask than to try again.
+
+    May say yes for nothing. A no leaves out what only a try does: to pass on how far time has come.
+    """
+    reg = words_at(b[ARENA], REGISTERS)
+    lacks, need = reg[R_LACKS], reg[R_NEED]
+    if reg[R_BLOCKED] != 0 or lacks == ANY or b[CALLS + POLL] != 0:
+        return True
+    for r in range(b[INPUTS]):
+        loc = words_at(b[IN + r * IN_STRIDE + A_LOC], LOC_WORDS)
+        if lacks != 0 and not (lacks >> r) & 1:
+            continue
+        if loc[I_ENDED] == 0:
+            if _there(b, r, loc[I_HEAD]):
+                return True
+            if lacks != 0:
+                ctl = words_at(b[IN + r * IN_STRIDE + A_CTL], CONTROL_WORDS)
+                if max(load_acquire(ctl, WATERMARK), load_acquire(ctl, PROMISE)) + loc[I_SHIFT] >= need:
+                    return True
+    return False
+
+
+@lean
 def flush_outputs(b: Words) -> None:
     """Show tails, watermarks and the promise, wake who sleeps. Spinning readers see records since they were written."""
-    reg = registers(b)
-    bells = doorbells(b)
+    reg = words_at(b[ARENA], REGISTERS)
+    bells = words_at(b[DOORBELLS], board.DOORBELL_WORDS)
     low = min(reg[R_LOW], reg[R_INTERNAL_DUE])
     for o in range(b[OUTPUTS]):
-        watermark = TS_END if low >= TS_END else low + b[OUT + o * OUT_STRIDE + A_LEAD]
-        flush(out_ctl(b, o), out_loc(b, o), watermark, bells)
+        at = OUT + o * OUT_STRIDE
+        watermark = TS_END if low >= TS_END else low + b[at + A_LEAD]
+        flush(words_at(b[at + A_CTL], CONTROL_WORDS), words_at(b[at + A_LOC], LOC_WORDS), watermark, bells)
     if b[FEEDBACK] >= 0:
         _promise(b)
     if b[LOG] >= 0:
-        flush(out_ctl(b, b[LOG]), out_loc(b, b[LOG]), 0, bells)
+        at = OUT + b[LOG] * OUT_STRIDE
+        flush(words_at(b[at + A_CTL], CONTROL_WORDS), words_at(b[at + A_LOC], LOC_WORDS), 0, bells)
 
 
-@kernel
+@lean
 def _promise(b: Words) -> None:
     """Show the conditional watermark on the first output.
 
     What a dead incarnation has promised behind more reports than we have read again still holds, and says more.
     """
-    ctl = out_ctl(b, 0)
-    given = in_loc(b, b[FEEDBACK])[I_HEAD] + 1
-    promise = min(registers(b)[R_PROMISE], registers(b)[R_INTERNAL_DUE])
+    ctl = words_at(b[OUT + A_CTL], CONTROL_WORDS)
+    given = words_at(b[IN + b[FEEDBACK] * IN_STRIDE + A_LOC], LOC_WORDS)[I_HEAD] + 1
+    promise = words_at(b[ARENA], REGISTERS)[R_PROMISE]
+    promise = min(promise, words_at(b[ARENA], REGISTERS)[R_INTERNAL_DUE])
     if ctl[PROMISE_GIVEN] > given or (ctl[PROMISE_GIVEN] == given and ctl[PROMISE] >= promise):
         return
     store_release(ctl, PROMISE_GIVEN, 0)
     store_release(ctl, PROMISE, promise)
     store_release(ctl, PROMISE_GIVEN, given)
-    wake_readers(ctl, doorbells(b))
+    wake_readers(ctl, words_at(b[DOORBELLS], board.DOORBELL_WORDS))
