@@ -46,6 +46,12 @@ def run(wheel: str = "", compiling: bool = True) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="scalper-bench-") as folder:
         scratch = Path(folder)
+        if wheel:
+            try:
+                with zipfile.ZipFile(wheel) as packed:
+                    packed.extractall(scratch / "site")
+            except (OSError, zipfile.BadZipFile) as error:
+                raise BenchError(f"{wheel} is no wheel that can be read ({error}): make one with scripts/build-wheel") from None
         if compiling:
             here = {name: text for name, text in here.items() if not name.startswith("NUMBA_")} | {WISH: "compile"}
             alone = here | {"XDG_CACHE_HOME": str(scratch / "alone")}
@@ -54,11 +60,6 @@ def run(wheel: str = "", compiling: bool = True) -> dict[str, Any]:
             found.append({"name": "compiling", "start": _start(scratch, here), "report": report})
         found.append({"name": "warm", "start": _start(scratch, here), "report": _report(scratch, "warm", here)})
         if wheel:
-            try:
-                with zipfile.ZipFile(wheel) as packed:
-                    packed.extractall(scratch / "site")
-            except (OSError, zipfile.BadZipFile) as error:
-                raise BenchError(f"{wheel} is no wheel that can be read ({error}): make one with scripts/build-wheel") from None
             bare = {name: text for name, text in here.items() if not name.startswith(("NUMBA_", "SCALPER_KERNELS"))}
             theirs = bare | {"PYTHONPATH": str(scratch / "site")}
             # each from an empty cache: what the first has unpacked must not serve the second
@@ -132,8 +133,7 @@ def _kernels(log: Path) -> tuple[dict[str, float], dict[str, float]]:
     """(seconds of compiling, seconds of loading) by stage, from the supervisor's log."""
     took: dict[str, dict[str, float]] = {"compiled": {}, "loaded": {}}
     for text in log.read_text(errors="replace").splitlines() + log.with_suffix(".err").read_text(errors="replace").splitlines():
-        if '"kernels"' in text:
-            said = json.loads(text)
+        if '"kernels"' in text and (said := json.loads(text)).get("event") == "kernels":
             took[said["how"]][said["stage"]] = said["seconds"]
     return took["compiled"], took["loaded"]
 

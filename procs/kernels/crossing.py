@@ -35,7 +35,8 @@ def cross(cache: Path, into: Path) -> int:
     for name in modules_in(cache):
         importlib.import_module(name)
     wanted: list[tuple[Any, Any]] = []
-    dispatchers = [found for found in gc.get_objects() if isinstance(found, Dispatcher) and hasattr(found._cache, "_cache_file")]
+    dispatchers: list[Any] = [found for found in gc.get_objects() if isinstance(found, Dispatcher)]
+    dispatchers = [found for found in dispatchers if hasattr(found._cache, "_cache_file")]
     for dispatcher in dispatchers:
         wanted += [(dispatcher, key[0]) for key in dispatcher._cache._cache_file._load_index()]
     config.CACHE_DIR = str(into)

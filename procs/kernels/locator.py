@@ -40,7 +40,7 @@ def _place(folder: str) -> str:
     return f"{room.as_posix()}-{digest.hexdigest()}"
 
 
-class BySource(UserProvidedCacheLocator):  # type: ignore[misc]
+class BySource(UserProvidedCacheLocator):
     """numba's locator for NUMBA_CACHE_DIR, but for the name of the folder."""
 
     @classmethod
