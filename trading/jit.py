@@ -13,7 +13,9 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir
 from numba import njit, types
+from numba.extending import intrinsic
 
 _compiled: Final = njit(cache=True, nogil=True, error_model="numpy")
 _compiled_lean: Final = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
@@ -56,6 +58,49 @@ def lean(function: Callable[..., Any]) -> Any:
     lean kernel that would allocate does not compile. It may not return an array.
     """
     return general(_compiled_lean(function))
+
+
+@intrinsic(prefer_literal=True)
+def move(typingctx: Any, to: Any, source: Any, words: Any) -> Any:
+    """Copy so many 8-byte words, a literal, from the start of one array to that of another; they may not overlap.
+
+    Of float64 into float32 it narrows each. A loop of a known length over fields of records becomes a load and a store for each
+    word, since LLVM cannot know that they do not overlap; here all are loaded, four at once, before the first is stored.
+    """
+    kinds = to.dtype, source.dtype
+    narrow = kinds == (types.float32, types.float64)
+    if not isinstance(words, types.IntegerLiteral) or not (narrow or kinds[0] == kinds[1] in (types.int64, types.float64)):
+        return None
+    double, count = ir.DoubleType(), words.literal_value
+    element, size = (ir.FloatType(), 4) if narrow else (double, 8)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        there, here = (context.make_array(sig.args[k])(context, builder, args[k]).data for k in (0, 1))
+
+        def at(base: Any, k: int, kind: Any) -> Any:
+            place = builder.gep(base, [ir.Constant(ir.IntType(64), k)])
+            return builder.bitcast(place, ir.VectorType(kind, min(4, count - k)).as_pointer())
+
+        loaded = [builder.load(at(here, k, double), align=8) for k in range(0, count, 4)]
+        for k, value in zip(range(0, count, 4), loaded, strict=True):
+            if narrow:
+                value = builder.fptrunc(value, ir.VectorType(element, min(4, count - k)))
+            builder.store(value, at(there, k, element), align=size)
+        return context.get_dummy_value()
+
+    return types.void(to, source, words), codegen
+
+
+@intrinsic
+def record_at(typingctx: Any, address: Any, k: Any, dtype: Any) -> Any:
+    """Record number k of an array of a structured dtype (a global of the kernel) that begins at an address."""
+    record = dtype.dtype if isinstance(dtype, types.DType) else dtype
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        at = builder.add(args[0], builder.mul(args[1], ir.Constant(ir.IntType(64), record.size)))
+        return builder.inttoptr(at, context.get_value_type(sig.return_type))
+
+    return record(types.int64, types.int64, dtype), codegen
 
 
 checked_kernel: Final = njit(cache=True, nogil=True, error_model="numpy", boundscheck=True)

@@ -17,7 +17,7 @@ from typing import Final
 from trading.features import bars, patterns, signals
 from trading.features.bars import RING, Fields, Rec
 from trading.features.signals import Signal
-from trading.jit import Recs, kernel
+from trading.jit import Floats, Recs, lean
 from trading.settings import TIMEFRAMES, Features
 
 MOST_FLAT: Final = 2 * RING
@@ -109,7 +109,23 @@ def set_params(p: Recs, f: Features) -> None:
     p["garch_omega"], p["garch_alpha"], p["garch_beta"] = f.garch_omega, f.garch_alpha, f.garch_beta
 
 
-@kernel
+@lean
+def _narrower(ring: Floats, bar: int, widths: int, width: float) -> int:
+    """Twice how many of the `widths` values up to bar's are narrower; one that is equal counts once."""
+    slack = WIDTH_EQUAL * width
+    below = 0
+    if widths == RING:  # the common case, in the ring's own order
+        for k in range(RING):
+            gap = ring[k] - width
+            below += 1 if abs(gap) <= slack else (2 if gap < 0.0 else 0)
+        return below
+    for k in range(widths):
+        gap = ring[(bar - k) & _MASK] - width
+        below += 1 if abs(gap) <= slack else (2 if gap < 0.0 else 0)
+    return below
+
+
+@lean
 def _bands(s: Rec, p: Rec) -> None:
     """Bollinger bands over the last closes, the current one among them, relative to it; then the squeeze."""
     n, bar = p.squeeze_bars, s.window_bars
@@ -129,20 +145,15 @@ def _bands(s: Rec, p: Rec) -> None:
     s.band_width = 2.0 * p.squeeze_sigma * deviation / (close + mean)
     s.bar_widths[bar & _MASK] = s.band_width
     widths = min(bar + 2 - n, RING)
-    below = 0.0
-    for k in range(widths):
-        other = s.bar_widths[(bar - k) & _MASK]
-        gap = other - s.band_width
-        equal = abs(gap) <= WIDTH_EQUAL * s.band_width
-        below += 0.5 if equal else (1.0 if gap < 0.0 else 0.0)
-    s.width_rank = below / widths
+    below = _narrower(s.bar_widths, bar, widths, s.band_width)
+    s.width_rank = 0.5 * below / widths
     if widths < WIDTHS_WARM:
         return
     signals.say(s, Signal.BOOK_SQUEEZE, signals.book_squeeze(s.band_z, p.squeeze_sigma) if s.squeeze_left > 0 else 0.0)
     s.squeeze_left = p.squeeze_memory_bars if s.width_rank <= p.squeeze_quantile else max(0, s.squeeze_left - 1)
 
 
-@kernel
+@lean
 def _rsi(s: Rec, p: Rec, change: float) -> None:
     """Wilder's RSI (1978): averages of gains and losses, alpha 1/n, seeded with the mean of the first n."""
     s.rsi_gain = bars.smooth(s.rsi_gain, s.rsi_changes, p.rsi_bars, p.keep_rsi, max(0.0, change), 1)
@@ -152,7 +163,7 @@ def _rsi(s: Rec, p: Rec, change: float) -> None:
     s.rsi = 100.0 * s.rsi_gain / both if both > 0.0 else 50.0
 
 
-@kernel
+@lean
 def _divergence(s: Rec, p: Rec) -> None:
     """A close beyond all of the look-back whose RSI is not beyond those of the look-back."""
     if s.rsi_changes < p.rsi_bars + p.rsi_lookback:
@@ -173,7 +184,7 @@ def _divergence(s: Rec, p: Rec) -> None:
     signals.say(s, Signal.RSI_DIVERGENCE, signals.rsi_divergence(points))
 
 
-@kernel
+@lean
 def _find_patterns(s: Rec, p: Rec, open_: float, high: float, low: float, close: float) -> None:
     bar, n = s.window_bars, p.pattern_bars
     bits = patterns.of_bar(open_, high, low, close)
@@ -195,7 +206,7 @@ def _find_patterns(s: Rec, p: Rec, open_: float, high: float, low: float, close:
     s.open_2, s.open_1 = s.open_1, open_
 
 
-@kernel
+@lean
 def _push(s: Rec, p: Rec, open_: float, high: float, low: float, close: float, previous: float) -> None:
     """Put one closed bar into the windows; `previous` is the close before it, 0 where it has no predecessor."""
     at = s.window_bars & _MASK
@@ -209,7 +220,7 @@ def _push(s: Rec, p: Rec, open_: float, high: float, low: float, close: float, p
     s.window_bars += 1
 
 
-@kernel
+@lean
 def _flat(s: Rec, p: Rec, count: int) -> None:
     """`count` bars in which nothing happened."""
     close = s.closed_close
@@ -225,7 +236,7 @@ def _flat(s: Rec, p: Rec, count: int) -> None:
             s.ready |= 1 << Signal.RSI_DIVERGENCE
 
 
-@kernel
+@lean
 def on_close(s: Rec, p: Rec, closed: int) -> None:
     """`closed` bars have closed: the one in the closed_* fields, then flat ones.
 
@@ -254,7 +265,7 @@ def on_close(s: Rec, p: Rec, closed: int) -> None:
         signals.say(s, Signal.EMA_CROSS, signals.ema_cross(s.fast_offset - s.slow_offset, s.atr))
 
 
-@kernel
+@lean
 def close_timeframes(s: Rec, p: Rec, ts_ns: int) -> None:
     """At the end of a second: close the bars of every size that are over, at the last mid; none while there is no mid.
 
@@ -288,7 +299,7 @@ def close_timeframes(s: Rec, p: Rec, ts_ns: int) -> None:
         signals.say(s, Signal.MULTI_TIMEFRAME, vote / total)
 
 
-@kernel
+@lean
 def restart(s: Rec, p: Rec, gap_ns: int) -> None:
     """An outage is over: bars are counted anew, and so are those sizes of which a whole bar was missed. The true range stays."""
     s.closed_bars = s.window_bars = s.rsi_changes = s.squeeze_left = s.pattern_run = s.pattern_bits = 0

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-from trading.jit import Recs, kernel
+from trading.jit import Recs, lean
 from trading.records import Flag, Kind
 from trading.settings import Features
 
@@ -80,13 +80,13 @@ def set_params(p: Recs, f: Features) -> None:
     p["warm_returns"] = warm_returns(f.volatility_lambda)
 
 
-@kernel
+@lean
 def start(s: Rec) -> None:
     """Put the bar fields of one zeroed state record into their start state."""
     s.bar_index = -1
 
 
-@kernel
+@lean
 def usable(rec: Rec) -> bool:
     """Whether a market record carries a book to decide on: valid, two-sided and not crossed."""
     return bool(
@@ -100,7 +100,7 @@ def usable(rec: Rec) -> bool:
     )
 
 
-@kernel
+@lean
 def note_book(s: Rec, rec: Rec) -> bool:
     """Note when the book changed; says whether it is fresh at this record (see BOOK_MAX_AGE_NS).
 
@@ -112,7 +112,7 @@ def note_book(s: Rec, rec: Rec) -> bool:
     return bool(rec.ts_ns - s.book_ts_ns <= BOOK_MAX_AGE_NS)
 
 
-@kernel
+@lean
 def interrupt(s: Rec) -> None:
     """The book is not usable: drop the open bar."""
     s.bar_index = -1
@@ -120,7 +120,7 @@ def interrupt(s: Rec) -> None:
     s.book_ts_ns = 0
 
 
-@kernel
+@lean
 def _close(s: Rec, bars: int, bar_ns: int, decay: float, warm: int) -> None:
     """Close the open bar and `bars - 1` flat ones after it; RiskMetrics (1996) variance of the log returns."""
     s.previous_close = s.closed_close
@@ -141,7 +141,7 @@ def _close(s: Rec, bars: int, bar_ns: int, decay: float, warm: int) -> None:
         s.volatility = math.sqrt(s.variance_sum / s.variance_weight * (1e9 / bar_ns))
 
 
-@kernel
+@lean
 def roll(s: Rec, ts_ns: int, mid: float, bar_ns: int, decay: float, warm: int) -> int:
     """Take one mid (ticks) at `ts_ns`. Returns how many bars that closed: 0, or 1 plus the flat ones.
 
@@ -163,7 +163,7 @@ def roll(s: Rec, ts_ns: int, mid: float, bar_ns: int, decay: float, warm: int) -
     return bars
 
 
-@kernel
+@lean
 def smooth(value: float, count: int, span: int, keep: float, x: float, times: int) -> float:
     """Feed `x` `times` times into an exponential average that is seeded with the mean of its first `span` values.
 
@@ -180,7 +180,7 @@ def smooth(value: float, count: int, span: int, keep: float, x: float, times: in
     return value
 
 
-@kernel
+@lean
 def minute_pct(volatility: float) -> float:
     """A deviation a second (fraction) as percent a minute, by the square root of time."""
     return 100.0 * volatility * math.sqrt(SECONDS_PER_MINUTE)

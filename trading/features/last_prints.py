@@ -16,7 +16,7 @@ from typing import Final
 from trading.features import signals
 from trading.features.bars import RING, Fields, Rec, keep_of
 from trading.features.signals import MICRO_TREND_CHANGES, Signal
-from trading.jit import Recs, kernel
+from trading.jit import Recs, lean
 from trading.records import Flag
 from trading.settings import Features
 
@@ -76,7 +76,7 @@ def set_params(p: Recs, f: Features) -> None:
     p["divergence_trades"] = f.divergence_trades
 
 
-@kernel
+@lean
 def lee_ready(price_ticks: float, mid_ticks: float, tick_sign: int) -> int:
     """Sign of the aggressor: above the quote's mid a buyer, below it a seller, at it by the last price change (Lee, Ready 1991).
 
@@ -87,19 +87,19 @@ def lee_ready(price_ticks: float, mid_ticks: float, tick_sign: int) -> int:
     return tick_sign
 
 
-@kernel
+@lean
 def lanes(low: int, high: int) -> float:
     """The number `high * 2**LANE_BITS + low`; its sign is right even where the number itself has to be rounded."""
     return float(high) * LANE + float(low)
 
 
-@kernel
+@lean
 def offset(s: Rec) -> float:
     """Volume-weighted price of the micro trend's window less the last price, ticks; the window is full."""
     return lanes(s.offset_sum[0], s.offset_sum[1]) / lanes(s.lots_sum[0], s.lots_sum[1])
 
 
-@kernel
+@lean
 def _take_offset(s: Rec, n: int, price: int, lots: int, change: int) -> None:
     """Slide the sums of lots, and of prices relative to the last one, which has changed by `change`."""
     old = (s.trades - n) & _MASK  # empty slots hold no lots
@@ -111,7 +111,7 @@ def _take_offset(s: Rec, n: int, price: int, lots: int, change: int) -> None:
     s.lots_sum[1] += (lots >> LANE_BITS) - high
 
 
-@kernel
+@lean
 def _take_divergence(s: Rec, n: int, price: int, lots: int, price_change: int, obv_change: int) -> None:
     """Slide the slopes of the last n prices and on-balance volumes; the slope is `sum (2 i - (n - 1)) x_i`, i from the oldest.
 
@@ -134,7 +134,7 @@ def _take_divergence(s: Rec, n: int, price: int, lots: int, price_change: int, o
     s.trade_ticks[at], s.trade_lots[at], s.trade_obv[at] = price, lots, s.obv
 
 
-@kernel
+@lean
 def _divergence(s: Rec, n: int) -> float:
     """Strength of volume_price_divergence; the window is full."""
     first = s.trade_obv[(s.trades - n) & _MASK]
@@ -143,7 +143,7 @@ def _divergence(s: Rec, n: int) -> float:
     )
 
 
-@kernel
+@lean
 def take(s: Rec, p: Rec, rec: Rec) -> int:
     """Take a print; returns the aggressor's sign by the venue's flag."""
     price, lots = rec.price_ticks, rec.qty_lots
@@ -183,7 +183,7 @@ def take(s: Rec, p: Rec, rec: Rec) -> int:
     return sign
 
 
-@kernel
+@lean
 def restart(s: Rec) -> None:
     """An outage is over: the prints before it are not those before the next one. What Lee-Ready has proved stays."""
     for k in range(RING):

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from trading.features.bars import Fields, Rec
-from trading.jit import Recs, kernel
+from trading.jit import Recs, lean
 from trading.records import LEVELS
 from trading.settings import Features
 
@@ -24,6 +24,8 @@ SWEPT: Final = 0.5
 
 REFILLED: Final = 0.9
 """... and has refilled when it holds this share again."""
+
+DEPTH_BPS: Final = (5.0, 10.0, 25.0)
 
 REFILL_KEEP: Final = 0.5 ** (1.0 / 20.0)
 WARM_REFILLS: Final = 5
@@ -46,7 +48,7 @@ def set_params(p: Recs, f: Features) -> None:
     p["pressure_weight"] = np.exp(-f.pressure_decay * np.arange(PRESSURE_TICKS))
 
 
-@kernel
+@lean
 def _side_refill(s: Rec, side: int, lots: float, average: float, ts_ns: int) -> None:
     """`lots` and `average` in the same unit, whichever."""
     if s.sweep_ns[side] == 0:
@@ -59,7 +61,7 @@ def _side_refill(s: Rec, side: int, lots: float, average: float, ts_ns: int) -> 
         s.sweep_ns[side] = 0
 
 
-@kernel
+@lean
 def take_refill(s: Rec, p: Rec, ts_ns: int) -> None:
     """After a book change: note sweeps and refills of both sides."""
     if s.book_changes < p.warm_book:
@@ -69,7 +71,7 @@ def take_refill(s: Rec, p: Rec, ts_ns: int) -> None:
     _side_refill(s, 1, s.asks * s.book_weight, average, ts_ns)
 
 
-@kernel
+@lean
 def pressure(s: Rec, p: Rec) -> float:
     """Bid-ask pressure `(B - A)/(B + A)` of depth weighted by `exp(-k |p - mid|)`, p in ticks.
 
@@ -77,18 +79,19 @@ def pressure(s: Rec, p: Rec) -> float:
     """
     bids = asks = 0.0
     best_bid, best_ask = s.bid_ticks[0], s.ask_ticks[0]
+    # looked up always and then chosen, for how far levels lie apart is not to be predicted; a missing level has no lots
     for k in range(LEVELS):
         behind = best_bid - s.bid_ticks[k]
-        if behind < PRESSURE_TICKS:
-            bids += p.pressure_weight[behind] * s.bid_lots[k]
+        weighted = p.pressure_weight[behind & (PRESSURE_TICKS - 1)] * s.bid_lots[k]
+        bids += weighted if behind < PRESSURE_TICKS else 0.0
         behind = s.ask_ticks[k] - best_ask
-        if s.ask_lots[k] > 0 and behind < PRESSURE_TICKS:
-            asks += p.pressure_weight[behind] * s.ask_lots[k]
+        weighted = p.pressure_weight[behind & (PRESSURE_TICKS - 1)] * s.ask_lots[k]
+        asks += weighted if behind < PRESSURE_TICKS else 0.0
     return (bids - asks) / (bids + asks)
 
 
-@kernel
-def depth_within(s: Rec, bps: float) -> float:
+@lean
+def _depth_within(s: Rec, bps: float) -> float:
     """Lots of both sides at most this far from the mid."""
     room = 2e-4 * bps * s.mid
     twice = s.twice_mid
@@ -99,22 +102,32 @@ def depth_within(s: Rec, bps: float) -> float:
     return float(lots)
 
 
-@kernel
-def depth_slope(s: Rec) -> float:
-    """Lots of both sides per bps from the mid to the farthest level carried, the mean of the two sides."""
-    bids = asks = 0
+@lean
+def depths(s: Rec) -> tuple[float, float, float, float]:
+    """(lots of both sides within each of DEPTH_BPS of the mid, and the depth's slope).
+
+    The slope is lots per bps from the mid to the farthest level carried, the mean of the two sides.
+    """
+    twice = s.twice_mid
+    bids = asks = farthest = 0
     bid, ask = s.bid_ticks[0], s.ask_ticks[0]
     for k in range(LEVELS):
-        bids += s.bid_lots[k]
-        asks += s.ask_lots[k]
-        if s.bid_lots[k] > 0:
-            bid = s.bid_ticks[k]
-        if s.ask_lots[k] > 0:
-            ask = s.ask_ticks[k]
-    return 0.5e-4 * s.mid * (bids / (s.mid - bid) + asks / (ask - s.mid))
+        lots, ticks = s.bid_lots[k], s.bid_ticks[k]
+        bids += lots
+        bid = ticks if lots > 0 else bid
+        farthest = max(farthest, twice - 2 * ticks if lots > 0 else 0)
+        lots, ticks = s.ask_lots[k], s.ask_ticks[k]
+        asks += lots
+        ask = ticks if lots > 0 else ask
+        farthest = max(farthest, 2 * ticks - twice if lots > 0 else 0)
+    slope = 0.5e-4 * s.mid * (bids / (s.mid - bid) + asks / (ask - s.mid))
+    if farthest <= 2e-4 * DEPTH_BPS[0] * s.mid:  # where ticks are fine: all that is carried is near
+        all_lots = float(bids + asks)
+        return all_lots, all_lots, all_lots, slope
+    return _depth_within(s, DEPTH_BPS[0]), _depth_within(s, DEPTH_BPS[1]), _depth_within(s, DEPTH_BPS[2]), slope
 
 
-@kernel
+@lean
 def top_imbalance(s: Rec) -> float:
     """`(qb - qa)/(qb + qa)` at the best."""
     return float(s.bid_lots[0] - s.ask_lots[0]) / float(s.bid_lots[0] + s.ask_lots[0])

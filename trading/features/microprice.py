@@ -18,7 +18,7 @@ import numpy as np
 
 from trading.features.bars import Fields, Rec
 from trading.features.model_layout import MICRO_IMBALANCES, MICRO_SPREADS
-from trading.jit import Floats, Recs, kernel
+from trading.jit import Floats, Recs, lean
 from trading.records import Flag, Kind
 
 STATES: Final = MICRO_SPREADS * MICRO_IMBALANCES
@@ -32,14 +32,14 @@ FIELDS: Final[Fields] = (
 """What is kept per symbol."""
 
 
-@kernel
+@lean
 def weighted_mid_gap(s: Rec) -> float:
     """`I Pa + (1 - I) Pb` of the best in the state, less the mid, ticks: half the spread times the imbalance."""
     bid_lots, ask_lots = s.bid_lots[0], s.ask_lots[0]
     return 0.5 * (s.ask_ticks[0] - s.bid_ticks[0]) * ((bid_lots - ask_lots) / float(bid_lots + ask_lots))
 
 
-@kernel
+@lean
 def state_of(spread_ticks: int, bid_lots: int, ask_lots: int) -> int:
     """Place in the table; -1 for a spread beyond it."""
     if spread_ticks > MICRO_SPREADS:
@@ -48,7 +48,7 @@ def state_of(spread_ticks: int, bid_lots: int, ask_lots: int) -> int:
     return (spread_ticks - 1) * MICRO_IMBALANCES + min(MICRO_IMBALANCES - 1, int(share * MICRO_IMBALANCES))
 
 
-@kernel
+@lean
 def microprice_gap(s: Rec) -> float:
     """The microprice of the best in the state, less the mid, ticks."""
     if s.micro_fitted != 0:
@@ -58,7 +58,7 @@ def microprice_gap(s: Rec) -> float:
     return weighted_mid_gap(s)
 
 
-@kernel
+@lean
 def _count(recs: Recs, stay: Floats, move: Floats, drift: Floats) -> int:
     """Count transitions between usable neighbours; symmetric: each also mirrored. Returns how often the mid moved."""
     before = -1
@@ -90,7 +90,7 @@ def _count(recs: Recs, stay: Floats, move: Floats, drift: Floats) -> int:
     return moves
 
 
-@kernel
+@lean
 def _mirrored(state: int) -> int:
     imbalance = state % MICRO_IMBALANCES
     return state - imbalance + MICRO_IMBALANCES - 1 - imbalance

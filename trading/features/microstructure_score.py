@@ -17,7 +17,7 @@ from typing import Final
 from trading.features import rolling_rank
 from trading.features.bars import Fields, Rec, keep_of
 from trading.features.rolling_rank import BINS
-from trading.jit import Recs, kernel
+from trading.jit import Recs, lean
 from trading.settings import Features
 
 N_RANKS: Final = 5
@@ -53,34 +53,34 @@ def set_params(p: Recs, f: Features) -> None:
     p["rank_growth"] = 1.0 / keep_of(f.quantile_half_life_s * slots_a_second)
 
 
-@kernel
+@lean
 def tightness(s: Rec) -> float:
     """`average/(average + spread)`: 1/2 at the average, more where the spread is below it. Needs a book change."""
     return s.spread_sum / (s.spread_sum + s.spread_bps * s.book_weight)
 
 
-@kernel
+@lean
 def fullness(s: Rec) -> float:
     """`depth/(depth + average)` of both sides. Needs a book change."""
     depth = float(s.bids + s.asks) * s.book_weight
     return depth / (depth + s.depth_sum)
 
 
-@kernel
+@lean
 def agreement(s: Rec) -> float:
     """`(1 + flow * imbalance)/2`: 1 if prints and book press one way with all they have, 0 if they oppose each other."""
     return 0.5 * (1.0 + s.recent * s.imbalance)
 
 
-@kernel
-def _add(s: Rec, p: Rec, part: int, value: float, slots: int) -> None:
+@lean
+def _add(s: Rec, p: Rec, part: int, value: float, slots: int, grown: float) -> None:
     gain = s.rank_gain[part] if s.rank_samples[part] > 0 else 1.0
-    s.rank_gain[part] = rolling_rank.add(s.rank_cdf, part * BINS, gain, p.rank_growth, value, slots)
+    s.rank_gain[part] = rolling_rank.add(s.rank_cdf, part * BINS, gain, p.rank_growth, grown, value, slots)
     s.rank_scale[part] = rolling_rank.scale(s.rank_cdf, part * BINS)
     s.rank_samples[part] += slots
 
 
-@kernel
+@lean
 def age(s: Rec, p: Rec, slots: int) -> None:
     """An outage of so many fast slots is over: what was sampled before it weighs that much less."""
     for part in range(N_RANKS):
@@ -89,39 +89,40 @@ def age(s: Rec, p: Rec, slots: int) -> None:
             s.rank_scale[part] = rolling_rank.scale(s.rank_cdf, part * BINS)
 
 
-@kernel
+@lean
 def _rank(s: Rec, part: int, value: float) -> float:
     return rolling_rank.rank(s.rank_cdf, part * BINS, s.rank_scale[part], value)
 
 
-@kernel
+@lean
 def sample(s: Rec, p: Rec, slots: int) -> None:
     """So many fast slots have ended: sample every part that is warm, and rank the slow ones. Nothing is sampled while the book
     is not usable."""
     if s.mid == 0.0:
         return
+    grown = p.rank_growth if slots == 1 else p.rank_growth**slots
     if s.book_changes >= p.warm_book:
-        _add(s, p, SPREAD, tightness(s), slots)
-        _add(s, p, DEPTH, fullness(s), slots)
+        _add(s, p, SPREAD, tightness(s), slots, grown)
+        _add(s, p, DEPTH, fullness(s), slots, grown)
     if s.imbalance_changes >= p.warm_imbalance and s.trades >= p.warm_recent:
-        _add(s, p, AGREEMENT, agreement(s), slots)
+        _add(s, p, AGREEMENT, agreement(s), slots, grown)
     score = weight = 0.0
     if s.buckets >= p.vpin_buckets:
         value = s.vpin
-        _add(s, p, VPIN, value, slots)
+        _add(s, p, VPIN, value, slots, grown)
         if s.rank_samples[VPIN] >= WARM_SAMPLES:
             score += VPIN_WEIGHT * (1.0 - _rank(s, VPIN, value))
             weight += VPIN_WEIGHT
     if s.impact_samples >= p.warm_impact:
         value = 0.5 * min(2.0, max(0.0, s.impact_phi))
-        _add(s, p, IMPACT, value, slots)
+        _add(s, p, IMPACT, value, slots, grown)
         if s.rank_samples[IMPACT] >= WARM_SAMPLES:
             score += IMPACT_WEIGHT * _rank(s, IMPACT, value)
             weight += IMPACT_WEIGHT
     s.slow_score, s.slow_weight = score, weight
 
 
-@kernel
+@lean
 def warm(s: Rec, p: Rec) -> bool:
     """Whether liquidity and agreement can be told; the score needs no more."""
     return bool(
@@ -132,7 +133,7 @@ def warm(s: Rec, p: Rec) -> bool:
     )
 
 
-@kernel
+@lean
 def score(s: Rec) -> float:
     """The score at this record, 0..100; the caller has asked `warm`."""
     fast = SPREAD_WEIGHT * _rank(s, SPREAD, tightness(s))

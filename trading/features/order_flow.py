@@ -15,7 +15,7 @@ from typing import Final
 from trading.features import signals
 from trading.features.bars import Fields, Rec, keep_of
 from trading.features.signals import Signal
-from trading.jit import Recs, kernel
+from trading.jit import Recs, lean
 from trading.records import LEVELS
 from trading.settings import Features
 
@@ -82,7 +82,7 @@ def set_params(p: Recs, f: Features) -> None:
     p["acceleration_threshold"], p["flow_slots"] = f.acceleration_threshold, f.flow_window_s
 
 
-@kernel
+@lean
 def take_changes(s: Rec, rec: Rec) -> None:
     """Add the OFI of a new book against the one in the state, level by level; the caller then reads the new one."""
     at = (s.second_index & (FLOW_SLOTS - 1)) * LEVELS
@@ -99,7 +99,7 @@ def take_changes(s: Rec, rec: Rec) -> None:
         s.ofi[k] += float(e)
 
 
-@kernel
+@lean
 def take_book(s: Rec, p: Rec) -> None:
     """Feed the averages by book change with the book in the state, and the signals that they make."""
     total = float(s.bids + s.asks)
@@ -120,7 +120,7 @@ def take_book(s: Rec, p: Rec) -> None:
         signals.say(s, Signal.SPREAD, signals.spread(s.spread_bps, average, p.spread_compression, p.spread_expansion))
 
 
-@kernel
+@lean
 def evaluate(s: Rec, p: Rec) -> None:
     """The order_flow signal, after a print, a book change or a second that ended."""
     if s.book_changes >= p.warm_book and s.flow_seconds >= p.flow_slots:
@@ -128,7 +128,7 @@ def evaluate(s: Rec, p: Rec) -> None:
         signals.say(s, Signal.ORDER_FLOW, signals.order_flow(s.ofi_share, s.flow_imbalance))
 
 
-@kernel
+@lean
 def take_aggressor(s: Rec, sign: int, lots: int) -> None:
     """Put a print into the window of aggressors' volume."""
     at = s.second_index & (FLOW_SLOTS - 1)
@@ -141,7 +141,7 @@ def take_aggressor(s: Rec, sign: int, lots: int) -> None:
     s.second_signed += sign * size
 
 
-@kernel
+@lean
 def move_window(s: Rec, p: Rec, passed: int) -> None:
     """`passed` seconds have ended: clear those that begin, and add the window up anew."""
     for k in range(1, min(passed, FLOW_SLOTS) + 1):
@@ -162,7 +162,7 @@ def move_window(s: Rec, p: Rec, passed: int) -> None:
     s.flow_imbalance = s.flow_signed / s.flow_lots if s.flow_lots > 0.0 else 0.0
 
 
-@kernel
+@lean
 def take_mid(s: Rec, p: Rec, ts_ns: int) -> None:
     """Velocity and acceleration, if the mid in the state is another than at the last change."""
     move = s.twice_mid - s.changed_twice_mid
@@ -188,7 +188,7 @@ def take_mid(s: Rec, p: Rec, ts_ns: int) -> None:
     s.changed_ns, s.changed_twice_mid = ts_ns, s.twice_mid
 
 
-@kernel
+@lean
 def interrupt(s: Rec) -> None:
     """The book is not usable: forget the averaged imbalance and the last moves of the mid; the spread waits for a change."""
     s.imbalance_sum = s.imbalance_weight = s.imbalance = 0.0
@@ -198,7 +198,7 @@ def interrupt(s: Rec) -> None:
     signals.hush(s, Signal.SPREAD)
 
 
-@kernel
+@lean
 def restart(s: Rec) -> None:
     """An outage is over: empty the windows of seconds."""
     for k in range(len(s.ofi_slots)):

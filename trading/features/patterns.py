@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import IntFlag
 from typing import Final
 
-from trading.jit import kernel
+from trading.jit import lean
 
 
 class Pattern(IntFlag):
@@ -33,7 +33,7 @@ _ENG_UP, _ENG_DOWN, _PIN_UP, _PIN_DOWN = 1, 2, 4, 8
 _INSIDE, _THRUST_UP, _THRUST_DOWN, _OUT_UP, _OUT_DOWN = 16, 32, 64, 128, 256
 
 
-@kernel
+@lean
 def of_bar(open_: float, high: float, low: float, close: float) -> int:
     """Patterns that one bar makes."""
     size = high - low
@@ -47,7 +47,7 @@ def of_bar(open_: float, high: float, low: float, close: float) -> int:
     return bits
 
 
-@kernel
+@lean
 def of_two(
     open_1: float, high_1: float, low_1: float, close_1: float, open_: float, high: float, low: float, close: float
 ) -> int:
@@ -62,7 +62,7 @@ def of_two(
     return bits
 
 
-@kernel
+@lean
 def of_three(open_2: float, close_2: float, open_1: float, close_1: float, open_: float, close: float) -> int:
     """Three-bar thrusts."""
     if close_2 > open_2 and close_1 > open_1 and close > open_ and close > close_1 and close_1 > close_2:
@@ -72,7 +72,7 @@ def of_three(open_2: float, close_2: float, open_1: float, close_1: float, open_
     return 0
 
 
-@kernel
+@lean
 def breakout(close: float, highest: float, lowest: float) -> int:
     """A close beyond the range of the bars before."""
     if close > highest:
@@ -80,7 +80,7 @@ def breakout(close: float, highest: float, lowest: float) -> int:
     return _OUT_DOWN if close < lowest else 0
 
 
-@kernel
+@lean
 def strength(bits: int) -> float:
     """Sum of what the patterns ask for, in [-1, 1]: half for a shape, three quarters for a break-out."""
     total = 0.0

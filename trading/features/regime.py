@@ -16,7 +16,7 @@ from typing import Final
 from trading.features import rolling_rank
 from trading.features.bars import Fields, Rec, keep_of
 from trading.features.rolling_rank import BINS
-from trading.jit import Recs, kernel
+from trading.jit import Recs, lean
 from trading.settings import Features
 
 SECONDS: Final = 60
@@ -71,21 +71,23 @@ def set_params(p: Recs, f: Features) -> None:
     p["trend_ratio"], p["hysteresis"] = f.regime_trend_ratio, f.regime_hysteresis
 
 
-@kernel
+@lean
 def take_return(s: Rec, p: Rec, change: float) -> None:
     """A second's log return, already in the ring of seconds: feed the two variances, once ten are there."""
     if s.seconds < RATIO_SECONDS:
         return
     many = 0.0
-    for k in range(RATIO_SECONDS):
-        many += s.second_returns[(s.seconds - 1 - k) % SECONDS]
+    at = (s.seconds - 1) % SECONDS
+    for _ in range(RATIO_SECONDS):
+        many += s.second_returns[at]
+        at = at - 1 if at > 0 else SECONDS - 1
     keep = p.keep_vol
     s.ratio_one = s.ratio_one * keep + (1.0 - keep) * change * change
     s.ratio_many = s.ratio_many * keep + (1.0 - keep) * many * many
     s.ratio_samples += 1
 
 
-@kernel
+@lean
 def still(s: Rec, p: Rec, seconds: int) -> None:
     """Seconds in which nothing moved, after as many that all remembered ones are such: decay alone."""
     kept = p.keep_vol**seconds
@@ -94,7 +96,7 @@ def still(s: Rec, p: Rec, seconds: int) -> None:
     s.ratio_samples += seconds
 
 
-@kernel
+@lean
 def classify(regime: int, rank: float, ratio: float, p: Rec) -> int:
     """The regime after `regime` for a volatility quantile and a variance ratio."""
     h = p.hysteresis
@@ -107,22 +109,23 @@ def classify(regime: int, rank: float, ratio: float, p: Rec) -> int:
     return Regime.NORMAL
 
 
-@kernel
+@lean
 def _sample(s: Rec, p: Rec, seconds: int) -> float:
     """The volatility has stood for so many seconds; returns it as a figure in [0, 1]."""
-    kept = p.keep_vol**seconds
+    kept = p.keep_vol if seconds == 1 else p.keep_vol**seconds
     s.vol_sum = s.vol_sum * kept + (1.0 - kept) * s.volatility
     s.vol_weight = s.vol_weight * kept + (1.0 - kept)
     value = 0.5
     if s.vol_sum > 0.0:
         value = s.volatility / (s.volatility + s.vol_sum / s.vol_weight)
     gain = s.vol_gain if s.vol_samples > 0 else 1.0
-    s.vol_gain = rolling_rank.add(s.vol_cdf, 0, gain, p.vol_growth, value, seconds)
+    grown = p.vol_growth if seconds == 1 else p.vol_growth**seconds
+    s.vol_gain = rolling_rank.add(s.vol_cdf, 0, gain, p.vol_growth, grown, value, seconds)
     s.vol_samples += seconds
     return value
 
 
-@kernel
+@lean
 def decide(s: Rec, p: Rec, passed: int) -> None:
     """So many seconds have ended: sample the volatility, as many of them one by one as are remembered and the rest at once, and
     say which regime it is."""
@@ -140,7 +143,7 @@ def decide(s: Rec, p: Rec, passed: int) -> None:
     s.regime = classify(s.regime, s.vol_rank, s.variance_ratio, p)
 
 
-@kernel
+@lean
 def age(s: Rec, p: Rec, seconds: int) -> None:
     """An outage is over: what was seen before it weighs that much less. The regime stands until the next second ends."""
     if s.vol_samples == 0:

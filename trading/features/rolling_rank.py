@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from trading.jit import Floats, kernel
+from trading.jit import Floats, lean
 
 BINS: Final = 32
 """Bins of a rolling quantile over [0, 1]."""
@@ -24,12 +24,14 @@ LEAST_KEPT: Final = 1e-30
 """What is left of old samples however long ago they were, so that a histogram once filled is never empty."""
 
 
-@kernel
-def add(cdf: Floats, start: int, gain: float, growth: float, value: float, times: int) -> float:
-    """Put `times` samples of a value into the BINS cumulative weights from `start` on; returns the weight of the next one."""
-    weight, following = gain, gain * growth
+@lean
+def add(cdf: Floats, start: int, gain: float, growth: float, grown: float, value: float, times: int) -> float:
+    """Put `times` samples of a value into the BINS cumulative weights from `start` on; returns the weight of the next one.
+
+    `grown` is `growth**times`: who adds to several histograms at once takes the power once.
+    """
+    weight, following = gain, gain * grown
     if times > 1:
-        following = gain * growth**times
         weight = (following - gain) / (growth - 1.0) if growth > 1.0 else gain * times
     if following > MOST_GAIN:  # from here on in units of the next sample
         kept = growth**-times
@@ -42,7 +44,7 @@ def add(cdf: Floats, start: int, gain: float, growth: float, value: float, times
     return following
 
 
-@kernel
+@lean
 def age(cdf: Floats, start: int, gain: float, growth: float, times: int) -> float:
     """Let as much time pass as `times` samples take, without a sample; returns the weight of the next one."""
     following = gain * growth**times
@@ -54,13 +56,13 @@ def age(cdf: Floats, start: int, gain: float, growth: float, times: int) -> floa
     return 1.0
 
 
-@kernel
+@lean
 def scale(cdf: Floats, start: int) -> float:
     """What `rank` multiplies by, instead of dividing: half of one over the total weight, which must not be 0."""
     return 0.5 / cdf[start + BINS - 1]
 
 
-@kernel
+@lean
 def rank(cdf: Floats, start: int, scale: float, value: float) -> float:
     """Mid-rank of a value in [0, 1]."""
     at = min(BINS - 1, int(value * BINS))

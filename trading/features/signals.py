@@ -22,7 +22,7 @@ from typing import Final
 
 from trading.features.bars import Rec
 from trading.features.patterns import names as pattern_names
-from trading.jit import Recs, kernel
+from trading.jit import Recs, lean
 from trading.records import MAX_SIGNALS
 from trading.settings import Features
 
@@ -227,33 +227,33 @@ def reasons(record: Recs, features: Features, table: Sequence[SignalSpec] = SIGN
     return [sentence_of(spec, float(record["strength"][spec.signal]), features, patterns) for spec in active]
 
 
-@kernel
+@lean
 def say(s: Rec, signal: int, strength: float) -> None:
     """The signal is warm, and this is its strength from here on."""
     s.ready |= 1 << signal
     s.strength[signal] = strength
 
 
-@kernel
+@lean
 def hush(s: Rec, signal: int) -> None:
     """The signal is not warm any more."""
     s.ready &= ~(1 << signal)
     s.strength[signal] = 0.0
 
 
-@kernel
+@lean
 def clip(x: float) -> float:
     """x bounded to [-1, 1]."""
     return min(1.0, max(-1.0, x))
 
 
-@kernel
+@lean
 def book_imbalance(average: float, threshold: float) -> float:
     """The averaged `(bids - asks)/(bids + asks)` where it is beyond the threshold, else 0 (silent)."""
     return average if abs(average) >= threshold and average != 0.0 else 0.0
 
 
-@kernel
+@lean
 def micro_trend(last_ticks: int, offset: float, run: int, scale_bps: float) -> float:
     """Volume-weighted tick momentum `(last - vwap_n)/vwap_n`, in units of `scale_bps`, if the tick pattern agrees.
 
@@ -266,7 +266,7 @@ def micro_trend(last_ticks: int, offset: float, run: int, scale_bps: float) -> f
     return 0.0
 
 
-@kernel
+@lean
 def ema_cross(gap_ticks: float, atr_ticks: float) -> float:
     """Gap of the fast over the slow EMA in units of ATR; 0 where the ATR is below MIN_ATR_TICKS.
 
@@ -275,7 +275,7 @@ def ema_cross(gap_ticks: float, atr_ticks: float) -> float:
     return clip(gap_ticks / atr_ticks) if atr_ticks >= MIN_ATR_TICKS else 0.0
 
 
-@kernel
+@lean
 def spread(spread_bps: float, average_bps: float, compression: float, expansion: float) -> float:
     """How far the spread's ratio to its average is below `compression` (> 0) or above `expansion` (< 0).
 
@@ -291,13 +291,13 @@ def spread(spread_bps: float, average_bps: float, compression: float, expansion:
     return 0.0
 
 
-@kernel
+@lean
 def acceleration(deviations: float, threshold: float) -> float:
     """Acceleration in its own deviations, silent below the threshold; 1 at ACCELERATION_FULL."""
     return clip(deviations / ACCELERATION_FULL) if abs(deviations) >= threshold else 0.0
 
 
-@kernel
+@lean
 def volume_spike(ratio: float, signed_lots: float, multiple: float) -> float:
     """Volume over its average from `multiple` on (strength 1/2; 1 at twice that), signed by the aggressors' imbalance."""
     if ratio < multiple or signed_lots == 0.0:
@@ -306,32 +306,32 @@ def volume_spike(ratio: float, signed_lots: float, multiple: float) -> float:
     return size if signed_lots > 0.0 else -size
 
 
-@kernel
+@lean
 def order_flow(ofi: float, aggressors: float) -> float:
     """Mean of OFI over the average depth (at most 1) and the aggressors' volume imbalance."""
     return 0.5 * (clip(ofi) + aggressors)
 
 
-@kernel
+@lean
 def book_squeeze(z: float, sigma: float) -> float:
     """A close outside the bands (strength 1/2 at the band, 1 twice as far); the caller knows of the squeeze before it."""
     return clip(0.5 * z / sigma) if abs(z) > sigma else 0.0
 
 
-@kernel
+@lean
 def rsi_divergence(points: float) -> float:
     """RSI less its own extreme where the price made a new one: below 0 at a high, above 0 at a low."""
     return clip(points / RSI_FULL_POINTS) if abs(points) >= RSI_LEAST_POINTS else 0.0
 
 
-@kernel
+@lean
 def momentum_decay(phi: float, z: float) -> float:
     """Momentum in deviations times what of it carries on to the next slot (phi of the exponential fit; below 0 it turns)."""
     strength = clip(phi * z / MOMENTUM_FULL)
     return strength if abs(phi) >= MOMENTUM_LEAST_PHI and abs(strength) >= MOMENTUM_LEAST else 0.0
 
 
-@kernel
+@lean
 def volume_price_divergence(price_slope: int, obv_slope: float, obv_change: int, lots: int) -> float:
     """Where the slopes' signs differ: the volume's side, by how much of the window's volume went one way."""
     if (price_slope > 0 and obv_slope < 0.0) or (price_slope < 0 and obv_slope > 0.0):

@@ -23,7 +23,7 @@ from trading.features.bars import Fields, Rec, keep_of
 from trading.features.regime import SECONDS
 from trading.features.signals import Signal
 from trading.features.vector import DIRTY_ALL
-from trading.jit import Recs, kernel
+from trading.jit import Recs, lean
 from trading.settings import Features
 
 FAST_SLOTS: Final = 10
@@ -98,7 +98,7 @@ def set_params(p: Recs, f: Features) -> None:
     p["momentum_z_scale"] = math.sqrt((1.0 + MEAN_KEEP) / (1.0 - MEAN_KEEP))
 
 
-@kernel
+@lean
 def take_volume(s: Rec, p: Rec, sign: int, lots: int) -> None:
     """Put a print into the volume window."""
     at = s.fast_index % FAST_SLOTS
@@ -110,7 +110,7 @@ def take_volume(s: Rec, p: Rec, sign: int, lots: int) -> None:
     evaluate_volume(s, p)
 
 
-@kernel
+@lean
 def evaluate_volume(s: Rec, p: Rec) -> None:
     """The volume_spike signal: the window over the average of windows at the ends of slots."""
     if s.volume_samples >= p.warm_volume:
@@ -118,20 +118,25 @@ def evaluate_volume(s: Rec, p: Rec) -> None:
         signals.say(s, Signal.VOLUME_SPIKE, signals.volume_spike(s.volume_ratio, s.volume_signed, p.volume_multiple))
 
 
-@kernel
+@lean
 def _close_volume(s: Rec, p: Rec, passed: int) -> None:
     keep = p.keep_volume
     seen = s.mid > 0.0
+    total, weight, lots, signed = s.volume_sum, s.volume_weight, s.volume_lots, s.volume_signed
+    at = s.fast_index % FAST_SLOTS
     for k in range(min(passed, FAST_SLOTS)):
         if seen:
-            s.volume_sum = s.volume_sum * keep + (1.0 - keep) * s.volume_lots
-            s.volume_weight = s.volume_weight * keep + (1.0 - keep)
-        at = (s.fast_index + 1 + k) % FAST_SLOTS
+            total = total * keep + (1.0 - keep) * lots
+            weight = weight * keep + (1.0 - keep)
+        at = at + 1 if at + 1 < FAST_SLOTS else 0
+        if k > 0 and s.volume_lots_slots[at] == 0.0:
+            continue  # added up anew by the slot before: an empty one that leaves changes nothing
         s.volume_lots_slots[at] = s.volume_signed_slots[at] = 0.0
-        s.volume_lots = s.volume_signed = 0.0
+        lots = signed = 0.0
         for j in range(FAST_SLOTS):
-            s.volume_lots += s.volume_lots_slots[j]
-            s.volume_signed += s.volume_signed_slots[j]
+            lots += s.volume_lots_slots[j]
+            signed += s.volume_signed_slots[j]
+    s.volume_sum, s.volume_weight, s.volume_lots, s.volume_signed = total, weight, lots, signed
     if seen:
         if passed > FAST_SLOTS:
             kept = keep ** (passed - FAST_SLOTS)
@@ -141,7 +146,7 @@ def _close_volume(s: Rec, p: Rec, passed: int) -> None:
     evaluate_volume(s, p)
 
 
-@kernel
+@lean
 def _push_return(s: Rec, p: Rec, change: float) -> None:
     """One slot's mid return, ticks; lagged products once all lags are there."""
     run = s.momentum_run
@@ -159,7 +164,31 @@ def _push_return(s: Rec, p: Rec, change: float) -> None:
     s.momentum_run = run + 1
 
 
-@kernel
+@lean
+def _push_still(s: Rec, p: Rec, slots: int) -> None:
+    """`_push_return` of so many returns of 0: what is added each time is 0, so the sums only decay."""
+    run = s.momentum_run
+    fed = slots - min(slots, max(0, MOMENTUM_LAGS - run))
+    keep = p.keep_momentum
+    for lag in range(MOMENTUM_LAGS + 1):
+        total = s.momentum_sums[lag]
+        for _ in range(fed):
+            total *= keep
+        s.momentum_sums[lag] = total + 0.0
+    weight = s.momentum_weight
+    for _ in range(fed):
+        weight = weight * keep + (1.0 - keep)
+    mean, mean_weight = s.momentum_mean, s.momentum_mean_weight
+    for k in range(slots):
+        s.momentum_returns[(run + k) & 31] = 0.0
+        mean = mean * MEAN_KEEP + 0.0
+        mean_weight = mean_weight * MEAN_KEEP + (1.0 - MEAN_KEEP)
+    s.momentum_weight, s.momentum_mean, s.momentum_mean_weight = weight, mean, mean_weight
+    s.momentum_samples += fed
+    s.momentum_run = run + slots
+
+
+@lean
 def _close_momentum(s: Rec, p: Rec, passed: int) -> None:
     if s.mid == 0.0:
         s.slot_twice_mid = s.momentum_run = 0
@@ -168,8 +197,8 @@ def _close_momentum(s: Rec, p: Rec, passed: int) -> None:
         _push_return(s, p, 0.5 * (s.twice_mid - s.slot_twice_mid))
     s.slot_twice_mid = s.twice_mid
     still = passed - 1
-    for _ in range(min(still, 2 * MOMENTUM_LAGS)):
-        _push_return(s, p, 0.0)
+    if still > 0:
+        _push_still(s, p, min(still, 2 * MOMENTUM_LAGS))
     if still > 2 * MOMENTUM_LAGS:  # all remembered returns are 0 by now: the rest is decay alone
         rest = still - 2 * MOMENTUM_LAGS
         kept = p.keep_momentum**rest
@@ -191,7 +220,7 @@ def _close_momentum(s: Rec, p: Rec, passed: int) -> None:
         signals.say(s, Signal.MOMENTUM_DECAY, signals.momentum_decay(s.momentum_phi, z))
 
 
-@kernel
+@lean
 def _push_second(s: Rec, p: Rec, twice_move: int, flow: float, change: float) -> None:
     at = s.seconds % SECONDS
     s.second_moves[at], s.second_flows[at], s.second_returns[at] = twice_move, flow, change
@@ -199,25 +228,32 @@ def _push_second(s: Rec, p: Rec, twice_move: int, flow: float, change: float) ->
     regime.take_return(s, p, change)
 
 
-@kernel
-def _kyle(s: Rec, n: int) -> float:
-    """Slope of the mid's move (ticks) on signed volume (lots) over the last n seconds, by least squares; 0 without volume."""
-    flow_sum, move_sum = 0.0, 0
+@lean
+def _measure_seconds(s: Rec, n: int) -> tuple[float, float]:
+    """(slope of the mid's move (ticks) on signed volume (lots) over the last n seconds, by least squares, 0 without volume;
+    sum of the squares of all SECONDS' returns)."""
+    last = (s.seconds - 1) % SECONDS
+    flow_sum, move_sum, squares = 0.0, 0, 0.0
+    at = last
     for k in range(n):
-        at = (s.seconds - 1 - k) % SECONDS
         flow_sum += s.second_flows[at]
         move_sum += s.second_moves[at]
+        at = at - 1 if at > 0 else SECONDS - 1
+        squares += s.second_returns[k] * s.second_returns[k]
+    for k in range(n, SECONDS):
+        squares += s.second_returns[k] * s.second_returns[k]
     flow_mean, move_mean = flow_sum / n, move_sum / n
     product = square = 0.0
-    for k in range(n):
-        at = (s.seconds - 1 - k) % SECONDS
+    at = last
+    for _ in range(n):
         flow = s.second_flows[at] - flow_mean
         product += flow * (s.second_moves[at] - move_mean)
         square += flow * flow
-    return 0.5 * product / square if square > 0.0 else 0.0
+        at = at - 1 if at > 0 else SECONDS - 1
+    return (0.5 * product / square if square > 0.0 else 0.0), squares
 
 
-@kernel
+@lean
 def _close_second(s: Rec, p: Rec, passed: int) -> None:
     if s.mid > 0.0:
         if s.second_twice_mid > 0 and s.second_broken == 0:
@@ -234,12 +270,9 @@ def _close_second(s: Rec, p: Rec, passed: int) -> None:
         s.second_twice_mid, s.second_broken = 0, 1
     s.second_signed = 0.0
     if s.seconds >= p.kyle_seconds:
-        s.kyle = _kyle(s, p.kyle_seconds)
-    if s.seconds >= SECONDS:
-        squares = 0.0
-        for k in range(SECONDS):
-            squares += s.second_returns[k] * s.second_returns[k]
-        s.realised = math.sqrt(squares / SECONDS)
+        s.kyle, squares = _measure_seconds(s, p.kyle_seconds)
+        if s.seconds >= SECONDS:
+            s.realised = math.sqrt(squares / SECONDS)
     if s.impact_samples >= p.warm_impact:
         s.impact_phi = toxicity.successive_ratio(s.impact_sums, len(s.impact_sums))
         s.impact_half_life = toxicity.half_life(s.impact_phi)
@@ -247,7 +280,7 @@ def _close_second(s: Rec, p: Rec, passed: int) -> None:
     regime.decide(s, p, passed)
 
 
-@kernel
+@lean
 def interrupt(s: Rec) -> None:
     """The book is not usable: the momentum is not known, and this second is not measured. Its autocorrelations live on."""
     s.slot_twice_mid = s.momentum_run = 0
@@ -257,7 +290,7 @@ def interrupt(s: Rec) -> None:
     signals.hush(s, Signal.MOMENTUM_DECAY)
 
 
-@kernel
+@lean
 def restart(s: Rec, p: Rec, slots: int) -> None:
     """An outage of so many fast slots is over: empty the volume window, and let the averages by slot age and warm up anew."""
     for k in range(FAST_SLOTS):
@@ -274,7 +307,7 @@ def restart(s: Rec, p: Rec, slots: int) -> None:
     signals.hush(s, Signal.VOLUME_SPIKE)
 
 
-@kernel
+@lean
 def advance(s: Rec, p: Rec, ts_ns: int) -> None:
     """End the slots that a record at `ts_ns` finds over; the caller has compared it with `clock_end_ns`."""
     fast, second = ts_ns // p.fast_ns, ts_ns // SECOND_NS

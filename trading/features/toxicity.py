@@ -17,7 +17,7 @@ import math
 from typing import Final
 
 from trading.features.bars import RING, Fields, Rec, keep_of
-from trading.jit import Floats, Recs, kernel
+from trading.jit import Floats, Recs, lean
 from trading.settings import Features
 
 IMPACT_LAGS: Final = 16
@@ -71,13 +71,13 @@ def set_params(p: Recs, f: Features) -> None:
     p["vpin_trades"], p["vpin_buckets"] = f.vpin_bucket_trades, f.vpin_buckets
 
 
-@kernel
+@lean
 def _open_bucket(s: Rec, p: Rec) -> None:
     s.bucket_lots = max(1, int(p.vpin_trades * s.size_sum / s.size_weight))
     s.bucket_filled = s.bucket_signed = 0
 
 
-@kernel
+@lean
 def _close_bucket(s: Rec, p: Rec) -> None:
     at = s.buckets & _MASK
     if at == 0:  # once a ring all is added up anew: rounding does not gather
@@ -97,7 +97,7 @@ def _close_bucket(s: Rec, p: Rec) -> None:
         s.vpin = s.vpin_imbalance / s.vpin_volume
 
 
-@kernel
+@lean
 def take_volume(s: Rec, p: Rec, sign: int, lots: int) -> None:
     """Fill the buckets with a print (already counted in `prints`)."""
     s.size_sum = s.size_sum * SIZE_KEEP + (1.0 - SIZE_KEEP) * lots
@@ -116,7 +116,7 @@ def take_volume(s: Rec, p: Rec, sign: int, lots: int) -> None:
             _open_bucket(s, p)
 
 
-@kernel
+@lean
 def take_impact(s: Rec, p: Rec, sign: int) -> None:
     """Take a print for R(l); the mid in the state is that before it. All lags are fed together or not at all."""
     run, mid = s.impact_run, s.twice_mid
@@ -132,7 +132,7 @@ def take_impact(s: Rec, p: Rec, sign: int) -> None:
     s.impact_run = run + 1
 
 
-@kernel
+@lean
 def successive_ratio(x: Floats, n: int) -> float:
     """Least-squares phi of `x[i+1] = phi x[i]` over the first n values; 0 where all are 0."""
     product = square = 0.0
@@ -142,7 +142,7 @@ def successive_ratio(x: Floats, n: int) -> float:
     return product / square if square > 0.0 else 0.0
 
 
-@kernel
+@lean
 def half_life(phi: float) -> float:
     """Steps in which `phi**n` halves: 0 for phi <= 0 (gone at once), MOST_HALF_LIFE where it does not fade."""
     if phi <= 0.0:

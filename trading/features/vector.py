@@ -26,7 +26,7 @@ from trading.features.bars import RING, Fields, Rec
 from trading.features.regime import SECONDS
 from trading.features.signals import MICRO_TREND_CHANGES, MIN_ATR_TICKS, Signal
 from trading.features.toxicity import IMPACT_LAGS
-from trading.jit import Floats, Recs, kernel
+from trading.jit import Floats, Recs, lean, move
 from trading.records import LEVELS, VECTOR_LENGTH, Flag, Kind
 
 DIRTY_BOOK: Final = 1
@@ -118,29 +118,28 @@ FIELDS: Final[Fields] = (
 """What is kept per symbol."""
 
 
-@kernel
+@lean
 def _put(row: Floats, i: int, value: float) -> int:
     """Write feature i, which is warm; returns its bit."""
     row[i] = value
     return 1 << i
 
 
-@kernel
+@lean
 def _book(s: Rec, p: Rec, row: Floats) -> int:
     """What changes with the book: features 0..11, 20..27, 30, 31 and 37."""
     ready = 0b1110101
-    row[0] = s.spread_bps
-    row[2] = liquidity.top_imbalance(s)
-    row[4] = liquidity.pressure(s, p)
-    row[5] = microprice.weighted_mid_gap(s)
-    row[6] = microprice.microprice_gap(s)
+    # reckoned before the first is written: the row is a part of the state, and what was read of that would be read again
+    top, pressure = liquidity.top_imbalance(s), liquidity.pressure(s, p)
+    gap, micro_gap = microprice.weighted_mid_gap(s), microprice.microprice_gap(s)
+    row[0], row[2], row[4], row[5], row[6] = s.spread_bps, top, pressure, gap, micro_gap
     if s.imbalance_changes >= p.warm_imbalance:
         ready |= _put(row, 3, s.imbalance)
     per_mid = 1e4 / s.mid
     if s.prints >= RING:
-        row[25] = (s.mid - volume_profile.control_price(s)) * per_mid
-        row[26] = volume_profile.value_score(s, s.mid)
-        row[27] = s.profile_width * (s.value_high - s.value_low + 1) * per_mid
+        control, score = s.mid - volume_profile.control_price(s), volume_profile.value_score(s, s.mid)
+        width = s.profile_width * (s.value_high - s.value_low + 1)
+        row[25], row[26], row[27] = control * per_mid, score, width * per_mid
         ready |= 0b111 << 25
     if s.velocities > 0:
         ready |= _put(row, 30, s.velocity * per_mid)
@@ -156,17 +155,15 @@ def _book(s: Rec, p: Rec, row: Floats) -> int:
         for level in range(LEVELS):
             row[7 + level] = s.ofi[level] * per_depth
         ready |= 0b11111 << 7
-    row[20] = liquidity.depth_within(s, 5.0) * per_depth
-    row[21] = liquidity.depth_within(s, 10.0) * per_depth
-    row[22] = liquidity.depth_within(s, 25.0) * per_depth
-    row[23] = liquidity.depth_slope(s) * per_depth
+    near, middle, far, slope = liquidity.depths(s)
+    row[20], row[21], row[22], row[23] = near * per_depth, middle * per_depth, far * per_depth, slope * per_depth
     ready |= 0b1111 << 20
     if s.refills >= liquidity.WARM_REFILLS:
         ready |= _put(row, 24, s.refill_sum / s.refill_weight)
     return ready
 
 
-@kernel
+@lean
 def _prints(s: Rec, p: Rec, row: Floats) -> int:
     """What changes with prints and slots of time: features 12..19, 28, 29, 39, 41..46."""
     ready = 0
@@ -205,7 +202,7 @@ def _prints(s: Rec, p: Rec, row: Floats) -> int:
     return ready
 
 
-@kernel
+@lean
 def _bars(s: Rec, p: Rec, row: Floats) -> int:
     """What changes when a bar closes: features 32..36, 38 and 40."""
     ready = 0
@@ -230,7 +227,7 @@ _OF_PRINTS: Final = _PRINT_BITS | 1 << 48  # the microstructure score has its VP
 assert _BOOK_BITS ^ _PRINT_BITS ^ _BAR_BITS == (1 << 47) - 1, "each feature below 47 belongs to one part"
 
 
-@kernel
+@lean
 def fill(state: Recs, symbol: int, params: Recs, row: Floats) -> int:
     """Write the features of a symbol, as they stand after its last record, into `row` (N_FEATURES,); returns the warm ones' mask.
 
@@ -254,8 +251,7 @@ def fill(state: Recs, symbol: int, params: Recs, row: Floats) -> int:
             if not (ready >> k) & 1:
                 kept[k] = 0.0
     s.dirty, s.row_ready = 0, ready
-    for k in range(N_FEATURES):
-        row[k] = kept[k]
+    move(row, kept, N_FEATURES)
     if (s.ready >> Signal.MULTI_TIMEFRAME) & 1:
         ready |= _put(row, 47, s.strength[Signal.MULTI_TIMEFRAME])
     if scores.warm(s, p):
@@ -270,7 +266,7 @@ def fill(state: Recs, symbol: int, params: Recs, row: Floats) -> int:
     return ready
 
 
-@kernel
+@lean
 def on_market(recs: Recs, i: int, state: Recs, params: Recs, out: Recs, at: int) -> int:
     """Write VECTOR_RECORD `out[at]` for MARKET_RECORD `recs[i]`, which trading.scoring.one_pass has just answered; returns 1.
 

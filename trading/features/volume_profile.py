@@ -15,7 +15,7 @@ from typing import Final
 
 from trading.features.bars import Fields, Rec, keep_of
 from trading.features.rolling_rank import MOST_GAIN
-from trading.jit import Recs, kernel
+from trading.jit import Recs, lean
 from trading.settings import Features
 
 PROFILE_BINS: Final = 64
@@ -48,7 +48,7 @@ def set_params(p: Recs, f: Features) -> None:
     p["profile_growth"] = 1.0 / keep_of(f.profile_half_life_trades)
 
 
-@kernel
+@lean
 def _find_control(s: Rec) -> None:
     """Search total and heaviest bin (the lowest of equals)."""
     s.profile_total = 0.0
@@ -60,7 +60,7 @@ def _find_control(s: Rec) -> None:
             s.profile_poc = b
 
 
-@kernel
+@lean
 def _centre(s: Rec, at: int) -> None:
     """Move the window so that bin `at` is in its middle."""
     low = max(0, at - HALF)
@@ -74,7 +74,7 @@ def _centre(s: Rec, at: int) -> None:
     _find_control(s)
 
 
-@kernel
+@lean
 def take(s: Rec, p: Rec, price: int, lots: int) -> None:
     """Add a print; `s.mid` is the book's before it, 0 where none is known."""
     if s.profile_width == 0:
@@ -101,7 +101,7 @@ def take(s: Rec, p: Rec, price: int, lots: int) -> None:
         s.profile_poc = at
 
 
-@kernel
+@lean
 def find_value_area(s: Rec, p: Rec) -> None:
     """Grow the value area from the point of control until it holds `value_area` of the volume."""
     if s.profile_width == 0:
@@ -122,13 +122,13 @@ def find_value_area(s: Rec, p: Rec) -> None:
     s.value_low, s.value_high = low, high
 
 
-@kernel
+@lean
 def control_price(s: Rec) -> float:
     """Middle of the heaviest bin, ticks."""
     return s.profile_width * s.profile_poc + 0.5 * (s.profile_width - 1)
 
 
-@kernel
+@lean
 def value_score(s: Rec, mid: float) -> float:
     """Where the mid stands: 0 at the point of control, -1 and 1 at the value area's edges and beyond."""
     gap = mid - control_price(s)

@@ -20,7 +20,7 @@ from typing import Final
 
 from trading.features.bars import Rec
 from trading.features.model_layout import BIAS, FEATURES, MODEL_ROW, PENDING
-from trading.jit import Floats, Recs, kernel
+from trading.jit import Floats, Recs, lean
 
 BOUND: Final = 4.0
 """Deviations at which a scaled feature is cut."""
@@ -47,13 +47,13 @@ def start(state: Recs) -> None:
     state["model_online_p"] = state["model_batch_p"] = 0.5
 
 
-@kernel
+@lean
 def sigmoid(x: float) -> float:
     """1/(1 + e^-x), never 0 or 1."""
     return 1.0 / (1.0 + math.exp(-min(35.0, max(-35.0, x))))
 
 
-@kernel
+@lean
 def logit(row: Floats, mean: Floats, scale: Floats, w: Floats) -> float:
     """sum w * clip((row - mean) * scale), all (MODEL_ROW,). Four sums side by side, in an order that never changes."""
     a = b = c = d = 0.0
@@ -65,7 +65,7 @@ def logit(row: Floats, mean: Floats, scale: Floats, w: Floats) -> float:
     return (a + b) + (c + d)
 
 
-@kernel
+@lean
 def outcome(before: float, after: float, cost: float) -> int:
     """UP, DOWN or FLAT: which way the mid went beyond `cost` (a fraction of it)."""
     move = after - before
@@ -76,7 +76,7 @@ def outcome(before: float, after: float, cost: float) -> int:
     return FLAT
 
 
-@kernel
+@lean
 def rescale(s: Rec, mask: int) -> None:
     """The scales of the features that are ready."""
     for k in range(FEATURES):
@@ -86,7 +86,7 @@ def rescale(s: Rec, mask: int) -> None:
         s.model_scale[k] = 1.0 / math.sqrt(variance) if known and varies else 0.0
 
 
-@kernel
+@lean
 def _measure(s: Rec, mask: int) -> None:
     """Take the row into the running means and variances."""
     for k in range(FEATURES):
@@ -100,7 +100,7 @@ def _measure(s: Rec, mask: int) -> None:
     rescale(s, mask)
 
 
-@kernel
+@lean
 def _learn(s: Rec, p: Rec, slot: int, y: float) -> None:
     """One step on the sample in this slot."""
     at = slot * MODEL_ROW
@@ -125,7 +125,7 @@ def _learn(s: Rec, p: Rec, slot: int, y: float) -> None:
             s.model_w[k] = (bound - pull) / ((BETA + math.sqrt(after)) / p.ml_alpha + p.ml_l2)
 
 
-@kernel
+@lean
 def settle(s: Rec, p: Rec, ts_ns: int) -> None:
     """Learn from the samples whose horizon ended before this record; `model_mid` is the mid after the record before."""
     while s.pending_count > 0:
@@ -148,7 +148,7 @@ def settle(s: Rec, p: Rec, ts_ns: int) -> None:
         _learn(s, p, slot, y)
 
 
-@kernel
+@lean
 def take_sample(s: Rec, p: Rec, ts_ns: int, mask: int) -> None:
     """Keep the row, scaled as it was when it was asked, until its outcome is known; then let it move the scales."""
     slot = (s.pending_from + s.pending_count) % PENDING
@@ -161,7 +161,7 @@ def take_sample(s: Rec, p: Rec, ts_ns: int, mask: int) -> None:
     _measure(s, mask)
 
 
-@kernel
+@lean
 def forget_pending(s: Rec) -> None:
     """The book is not usable: no outcome can be told."""
     s.pending_count = 0
@@ -169,7 +169,7 @@ def forget_pending(s: Rec) -> None:
     s.model_mid = 0.0
 
 
-@kernel
+@lean
 def trusted(s: Rec, p: Rec) -> bool:
     """Whether it has learned enough and done better than the base rate."""
     return bool(s.outcomes >= p.ml_warm_outcomes and s.skill_sum > 0.0)

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from trading.features.model_layout import FEATURES, MAX_LEAVES, MAX_NODES, MAX_TREES, TREES
-from trading.jit import Floats, Ints, Recs, kernel
+from trading.jit import Floats, Ints, Recs, lean
 
 MAX_DEPTH: Final = 64
 """A path longer than this is a loop."""
@@ -43,7 +43,7 @@ class Tree:
     leaves: tuple[float, ...]
 
 
-@kernel
+@lean
 def evaluate(
     count: int, root: Ints, feature: Ints, left: Ints, right: Ints, threshold: Floats, leaf: Floats, row: Floats
 ) -> float:

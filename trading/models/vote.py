@@ -11,18 +11,15 @@ What this module is not: the gate of the models, which is in trading.scoring.ens
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from llvmlite import ir
-from numba import carray, types
-from numba.extending import intrinsic
 
 from trading.features import vector as feature_vector
 from trading.features.bars import Rec
-from trading.features.model_layout import FEATURES, LINEAR, MAX_IMAGES, MODEL_IMAGE, NO_BATCH, PENDING, TREES
+from trading.features.model_layout import FEATURES, LINEAR, MODEL_IMAGE, NO_BATCH, PENDING, TREES
 from trading.features.signals import Signal, hush, say
-from trading.jit import Recs, kernel
+from trading.jit import Recs, lean, record_at
 from trading.models import online as online_model
 from trading.models import trees as tree_ensemble
 
@@ -31,7 +28,7 @@ LEAST_READY: Final = 40
 
 
 
-@kernel
+@lean
 def vote(online: float, online_speaks: bool, batch: float, batch_speaks: bool, min_confidence: float) -> float:
     """Strength -1..1 of two probabilities; 0 where nobody speaks with confidence."""
     total = weight = 0.0
@@ -51,26 +48,16 @@ def make_images(params: Recs, symbols: int) -> Recs:
     return images
 
 
-@intrinsic
-def _at(typingctx: Any, address: Any) -> Any:
-    """An address as a pointer."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
-
-    return types.voidptr(types.int64), codegen
-
-
-@kernel
+@lean
 def _has_batch(p: Rec, symbol: int) -> bool:
     """Whether a batch model was made for this symbol."""
-    return bool(p.model_images != 0 and carray(_at(p.model_images), (MAX_IMAGES,), MODEL_IMAGE)[symbol].batch_kind != NO_BATCH)
+    return bool(p.model_images != 0 and record_at(p.model_images, symbol, MODEL_IMAGE).batch_kind != NO_BATCH)
 
 
-@kernel
+@lean
 def _batch(s: Rec, params: Rec, symbol: int) -> float:
     """The batch model's probability; there is one."""
-    p = carray(_at(params.model_images), (MAX_IMAGES,), MODEL_IMAGE)[symbol]
+    p = record_at(params.model_images, symbol, MODEL_IMAGE)
     if p.batch_kind == TREES:
         raw = tree_ensemble.evaluate(
             p.tree_count, p.tree_root, p.tree_feature, p.tree_left, p.tree_right, p.tree_threshold, p.tree_leaf, s.model_row
@@ -81,7 +68,7 @@ def _batch(s: Rec, params: Rec, symbol: int) -> float:
     return 0.5
 
 
-@kernel
+@lean
 def step(state: Recs, symbol: int, params: Recs, ts_ns: int) -> None:
     """Feed back what has come due, ask the models, and set the model signal's strength and ready bit.
 
@@ -120,7 +107,7 @@ def step(state: Recs, symbol: int, params: Recs, ts_ns: int) -> None:
         hush(s, Signal.MODEL)
 
 
-@kernel
+@lean
 def forget(s: Rec) -> None:
     """The book is not usable."""
     online_model.forget_pending(s)

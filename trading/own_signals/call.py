@@ -24,7 +24,6 @@ from typing import Any, Final
 
 import numpy as np
 from llvmlite import ir
-from numba import carray
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
@@ -32,7 +31,7 @@ from trading.features import microprice
 from trading.features.bars import Rec
 from trading.features.layout import FEATURE_PARAMS
 from trading.features.signals import N_SIGNALS, clip
-from trading.jit import Words, kernel
+from trading.jit import Words, lean, record_at
 from trading.own_signals.guard import (
     FAULTS,
     GUARD_PLACES,
@@ -93,20 +92,12 @@ USER_STATUS: Final = np.dtype(
 )
 """Counts of one signal over all symbols; `off_at`: number of the record from which it is off, 0: it is on."""
 
+_GUARD: Final = np.dtype([("words", "i8", GUARD_WORDS)])
+
 assert MAX_USER_SIGNALS <= GUARD_PLACES
 
 _SELL: Final = int(Flag.AGGRESSOR_SELL)
 _BYTE_P: Final = ir.IntType(8).as_pointer()
-
-
-@intrinsic
-def _pointer(typingctx: Any, address: Any) -> Any:
-    """An address as a pointer."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], _BYTE_P)
-
-    return types.voidptr(types.int64), codegen
 
 
 @intrinsic
@@ -129,7 +120,7 @@ def call_signal(typingctx: Any, code: Any, state: Any, event: Any, answer: Any) 
     return types.int64(types.int64, types.int64, types.int64, types.int64), codegen
 
 
-@kernel
+@lean
 def _fill(event: Rec, rec: Rec, s: Rec, p: Rec, instrument: Rec, closed: int) -> None:
     event.ts_ns, event.kind, event.symbol = rec.ts_ns, rec.kind, rec.symbol
     event.side = event.price_ticks = event.qty_lots = 0
@@ -149,7 +140,7 @@ def _fill(event: Rec, rec: Rec, s: Rec, p: Rec, instrument: Rec, closed: int) ->
         event.strength[k] = s.strength[k]
 
 
-@kernel
+@lean
 def _call(p: Rec, k: int, symbol: int, record: int, status: Rec, guard: Words) -> tuple[float, int]:
     """(strength, ready) of user's signal k, of which the event is filled in."""
     if status.off_at != 0:
@@ -158,8 +149,8 @@ def _call(p: Rec, k: int, symbol: int, record: int, status: Rec, guard: Words) -
         status.off_at, status.off_why = record, WHY_STOPPED
         guard[OFF_AT + k], guard[OFF_WHY + k] = record, WHY_STOPPED
         return 0.0, 0
-    row = carray(_pointer(p.user_table), (MAX_SIGNALS,), USER_TABLE)[k]
-    answer = carray(_pointer(p.user_answer), (1,), USER_ANSWER)[0]
+    row = record_at(p.user_table, k, USER_TABLE)
+    answer = record_at(p.user_answer, 0, USER_ANSWER)
     answer.strength, answer.ready = 0.0, 1
     status.calls += 1
     guard[RECORD], guard[RUNNING] = record, k + 1
@@ -178,7 +169,7 @@ def _call(p: Rec, k: int, symbol: int, record: int, status: Rec, guard: Words) -
     return clip(answer.strength) if ready else 0.0, ready
 
 
-@kernel
+@lean
 def evaluate(rec: Rec, s: Rec, p: Rec, instrument: Rec, record: int, closed: int) -> int:
     """Ask every signal of the user about a record with a usable book; their strengths and ready bits go into the state.
 
@@ -186,16 +177,16 @@ def evaluate(rec: Rec, s: Rec, p: Rec, instrument: Rec, record: int, closed: int
     switched off: they will never be ready, so nobody may wait for them.
     """
     off = 0
-    event = carray(_pointer(p.user_event), (1,), USER_EVENT)[0]
+    event = record_at(p.user_event, 0, USER_EVENT)
     _fill(event, rec, s, p, instrument, 1 if closed > 0 else 0)
-    statuses = carray(_pointer(p.user_status), (MAX_SIGNALS,), USER_STATUS)
-    guard = carray(_pointer(p.user_guard), (GUARD_WORDS,), np.int64)
+    guard = record_at(p.user_guard, 0, _GUARD).words
     for k in range(p.user_signals):
-        strength, ready = _call(p, k, rec.symbol, record, statuses[k], guard)
+        status = record_at(p.user_status, k, USER_STATUS)
+        strength, ready = _call(p, k, rec.symbol, record, status, guard)
         bit = 1 << (N_SIGNALS + k)
         s.strength[N_SIGNALS + k] = strength
         s.ready = s.ready | bit if ready else s.ready & ~bit
-        off |= bit if statuses[k].off_at != 0 else 0
+        off |= bit if status.off_at != 0 else 0
     return off
 
 

@@ -19,7 +19,7 @@ from typing import Final
 
 from trading.features.bars import Rec
 from trading.features.signals import Signal
-from trading.jit import Floats, kernel
+from trading.jit import Floats, lean
 from trading.records import MAX_SIGNALS, Side
 
 
@@ -55,7 +55,7 @@ GATE_SENTENCES: Final = {
 URGENCY_VOLATILITY_PCT: Final = 0.1  # volatility (percent a minute) at which its part of urgency is half
 
 
-@kernel
+@lean
 def combine(
     strength: Floats, weight: Floats, ready_mask: int, standing_mask: int, confirming_mask: int
 ) -> tuple[float, float, int, int]:
@@ -122,14 +122,14 @@ def combine(
     return score, confidence, active, reason
 
 
-@kernel
+@lean
 def urgency(score: float, confidence: float, volatility_pct: float) -> float:
     """0..100; `volatility_pct` is percent a minute."""
     moving = volatility_pct / (volatility_pct + URGENCY_VOLATILITY_PCT)
     return 100.0 * (0.6 * abs(score - 50.0) / 50.0 + 0.2 * confidence + 0.2 * moving)
 
 
-@kernel
+@lean
 def wanted_side(score: float, long: float, short: float) -> int:
     """The Side that a score asks for before any gate."""
     if score >= long:
@@ -139,7 +139,7 @@ def wanted_side(score: float, long: float, short: float) -> int:
     return Side.NONE
 
 
-@kernel
+@lean
 def first_gate(s: Rec, p: Rec, warm: bool, fresh: bool, volatility_pct: float, side: int, confidence: float) -> int:
     """The first Gate, in FORMULAS' order, that does not let a position be opened; 0 if none.
 
@@ -163,7 +163,7 @@ def first_gate(s: Rec, p: Rec, warm: bool, fresh: bool, volatility_pct: float, s
     return Gate.NONE
 
 
-@kernel
+@lean
 def model_gate(side: int, model_strength: float) -> int:
     """The last gate, where `ml.required`: the models' strength (0 where all abstain) must be on the wanted side."""
     if (side == Side.BUY and model_strength <= 0.0) or (side == Side.SELL and model_strength >= 0.0):

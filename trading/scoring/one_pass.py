@@ -29,12 +29,12 @@ from trading.features.bars import BOOK_MAX_AGE_NS, Rec
 from trading.features.layout import FEATURE_GLOBAL, FEATURE_PARAMS, FEATURE_STATE
 from trading.features.signals import Signal
 from trading.features.vector import DIRTY_ALL, DIRTY_BOOK, DIRTY_PRINTS
-from trading.jit import Recs, kernel
+from trading.jit import Recs, lean, move
 from trading.models import online as online_model
 from trading.models import vote as model_vote
 from trading.off_book import off_book
 from trading.own_signals import call as user_call
-from trading.records import LEVELS, MAX_SIGNALS, Flag, Kind, Side
+from trading.records import LEVELS, MARKET_RECORD, MAX_SIGNALS, Flag, Kind, Side
 from trading.scoring import ensemble, outages
 from trading.scoring.ensemble import Gate
 from trading.scoring.params import StrategyError, make_params
@@ -52,6 +52,14 @@ _OF_PRINTS: Final = (
 """Signals that prints make, alone or with the book."""
 
 
+_BOOK: Final = ("bid_ticks", "bid_lots", "ask_ticks", "ask_lots")
+_BOOK_WORDS: Final = 4 * LEVELS
+for _kind in (FEATURE_STATE, MARKET_RECORD):
+    assert _kind.fields is not None
+    _places = [int(_kind.fields[name][1]) for name in _BOOK]
+    assert _places == [_places[0] + 8 * LEVELS * k for k in range(4)], "_read_book moves the four in one piece"
+
+
 def init(state: Recs, glob: Recs, params: Recs, instruments: Recs) -> None:
     """Put FEATURE_STATE (n_symbols,) and FEATURE_GLOBAL (1,) into their start state."""
     assert len(state) == len(instruments) and len(glob) == len(params) == 1
@@ -67,7 +75,7 @@ def init(state: Recs, glob: Recs, params: Recs, instruments: Recs) -> None:
         bars.start(state[s])
 
 
-@kernel
+@lean
 def _take_trade(s: Rec, p: Rec, rec: Rec) -> None:
     """A print, with the book before it still in the state."""
     s.dirty |= DIRTY_PRINTS | DIRTY_BOOK
@@ -82,23 +90,21 @@ def _take_trade(s: Rec, p: Rec, rec: Rec) -> None:
     order_flow.evaluate(s, p)
 
 
-@kernel
+@lean
 def _off_book(s: Rec, price: int) -> bool:
     """Whether a print was not made in the book as last read."""
     return s.mid > 0.0 and (off_book(price, s.ask_ticks[0]) or off_book(-price, -s.bid_ticks[0]))
 
 
-@kernel
+@lean
 def _read_book(s: Rec, p: Rec, rec: Rec) -> None:
     """Put a usable record's book into the state."""
     bids = asks = 0
     for level in range(LEVELS):
-        bid_lots, ask_lots = rec.bid_lots[level], rec.ask_lots[level]
-        s.bid_ticks[level], s.bid_lots[level] = rec.bid_ticks[level], bid_lots
-        s.ask_ticks[level], s.ask_lots[level] = rec.ask_ticks[level], ask_lots
-        if level < p.imbalance_levels:
-            bids += bid_lots
-            asks += ask_lots
+        counted = level < p.imbalance_levels
+        bids += rec.bid_lots[level] if counted else 0
+        asks += rec.ask_lots[level] if counted else 0
+    move(s.bid_ticks, rec.bid_ticks, _BOOK_WORDS)
     bid, ask = rec.bid_ticks[0], rec.ask_ticks[0]
     s.bids, s.asks = bids, asks
     s.twice_mid = bid + ask
@@ -106,7 +112,7 @@ def _read_book(s: Rec, p: Rec, rec: Rec) -> None:
     s.spread_bps = 1e4 * (ask - bid) / s.mid
 
 
-@kernel
+@lean
 def _write_unusable(o: Rec) -> None:
     """A signal record that says nothing but that the book is not usable."""
     o.score, o.confidence, o.urgency = 50.0, 0.0, 0.0
@@ -120,7 +126,7 @@ def _write_unusable(o: Rec) -> None:
         o.strength[k] = 0.0
 
 
-@kernel
+@lean
 def _decide(state: Recs, symbol: int, params: Recs, g: Rec, o: Rec, ts_ns: int, off: int) -> None:
     """Score, gates, side: from the state into the record. `off`: mask of signals that are switched off.
 
@@ -159,7 +165,7 @@ def _decide(state: Recs, symbol: int, params: Recs, g: Rec, o: Rec, ts_ns: int, 
     o.long_threshold, o.short_threshold = long, short
 
 
-@kernel
+@lean
 def on_market(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instruments: Recs, out: Recs, at: int) -> int:
     """Answer MARKET_RECORD `recs[i]` with SIGNAL_RECORD `out[at]`; returns 1.
 
@@ -216,6 +222,5 @@ def on_market(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instrum
     o.bid_ticks, o.ask_ticks, o.bid_lots, o.ask_lots = s.bid_ticks[0], s.ask_ticks[0], s.bid_lots[0], s.ask_lots[0]
     o.patterns = s.pattern_bits
     o.vpin, o.order_flow = 0.0 if s.prints_dead != 0 else s.vpin, s.ofi_share
-    for k in range(MAX_SIGNALS):
-        o.strength[k] = s.strength[k]
+    move(o.strength, s.strength, MAX_SIGNALS)
     return 1

@@ -28,11 +28,11 @@ from trading.features import microstructure_score as scores
 from trading.features import time_slots as slots
 from trading.features.bars import BOOK_MAX_AGE_NS, Rec
 from trading.features.vector import DIRTY_ALL
-from trading.jit import kernel
+from trading.jit import lean
 from trading.models import vote as model_vote
 
 
-@kernel
+@lean
 def interrupt(s: Rec, ts_ns: int) -> None:
     """The book is not usable at this record."""
     if s.unusable_ns == 0:
@@ -47,7 +47,7 @@ def interrupt(s: Rec, ts_ns: int) -> None:
     s.dirty = DIRTY_ALL
 
 
-@kernel
+@lean
 def resume(s: Rec, p: Rec, ts_ns: int) -> None:
     """The book is usable again at this record, of which nothing has been taken yet; slots that are over have been ended."""
     gap_ns = ts_ns - s.unusable_ns
