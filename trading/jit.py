@@ -92,6 +92,16 @@ def move(typingctx: Any, to: Any, source: Any, words: Any) -> Any:
 
 
 @intrinsic
+def lowest_bit(typingctx: Any, mask: Any) -> Any:
+    """Number of the lowest bit of a mask that is not 0."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
 def record_at(typingctx: Any, address: Any, k: Any, dtype: Any) -> Any:
     """Record number k of an array of a structured dtype (a global of the kernel) that begins at an address."""
     record = dtype.dtype if isinstance(dtype, types.DType) else dtype

@@ -1,8 +1,8 @@
 """What the features keep per symbol, and the settings as their kernels read them: the records, put together.
 
 Each module of the room exports the fields that it alone writes (`FIELDS`; `trading.scoring.outages` forgets some) and the
-settings that it reads (`PARAMS`); here they stand in a row, after what belongs to no module of the room. FEATURE_STATE's
-order is that of checkpoints.
+settings that it reads (`PARAMS`); here they are put together with what belongs to no module of the room. FEATURE_STATE's
+order is that of checkpoints: hot fields first, rings and histories behind them.
 
 A cheap coin is traded in 10**16 lots and more at once, so a sum of lots over a window need not fit an int64. Windows of
 prints keep it in two lanes (trading.features.last_prints), so that what goes in comes out again exactly. Windows of time keep
@@ -14,7 +14,7 @@ What this module is not: it has no kernel and decides nothing.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -39,6 +39,9 @@ from trading.records import LEVELS, MAX_SIGNALS
 
 MAX_GATES: Final = 16
 
+LINE: Final = 64
+"""Bytes of a cache line."""
+
 PASS_FIELDS: Final[Fields] = (
     ("bid_ticks", "i8", LEVELS),
     ("bid_lots", "i8", LEVELS),
@@ -50,6 +53,7 @@ PASS_FIELDS: Final[Fields] = (
     ("bids", "i8"),  # lots of the counted levels
     ("asks", "i8"),
     ("ready", "i8"),  # mask of the signals that are warm
+    ("voiced", "i8"),  # mask of those whose strength is not 0
     ("strength", "f8", MAX_SIGNALS),  # as it stands; 0 until ready
     ("unusable_ns", "i8"),  # since when the book is not usable; 0: it is, or was never looked at
     ("microstructure", "f8"),  # score 0..100 at the latest record; 0: not warm
@@ -83,25 +87,43 @@ USER_PARAMS: Final[Fields] = (
 )
 """Of `trading.own_signals.call`: how many signals of the user there are, and the addresses of what belongs to them."""
 
-FEATURE_STATE: Final = np.dtype(
-    [
-        *bars.BAR_FIELDS,
-        *PASS_FIELDS,
-        *vector.FIELDS,
-        *bar_signals.FIELDS,
-        *order_flow.FIELDS,
-        *last_prints.FIELDS,
-        *time_slots.FIELDS,
-        *toxicity.FIELDS,
-        *volume_profile.FIELDS,
-        *liquidity.FIELDS,
-        *microprice.FIELDS,
-        *microstructure_score.FIELDS,
-        *regime.FIELDS,
-        *MODEL_STATE_FIELDS,
-    ],
-    align=True,
+_KEPT: Final[Fields] = (
+    *PASS_FIELDS,
+    *vector.FIELDS,
+    *order_flow.FIELDS,
+    *liquidity.FIELDS,
+    *microstructure_score.FIELDS,
+    *bars.BAR_FIELDS,
+    *last_prints.FIELDS,
+    *toxicity.FIELDS,
+    *volume_profile.FIELDS,
+    *time_slots.FIELDS,
+    *regime.FIELDS,
+    *bar_signals.FIELDS,
+    *microprice.FIELDS,
+    *MODEL_STATE_FIELDS,
 )
+"""By how often they are touched: at every record, at book changes, at prints, when a slot ends, when a bar closes, by models."""
+
+
+def _words(field: tuple[Any, ...]) -> int:
+    return int(field[2]) if len(field) > 2 else 1
+
+
+def _lines(fields: Fields) -> np.dtype:
+    """A record of whole cache lines of these fields, those of one word first, then arrays, short ones before long ones.
+
+    What every record touches so lies in few lines side by side, and what is touched at one moving place, or seldom, behind it.
+    An even number of lines would put the same fields of many symbols into a part of the cache's sets.
+    """
+    ordered: list[Any] = sorted(fields, key=_words)
+    used = np.dtype(ordered, align=True).itemsize
+    lines = -(-used // LINE) | 1
+    spare = (lines * LINE - used) // 8
+    return np.dtype([*ordered, ("spare", "i8", spare)] if spare else ordered, align=True)
+
+
+FEATURE_STATE: Final = _lines(_KEPT)
 """What is kept per symbol."""
 
 FEATURE_GLOBAL: Final = np.dtype([("records", "i8"), ("gates", "i8", MAX_GATES), ("sides", "i8"), ("model", "i8")], align=True)

@@ -26,8 +26,6 @@ PENDING: Final = 16
 MAX_TREES: Final = 128
 MAX_NODES: Final = 2048
 MAX_LEAVES: Final = MAX_NODES + MAX_TREES
-MAX_IMAGES: Final = 64
-"""Symbols of a pipeline at most (procs.profiles.schema)."""
 
 NO_BATCH: Final = 0
 LINEAR: Final = 1

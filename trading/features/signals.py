@@ -230,7 +230,9 @@ def reasons(record: Recs, features: Features, table: Sequence[SignalSpec] = SIGN
 @lean
 def say(s: Rec, signal: int, strength: float) -> None:
     """The signal is warm, and this is its strength from here on."""
-    s.ready |= 1 << signal
+    bit = 1 << signal
+    s.ready |= bit
+    s.voiced = s.voiced & ~bit | (bit if strength != 0.0 else 0)
     s.strength[signal] = strength
 
 
@@ -238,6 +240,7 @@ def say(s: Rec, signal: int, strength: float) -> None:
 def hush(s: Rec, signal: int) -> None:
     """The signal is not warm any more."""
     s.ready &= ~(1 << signal)
+    s.voiced &= ~(1 << signal)
     s.strength[signal] = 0.0
 
 

@@ -186,6 +186,7 @@ def evaluate(rec: Rec, s: Rec, p: Rec, instrument: Rec, record: int, closed: int
         bit = 1 << (N_SIGNALS + k)
         s.strength[N_SIGNALS + k] = strength
         s.ready = s.ready | bit if ready else s.ready & ~bit
+        s.voiced = s.voiced & ~bit | (bit if strength != 0.0 else 0)
         off |= bit if status.off_at != 0 else 0
     return off
 

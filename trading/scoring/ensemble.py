@@ -19,8 +19,8 @@ from typing import Final
 
 from trading.features.bars import Rec
 from trading.features.signals import Signal
-from trading.jit import Floats, lean
-from trading.records import MAX_SIGNALS, Side
+from trading.jit import Floats, lean, lowest_bit
+from trading.records import Side
 
 
 class Gate(IntEnum):
@@ -68,11 +68,9 @@ def combine(
     up = down = up_weight = down_weight = total = up_top = down_top = 0.0
     active = up_index = down_index = 0
     rest = ready_mask & ~confirming_mask
-    for k in range(MAX_SIGNALS):
-        if (rest >> k) == 0:
-            break
-        if not (rest >> k) & 1:
-            continue
+    while rest != 0:
+        k = lowest_bit(rest)
+        rest &= rest - 1
         vote = weight[k] * strength[k]
         standing = (standing_mask >> k) & 1
         if vote == 0.0:
@@ -100,10 +98,10 @@ def combine(
         sign = -1.0
         votes_for, votes_against, support, top, reason = down, up, down_weight, down_top, down_index
     rest = ready_mask & confirming_mask
-    for k in range(MAX_SIGNALS):
-        if (rest >> k) == 0:
-            break
-        vote = weight[k] * strength[k] if (rest >> k) & 1 else 0.0
+    while rest != 0:
+        k = lowest_bit(rest)
+        rest &= rest - 1
+        vote = weight[k] * strength[k]
         if vote == 0.0:
             continue
         active |= 1 << k

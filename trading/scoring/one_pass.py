@@ -138,7 +138,8 @@ def _decide(state: Recs, symbol: int, params: Recs, g: Rec, o: Rec, ts_ns: int, 
     if p.ml_enabled != 0:
         model_vote.step(state, symbol, params, ts_ns)
     ready = s.ready & ~_OF_PRINTS if s.prints_dead != 0 else s.ready
-    score, confidence, active, reason = ensemble.combine(s.strength, p.weight, ready, p.standing_mask, p.confirming_mask)
+    heard = ready & (s.voiced | p.standing_mask)  # silence counts in a standing signal alone
+    score, confidence, active, reason = ensemble.combine(s.strength, p.weight, heard, p.standing_mask, p.confirming_mask)
     has_atr = s.true_ranges >= p.atr_bars
     required = p.required_mask & ~off
     warm = measured and has_atr and s.returns >= p.warm_returns and (ready & required) == required
