@@ -2,8 +2,9 @@
 
 The records are the feed's own over a recording (spot BTCUSDT where there is one, else the embedded market). *Whole* is what the
 features stage calls for each record, with and without the feature vector, for one symbol and for 50 between which the records
-take turns (fifty states compete for the cache). *Parts* are single kernels, each alone over the records that reach it, less the
-loop around it: they add up to less than the whole, which also reads and writes records.
+take turns: fifty states compete for the cache, and time passes fifty times as fast for each, so slots end at nearly every record.
+*Parts* are single kernels, each alone over the records that reach it, less the loop around it: they add up to less than the
+whole, which also reads and writes records.
 
 What this module is not: a latency of the pipeline; `bench pipeline` measures hops between processes.
 """
@@ -43,7 +44,10 @@ from trading.settings import Strategy
 
 ROUNDS: Final = 9
 SYMBOLS: Final = 50
-GOAL_NS: Final = 250.0
+GOAL_NS: Final = 220.0
+GOAL_MANY_NS: Final = 350.0
+"""Signals and vector, a record: of one symbol, and of SYMBOLS."""
+
 SEED_NS: Final = 800.0
 """What the seed document claims of a tick."""
 
@@ -312,7 +316,7 @@ def run(files: Sequence[str] = (), rounds: int = ROUNDS) -> dict[str, Any]:
         peer["ratio"] = round(peer["ns_an_update"] / max(ours, 0.1), 1)
     return {
         "bench": "features", "market": market, "records": len(recs), "rounds": rounds,
-        "load_average": round(os.getloadavg()[0], 2), "goal_ns": GOAL_NS, "seed_claim_ns": SEED_NS,
+        "load_average": round(os.getloadavg()[0], 2), "goal_ns": GOAL_NS, "goal_many_ns": GOAL_MANY_NS, "seed_claim_ns": SEED_NS,
         "whole": whole, "parts": parts,
         "allocated": _allocated(recs), "state_bytes_a_symbol": features.FEATURE_STATE.itemsize,
         "peers": peers, "absent": absent,
@@ -326,10 +330,10 @@ def format(result: dict[str, Any]) -> str:
     rows = [[name, count(way["records"]), f"{way['ns_a_record']:.1f}", f"{way['best_ns']:.1f}"]
             for name, way in result["whole"].items()]  # fmt: skip
     lines += [*table((C("WHOLE", right=False), C("RECORDS"), C("NS A RECORD"), C("BEST ROUND")), rows, 130), ""]
-    one = result["whole"]["signals and vector, 1 symbol"]["ns_a_record"]
-    word = "met" if one <= result["goal_ns"] else "missed"
-    lines += [f"goal {result['goal_ns']:g} ns for all signals and features of one symbol: {word}; "
-              f"the seed claims {result['seed_claim_ns']:g} ns a tick", ""]  # fmt: skip
+    for symbols, goal in (("1 symbol", result["goal_ns"]), (f"{SYMBOLS} symbols", result["goal_many_ns"])):
+        word = "met" if result["whole"][f"signals and vector, {symbols}"]["ns_a_record"] <= goal else "missed"
+        lines.append(f"goal {goal:g} ns for all signals and features of {symbols}: {word}")
+    lines += [f"the seed claims {result['seed_claim_ns']:g} ns a tick", ""]
     rows = [
         [part["part"], part["reached_by"], count(part["calls"]), f"{part['ns_a_call']:.1f}",
          "-" if part["ns_a_record"] is None else f"{part['ns_a_record']:.1f}", part["meaning"]]
