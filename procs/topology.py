@@ -415,7 +415,7 @@ class Run:
         """
         cold = {SUPERVISOR, *(stage.part for stage in self.stages if not stage.hot)}
         merging = {stage.name for stage in STAGES if stage.hot and len(stage.inputs) > 1}
-        return frozenset(ring.name for ring in self.rings if ring.writer in cold and merging & {*ring.readers})
+        return frozenset(ring.name for ring in self.rings if ring.writer in cold and merging & {*ring.readers} - {ring.writer})
 
     def _carries(self, ring: Ring) -> bool:
         heard = [STAGE[name] for name in ring.readers if name != RECORDER]

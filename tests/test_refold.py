@@ -83,7 +83,7 @@ def test_a_killed_session_with_an_operator_folds_again(tmp_path: Path, plan: Pla
     found = refold.refold(refold.Session(played, written(tmp_path / "j", told)))
     assert differences(found) == {}
     made = {name for stage in STAGES if stage != "feed" or played is plan for name in (e.name for e in topology.outputs(stage))}
-    assert {one.ring for one in found} == made
+    assert {one.ring for one in found} == made - {refold.TOLD}
     assert all(one.reached == one.total for one in found)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from fold_world import STAGES, identities
 from risk_world import BID, MS, RiskWorld, S, limits
+from test_refold import differences, written
 from wired_world import HOUR_NS, WiredSession
 
 from procs.fold.assembly import LoopSettings
+from procs.research import refold
 from procs.stages import feed
 from trading.records import INTAKE_CLOCK, TS_END, ExecType, Kind, Purpose, Side
 from trading.risk import fold as risk
@@ -157,9 +161,9 @@ def test_the_feed_says_the_time_where_the_receiver_is_silent() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_what_the_feed_said_survives_it(seed: int) -> None:
+def test_what_the_feed_said_survives_it(seed: int, tmp_path: Path) -> None:
     """The feed dies again and again while the receiver is silent and speaks by turns: what it recomputes is what it had
-    published, nothing goes back in time, and nobody is stuck."""
+    published, nothing goes back in time, and nobody is stuck; folded again from frames and logs, every ring is equal."""
     rng = np.random.default_rng(seed)
     session = WiredSession(LoopSettings(checkpoint_every=int(rng.integers(1, 40))))
     for turn in range(40):
@@ -174,6 +178,9 @@ def test_what_the_feed_said_survives_it(seed: int) -> None:
     session.drain()
     session.settle_all()
     kept = session.kept()
+    again = refold.Session(session.plan, written(tmp_path, kept), frames=lambda: iter(session.wire))
+    found = refold.refold(again)
+    assert {"market", "depth", "orders"} <= {one.ring for one in found} and differences(found) == {}
     assert session.crashes > 20 and session.diverged() == 0 and all(session.done(name) for name in STAGES)
     assert len(kept["intake.feed"]) > 10
     for ring in ("market", "depth", "orders", "executions"):

@@ -362,26 +362,28 @@ def _follows(b: Words) -> bool:
 
 
 @kernel
-def _say_time(b: Words) -> None:
-    """Read the clock in the place of a receiver that is silent, or say again what a dead incarnation said here."""
+def _say_time(b: Words) -> bool:
+    """Read the clock in the place of a receiver that is silent, or say again what a dead one said here; whether it said."""
     src, log = own(b, SOURCE, SOURCE_STATE)[0], b[LOG]
     ctl, slots, loc = out_ctl(b, log), out_slots(b, log), out_loc(b, log)
     if _follows(b):
         row = loc[O_TAIL] & (ctl[CAPACITY] - 1)
         if slots[row, W_CAUSE_SEQ] != src.frames:
-            return
+            return False
         ts_ns = slots[row, 0]
     else:
         for o in range(b[OUTPUTS]):
             if out_loc(b, o)[O_TAIL] < out_loc(b, o)[O_KNOWN]:
-                return
+                return False
         ts_ns = mono_ns() + src.clock_ns - LATE_NS
         if src.clock_ns == 0 or ts_ns <= max(load_acquire(in_ctl(b, FRAMES), WATERMARK), max(src.last_ns, src.said_ns)):
-            return
-    if loggable(b):
-        log_intake(b, INTAKE_CLOCK, src.frames, 1, ts_ns)
-        src.said_ns = ts_ns
-        registers(b)[R_SINCE] += 1
+            return False
+    if not loggable(b):
+        return False
+    log_intake(b, INTAKE_CLOCK, src.frames, 1, ts_ns)
+    src.said_ns = ts_ns
+    registers(b)[R_SINCE] += 1
+    return True
 
 
 @kernel
@@ -448,7 +450,10 @@ def _let_in(b: Words, _: int) -> int:
     while work < b[FRAMES_A_POLL] and reg[R_DONE] == 0 and _has_room(b):
         wired = own(b, SOURCE_SETTINGS, SOURCE_PARAMS)[0].kind == WIRED
         if wired and _follows(b):
-            _say_time(b)
+            if not loggable(b):
+                break
+            if _say_time(b):
+                continue  # more may have been said before the same frame
         recv = _next_time(b)
         if recv >= TS_END and wired and not _draining(b):
             # nothing there: what the receiver promises is how far the others may go

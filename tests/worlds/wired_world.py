@@ -17,6 +17,7 @@ from procs.memory.arena import PAD
 from procs.receiver.frames import FrameWriter
 from sim.market import generator
 from trading.books.fold import WHOLE
+from trading.jit import Words
 
 HOUR_NS = 3_600_000_000_000
 ARENA = 4 << 20
@@ -33,11 +34,14 @@ class WiredSession(Session):
         self.build("feed")
         self.writer = FrameWriter(self.world.rings["frames"], self.world.arena, self.world.board)
         self.now_ns = 0
+        self.wire: list[tuple[Words, bytes]] = []  # slots and bytes of all that was delivered
         self.lag_ns = -HOUR_NS  # what CLOCK_MONOTONIC is ahead of the receiver's promises: it never comes to speak
         self._made = np.zeros(plan.symbols, generator.GEN_STATE), np.zeros(1, generator.GEN_GLOBAL)
         self._params, self._bytes = generator.make_params(plan.generator), np.zeros(generator.MAX_FRAME_BYTES, np.uint8)
         generator.init(*self._made, self._params, plan.instruments)
-        self.writer.line_up(0, range(plan.symbols), 1)
+        for symbol in range(plan.symbols):
+            self.writer.line_up(0, [symbol], 1)
+            self._keep(b"")
 
     def deliver(self, frames: int) -> None:
         """The next frames come in, each at its time."""
@@ -48,6 +52,11 @@ class WiredSession(Session):
             self.now_ns = int(gen["recv_ns"])
             payload, origin = self._bytes[:end].tobytes(), time.monotonic_ns() - self.lag_ns
             assert self.writer.frame(payload, int(gen["symbol"]), 0, 0, origin, self.now_ns) >= 0
+            self._keep(payload)
+
+    def _keep(self, payload: bytes) -> None:
+        slots = self.views["frames"][1]
+        self.wire.append((slots[(self.writer.tail - 1) & (self.writer.capacity - 1)].copy(), payload))
 
     def promise(self, ns: int) -> None:
         """So much time goes by without a frame."""
