@@ -146,7 +146,7 @@ class Attached:
     """What pipeline.attach gives, over rings on the heap."""
 
     def __init__(self, world: World) -> None:
-        self.world, self.board_words = world, world.board
+        self.world, self.board_words, self.models = world, world.board, world.models
 
     def ring(self, name: str) -> Any:
         """A ring's words."""
