@@ -65,7 +65,7 @@ def test_a_session_with_faults_and_kills_folds_again(
     found = json.loads(capsys.readouterr().out)
     print(f"{placement}: {len(victims)} kills; {sum(one['equal'] for one in found['rings'])} records, {found['seconds']} s")
     assert [(one["ring"], one["difference"]) for one in found["rings"] if one["difference"]] == []
-    assert code == 0 and found["equal"] and found["whole"]
+    assert code == 0 and found["equal"] and found["whole"], [one for one in found["rings"] if one["equal"] != one["journal"]]
     assert {"market", "depth", "resync", "signals", "quotes", "orders", "wire", "executions", "reports", "intake.risk"} <= {
         one["ring"] for one in found["rings"]
     }

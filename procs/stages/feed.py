@@ -102,8 +102,8 @@ SPOOL, FRAME_BYTES, WHERE, MARKET_OUT, DEPTH_OUT, ARENA, RESYNC_OUT = 9, 10, 11,
 FRAMES: Final = 0  # the input
 LATE_NS: Final = 30_000_000
 """A receiver promises every 10 ms; one that is later than this says nothing."""
-LOOK_NS: Final = 15_000_000
-"""How often the feed looks whether it does."""
+LOOK_NS: Final = 10_000_000
+"""How often the feed looks whether it does, and tells the time where it does not."""
 
 GENERATED, SPOOLED, WIRED = 0, 1, 2  # kinds of source
 
@@ -376,7 +376,8 @@ def _say_time(b: Words) -> bool:
             if out_loc(b, o)[O_TAIL] < out_loc(b, o)[O_KNOWN]:
                 return False
         ts_ns = mono_ns() + src.clock_ns - LATE_NS
-        if src.clock_ns == 0 or ts_ns <= max(load_acquire(in_ctl(b, FRAMES), WATERMARK), max(src.last_ns, src.said_ns)):
+        known = max(load_acquire(in_ctl(b, FRAMES), WATERMARK), src.last_ns)
+        if src.clock_ns == 0 or ts_ns <= max(known, src.said_ns + LOOK_NS):
             return False
     if not loggable(b):
         return False
@@ -453,6 +454,7 @@ def _let_in(b: Words, _: int) -> int:
             if not loggable(b):
                 break
             if _say_time(b):
+                work += 1
                 continue  # more may have been said before the same frame
         recv = _next_time(b)
         if recv >= TS_END and wired and not _draining(b):
