@@ -10,6 +10,8 @@ import pytest
 
 from procs.bench import start
 from procs.bench.pair import BenchError
+from procs.cli.main import main
+from procs.cli.outcome import USAGE
 
 
 def way(name: str, compiled: dict[str, float], digest: str = "a b") -> dict[str, Any]:
@@ -46,3 +48,11 @@ def test_what_is_no_wheel_is_refused_before_anything_is_started(tmp_path: Path) 
         start.run(wheel=str(tmp_path / "x.whl"))
     with pytest.raises(BenchError, match="absent.whl"):
         start.run(wheel=str(tmp_path / "absent.whl"))
+
+
+def test_an_option_that_a_bench_does_not_take_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is named with those that it takes, before anything is measured; none is passed over without a word."""
+    assert main(["bench", "hops", "--kills", "3"]) == USAGE
+    assert "bench hops has no --kills: it takes --recording" in capsys.readouterr().err
+    assert main(["bench", "ring", "--seconds", "3"]) == USAGE
+    assert "bench ring has no --seconds: it has no options but --json" in capsys.readouterr().err

@@ -9,7 +9,6 @@ import live_world as lw
 import numpy as np
 import pytest
 
-from procs import topology
 from procs.memory import board
 from sim.local_venue import generated
 from sim.worlds.served import ServedVenue
@@ -55,5 +54,5 @@ def test_what_is_due_in_a_silence_is_done_in_it() -> None:
     late = (told["ts_publish_mono_ns"] + offset - told["ts_ns"]) / 1e6
     print(f"{len(told)} targets told in a silence of {(ended - began) / S:.1f} s, {late.max():.1f} ms after their time at most")
     said = lw.records(kept, "intake.feed")
-    assert len(said) and (said["ring"] == INTAKE_CLOCK).all() and "intake.feed" in topology.RING
+    assert len(said) and (said["ring"] == INTAKE_CLOCK).all()
     assert ((said["ts_ns"] > began) & (said["ts_ns"] < ended)).any(), "the feed did not go on without its receiver"

@@ -12,6 +12,7 @@ from test_refold import differences, written
 from wired_world import HOUR_NS, WiredSession
 
 from procs.fold.assembly import LoopSettings
+from procs.fold.stamps import NO_FRAME
 from procs.research import refold
 from procs.stages import feed
 from trading.records import INTAKE_CLOCK, TS_END, ExecType, Kind, Purpose, Side
@@ -134,6 +135,7 @@ def test_a_silent_market_is_a_function_of_its_records() -> None:
     told = quotes[(quotes["ts_ns"] > before[gap]) & (quotes["ts_ns"] < after[gap])]
     assert len(told), "nothing fell due in the silence"
     assert (told["bid_lots"][-1], told["ask_lots"][-1]) == (0, 0)
+    assert (told["ts_origin_mono_ns"] == NO_FRAME).all(), "no frame brought it about: it counts in no frame to order"
 
 
 def test_the_feed_says_the_time_where_the_receiver_is_silent() -> None:

@@ -92,11 +92,11 @@ def move(typingctx: Any, to: Any, source: Any, words: Any) -> Any:
 
 
 @intrinsic
-def lowest_bit(typingctx: Any, mask: Any) -> Any:
-    """Number of the lowest bit of a mask that is not 0."""
+def lowest_bit(typingctx: Any, word: Any) -> Any:
+    """Index of the lowest set bit of an int64; 64 when none is set."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
 
     return types.int64(types.int64), codegen
 

@@ -62,12 +62,14 @@ def run(
     rate: float | None = None,
     wait: str = "block",
     overrides: Sequence[str] = (),
+    placement: str = "separate",
     peers: bool = True,
 ) -> dict[str, Any]:
     """Measure for `seconds` at `rate` messages a second (recordings without one: at their own pace).
 
     `overrides` are KEY=VALUE over the profile, as --set takes them. Raises CliError, ConfigError, RecordingError.
     """
+    overrides = (f"pipeline.placement={placement}", *overrides)
     with tempfile.TemporaryDirectory(prefix="scalper-bench-") as journals:
         found = _measured(files, seconds, rate, wait, overrides, {"pipeline.journal": True, "pipeline.journal_dir": journals})
     beside: dict[str, Any] = {"bare_futex": bare_futex(found["messages_per_s"])}

@@ -40,7 +40,7 @@ PIPELINE: Final = ("start", "--foreground", "--config", "paper", "--instance", I
 BACKTEST: Final = ("backtest", "--config", "paper", "--set", f"generator.duration_s={SIMULATED_S}", "--json")
 
 
-def run(wheel: str = "", compiling: bool = True) -> dict[str, Any]:
+def run(wheel: str = "", warm: bool = False) -> dict[str, Any]:
     """Start and backtest each way. Raises BenchError with what a process said that failed."""
     here = child_environment()
     found: list[dict[str, Any]] = []
@@ -52,7 +52,7 @@ def run(wheel: str = "", compiling: bool = True) -> dict[str, Any]:
                     packed.extractall(scratch / "site")
             except (OSError, zipfile.BadZipFile) as error:
                 raise BenchError(f"{wheel} is no wheel that can be read ({error}): make one with scripts/build-wheel") from None
-        if compiling:
+        if not warm:
             here = {name: text for name, text in here.items() if not name.startswith("NUMBA_")} | {WISH: "compile"}
             alone = here | {"XDG_CACHE_HOME": str(scratch / "alone")}
             report = _report(scratch, "compiling", alone)

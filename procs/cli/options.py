@@ -246,7 +246,7 @@ def bench(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--rate", metavar="R", type=positive, help="hops: messages a second (default 3000; a recording: its own pace)"
     )
-    p.add_argument("--wait", choices=("block", "yield", "spin"), default="block", help="hops: how stages wait (default block)")
+    p.add_argument("--wait", choices=("block", "yield", "spin"), help="hops: how stages wait (default block)")
     p.add_argument("--set", metavar="KEY=VALUE", action="append", help="hops: over the profile (repeatable)")
     p.add_argument(
         "--rounds",
@@ -256,9 +256,9 @@ def bench(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--wheel", metavar="FILE", help="start: also with the kernels that this wheel carries (scripts/build-wheel)")
     p.add_argument("--warm", action="store_true", help="start: leave out the start that compiles everything, which takes minutes")
-    p.add_argument("--kills", metavar="N", type=whole, default=20, help="restart: SIGKILLs a stage (default 20)")
+    p.add_argument("--kills", metavar="N", type=whole, help="restart: SIGKILLs a stage (default 20)")
     p.add_argument(
-        "--placement", choices=("separate", "grouped"), default="separate", help="pipeline, restart: who shares a process"
+        "--placement", choices=("separate", "grouped"), help="pipeline, hops, restart: who shares a process (default separate)"
     )
 
 

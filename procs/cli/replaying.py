@@ -36,6 +36,7 @@ COLUMNS: Final = (Column("RING", right=False), Column("JOURNAL"), Column("EQUAL"
 NOT_COMPARED: Final = {
     "frames": "is what entered",
     "control": "is what entered",
+    "intake.feed": "is what entered: the time, where the feed told it",
     "market": "is what entered: the feed was not folded again (its frames: record.raw)",
     "depth": "is what entered: the feed was not folded again",
     "executions": "is what entered: the exchange was no fold",

@@ -95,7 +95,7 @@ class World:
     checkpoints: Mapping[str, Words]
     arena: npt.NDArray[np.uint8] | None = None  # bytes of the frames off the wire
     models: Words | None = None  # procs.memory.model_channel; None: no model can be published
-    outside: frozenset[str] = frozenset({"control"})  # rings whose records get their time where they enter (topology.Run.outside)
+    outside: frozenset[str] = topology.Run().outside  # rings whose records get their time where they enter
 
 
 @dataclass(slots=True)

@@ -10,6 +10,9 @@ WOKEN, WAKE and WAIT are counted where the record came while the stage slept. WA
 merge holds back after that (an earlier record may still come on another input) is WAIT, further sleeps included. Where
 the stage was awake the whole hop is waiting. Under load nobody sleeps, and a record costs two histograms.
 
+A record that no frame brought about (something fell due, an operator spoke, the stream ended) has the origin NO_FRAME, and no
+ORIGIN is counted of it.
+
 Stamps are CLOCK_MONOTONIC; they are in no digest and not in a record's identity (trading.records.identity_words). Records that
 are computed again after a crash are counted again.
 """
@@ -46,6 +49,7 @@ from shm.histogram import record as count
 assert WORDS == board.HISTOGRAM_WORDS
 
 W_ORIGIN: Final = 4
+NO_FRAME: Final = 0
 W_PUBLISH: Final = 5
 BYTES: Final = WORDS * 8
 FIRST: Final = board.HISTOGRAMS * 8
@@ -71,7 +75,8 @@ def note_taken(b: Words, r: int, published: int, origin: int, now: int) -> None:
         count(words_at(at + WAIT, WORDS), now - woken)
     else:
         count(words_at(at + AWAKE, WORDS), now - published)
-    count(words_at(at + ORIGIN, WORDS), now - origin)
+    if origin > 0:
+        count(words_at(at + ORIGIN, WORDS), now - origin)
 
 
 @kernel

@@ -42,6 +42,7 @@ from procs.fold.block import (
 from procs.fold.far_calls import apart
 from procs.fold.loop import ended
 from procs.fold.plan import Plan
+from procs.fold.stamps import NO_FRAME
 from procs.fold.warm import warm_stage
 from ringbuf.intrinsics import mono_ns
 from ringbuf.jit import Words, kernel
@@ -141,7 +142,7 @@ def _advance(b: Words, ts_ns: int, eager: int) -> None:
             if asked[row].order_id == out[k].order_id:
                 cause, origin = asked[row].wire_seq, asked[row].origin_mono_ns
             else:
-                cause, origin = -1, now
+                cause, origin = -1, NO_FRAME
             emit(b, EXECUTIONS, own_words(b, SCRATCH, WIDTH), k, WIRE_ID, cause, origin, now)
     reg[R_INTERNAL_DUE] = exchange.next_due(glob)
 
@@ -152,7 +153,7 @@ def _on_depth(b: Words, now: int) -> None:
     head = recs[row].seq - 1
     _advance(b, recs[row].ts_ns, False)
     n = exchange.on_depth(recs, row, _arrays(b))
-    _emit(b, n, DEPTH_ID, head, now, now)
+    _emit(b, n, DEPTH_ID, head, NO_FRAME, now)
 
 
 @apart(MARKET)
@@ -195,7 +196,7 @@ def _on_end(b: Words, r: int) -> None:
         n = exchange.finish(ts_ns, _arrays(b))
         if n == 0:
             break
-        _emit(b, n, ring_id, head, now, now)
+        _emit(b, n, ring_id, head, NO_FRAME, now)
     last = glob[0].last_visible_ns
     emit_end(b, EXECUTIONS, max(last + 1, ts_ns + b[OUT + EXECUTIONS * OUT_STRIDE + A_LEAD]), ring_id, head)
     registers(b)[R_INTERNAL_DUE] = TS_END

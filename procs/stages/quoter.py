@@ -24,6 +24,7 @@ from procs.fold.block import DUE, ENDED, R_CAUSE_RING, R_CAUSE_SEQ, R_INTERNAL_D
 from procs.fold.far_calls import apart
 from procs.fold.loop import ended
 from procs.fold.plan import Plan
+from procs.fold.stamps import NO_FRAME
 from procs.fold.warm import warm_stage
 from ringbuf.jit import Words, kernel
 from trading.instruments import INSTRUMENT
@@ -96,7 +97,7 @@ def _on_due(b: Words, now: int) -> None:
     reg = registers(b)
     n = quoting.on_due(reg[R_INTERNAL_DUE], _arrays(b))
     if n > 0:
-        emit(b, QUOTES, own_words(b, SCRATCH, WIDTH), 0, reg[R_CAUSE_RING], reg[R_CAUSE_SEQ], now, now)
+        emit(b, QUOTES, own_words(b, SCRATCH, WIDTH), 0, reg[R_CAUSE_RING], reg[R_CAUSE_SEQ], NO_FRAME, now)
     reg[R_INTERNAL_DUE] = own(b, GLOB, QUOTE_GLOBAL)[0].due_ns
 
 

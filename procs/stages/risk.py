@@ -25,6 +25,7 @@ from procs.fold.block import DUE, ENDED, R_CAUSE_RING, R_CAUSE_SEQ, R_INTERNAL_D
 from procs.fold.far_calls import apart
 from procs.fold.loop import ended
 from procs.fold.plan import Plan
+from procs.fold.stamps import NO_FRAME
 from procs.fold.warm import warm_stage
 from ringbuf.jit import Words, kernel
 from ringbuf.ring import I_HEAD
@@ -106,7 +107,7 @@ def _on_control(b: Words, now: int) -> None:
     said[0].ts_ns = in_time(b, CONTROL)
     n = risk.on_control(said, 0, _arrays(b))
     if not ended(b, MARKET):
-        _emit(b, n, CONTROL_ID, head, now, now)
+        _emit(b, n, CONTROL_ID, head, NO_FRAME, now)
 
 
 @apart(REPORTS)
@@ -149,7 +150,7 @@ def _on_due(b: Words, now: int) -> None:
     """Time has come to something, with or without a record: its cause is the last record taken."""
     reg = registers(b)
     n = risk.on_due(reg[R_INTERNAL_DUE], _arrays(b))
-    _emit(b, n, reg[R_CAUSE_RING], reg[R_CAUSE_SEQ], now, now)
+    _emit(b, n, reg[R_CAUSE_RING], reg[R_CAUSE_SEQ], NO_FRAME, now)
 
 
 @apart(ENDED)
@@ -160,7 +161,7 @@ def _on_end(b: Words, r: int) -> None:
     if r == MARKET:
         now = registers(b)[R_NOW]
         n = risk.on_market_end(in_time(b, r), _arrays(b))
-        _emit(b, n, MARKET_ID, in_loc(b, r)[I_HEAD], now, now)
+        _emit(b, n, MARKET_ID, in_loc(b, r)[I_HEAD], NO_FRAME, now)
     if ended(b, MARKET) and ended(b, SIGNALS) and ended(b, QUOTES):
         pass_end(b, ORDERS, r)
         pass_end(b, REFUSALS, r)

@@ -30,9 +30,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from trading.jit import kernel
+from trading.jit import kernel, lowest_bit
 from trading.records import LEVELS
-from trading.wire.scan import lowest_bit
 
 BID: Final = 0
 ASK: Final = 1
