@@ -114,6 +114,7 @@ def test_a_group_that_is_killed_goes_on_as_a_fold(groups: Sequence[Sequence[str]
     assert identities(session.kept()) == identities(undisturbed(plan))
 
 
+@pytest.mark.slow
 def test_room_is_given_at_once_inside_a_group() -> None:
     """Readers that never come to a checkpoint by themselves: a writer beside them is never kept waiting for one turn."""
     plan = small_market(120.0)

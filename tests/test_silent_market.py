@@ -124,8 +124,8 @@ def quiet_session(seed: int, crashes: float) -> WiredSession:
 def test_a_silent_market_is_a_function_of_its_records() -> None:
     """Ten silent seconds after a lively market: quotes are pulled when their book is too old, held back targets are told, all at
     their times; whoever is polled when, and with stages that die meanwhile, the records are equal."""
-    sessions = [quiet_session(seed, crashes) for seed, crashes in ((1, 0.0), (2, 0.0), (3, 0.01), (4, 0.02))]
-    assert sessions[2].crashes and sessions[3].crashes
+    sessions = [quiet_session(seed, crashes) for seed, crashes in ((1, 0.0), (3, 0.01), (4, 0.02))]
+    assert sessions[1].crashes and sessions[2].crashes
     first = identities(sessions[0].kept())
     assert all(identities(session.kept()) == first for session in sessions[1:])
     market, quotes = sessions[0].kept()["market"], sessions[0].kept()["quotes"]
