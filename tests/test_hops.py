@@ -240,7 +240,8 @@ def test_bench_hops_has_every_figure(capsys: pytest.CaptureFixture[str], monkeyp
     arguments = ["bench", "hops", "--seconds", "2", "--rate", "1000", "--json", "--set", "risk.max_open_orders=8"]
     assert main(arguments) == OK
     found = json.loads(capsys.readouterr().out)
-    assert found["overrides"] == ["risk.max_open_orders=8"] and found["wait"] == "block" and found["complaints"] == []
+    assert found["overrides"] == ["pipeline.placement=separate", "risk.max_open_orders=8"]
+    assert found["wait"] == "block" and found["complaints"] == []
     assert found["frames"] > 500 and 500 < found["messages_per_s"] < 2_000
     rows = {row["hop"]: row for row in found["hops"]}
     way = ("market to features", "market to quoter", "signals to risk", "quotes to risk", "orders to router", "wire to exchange")

@@ -361,6 +361,13 @@ def test_no_pickle_at_run_time() -> None:
     none(wrong)
 
 
+def test_scripts_can_be_run() -> None:
+    """Each file of scripts/ that names its interpreter may be executed in every clone; one that does not is only read."""
+    listed = subprocess.run(["git", "ls-files", "-s", "scripts", ".ci"], cwd=ROOT, capture_output=True, text=True)
+    entries = [line.split(maxsplit=3) for line in listed.stdout.splitlines()]  # none where the sources are no clone
+    none([name for mode, _, _, name in entries if (mode == "100755") != (ROOT / name).read_bytes().startswith(b"#!")])
+
+
 def test_children_look_for_modules_in_no_working_directory() -> None:
     """Each Python child is started with -P: else a `procs.py` in the user's folder would run in place of ours."""
     wrong = []

@@ -144,7 +144,7 @@ def test_answers_from_outside_fold_again(tmp_path: Path, seed: int) -> None:
     kept = session.kept()
     assert session.crashes >= 50 and session.diverged() == 0 and list(session.unread()) == []
     fills = kept["executions"]["exec_type"] == ExecType.FILL
-    assert fills.sum() >= 5 and len(kept["wire"]) >= 30, "an exchange that says nothing proves nothing"
+    assert fills.sum() >= 5 and len(kept["wire"]) >= 20, "an exchange that says nothing proves nothing"
     for name in ("signals", "quotes", "orders", "wire", "reports"):
         assert (np.diff(kept[name]["ts_ns"]) >= 0).all(), name
     taken = [at for ring, at in intake_order(kept["intake.router"]) if ring == 0]
