@@ -20,7 +20,7 @@ from reference_events import Events
 from trading.features.bars import BOOK_MAX_AGE_NS
 from trading.instruments import Instrument, instrument_table
 from trading.jit import Recs
-from trading.quoting import skewed as quoting
+from trading.quoting import targets as quoting
 from trading.records import MARKET_RECORD, QUOTE_RECORD, REPORT_RECORD, ExecType, Flag, Kind
 from trading.settings import Features, Quoting, Strategy
 
@@ -39,10 +39,11 @@ class Quoter:
         self.state = np.zeros(len(self.instruments), quoting.QUOTE_STATE)
         self.glob = np.zeros(1, quoting.QUOTE_GLOBAL)
         self.out = np.zeros(1, QUOTE_RECORD)
+        self.figures = quoting.make_figures(strategy, ["BTCUSDT"] * len(self.instruments))
         quoting.init(self.state, self.glob, self.params, self.instruments)
 
     def _world(self) -> quoting.QuoterArrays:
-        return quoting.QuoterArrays(self.state, self.glob, self.params, self.instruments, self.out)
+        return quoting.QuoterArrays(self.state, self.glob, self.params, self.instruments, self.figures, self.out)
 
     def market(self, recs: Recs, i: int = 0) -> Any:
         """The quote told for a market record, or None."""

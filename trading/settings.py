@@ -6,6 +6,7 @@ against these classes and names file, line and remedy. `Annotated[..., msgspec.M
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -184,13 +185,43 @@ class Execution(Section, frozen=True):
     order_max_age_ms: Annotated[int, Meta(ge=1, le=3_600_000)] = 3000  # an unfilled entry is cancelled after this
 
 
+class Fit(Section, frozen=True):
+    """One symbol's: orders at a distance of d bps from the fair value are taken at the rate `A exp(-k d)` a second."""
+
+    symbol: str
+    bid_a: Positive
+    bid_k: Positive
+    ask_a: Positive
+    ask_k: Positive
+    volatility_bps: NonNegative = 0.0  # the mid's deviation in one second; 0: measured while it runs
+
+
+class Intensity(Section, frozen=True):
+    """How often orders are taken, by their distance from the fair value. `scalperctl calibrate RECORDING` prints this section.
+
+    `measured`: the quoter fits A and k itself while it runs (trading.quoting.intensity), and quotes nothing until it can.
+    """
+
+    source: Literal["constant", "measured"] = "constant"
+    fits: tuple[Fit, ...] = ()  # constant: one a symbol
+    beyond_bps: NonNegative = 0.0  # measured: only what reaches so far from the mid counts
+    half_life_s: Annotated[float, Meta(ge=1.0, le=86_400.0)] = 600.0  # measured: after so long a print counts half
+    least_sweeps: Annotated[float, Meta(ge=20.0, le=1e6)] = 200.0  # measured: a side, by their weight, before there is a fit
+
+
 class Quoting(Section, frozen=True):
-    """The `skewed` rule."""
+    """Where both quotes stand (trading.quoting). The keys after `rule`'s name are read by that rule alone."""
 
     enabled: bool = True
-    min_spread_bps: Positive = 2.0
-    volatility_weight: NonNegative = 0.1
-    skew: NonNegative = 0.001  # of mid at max inventory
+    rule: Literal["skewed", "avellaneda_stoikov", "glft"] = "skewed"
+    around: Literal["mid", "weighted_mid", "microprice"] = "mid"  # the fair value; the microprice's table: features.microprice
+    min_spread_bps: Positive = 2.0  # of every rule: no quote stands nearer to the fair value than half of it, but for the skew
+    volatility_weight: NonNegative = 0.1  # skewed
+    skew: NonNegative = 0.001  # skewed: of mid at max inventory
+    gamma: Annotated[float, Meta(ge=1e-9, le=1e3)] = 0.02  # avellaneda_stoikov, glft: risk aversion per bps and order held
+    horizon_s: Annotated[float, Meta(ge=0.001, le=86_400.0)] = 60.0  # avellaneda_stoikov: it rolls on ...
+    horizon_end: Annotated[str, Meta(pattern=r"^(|([01][0-9]|2[0-3]):[0-5][0-9])\Z")] = ""  # ... or ends at HH:MM UTC each day
+    intensity: Intensity = Intensity()  # avellaneda_stoikov, glft
     order_notional: Money = 1_000.0
     max_inventory_notional: Money = 10_000.0
     requote_ticks: Annotated[int, Meta(ge=0, le=1_000_000)] = 5  # tolerance before a quote is moved
@@ -244,6 +275,14 @@ class Strategy(Section, frozen=True):
     execution: Execution = Execution()
     quoting: Quoting = Quoting()
     ml: Ml = Ml()
+
+
+def unfitted(strategy: Strategy, names: Iterable[str]) -> list[str]:
+    """Those of the symbols that the quoting rule cannot quote: it needs figures that `quoting.intensity.fits` does not give."""
+    q = strategy.quoting
+    if not q.enabled or q.rule == "skewed" or q.intensity.source == "measured":
+        return []
+    return sorted(set(names) - {fit.symbol for fit in q.intensity.fits})
 
 
 def contradiction(strategy: Strategy) -> tuple[str, str, str] | None:

@@ -146,7 +146,7 @@ def _part(part: int, recs: Recs, state: Recs, params: Recs, row: Floats) -> tupl
             if scores.warm(s, p):
                 total += scores.score(s)
         elif part == 15:
-            total += microprice.microprice_gap(s)
+            total += microprice.gap(s, s)
         elif part == 16:
             s.dirty = DIRTY_ALL
             total += feature_vector.fill(state, 0, params, row)

@@ -171,6 +171,12 @@ COMMANDS: Final[dict[str, Command]] = {
         ),
         options.features,
     ),
+    "calibrate": Command(
+        "calibrating:calibrate",
+        "how often orders are taken by their distance (A, k) and the volatility of a recording, as lines for a profile",
+        ("calibrate spot_btcusdt_20240808.gz", "calibrate day1.gz day2.gz --beyond 1 --rule glft --json"),
+        options.calibrate,
+    ),
     "prices": Command(
         "prices:prices",
         "last prices and candles from a venue's REST interface, with their source and age",

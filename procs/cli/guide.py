@@ -16,7 +16,7 @@ GROUPS: Final = (
     ("run a pipeline", ("start", "status", "top", "stop", "restart", "halt", "report", "runs", "clean")),
     ("look closer", ("signals", "stats", "latency", "lines", "trace", "replay", "topology")),
     ("market data", ("record", "data", "prices", "venue")),
-    ("research", ("features", "model", "bench")),
+    ("research", ("features", "calibrate", "model", "bench")),
     ("about this program", ("help", "version", "completion")),
 )
 """Every command once, in the order in which a newcomer needs them."""

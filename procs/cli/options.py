@@ -387,6 +387,16 @@ def features(p: argparse.ArgumentParser) -> None:
     only_json(p)
 
 
+def calibrate(p: argparse.ArgumentParser) -> None:
+    """Of `calibrate`."""
+    p.add_argument("files", metavar="RECORDING", nargs="+", help="recorded frames, plain or .gz, of any number of symbols")
+    p.add_argument("--beyond", metavar="BPS", type=positive, default=0.0, help="only what reaches so far from the mid counts")
+    p.add_argument("--rule", choices=("avellaneda_stoikov", "glft"), help="name this quoting rule in the lines too")
+    p.add_argument("--config", metavar="PROFILE", help="whose features.bar_ms the volatility is of (default replay)")
+    p.add_argument("--set", metavar="KEY=VALUE", action="append", help="over the profile, e.g. features.bar_ms=500 (repeatable)")
+    only_json(p)
+
+
 def model(p: argparse.ArgumentParser) -> None:
     """Of `model`."""
     part = _parts(p)

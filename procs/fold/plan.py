@@ -18,7 +18,7 @@ from sim.recordings.spool import StagedRecording, open_spool
 from sim.settings import Generator, SimulatedExchange
 from trading.instruments import MAX_QTY, Instrument, instrument_table
 from trading.jit import Recs
-from trading.settings import Strategy
+from trading.settings import Strategy, unfitted
 
 
 class PlanError(ValueError):
@@ -68,6 +68,12 @@ def plan_of(profile: Profile, recording: StagedRecording | None = None) -> Plan:
     else:
         known = {instrument.name: instrument for instrument in profile.instruments()}
         instruments = [_merged(symbol.instrument(), known.get(symbol.name)) for symbol in recording.symbols]
+    lacking = unfitted(profile, (it.name for it in instruments if it.make_market)) if profile.world != "record" else []
+    if lacking:
+        raise PlanError(
+            f"quoting.rule {profile.quoting.rule} knows no A and k of {', '.join(lacking)}: put what "
+            "`scalperctl calibrate RECORDING` prints under quoting.intensity, or write source: measured there"
+        )
     speed = 0.0 if profile.source.speed == "max" else float(profile.source.speed)
     return Plan(
         strategy=profile,

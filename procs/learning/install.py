@@ -19,7 +19,7 @@ from procs.learning.model_file import FITTED, Fitted, Model
 from trading.features import vector as feature_vector
 from trading.features.microprice import set_microprice
 from trading.features.model_layout import LINEAR, MICRO_IMBALANCES, MICRO_SPREADS, MODEL_ROW
-from trading.jit import Recs
+from trading.jit import Floats, Recs
 from trading.models import trees as tree_ensemble
 from trading.settings import Ml, Strategy
 
@@ -97,10 +97,15 @@ def _put_garch(model: Model, state: Recs, image: Recs) -> None:
     state["garch"] = fit.omega / (1.0 - fit.alpha - fit.beta)
 
 
-def _put_microprice(model: Model, state: Recs, image: Recs) -> None:
+def _table(model: Model) -> Floats:
     table = np.array(model.microprice, np.float64)
     if table.shape != (MICRO_SPREADS, MICRO_IMBALANCES) or not np.isfinite(table).all():
         raise LearningError(f"{place(model)} holds no table of {MICRO_SPREADS} x {MICRO_IMBALANCES}: train it anew")
+    return table
+
+
+def _put_microprice(model: Model, state: Recs, image: Recs) -> None:
+    table = _table(model)
     set_microprice(state, 0, table)
     image["micro_fitted"], image["micro_table"][0] = 1, table.reshape(-1)
 
@@ -182,6 +187,12 @@ def check_fitted(images: Recs, names: Sequence[str]) -> None:
                 f"{name}: its model was trained with another features.garch or features.microprice than is in force: "
                 "use those that `scalperctl model report` names, or train it anew"
             )
+
+
+def microprices(strategy: Strategy, names: Sequence[str], into: Recs) -> None:
+    """Put the microprice that the profile names into each symbol's record of `into`. Raises LearningError."""
+    for k, model in named(strategy.features.microprice, "features.microprice", names).items():
+        set_microprice(into, k, _table(model))
 
 
 def start(strategy: Strategy, names: Sequence[str]) -> Callable[[Recs, Recs], None]:

@@ -26,10 +26,11 @@ from procs.fold.loop import ended
 from procs.fold.plan import Plan
 from procs.fold.stamps import NO_FRAME
 from procs.fold.warm import warm_stage
+from procs.learning import install
 from ringbuf.jit import Words, kernel
 from trading.instruments import INSTRUMENT
-from trading.quoting import skewed as quoting
-from trading.quoting.skewed import QUOTE_GLOBAL, QUOTE_PARAMS, QUOTE_STATE, QuoterArrays
+from trading.quoting import targets as quoting
+from trading.quoting.targets import QUOTE_FIGURES, QUOTE_GLOBAL, QUOTE_PARAMS, QUOTE_STATE, QuoterArrays
 from trading.records import MARKET_RECORD, QUOTE_RECORD, REPORT_RECORD, TS_END, words
 
 NAME: Final = "quoter"
@@ -39,7 +40,7 @@ QUOTES: Final = 0
 REPORTS_ID: Final = topology.RING["reports"].ring_id
 MARKET_ID: Final = topology.RING["market"].ring_id
 # the stage's own arrays
-STATE, GLOB, PARAMS, INSTRUMENTS, SCRATCH = 0, 1, 2, 3, 4
+STATE, GLOB, PARAMS, INSTRUMENTS, FIGURES, SCRATCH = 0, 1, 2, 3, 4, 5
 WIDTH: Final = words(QUOTE_RECORD)
 
 
@@ -54,7 +55,9 @@ def build(plan: Plan, world: World, loop: LoopSettings) -> Bound:
     state, glob = bound.state["state"], bound.state["glob"]
     params = quoting.make_params(plan.strategy, plan.instruments)
     quoting.init(state, glob, params, plan.instruments)
-    bound.give(*QuoterArrays(state, glob, params, plan.instruments, scratch(QUOTE_RECORD, 1)))
+    figures = quoting.make_figures(plan.strategy, plan.names)
+    install.microprices(plan.strategy, plan.names, figures)
+    bound.give(*QuoterArrays(state, glob, params, plan.instruments, figures, scratch(QUOTE_RECORD, 1)))
     return bound
 
 
@@ -65,6 +68,7 @@ def _arrays(b: Words) -> QuoterArrays:
         own(b, GLOB, QUOTE_GLOBAL),
         own(b, PARAMS, QUOTE_PARAMS),
         own(b, INSTRUMENTS, INSTRUMENT),
+        own(b, FIGURES, QUOTE_FIGURES),
         own(b, SCRATCH, QUOTE_RECORD),
     )
 

@@ -33,10 +33,10 @@ FIELDS: Final[Fields] = (
 
 
 @lean
-def weighted_mid_gap(s: Rec) -> float:
-    """`I Pa + (1 - I) Pb` of the best in the state, less the mid, ticks: half the spread times the imbalance."""
-    bid_lots, ask_lots = s.bid_lots[0], s.ask_lots[0]
-    return 0.5 * (s.ask_ticks[0] - s.bid_ticks[0]) * ((bid_lots - ask_lots) / float(bid_lots + ask_lots))
+def weighted_mid_gap(book: Rec) -> float:
+    """`I Pa + (1 - I) Pb` of the best in `book`, less the mid, ticks: half the spread times the imbalance."""
+    bid_lots, ask_lots = book.bid_lots[0], book.ask_lots[0]
+    return 0.5 * (book.ask_ticks[0] - book.bid_ticks[0]) * ((bid_lots - ask_lots) / float(bid_lots + ask_lots))
 
 
 @lean
@@ -49,13 +49,13 @@ def state_of(spread_ticks: int, bid_lots: int, ask_lots: int) -> int:
 
 
 @lean
-def microprice_gap(s: Rec) -> float:
-    """The microprice of the best in the state, less the mid, ticks."""
+def gap(s: Rec, book: Rec) -> float:
+    """The microprice of the best in `book`, less the mid, ticks; `s` has the FIELDS."""
     if s.micro_fitted != 0:
-        at = state_of(s.ask_ticks[0] - s.bid_ticks[0], s.bid_lots[0], s.ask_lots[0])
+        at = state_of(book.ask_ticks[0] - book.bid_ticks[0], book.bid_lots[0], book.ask_lots[0])
         if at >= 0:
             return s.micro_table[at]
-    return weighted_mid_gap(s)
+    return weighted_mid_gap(book)
 
 
 @lean

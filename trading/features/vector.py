@@ -131,7 +131,7 @@ def _book(s: Rec, p: Rec, row: Floats) -> int:
     ready = 0b1110101
     # reckoned before the first is written: the row is a part of the state, and what was read of that would be read again
     top, pressure = liquidity.top_imbalance(s), liquidity.pressure(s, p)
-    gap, micro_gap = microprice.weighted_mid_gap(s), microprice.microprice_gap(s)
+    gap, micro_gap = microprice.weighted_mid_gap(s), microprice.gap(s, s)
     row[0], row[2], row[4], row[5], row[6] = s.spread_bps, top, pressure, gap, micro_gap
     if s.imbalance_changes >= p.warm_imbalance:
         ready |= _put(row, 3, s.imbalance)

@@ -129,7 +129,7 @@ def _fill(event: Rec, rec: Rec, s: Rec, p: Rec, instrument: Rec, closed: int) ->
         event.price_ticks, event.qty_lots = rec.price_ticks, rec.qty_lots
     event.tick_size, event.lot_size = instrument.tick_size, instrument.lot_size
     event.mid, event.spread_bps = s.mid, s.spread_bps
-    event.microprice = s.mid + microprice.microprice_gap(s)
+    event.microprice = s.mid + microprice.gap(s, s)
     for level in range(LEVELS):
         event.bid_ticks[level], event.bid_lots[level] = s.bid_ticks[level], s.bid_lots[level]
         event.ask_ticks[level], event.ask_lots[level] = s.ask_ticks[level], s.ask_lots[level]

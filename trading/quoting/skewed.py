@@ -1,21 +1,7 @@
-"""Two-sided quotes by the `skewed` rule: where they should stand now, told only when that matters.
+"""The `skewed` rule: a spread by volatility around the fair value, both sides moved against the inventory.
 
-`half = max(min_spread_bps/1e4, volatility_weight * vol) * mid / 2`, `skew = inventory/max_inventory * skew * mid`,
-`bid = mid - half - skew`, `ask = mid + half - skew` (FORMULAS, market making), the bid rounded down and the ask up to a tick.
-`vol` is the realised volatility over one minute as a fraction: the EWMA (RiskMetrics 1996) deviation of the mid's log
-returns per bar of `features.bar_ms`, scaled by the square root of time. Until it is warm nothing is quoted.
-
-When a target is told:
-- at once, if a side that is out must be pulled: book not usable or not fresh (both sides), or the inventory leaves no room
-  for another order on that side, or its quantity or price is no longer allowed;
-- otherwise not sooner than `requote_ms` after the last one, and only if a side appears or a price moved by more than
-  `requote_ticks` (within the tolerance an order keeps its place in the queue), or if a fill happened since: then the same
-  target is told again, for the filled side to be put back.
-What is held back by `requote_ms`, and a book that grows too old, fall due at a time: `on_due` is called at exactly that time,
-whether a record comes then or not.
-
-What this module is not: it sends no orders. Risk turns targets into orders (trading.risk.quote_orders), and limits stand
-there.
+`half = max(min_spread_bps/1e4, volatility_weight * vol) * mid / 2`, `skew = inventory/max_inventory * skew * mid`
+(FORMULAS, market making). `vol` is the realised volatility over one minute as a fraction.
 """
 
 from __future__ import annotations
@@ -23,89 +9,20 @@ from __future__ import annotations
 import math
 from typing import Final, NamedTuple
 
-import numpy as np
-
 from trading.features import bars
-from trading.instruments import lot_value, notional_e8
-from trading.jit import Recs, kernel, lean
-from trading.records import TS_END, ExecType, Kind
-from trading.settings import Strategy
+from trading.jit import kernel
 
-QUOTE_STATE: Final = np.dtype(
-    [
-        *bars.BAR_FIELDS,
-        ("best_bid_ticks", "i8"),  # of the latest market record; 0: the book is not usable or not fresh
-        ("best_ask_ticks", "i8"),
-        ("inventory_lots", "i8"),  # signed, of every fill of the symbol
-        ("bid_ticks", "i8"),  # the target told last
-        ("bid_lots", "i8"),
-        ("ask_ticks", "i8"),
-        ("ask_lots", "i8"),
-        ("told_ts_ns", "i8"),
-        ("filled", "i8"),  # 1: a fill since the target was told
-        ("due_ns", "i8"),  # when the target is to be worked out though no record comes; TS_END: not
-    ],
-    align=True,
-)
-"""What is kept per symbol."""
-
-QUOTE_GLOBAL: Final = np.dtype([("quotes", "i8"), ("pulls", "i8"), ("fills", "i8"), ("due_ns", "i8")], align=True)
-"""Counts: targets told, those of them that pulled a side, fills taken. And the time before which nothing falls due."""
-
-QUOTE_PARAMS: Final = np.dtype(
-    [
-        ("enabled", "i8"),
-        ("bar_ns", "i8"),
-        ("decay", "f8"),
-        ("warm_returns", "i8"),
-        ("min_spread", "f8"),  # fraction of mid
-        ("volatility_weight", "f8"),
-        ("skew", "f8"),
-        ("order_notional", "f8"),
-        ("max_inventory_notional", "f8"),
-        ("requote_ticks", "i8"),
-        ("requote_ns", "i8"),
-    ],
-    align=True,
-)
-"""The settings as the kernels read them."""
-
-MAX_TICKS: Final = 2.0**53
-"""Beyond this a float does not hold every whole tick."""
+SKEW: Final = 0.001
+"""Fraction of the mid by which one unit of inventory moves both quotes in `calculate_optimal_quotes`."""
 
 
-class QuoterArrays(NamedTuple):
-    """What every kernel of the quoter takes: arrays of records, handed on together."""
+class Quotes(NamedTuple):
+    """Prices of both sides, and what they were made of, all in the unit of the mid."""
 
-    state: Recs  # QUOTE_STATE, shape (n_symbols,)
-    glob: Recs  # QUOTE_GLOBAL, (1,)
-    params: Recs  # QUOTE_PARAMS, (1,)
-    instruments: Recs  # INSTRUMENT, (n_symbols,)
-    out: Recs  # QUOTE_RECORD, (1,)
-
-
-def make_params(strategy: Strategy, instruments: Recs) -> Recs:
-    """QUOTE_PARAMS (1,) of a strategy; which symbols are quoted stands in `instruments.make_market`."""
-    q, f = strategy.quoting, strategy.features
-    params = np.zeros(1, QUOTE_PARAMS)
-    p = params[0]
-    p["enabled"] = q.enabled
-    p["bar_ns"], p["decay"] = f.bar_ms * 1_000_000, f.volatility_lambda
-    p["warm_returns"] = bars.warm_returns(f.volatility_lambda)
-    p["min_spread"], p["volatility_weight"], p["skew"] = q.min_spread_bps / 1e4, q.volatility_weight, q.skew
-    p["order_notional"], p["max_inventory_notional"] = q.order_notional, q.max_inventory_notional
-    p["requote_ticks"], p["requote_ns"] = q.requote_ticks, q.requote_ms * 1_000_000
-    return params
-
-
-def init(state: Recs, glob: Recs, params: Recs, instruments: Recs) -> None:
-    """Put QUOTE_STATE (n_symbols,) and QUOTE_GLOBAL (1,) into their start state: no inventory, nothing told."""
-    assert len(state) == len(instruments) and len(glob) == len(params) == 1
-    state[:] = np.zeros((), QUOTE_STATE)
-    glob[:] = np.zeros((), QUOTE_GLOBAL)
-    state["due_ns"] = glob["due_ns"] = TS_END
-    for s in range(len(state)):
-        bars.start(state[s])
+    bid: float
+    ask: float
+    half_spread: float
+    skew: float
 
 
 @kernel
@@ -116,139 +33,24 @@ def minute_volatility(volatility: float) -> float:
 
 @kernel
 def half_spread(mid: float, volatility: float, min_spread: float, volatility_weight: float) -> float:
-    """Half of the quoted spread in ticks; `volatility` is a fraction per minute (see the module)."""
+    """Half of the quoted spread in the unit of `mid`; `volatility` is a fraction per minute (see the module)."""
     return max(min_spread, volatility_weight * volatility) * mid * 0.5
 
 
-@kernel
-def _side_lots(instruments: Recs, symbol: int, price_ticks: int, lots: int, held: int, max_lots: float) -> int:
-    """Quantity of one side, 0 where none is allowed; `held` is the inventory seen from that side."""
-    it = instruments[symbol]
-    if price_ticks < 1 or lots < it.min_qty_lots or lots <= 0 or held + lots > max_lots:
-        return 0
-    if notional_e8(instruments, symbol, price_ticks, lots) < it.min_notional_e8:
-        return 0
-    return lots
+def calculate_optimal_quotes(mid: float, volatility: float, inventory: float, min_spread_bps: float = 2.0) -> Quotes:
+    """Both quotes around `mid`: `base = max(min_spread_bps/1e4, 0.1*vol)`, `skew = inventory*0.001`, as parts of the mid.
 
-
-@lean
-def _tell(quoter: QuoterArrays, symbol: int, ts_ns: int) -> int:
-    """Work out the target at `ts_ns` and tell it if it may be: 1 with `out[0]` written, else 0. Notes what falls due later."""
-    s, g = quoter.state[symbol], quoter.glob[0]
-    s.due_ns = TS_END
-    told = _target(quoter, symbol, ts_ns)
-    if s.best_bid_ticks > 0 and (s.bid_lots > 0 or s.ask_lots > 0):
-        s.due_ns = min(s.due_ns, s.book_ts_ns + bars.BOOK_MAX_AGE_NS + 1)
-    g.due_ns = min(g.due_ns, s.due_ns)
-    return told
-
-
-@lean
-def _target(quoter: QuoterArrays, symbol: int, ts_ns: int) -> int:
-    """What `_tell` tells. A target that comes too soon after the last one falls due later."""
-    s, g, p, o = quoter.state[symbol], quoter.glob[0], quoter.params[0], quoter.out[0]
-    bid = ask = bid_lots = ask_lots = 0
-    mid = half = skew = 0.0
-    instruments, it = quoter.instruments, quoter.instruments[symbol]
-    if s.best_bid_ticks > 0 and s.returns >= p.warm_returns:
-        mid = 0.5 * (s.best_bid_ticks + s.best_ask_ticks)
-        worth = lot_value(instruments, symbol, mid)
-        max_lots = p.max_inventory_notional / worth
-        half = half_spread(mid, minute_volatility(s.volatility), p.min_spread, p.volatility_weight)
-        skew = s.inventory_lots / max_lots * p.skew * mid
-        # never crossing: what a post-only order must keep to, and bid <= ask - 1 holds before and after
-        # (bounded as floats, so that no inventory takes a price out of int64)
-        bid = int(max(0.0, min(math.floor(mid - half - skew), s.best_ask_ticks - 1.0)))
-        ask = int(min(MAX_TICKS, max(math.ceil(mid + half - skew), s.best_bid_ticks + 1.0)))
-        # the nudge keeps a quotient that is exact in decimals from landing one step below itself
-        wanted = int(min(p.order_notional / worth * (1.0 + 1e-12), float(it.max_qty_lots)))
-        step = max(1, it.step_lots)
-        lots = wanted // step * step
-        bid_lots = _side_lots(instruments, symbol, bid, lots, s.inventory_lots, max_lots)
-        ask_lots = _side_lots(instruments, symbol, ask, lots, -s.inventory_lots, max_lots)
-        if bid_lots == 0:
-            bid = 0
-        if ask_lots == 0:
-            ask = 0
-
-    pulls = (s.bid_lots > 0 and bid_lots == 0) or (s.ask_lots > 0 and ask_lots == 0)
-    if not pulls:
-        if bid_lots == 0 and ask_lots == 0:
-            return 0
-        appears = (s.bid_lots == 0 and bid_lots > 0) or (s.ask_lots == 0 and ask_lots > 0)
-        moves = abs(bid - s.bid_ticks) > p.requote_ticks or abs(ask - s.ask_ticks) > p.requote_ticks
-        if not (appears or moves or s.filled):
-            return 0
-        if s.told_ts_ns > 0 and ts_ns - s.told_ts_ns < p.requote_ns:
-            s.due_ns = s.told_ts_ns + p.requote_ns
-            return 0
-    s.bid_ticks, s.bid_lots, s.ask_ticks, s.ask_lots = bid, bid_lots, ask, ask_lots
-    s.told_ts_ns, s.filled = ts_ns, 0
-    g.quotes += 1
-    if pulls:
-        g.pulls += 1
-    o.ts_ns, o.kind, o.symbol, o.flags = ts_ns, Kind.QUOTE, symbol, 0
-    o.bid_ticks, o.bid_lots, o.ask_ticks, o.ask_lots = bid, bid_lots, ask, ask_lots
-    o.fair_price, o.half_spread, o.skew = mid, half, skew
-    o.inventory_lots = s.inventory_lots
-    return 1
-
-
-@lean
-def on_market(recs: Recs, i: int, quoter: QuoterArrays) -> int:
-    """Take MARKET_RECORD `recs[i]`; returns 1 with QUOTE_RECORD `out[0]` written if a target is due, else 0.
-
-    `fair_price` (the mid), `half_spread` and `skew` are in ticks; all 0 when the book is not usable.
-    A record of a symbol that is not quoted, or not in the table, is passed over.
+    `volatility`: realised over one minute, a fraction; `inventory`: signed, 1.0 is all that may be held. The bid is
+    `mid * (1 - base/2 - skew)`, the ask `mid * (1 + base/2 - skew)`; nothing is rounded to ticks. ValueError for a mid
+    that is not above 0, a negative volatility or spread, and for what is not finite.
     """
-    rec, p = recs[i], quoter.params[0]
-    symbol = rec.symbol
-    if symbol < 0 or symbol >= len(quoter.state) or quoter.instruments[symbol].make_market == 0 or p.enabled == 0:
-        return 0
-    s = quoter.state[symbol]
-    if bars.usable(rec):
-        bars.roll(s, rec.ts_ns, 0.5 * (rec.bid_ticks[0] + rec.ask_ticks[0]), p.bar_ns, p.decay, p.warm_returns)
-        fresh = bars.note_book(s, rec)
-        s.best_bid_ticks = rec.bid_ticks[0] if fresh else 0
-        s.best_ask_ticks = rec.ask_ticks[0] if fresh else 0
-    else:
-        bars.interrupt(s)
-        s.best_bid_ticks = s.best_ask_ticks = 0
-    return _tell(quoter, symbol, rec.ts_ns)
-
-
-@lean
-def on_report(recs: Recs, i: int, quoter: QuoterArrays) -> int:
-    """Take REPORT_RECORD `recs[i]`; a FILL moves the inventory. Returns 1 with `out[0]` written if a target is due, else 0.
-
-    Every fill of the symbol counts, whatever the order's purpose; the ring delivers each once.
-    """
-    rec = recs[i]
-    symbol = rec.symbol
-    if rec.exec_type != ExecType.FILL or symbol < 0 or symbol >= len(quoter.state):
-        return 0
-    s = quoter.state[symbol]
-    s.inventory_lots += rec.side * rec.last_lots
-    s.filled = 1
-    quoter.glob[0].fills += 1
-    if quoter.instruments[symbol].make_market == 0 or quoter.params[0].enabled == 0:
-        return 0
-    return _tell(quoter, symbol, rec.ts_ns)
-
-
-@lean
-def on_due(ts_ns: int, quoter: QuoterArrays) -> int:
-    """Time has come to `glob.due_ns`, which is `ts_ns`. Returns 1 with `out[0]` written if a target is told, else 0.
-
-    One target at most: what else falls due now still stands in `glob.due_ns`.
-    """
-    g, told = quoter.glob[0], 0
-    g.due_ns = TS_END
-    for symbol in range(len(quoter.state)):
-        s = quoter.state[symbol]
-        if s.due_ns <= ts_ns and told == 0:
-            if ts_ns - s.book_ts_ns > bars.BOOK_MAX_AGE_NS:
-                s.best_bid_ticks = s.best_ask_ticks = 0
-            told = _tell(quoter, symbol, ts_ns)
-        g.due_ns = min(g.due_ns, s.due_ns)
-    return told
+    if not (math.isfinite(mid) and mid > 0.0):
+        raise ValueError(f"mid is {mid}: give a price above 0")
+    for name, value in (("volatility", volatility), ("min_spread_bps", min_spread_bps)):
+        if not (math.isfinite(value) and value >= 0.0):
+            raise ValueError(f"{name} is {value}: give 0 or more")
+    if not math.isfinite(inventory):
+        raise ValueError(f"inventory is {inventory}: give a number, 1.0 being all that may be held")
+    half = max(min_spread_bps / 1e4, 0.1 * volatility) * mid / 2.0
+    skew = inventory * SKEW * mid
+    return Quotes(mid - half - skew, mid + half - skew, half, skew)

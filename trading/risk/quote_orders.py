@@ -5,7 +5,7 @@ the worst case until the old one is known to be dead. A side refused only for an
 open orders) is tried again when an order of the symbol ends. An order is kept when its price is the target's and what is
 left of it is between half the target and the target: a partial fill is no reason to lose the queue.
 
-What this module is not: it decides no price (trading.quoting.skewed does) and passes no check by (trading.risk.submitting does).
+What this module is not: it decides no price (trading.quoting.targets does) and passes no check by (trading.risk.submitting does).
 """
 
 from __future__ import annotations

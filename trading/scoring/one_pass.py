@@ -219,7 +219,7 @@ def on_market(recs: Recs, i: int, state: Recs, glob: Recs, params: Recs, instrum
 
     _decide(state, symbol, params, g, o, ts_ns, off)
     o.flags = _BOOK_VALID
-    o.mid, o.spread_bps, o.microprice = s.mid, s.spread_bps, s.mid + microprice.microprice_gap(s)
+    o.mid, o.spread_bps, o.microprice = s.mid, s.spread_bps, s.mid + microprice.gap(s, s)
     o.bid_ticks, o.ask_ticks, o.bid_lots, o.ask_lots = s.bid_ticks[0], s.ask_ticks[0], s.bid_lots[0], s.ask_lots[0]
     o.patterns = s.pattern_bits
     o.vpin, o.order_flow = 0.0 if s.prints_dead != 0 else s.vpin, s.ofi_share
