@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from procs.research.calibrating import Symbol
     from trading.quoting.calibration import Side
 
-RATES_SHOWN = 8
+RATES_SHOWN = (0, 1, 2, 4, 8, 16, 32, 48, 63)
 
 
 def calibrate(args: argparse.Namespace) -> int:
@@ -75,7 +75,8 @@ def _words(one: Symbol) -> list[str]:
 def _side_words(word: str, side: Side) -> list[str]:
     head = f"#   {word}: {side.sweeps:,} sweeps, {side.beyond:,} that went deeper; "
     rates = "#     reached a second, by bps from the mid: "
-    rates += ", ".join(f"{bps:.3g}: {rate:.3g}" for bps, rate in side.rates[:RATES_SHOWN])
+    shown = [side.rates[n] for n in RATES_SHOWN if n < len(side.rates)]
+    rates += ", ".join(f"{bps:.3g}: {rate:.3g}" for bps, rate in shown)
     if side.why:
         return [f"#   {word}: {side.why}", rates]
     misfit = "too few depths to tell" if math.isnan(side.misfit) else f"{side.misfit:.3g} (1: a perfect exponential)"
