@@ -40,6 +40,7 @@ MAY_IMPORT = {
         "sim/report": "sim trading*",
         "sim/recordings": "sim trading*",
         "sim/exchange": "sim trading*",
+        "sim/backtest": "sim sim/exchange sim/market sim/recordings trading*",
         "sim/local_venue": "sim sim/market sim/recordings trading*",
         "sim/worlds": "sim sim/exchange sim/local_venue trading*",
         "procs": RINGS + "trading*",
