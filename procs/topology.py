@@ -105,7 +105,7 @@ STAGES: Final = (
         "raw frames to integer records and a right book",
         worlds=ANY_WORLD,
         clocked=True,
-        compile_s=105.0,
+        compile_s=62.0,
     ),
     Stage(
         2,
@@ -113,7 +113,7 @@ STAGES: Final = (
         "procs.stages.features",
         ("market",),
         "features, signals and their score for every market record",
-        compile_s=50.0,
+        compile_s=38.0,
     ),
     Stage(
         3,
@@ -122,7 +122,7 @@ STAGES: Final = (
         ("reports", "market"),
         "two-sided target quotes",
         feedback="reports",
-        compile_s=7.0,
+        compile_s=4.0,
     ),
     Stage(
         4,
@@ -131,7 +131,7 @@ STAGES: Final = (
         ("control", "reports", "market", "signals", "quotes"),
         "positions, limits, exits, kill switch: the only way to the router",
         feedback="reports",
-        compile_s=25.0,
+        compile_s=18.0,
     ),
     Stage(
         5,
@@ -141,7 +141,7 @@ STAGES: Final = (
         "order state at the venue",
         feedback="executions",
         reference="reports",
-        compile_s=8.0,
+        compile_s=5.0,
     ),
     Stage(
         6,
@@ -151,7 +151,7 @@ STAGES: Final = (
         "the simulated exchange",
         role=EXCHANGE,
         reference="executions",
-        compile_s=52.0,
+        compile_s=22.0,
     ),
     Stage(
         7,
@@ -291,6 +291,10 @@ def intake(stage: str) -> Ring | None:
 def stage_id(name: str) -> int:
     """Number of a process; the supervisor is 0. A role's is that of the stage called like it."""
     return SUPERVISOR_ID if name == SUPERVISOR else STAGE[name].stage_id
+
+
+LOOP_COMPILE_S: Final = 20.0
+"""As Stage.compile_s, of the loop that all hot stages share."""
 
 
 def compile_s(name: str) -> float:

@@ -94,7 +94,7 @@ def compiled_stages() -> Path:
             profile = load_profile("paper")
             stages = {stage.name: stage.module for stage in topology.Run.of(profile).essential}
             print("tests: compiling the kernels of these sources, once", file=sys.stderr, flush=True)
-            compiling.compile_all(stages, profile, str(folder), lambda stage, seconds: None)
+            compiling.compile_all(stages, profile, str(folder), lambda stage, seconds: None, parts=True)
             compiling.mark_complete(str(folder))
         if not (folder / warm_kernels.COMPLETE).exists():
             warm_kernels.compile_shared(folder)

@@ -234,7 +234,7 @@ def test_status_tells_every_process(supervised: Supervised, capsys: pytest.Captu
     keys = ("pid", "state", "ready", "incarnation", "restarts", "heartbeat_age_ms", "core", "pss_kb", "cpu_pct")
     assert all(key in entry for entry in said["stages"] for key in keys)
     assert said["supervisor"]["pss_kb"] > 1000 and said["total_pss_kb"] >= said["supervisor"]["pss_kb"]
-    assert said["standby"] is None  # nobody was forked ahead here
+    assert said["standbys"] == []  # nobody was forked ahead here
     code, out, _ = run(capsys, "status")
     assert code == OK and "supervisor" in out
 

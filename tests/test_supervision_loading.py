@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from procs.supervision import compiling
 
 KERNELS = """
 from numba import njit
@@ -60,3 +64,68 @@ def test_kernels_load_without_the_compiler_and_it_comes_when_it_is_needed(tmp_pa
     assert (loaded["answers"], loaded["after"], loaded["kept"]) == ([3, 16], [3, 19], [False, False])
     missed = said_by(tmp_path, "lean", "inner", "later")
     assert missed["answers"] == [16, 23] and missed["heavy"] and missed["hits"] == 1
+
+
+AT_ONCE = """
+import json, sys
+from procs.supervision import at_once
+at_once_is_possible = at_once.compile_at_once()
+import kernels
+said = {"possible": at_once_is_possible, "outer": kernels.outer(5)}
+said["parts"] = at_once.PART in kernels.inner.overloads[next(iter(kernels.inner.overloads))].library.__dict__
+said["inner"] = kernels.inner(6)
+said["whole"] = at_once.PART not in kernels.inner.overloads[next(iter(kernels.inner.overloads))].library.__dict__
+said["later"] = kernels.later(6)
+print(json.dumps(said))
+"""
+
+
+def test_what_only_kernels_call_is_compiled_into_them_alone(tmp_path: Path) -> None:
+    """A callee gets no code of its own until Python calls it; answers are numba's own, and the cache serves numba's own way."""
+    (tmp_path / "kernels.py").write_text(KERNELS)
+    root = str(Path(__file__).resolve().parent.parent)
+    env = dict(os.environ) | {"PYTHONPATH": f"{root}{os.pathsep}{tmp_path}", "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run([sys.executable, "-P", "-c", AT_ONCE], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"possible": True, "outer": 3, "parts": True, "inner": 19, "whole": True, "later": 26}
+    loaded = said_by(tmp_path, "as ever", "outer", "inner", "later")
+    assert loaded["hits"] == 3 and loaded["answers"] == [3, 16, 22 + 1]
+
+
+QUICKLY = """
+import hashlib, sys
+from numba import types
+if "quick" in sys.argv:
+    from procs.kernels import quick_numba
+    assert quick_numba.quicken()
+from ringbuf.ring import published_tail
+from trading.features.rolling_rank import add
+words, floats, whole, number = types.Array(types.int64, 1, "C"), types.Array(types.float64, 1, "C"), types.int64, types.float64
+for kernel, takes in (
+    (published_tail, (words, types.Array(types.int64, 2, "C"), whole)),
+    (add, (floats, whole, number, number, number, number, whole)),
+):
+    kernel.compile(takes)
+    lines = [line for line in kernel.inspect_asm(takes).splitlines() if line.startswith("\\t") and not line.startswith("\\t.")]
+    print(len(lines), hashlib.sha256("".join(lines).encode()).hexdigest())
+"""
+
+
+def test_quick_numba_makes_the_same_machine_code(tmp_path: Path) -> None:
+    """With what numba does only for its developers left out, two kernels of ours come out instruction for instruction."""
+    said = []
+    for mode in ("as ever", "quick"):
+        env = {name: text for name, text in os.environ.items() if not name.startswith("NUMBA_")}
+        env |= {"PYTHONPATH": str(Path(__file__).resolve().parent.parent), "NUMBA_CACHE_DIR": str(tmp_path / mode)}
+        command = [sys.executable, "-P", "-c", QUICKLY, mode]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout)
+    assert said[0] == said[1] and all(int(line.split()[0]) > 20 for line in said[0].splitlines()) and said[0].count("\n") == 2
+
+
+def test_the_loop_of_all_stages_is_compiled_by_itself() -> None:
+    """What is compiled once for all stages exists, and takes one array: a stage's block, or a group's words."""
+    for module, kernel in compiling.LOOP_KERNELS:
+        compiled = getattr(importlib.import_module(module), kernel)
+        assert list(inspect.signature(compiled.py_func).parameters.values())[0].annotation == "Words", kernel

@@ -27,7 +27,7 @@ from supervised_stages import (
 )  # fmt: skip
 
 from procs import rundir
-from procs.supervision import control, killswitch
+from procs.supervision import control, killswitch, nursery
 
 
 @pytest.fixture
@@ -104,44 +104,107 @@ def test_a_killed_stage_comes_back_at_once(start: Any, stage: str) -> None:
     assert run.end() == 0
 
 
+def standbys(run: Run, *killed: int) -> list[int]:
+    """Pids of the children that were forked ahead, once as many wait as are kept, none of them `killed`."""
+    for _ in range(100_000):
+        found: list[int] = control.request("t", {"do": "status"})["standbys"]
+        if len(found) == nursery.STANDBYS and not set(found) & set(killed):
+            return found
+    raise AssertionError(f"{len(found)} children wait")
+
+
 def test_many_kills_leave_no_zombie_and_no_descriptor(start: Any) -> None:
-    """Sixty kills, over all stages and the zygote: every one comes back, and nothing accumulates."""
+    """Sixty kills, over all stages, the zygote and a child that waits: every one comes back, and nothing accumulates."""
     run = start({"supervisor": {"max_restarts": 1000, "backoff_min_ms": 0, "backoff_max_ms": 0}})
     pids = run.running()
-    names = [*STAGES, "zygote"]
+    names = [*STAGES, "zygote", "standby"]
+    waiting = standbys(run)
     descriptors = run.descriptors()
     for n in range(60):
         name = names[n % len(names)]
-        os.kill(pids[name], signal.SIGKILL)
-        run.until("state", stage=name, now="RUNNING")
-        pids = run.pids()
+        killed = pids[name] if name != "standby" else waiting[0]
+        os.kill(killed, signal.SIGKILL)
+        if name != "standby":
+            run.until("state", stage=name, now="RUNNING")
+        pids, waiting = run.pids(), standbys(run, killed)
     assert run.descriptors() <= descriptors
     with open(f"/proc/{run.process.pid}/task/{run.process.pid}/children", encoding="ascii") as file:
-        assert sorted(map(int, file.read().split())) == sorted(pids.values())
+        assert sorted(map(int, file.read().split())) == sorted([*pids.values(), *waiting])
+    assert sum(line.get("event") == "kernels" for line in run.lines) == len(STAGES), "one zygote loaded, the others followed it"
     run.process.terminate()
     assert run.end() == 0
     assert run.left() == run.left() | {"fds": 0, "children": 0}
 
 
-def test_a_stage_killed_while_the_zygote_is_dead_comes_back(start: Any) -> None:
-    """The spawn waits for the new zygote; stages outlive a zygote."""
+def test_a_child_that_waited_becomes_the_stage_or_the_zygote(start: Any) -> None:
+    """A stage and the zygote that die at once are two of those that waited; nothing is loaded, and new ones wait."""
     run = start()
-    pids = run.running()
-    os.kill(pids["zygote"], signal.SIGKILL)
-    os.kill(pids["middle"], signal.SIGKILL)
+    pids, waiting = run.running(), standbys(run)
+    os.kill(run.process.pid, signal.SIGSTOP)  # so that it sees both at once
+    fds = [os.pidfd_open(pids[name]) for name in ("middle", "zygote")]
+    for name in ("middle", "zygote"):
+        os.kill(pids[name], signal.SIGKILL)
+    assert gone(fds)
+    os.kill(run.process.pid, signal.SIGCONT)
     run.until("state", stage="middle", now="RUNNING")
     after = run.pids()
-    assert after["sink"] == pids["sink"] and after["zygote"] != pids["zygote"]
+    assert {after["middle"], after["zygote"]} == set(waiting) and after["sink"] == pids["sink"]
+    standbys(run, *waiting)
+    assert sum(line.get("event") == "kernels" for line in run.lines) == len(STAGES)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_zygote_and_all_who_could_follow_it(start: Any, number: int) -> None:
+    """Where nobody is left who waited, or they hang, a stage waits for a zygote that loads anew; the other stages live on."""
+    run = start()
+    pids = run.running()
+    waiting = standbys(run)
+    os.kill(run.process.pid, signal.SIGSTOP)
+    for pid in waiting:
+        os.kill(pid, number)
+    os.kill(pids["zygote"], signal.SIGKILL)
+    os.kill(run.process.pid, signal.SIGCONT)
+    run.until("kernels")
+    os.kill(pids["middle"], signal.SIGKILL)
+    run.until("crash", stage="middle")
+    run.until("state", stage="middle", now="RUNNING")
+    after = run.pids()
+    assert after["sink"] == pids["sink"] and after["zygote"] not in (pids["zygote"], *waiting)
+    standbys(run, *waiting)
+
+
+def test_a_zygote_killed_while_it_follows(start: Any) -> None:
+    """Stage and zygote are killed, and the next zygote as soon as it has a pid, five times: all come back, the rest lives on."""
+    run = start({"supervisor": {"max_restarts": 1000, "backoff_min_ms": 0, "backoff_max_ms": 0}})
+    pids = run.running()
+    sink, killed = pids["sink"], set[int]()
+    for _ in range(5):
+        for name in ("zygote", "middle", "zygote"):
+            while pids[name] is None or pids[name] in killed:
+                pids = run.pids()
+            os.kill(pids[name], signal.SIGKILL)
+            killed.add(pids[name])
+        while not all(one["ready"] and one["pid"] not in killed for one in control.request("t", {"do": "status"})["stages"]):
+            pids = run.pids()
+    standbys(run)
+    assert run.pids()["sink"] == sink
+    run.process.terminate()
+    assert run.end() == 0
+    assert run.left() == run.left() | {"fds": 0, "children": 0}
 
 
 def test_a_stuck_zygote_is_replaced(start: Any) -> None:
-    """A SIGSTOPped zygote answers no spawn request: it is killed, and the stage comes from the next one."""
+    """A SIGSTOPped zygote forks nobody: stages come from those that wait, it is killed, and one of them takes its place."""
     run = start()
-    pids = run.running()
+    pids, waiting = run.running(), standbys(run)
     os.kill(pids["zygote"], signal.SIGSTOP)
     os.kill(pids["source"], signal.SIGKILL)
-    run.until("zygote is stuck")
     run.until("state", stage="source", now="RUNNING")
+    run.until("zygote is stuck")
+    run.until("state", stage="zygote", now="RUNNING")
+    after = run.pids()
+    assert {after["source"], after["zygote"]} == set(waiting)
+    standbys(run, *waiting)
 
 
 @pytest.mark.parametrize("how", ["command", "SIGSTOP"])

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 LIMIT_S = 120.0
+GENERATIONS = 4
 
 
 def warm(profile: Any) -> None:
@@ -58,6 +60,7 @@ def run_stage(name: str, runtime: Mapping[str, Any]) -> int:
         "blocked": next(line for line in status.splitlines() if line.startswith("SigBlk")),
         "ignored": next(line for line in status.splitlines() if line.startswith("SigIgn")),
         "threads_env": os.environ["OPENBLAS_NUM_THREADS"],
+        "depth": len(list(traceback.walk_stack(None))),
     }
     path = Path(runtime["run_dir"]) / f"{name}.{runtime['incarnation']}.json"
     path.with_suffix(".new").write_text(json.dumps(told))
@@ -74,27 +77,14 @@ def run_stage(name: str, runtime: Mapping[str, Any]) -> int:
             return 0
 
 
-def the_standby(zygote: int) -> int:
-    """Pid of the child that the zygote has forked ahead and that waits for its packet, once there is one."""
-    until = time.monotonic() + LIMIT_S
-    while time.monotonic() < until:
-        for word in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-            with contextlib.suppress(OSError):
-                comm = Path(f"/proc/{word}/comm").read_text().strip()
-                lives = "(zombie)" not in Path(f"/proc/{word}/status").read_text()
-                if int(word) != zygote and comm == "scalper:standby" and lives:
-                    return int(word)
-        select.select([], [], [], 0.001)
-    raise TimeoutError("no child was forked ahead")
-
-
 def parent(folder: str, instance: str, stages: list[str], then: str) -> None:
     """Plays the supervisor: starts a zygote, asks for stages, prints what it hears and how they end."""
     import msgspec
 
     from procs.profiles.config import load_profile, profile_json
-    from procs.supervision.zygote import PR_SET_CHILD_SUBREAPER, Begin, Failed, Ready, Spawn, Spawned, prctl
-    from procs.supervision.zygote_client import ZygoteClient
+    from procs.supervision.forking import PR_SET_CHILD_SUBREAPER, prctl
+    from procs.supervision.packets import Begin, Bred, Breed, Failed, Lead, Ready, Spawn
+    from procs.supervision.zygote_client import Child, exec_zygote
 
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     profile = load_profile("paper", {"instance": instance})
@@ -106,59 +96,70 @@ def parent(folder: str, instance: str, stages: list[str], then: str) -> None:
         numba={"NUMBA_CACHE_DIR": folder},
         log_dir=folder,
     )
-    client = ZygoteClient(begin, Path(folder) / "zygote.log")
+    client = exec_zygote(begin, Path(folder) / "zygote.log")
     heard: list[Any] = []
     said: list[str] = []
 
-    def hear(kind: type) -> Any:
+    def hear(of: Child, kind: type) -> Any:
         while True:
-            for message in heard:
-                if isinstance(message, kind):
-                    heard.remove(message)
-                    return message
-            if not select.select([client.channel], [], [], LIMIT_S)[0]:
+            for entry in heard:
+                if isinstance(entry[0], kind):
+                    heard.remove(entry)
+                    return entry
+            if not select.select([of.channel], [], [], LIMIT_S)[0]:
                 raise TimeoutError(f"no {kind}")
-            new = client.messages()
+            new = of.messages()
             heard.extend(new)
-            said.extend(type(m).__name__ for m in new)
-            if any(isinstance(m, Failed) for m in new):
-                print(json.dumps({"failed": [m.error for m in new if isinstance(m, Failed)][0]}), flush=True)
+            said.extend(type(m).__name__ for m, _ in new)
+            if any(isinstance(m, Failed) for m, _ in new):
+                print(json.dumps({"failed": [m.error for m, _ in new if isinstance(m, Failed)][0]}), flush=True)
                 sys.exit(0)
             if not new:
                 raise EOFError(f"the zygote hung up; wanted {kind}")
 
-    hear(Ready)
+    def bred(by: Child) -> Child:
+        assert by.send(Breed())
+        message, channel = hear(by, Bred)
+        return Child(message.pid, channel)
+
+    def ends(child: Child) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
+
+    hear(client, Ready)
     if instance == "cold":
         print(json.dumps({"said": said}), flush=True)
-    if then in ("standby", "killed standby"):
-        waits = the_standby(client.pid)
-        if then == "killed standby":
-            with_fd = os.pidfd_open(waits)
-            os.kill(waits, signal.SIGKILL)
-            select.select([with_fd], [], [], LIMIT_S)
-        client.request(Spawn(stages[0], 1, time.monotonic_ns()))
-        pid = hear(Spawned).pid
-        _, status = os.waitpid(pid, 0)
-        waits_now, code = the_standby(client.pid), os.waitstatus_to_exitcode(status)
-        client.kill(signal.SIGKILL)
-        _, status = os.waitpid(waits_now, 0)
-        print(json.dumps({"standby": waits, "pid": pid, "code": code, "next": waits_now, "end": status}), flush=True)
+    if then == "lead":
+        told: list[Any] = []
+        for n in range(GENERATIONS):
+            heir = bred(client)
+            client.kill(signal.SIGKILL)
+            end = ends(client)
+            client.close()
+            assert heir.send(Lead())
+            hear(heir, Ready)
+            client = heir
+            stage = bred(client)
+            stage.send(Spawn(stages[0], n, time.monotonic_ns()))
+            comm = Path(f"/proc/{client.pid}/comm").read_text().strip()
+            told.append({"end": end, "comm": comm, "code": ends(stage), "pid": stage.pid})
+            stage.close()
+        waits = bred(client)
+        client.close()
+        ended = ends(client)
+        waits.close()
+        print(json.dumps({"told": told, "zygote": ended, "standby": ends(waits)}), flush=True)
         return
-    pids = {}
+    children = {}
     for n, stage in enumerate(stages, 1):
-        client.request(Spawn(stage, n, time.monotonic_ns()))
-        pids[stage] = hear(Spawned).pid
-    print(json.dumps({"pids": pids, "zygote": client.pid}), flush=True)
+        children[stage] = bred(client)
+        children[stage].send(Spawn(stage, n, time.monotonic_ns()))
+    print(json.dumps({"pids": {name: child.pid for name, child in children.items()}, "zygote": client.pid}), flush=True)
     if then == "wait":
         signal.pause()
     if then == "close":
         client.close()
-        codes = {}
-        with contextlib.suppress(ChildProcessError):
-            while True:  # the standby is among them
-                pid, status = os.wait()
-                codes[pid] = os.waitstatus_to_exitcode(status)
-        print(json.dumps({"codes": {name: codes[pid] for name, pid in pids.items()}, "zygote": codes[client.pid]}), flush=True)
+        codes = {name: ends(child) for name, child in children.items()}
+        print(json.dumps({"codes": codes, "zygote": ends(client)}), flush=True)
 
 
 def start(folder: Path, instance: str, stages: list[str], then: str) -> subprocess.Popen[str]:
@@ -187,16 +188,20 @@ def test_children_belong_to_the_subreaper(tmp_path: Path) -> None:
     assert "RuntimeError: words for the log" in log and (tmp_path / "raises.log").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("then", ["standby", "killed standby"])
-def test_a_child_is_forked_ahead(tmp_path: Path, then: str) -> None:
-    """A stage is the child that waited for it, or a new one if that was killed; the next one waits, and ends with the zygote."""
-    with start(tmp_path, "t", ["returns"], then) as process:
+def test_a_child_takes_the_zygotes_place(tmp_path: Path) -> None:
+    """A zygote that is killed is followed by its child, and that one by its own: each forks stages, and all end by a hang-up.
+
+    Each goes on at the depth of the last one: else Python's stack would bear some dozens of them.
+    """
+    with start(tmp_path, "t", ["returns"], "lead") as process:
         out, _ = process.communicate(timeout=LIMIT_S)
-    told = json.loads(out)
-    assert told["code"] == 7 and (told["pid"] == told["standby"]) is (then == "standby")
-    assert told["next"] not in (told["standby"], told["pid"]) and told["end"] == 0
-    said = json.loads((tmp_path / "returns.1.json").read_text())
-    assert said["comm"] == "scalper:returns" and said["sockets"] == [] and said["pid"] == told["pid"]
+    last = json.loads(out)
+    assert len(last["told"]) == GENERATIONS and last["zygote"] == last["standby"] == 0
+    for n, told in enumerate(last["told"]):
+        assert told["end"] == -signal.SIGKILL and told["comm"] == "scalper:zygote" and told["code"] == 7
+        said = json.loads((tmp_path / f"returns.{n}.json").read_text())
+        assert (said["pid"], said["ppid"], said["comm"], said["sockets"]) == (told["pid"], process.pid, "scalper:returns", [])
+        assert said["depth"] == json.loads((tmp_path / "returns.0.json").read_text())["depth"]
 
 
 def test_the_supervisors_death_takes_all(tmp_path: Path) -> None:
@@ -260,15 +265,15 @@ def test_a_kernel_written_over_counts_as_compiled(tmp_path: Path) -> None:
 
 def test_log_rotation(tmp_path: Path) -> None:
     """A log that has grown past its limit is put aside at the next spawn; a link in its place is refused."""
-    from procs.supervision import zygote
+    from procs.supervision import forking
 
-    (tmp_path / "risk.log").write_bytes(b"x" * (zygote.LOG_ROTATE_BYTES + 1))
-    os.close(zygote._open_log(str(tmp_path), "risk"))
+    (tmp_path / "risk.log").write_bytes(b"x" * (forking.LOG_ROTATE_BYTES + 1))
+    os.close(forking.open_log(str(tmp_path), "risk"))
     assert (tmp_path / "risk.log").stat().st_size == 0
-    assert (tmp_path / "risk.log.1").stat().st_size == zygote.LOG_ROTATE_BYTES + 1
+    assert (tmp_path / "risk.log.1").stat().st_size == forking.LOG_ROTATE_BYTES + 1
     (tmp_path / "feed.log").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic links"):
-        zygote._open_log(str(tmp_path), "feed")
+        forking.open_log(str(tmp_path), "feed")
 
 
 def test_a_hang_up_before_begin(tmp_path: Path) -> None:

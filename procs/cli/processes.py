@@ -25,19 +25,6 @@ def pss_kb(pid: int) -> int | None:
     return None
 
 
-def named_children(pid: int, name: str) -> list[int]:
-    """Living children of a process that carry this name (comm)."""
-    found: list[int] = []
-    try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
-                if Path(f"/proc/{child}/comm").read_text().strip() == name:
-                    found.append(int(child))
-    except OSError:
-        pass
-    return found
-
-
 def cpu_ns(pid: int) -> int | None:
     """Nanoseconds that the process has been on a CPU: by the scheduler's own count, else by its ticks."""
     total, exact = 0, True

@@ -36,8 +36,6 @@ COLUMNS: Final = (
     Column("CPU %"),
     Column("PSS MB"),
 )
-STANDBY_NAME: Final = "scalper:standby"
-"""What procs.supervision.zygote calls the child that it has forked ahead, until it is a stage."""
 STATE_STYLES: Final = {
     "RUNNING": "green", "EXITED": "dim", "STOPPED": "dim", "STARTING": "yellow", "BACKOFF": "yellow", "STOPPING": "yellow",
     "FATAL": "red bold",
@@ -50,8 +48,8 @@ def collect(instance: str, window_s: float) -> dict[str, Any]:
     entries = {entry["name"]: entry for entry in said["stages"]}
     pids = {name: int(entry["pid"]) for name, entry in entries.items() if entry["pid"]}
     pids["supervisor"] = int(said["pid"])
-    standby = processes.named_children(int(said["pid"]), STANDBY_NAME)
-    pids |= {"standby": standby[0]} if standby else {}
+    waiting: list[int] = said.get("standbys", [])
+    pids |= {f"standby {pid}": pid for pid in waiting}
     cpu = processes.cpu_percent(pids.values(), window_s)
     pss = {pid: processes.pss_kb(pid) for pid in set(pids.values())}
     cores = _cores(instance)
@@ -71,9 +69,9 @@ def collect(instance: str, window_s: float) -> dict[str, Any]:
         "trouble": said.get("trouble"),
         "warm": said["warm"],
         "progress": said["progress"],
-        "supervisor": _aside("supervisor", pids, pss, cpu),
+        "supervisor": _aside(pids["supervisor"], pss, cpu),
         "zygote": _process(entries["zygote"], pss, cpu) if "zygote" in entries else None,
-        "standby": _aside("standby", pids, pss, cpu),
+        "standbys": [_aside(pid, pss, cpu) for pid in waiting],
         "stages": stages,
         "total_pss_kb": int(processes.total(pss.values())),
         "cpu_pct_total": round(processes.total(cpu.values()), 2) if window_s > 0 else None,
@@ -131,12 +129,9 @@ def _process(entry: dict[str, Any], pss: dict[int, int | None], cpu: dict[int, f
     }
 
 
-def _aside(
-    name: str, pids: dict[str, int], pss: dict[int, int | None], cpu: dict[int, float | None]
-) -> dict[str, Any] | None:
-    """A process that the supervisor has no state of: itself, and the child that waits to become a stage."""
-    pid = pids.get(name)
-    return None if pid is None else {"pid": pid, "pss_kb": pss[pid], "cpu_pct": cpu[pid]}
+def _aside(pid: int, pss: dict[int, int | None], cpu: dict[int, float | None]) -> dict[str, Any]:
+    """A process that the supervisor has no state of: itself, and the children that wait to become a stage or the zygote."""
+    return {"pid": pid, "pss_kb": pss[pid], "cpu_pct": cpu[pid]}
 
 
 def _cores(instance: str) -> dict[str, int | None]:
@@ -170,7 +165,7 @@ def _user_signals(instance: str) -> dict[str, Health]:
 
 
 def rows(status: dict[str, Any]) -> list[list[Cell]]:
-    """The table's rows: stages in the order of the topology, then zygote, standby and supervisor."""
+    """The table's rows: stages in the order of the topology, then zygote, standbys and supervisor."""
     found: list[list[Cell]] = []
     for entry in [*status["stages"], *([status["zygote"]] if status["zygote"] else [])]:
         beat = entry["heartbeat_age_ms"]
@@ -187,10 +182,7 @@ def rows(status: dict[str, Any]) -> list[list[Cell]]:
             "-" if cpu is None else f"{cpu:.1f}",
             (f"with {entry['with']}", "dim") if entry.get("with") else megabytes(entry["pss_kb"]),
         ])  # fmt: skip
-    for name in ("standby", "supervisor"):
-        own = status.get(name)
-        if own is None:
-            continue
+    for name, own in (*(("standby", one) for one in status["standbys"]), ("supervisor", status["supervisor"])):
         cpu, waits = own["cpu_pct"], name == "standby"
         state = ("WAITING", "dim") if waits else ("RUNNING", "green")
         found.append([name, str(own["pid"]), state, "-" if waits else "yes", "-" if waits else "1", "0", "-", "-",

@@ -17,6 +17,9 @@ from procs.fold.plan import Plan, plan_of
 from procs.memory import board
 from procs.profiles.schema import Profile, SymbolSettings
 
+loop_is_elsewhere: bool = False
+"""Set by who compiles the loop in another process (procs.supervision.compiling): a stage's warm-up is then its handlers alone."""
+
 
 def warm_plan(profile: Profile) -> Plan:
     """A plan to warm up with: the profile's symbols, or one made up where a recording will bring them."""
@@ -32,6 +35,8 @@ def warm_stage(name: str, profile: Profile) -> None:
     plan = warm_plan(profile)
     world: World = heap_world({name: spec_of(module, plan)})
     board.page(world.board, topology.stage_id(name))[board.STOP] = 1
-    bound = module.build(plan, world, LoopSettings())
+    bound = module.build(plan, world, LoopSettings())  # which compiles its handlers
+    if loop_is_elsewhere:
+        return
     restore(bound.block)
     run(group_words([bound.block]))

@@ -4,7 +4,8 @@ numba's own way has the absolute path of the source in it, so that a second clon
 again. The folder itself is named by all kernel sources (procs.kernels.keys). Rooms without kernels of others are left out of that
 name, so their own folders carry a hash of the room. Files of others (a user's signals, tests) lie where numba puts them.
 
-numba imports this module by NUMBA_CACHE_LOCATOR_CLASSES, in whatever process compiles; it imports nothing of ours but the table.
+numba imports this module by NUMBA_CACHE_LOCATOR_CLASSES, in whatever process compiles; it imports nothing of ours but the table,
+and what makes numba quick (procs.kernels.quick_numba), which begins here.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from typing import Final
 import numba
 from numba.core.caching import UserProvidedCacheLocator
 
+from procs.kernels import quick_numba
 from procs.kernels.keys import NO_KERNELS, PACKAGES, ROOT
 
+quick_numba.quicken()
 NUMBA: Final = Path(numba.__file__).resolve().parent
 
 

@@ -4,7 +4,7 @@ numba's cache is not made for several writers: two processes that compile the sa
 same file names (numba 10128). So each worker writes to its own folder, and of each function the first worker's files are taken
 whole. A specialisation that is lost by that is one that only a caller's code contains, where it stands already.
 
-    queue pipe     stage names, 32 bytes each: whoever is free reads the next one
+    queue pipe     stage names, 32 bytes each: whoever is free reads the next one; the loop of all stages is one of them
     result pipe    a JSON line a stage
 
 Not here: loading (procs.supervision.zygote), which finds almost everything in the cache afterwards.
@@ -26,8 +26,17 @@ from typing import Any, Final
 from procs.kernels.choice import numba_variables
 from procs.kernels.packs import COMPLETE
 from procs.logs import stage_log
+from procs.supervision import at_once
 
 NAME_BYTES: Final = 32
+LOOP: Final = "loop"
+LOOP_KERNELS: Final = (
+    ("procs.fold.group", "run"),
+    ("procs.fold.checkpoint", "restore"),
+    ("procs.fold.loop", "poll"),  # a backtest's own loop calls it, and the next one
+    ("procs.research.backtest", "give_back"),
+)
+"""Kernels of one int64 array that serve all stages: each worker would compile them with its first stage."""
 MOST_WORKERS: Final = 4  # a worker takes some 400 MB while it compiles
 
 
@@ -62,11 +71,13 @@ def compile_all(
     cache_dir: str,
     tell: Callable[[str, float], None],
     begun: Callable[[], object] = lambda: None,
+    parts: bool = False,
 ) -> None:
     """Compile every stage (name -> module with `warm(profile)`) in worker processes; `tell(stage, seconds)` after each.
 
     Call it before numba is imported: the workers choose their cache folder by the environment. `begun` is called once they are
-    forked: from then on this process may have threads. Raises RuntimeError with the first worker's complaint.
+    forked: from then on this process may have threads. `parts`: also keep, for themselves, functions that only other kernels
+    call, which takes longer (procs.supervision.at_once); tests call them. Raises RuntimeError with the first worker's complaint.
     """
     from procs import topology  # it needs numpy, which the supervisor, who imports this for the messages, does without
 
@@ -74,7 +85,8 @@ def compile_all(
     folders = [Path(cache_dir) / f"part-{n}-{os.getpid()}" for n in range(workers)]
     queue_read, queue_write = os.pipe()
     result_read, result_write = os.pipe()
-    order = sorted(stages, key=topology.compile_s, reverse=True)
+    compile_s = {LOOP: topology.LOOP_COMPILE_S, **{name: topology.compile_s(name) for name in stages}}
+    order = sorted(compile_s, key=compile_s.__getitem__, reverse=True)
     pids: list[int] = []
     try:
         for folder in folders:
@@ -82,7 +94,7 @@ def compile_all(
             if pid == 0:
                 os.close(queue_write)
                 os.close(result_read)
-                _work(stages, profile, folder, queue_read, result_write)
+                _work(stages, profile, folder, queue_read, result_write, parts)
             pids.append(pid)
         os.close(result_write)
         begun()
@@ -95,7 +107,8 @@ def compile_all(
                 said = json.loads(line)
                 if "problem" in said:
                     raise RuntimeError(f"{said['stage']}: {said['problem']}")
-                tell(said["stage"], said["seconds"])
+                if said["stage"] in stages:
+                    tell(said["stage"], said["seconds"])
         if any(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0 for pid in _taken(pids)):
             raise RuntimeError("a compiling process was killed (out of memory?): start again, what is done is kept")
         for folder in folders:
@@ -118,17 +131,25 @@ def _taken(pids: list[int]) -> list[int]:
     return taken
 
 
-def _work(stages: Mapping[str, str], profile: Any, folder: Path, queue: int, results: int) -> None:
+def _work(stages: Mapping[str, str], profile: Any, folder: Path, queue: int, results: int, parts: bool) -> None:
     """In a worker: compile stage after stage; never returns."""
     code = 1
     try:
         folder.mkdir(mode=0o700)
         os.environ.update(numba_variables(folder))
+        from procs.fold import warm  # it needs numba, which is imported here first
+
+        warm.loop_is_elsewhere = True
+        if not parts:
+            at_once.compile_at_once()
         while raw := os.read(queue, NAME_BYTES):
             name = raw.decode().strip()
             began = time.perf_counter()
             try:
-                importlib.import_module(stages[name]).warm(profile)
+                if name == LOOP:
+                    _compile_loop()
+                else:
+                    importlib.import_module(stages[name]).warm(profile)
                 said: dict[str, Any] = {"stage": name, "seconds": time.perf_counter() - began}
             except BaseException as error:
                 stage_log("zygote").error("compiling failed", of=name, exc_info=True)
@@ -137,6 +158,13 @@ def _work(stages: Mapping[str, str], profile: Any, folder: Path, queue: int, res
         code = 0
     finally:
         os._exit(code)
+
+
+def _compile_loop() -> None:
+    from numba import types
+
+    for module, kernel in LOOP_KERNELS:
+        getattr(importlib.import_module(module), kernel).compile((types.Array(types.int64, 1, "C"),))
 
 
 def _gather(folder: Path, into: Path) -> None:

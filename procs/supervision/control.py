@@ -120,6 +120,7 @@ class StatusSaid(TypedDict):
     unlatched: NotRequired[str | None]
     trouble: NotRequired[str | None]
     warm: dict[str, Any]
+    standbys: NotRequired[list[int]]
     progress: int
     stages: list[StageSaid]
 

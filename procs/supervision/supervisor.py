@@ -36,8 +36,8 @@ from procs.supervision.contract import Pipeline
 from procs.supervision.halting import Halting
 from procs.supervision.notify import Notifier
 from procs.supervision.nursery import ZYGOTE, Nursery
+from procs.supervision.packets import Begin, Compiled, Failed, FromZygote, Ready, Waiting, Warmed
 from procs.supervision.table import MS, Actual, Policy, State, Wanted
-from procs.supervision.zygote import Begin, Compiled, Failed, FromZygote, Ready, Waiting, Warmed
 from procs.whole_files import write_whole
 from shm.errors import SegmentError
 
@@ -220,6 +220,7 @@ class Supervisor:
             if state.pid and state.actual in (Actual.STARTING, Actual.RUNNING):
                 seen = supervision.Observed(self.pipeline.heartbeat(name), self.pipeline.ready(name))
                 self._apply(name, seen)
+        self.nursery.keep(now)
         self.halting.check()
         self._note_trouble()
         self._feed_watchdog(now)
@@ -354,7 +355,6 @@ class Supervisor:
                     self.log.warning("kill", stage=action.name, pid=action.pid, reason=action.reason)
                 self.nursery.kill(action.name, action.signum)
             case supervision.Abandon():
-                self.log.warning("zygote is stuck", asked_for=action.name)
                 self.nursery.abandon()
             case supervision.Trip():
                 self._give_up(action.name, action.reason)
@@ -379,7 +379,6 @@ class Supervisor:
                 self.warm["seconds"] = round(message.seconds, 3)
                 if self.phase == "warming":
                     self._enter("starting")
-                self.nursery.flush()
             case Failed():
                 self.log.error("zygote failed", what=message.what, problem=message.error)
                 if self.phase == "warming":
@@ -438,6 +437,7 @@ class Supervisor:
             "unlatched": self.halting.unlatched or None,
             "trouble": self.trouble or None,
             "warm": dict(self.warm),
+            "standbys": self.nursery.standbys,
             "progress": self.pipeline.progress(),
             "stages": [self._row(stage, self.states[name], now) for name, stages in members for stage in stages],
         }

@@ -102,17 +102,22 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """The spawn request was handed over (it waits while there is no zygote): the limit for its answer runs."""
+    """The zygote was asked for a child (nobody can be while there is none): the limit for its answer runs.
+
+    `withdrawn`: it is dead, and the next one is asked when it is there.
+    """
 
     incarnation: int
+    withdrawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """The incarnation that was asked for lives as `pid`."""
+    """The incarnation that was asked for lives as `pid`. It has `start_ns` to become ready, where the policy's is not meant."""
 
     pid: int
     incarnation: int
+    start_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +245,7 @@ def step(state: State, event: Event, now_ns: int) -> Step:
         case Requested():
             if event.incarnation != state.incarnation or state.pid or state.actual is not Actual.STARTING:
                 return state, ()
-            return replace(state, deadline_ns=now_ns + state.policy.answer_ns), ()
+            return replace(state, deadline_ns=0 if event.withdrawn else now_ns + state.policy.answer_ns), ()
         case Spawned():
             return _on_spawned(state, event, now_ns)
         case SpawnFailed():
@@ -284,7 +289,8 @@ def _on_spawned(state: State, event: Spawned, now_ns: int) -> Step:
     if event.incarnation != state.incarnation or state.pid:
         return state, ()
     if state.actual is Actual.STARTING:
-        return replace(state, pid=event.pid, heartbeat_ns=now_ns, deadline_ns=now_ns + state.policy.start_ns), ()
+        deadline = now_ns + (event.start_ns or state.policy.start_ns)
+        return replace(state, pid=event.pid, heartbeat_ns=now_ns, deadline_ns=deadline), ()
     # asked for, then no longer wanted (or given up) before the answer came
     return _kill(replace(state, pid=event.pid), signal.SIGKILL, "no longer wanted", now_ns)
 
@@ -379,7 +385,7 @@ def _on_tick(state: State, now_ns: int) -> Step:
         case Actual.BACKOFF:
             return _spawn(state, now_ns)
         case Actual.STARTING if state.pid:
-            return _hang(state, f"no readiness within {state.policy.start_ns // MS} ms", now_ns)
+            return _hang(state, f"no readiness within {(now_ns - state.since_ns) // MS} ms", now_ns)
         case Actual.STARTING:
             failed, actions = _crashed(state, "no answer to the spawn request", now_ns)
             return failed, (Abandon(state.name, state.incarnation), *actions)
