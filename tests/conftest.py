@@ -26,6 +26,7 @@ from segment_world import INSTANCE
 
 from procs import rundir, topology
 from procs.kernels import choice
+from procs.kernels.packs import OF_ENGINE
 from procs.profiles.config import load_profile
 from procs.supervision import compiling
 from shm import backing
@@ -96,6 +97,9 @@ def compiled_stages() -> Path:
             print("tests: compiling the kernels of these sources, once", file=sys.stderr, flush=True)
             compiling.compile_all(stages, profile, str(folder), lambda stage, seconds: None, parts=True)
             compiling.mark_complete(str(folder))
+        if not compiling.is_complete(str(folder), OF_ENGINE):
+            compiling.compile_all(compiling.ENGINE, load_profile("paper"), str(folder), lambda part, seconds: None)
+            compiling.mark_complete(str(folder), OF_ENGINE)
         if not (folder / warm_kernels.COMPLETE).exists():
             warm_kernels.compile_shared(folder)
     return folder

@@ -10,19 +10,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from procs import topology
 from procs.cli import running
 from procs.cli.outcome import FAILED, INTERRUPTED, OK, USAGE, CliError
 from procs.cli.progress import Progress
 from procs.cli.provenance import digests
 from procs.cli.report import JOURNALS, facts, show, use_kernel_cache
 from procs.cli.signal_check import with_signals
+from procs.kernels.packs import OF_ENGINE
 from procs.profiles.schema import Profile
 from procs.supervision import compiling
 from sim.settings import Generator
@@ -78,12 +77,11 @@ def _backtest(profile: Profile, note: Progress, as_json: bool) -> int:
 
 
 def _compile(profile: Profile, note: Progress) -> None:
-    """Compile on all cores, before numba is in this process, where the cache has not every stage's kernels yet."""
+    """Compile on all cores, before numba is in this process, where the cache has not the engine's kernels yet."""
     cache = os.environ["NUMBA_CACHE_DIR"]
-    if compiling.is_complete(cache):
+    if compiling.is_complete(cache, OF_ENGINE):
         return
-    run = topology.Run.of(profile)
-    stages = {stage.name: stage.module for stage in (*run.essential, *replace(run, world="replay").hot)}
+    stages = compiling.ENGINE
     profile = msgspec.structs.replace(profile, signals=msgspec.structs.replace(profile.signals, user=()))  # they are apart
     done: list[str] = []
 
@@ -92,13 +90,13 @@ def _compile(profile: Profile, note: Progress) -> None:
         note(f"kernels {len(done)}/{len(stages)}: {stage} compiled in {seconds:.0f} s")
 
     with contextlib.ExitStack() as counted, compiling.locked(cache, lambda: note("another process compiles the kernels")):
-        if not compiling.is_complete(cache):
+        if not compiling.is_complete(cache, OF_ENGINE):
             working = note.working("compiling the kernels on all cores, once")
             try:
                 compiling.compile_all(stages, profile, cache, tell, lambda: counted.enter_context(working))
             except RuntimeError as problem:
                 raise CliError(f"the kernels could not be compiled: {problem}", FAILED) from None
-            compiling.mark_complete(cache)
+            compiling.mark_complete(cache, OF_ENGINE)
     note.end()
 
 
@@ -134,19 +132,16 @@ def ended_by_ctrl_c() -> Iterator[Callable[[], bool]]:
 
 def run_backtest(profile: Profile, plan: Plan, note: Progress, recordings: list[dict[str, Any]]) -> tuple[Report, bool, int]:
     """Run a plan in this process: its report, whether its market came to its end, and how many orders were sent."""
-    from procs.fold.warm import warm_stage
-    from procs.memory import board
     from procs.recordings.checking import aside_of, aside_text
-    from procs.research import backtest as world
+    from procs.research import decoding, engine
     from sim.report.build import build_report
     from sim.report.decisions import Tally
     from trading.own_signals.guard import complaints, health_of
 
-    stages = world.stages_of(plan)
     note("loading the kernels (the first time compiles them: some minutes)")
-    for number, stage in enumerate(stages, 1):
-        with note.working(f"kernels {number}/{len(stages)}: {stage.name}"):
-            warm_stage(stage.name, profile)
+    for number, module in enumerate((decoding, engine), 1):
+        with note.working(f"kernels {number}/2: {module.__name__.rpartition('.')[2]}"):
+            module.warm(profile)
     note("simulating (Ctrl-C ends it and reports what there is by then)")
     started = time.monotonic()
 
@@ -157,20 +152,17 @@ def run_backtest(profile: Profile, plan: Plan, note: Progress, recordings: list[
         note.now(f"simulated {span(market_ns)} of market, {min(done, 1.0):.0%}: {of} in {took}")
 
     with ended_by_ctrl_c() as asked:
-        outcome = world.run(plan, keep=JOURNALS, folds={"signals": lambda: Tally(profile)}, progress=progress, stop=asked)
+        outcome = engine.run(plan, keep=JOURNALS, folds={"signals": lambda: Tally(profile)}, progress=progress, stop=asked)
         whole = not asked()
     wall = time.monotonic() - started
     note.end()
-    guard = world.guard_of(outcome.world)
-    for text in complaints({one.name: health_of(guard, k) for k, one in enumerate(profile.signals.user)}):
+    for text in complaints({one.name: health_of(outcome.guard, k) for k, one in enumerate(profile.signals.user)}):
         print(f"scalperctl: user signal {text}", file=sys.stderr)
-    if aside := aside_of(outcome.stages["feed"].state["state"]):
+    if aside := aside_of(outcome.feed):
         print(f"scalperctl: {aside_text(aside)}", file=sys.stderr)
-    page = board.page(outcome.world.board, topology.stage_id("feed"))
-    state = outcome.stages["feed"].state["state"]
     books: dict[str, BookStats] = {}
     for number, name in enumerate(plan.names):
-        row = state[number]
+        row = outcome.feed[number]
         books[name] = {
             "oracle_checked": int(row["oracle_checked"]), "oracle_equal": int(row["oracle_equal"]),
             "gaps": int(row["gaps"]), "resyncs": int(row["resyncs"]),
@@ -178,7 +170,7 @@ def run_backtest(profile: Profile, plan: Plan, note: Progress, recordings: list[
     tally: Any = outcome.folded["signals"]
     title = "BACKTEST" if whole else "BACKTEST, interrupted by Ctrl-C"
     found = build_report(
-        facts(profile, title, int(page[board.FRAMES]), wall, outcome.kept, recordings, whole=whole),
+        facts(profile, title, outcome.frames, wall, outcome.kept, recordings, whole=whole),
         instruments=plan.instruments,
         market=outcome.kept["market"],
         orders=outcome.kept["orders"],

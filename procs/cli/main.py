@@ -43,6 +43,7 @@ ERRORS: Final[tuple[tuple[str, str, int], ...]] = (
     ("procs.journal.format", "JournalError", FAILED),
     ("procs.journal.order_trace", "TraceError", FAILED),
     ("procs.research.backtest", "BacktestStalled", FAILED),
+    ("procs.research.engine", "EngineFull", FAILED),
     ("procs.recordings.raw_frames", "RawFramesError", FAILED),
     ("procs.learning.extras", "LearningError", FAILED),
     ("procs.bench.pair", "BenchError", FAILED),

@@ -25,6 +25,8 @@ from procs.kernels import keys
 
 PACKS: Final = Path(__file__).resolve().parent
 COMPLETE: Final = "complete"
+OF_ENGINE: Final = "-engine"
+"""Added to COMPLETE: the mark of a cache that holds all that a backtest calls."""
 """This file stands in a cache folder that holds the kernels of every stage."""
 KEPT: Final = (".nbi", ".nbc")
 
@@ -114,7 +116,8 @@ def unpack(packs: Path, level: str, into: Path) -> int:
         fresh.mkdir(mode=0o700)
         with zipfile.ZipFile(io.BytesIO(raw)) as packed:
             packed.extractall(fresh)
-        (fresh / COMPLETE).touch()
+        for mark in (COMPLETE, COMPLETE + OF_ENGINE):
+            (fresh / mark).touch()
         try:
             fresh.rename(into)
         except OSError:

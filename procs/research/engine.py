@@ -13,14 +13,16 @@ from typing import Any, Final
 import numpy as np
 
 from procs.fold.plan import Plan
+from procs.fold.warm import warm_plan
 from procs.learning import install
+from procs.profiles.schema import Profile
 from procs.research import signal_files
+from procs.research.decoding import pieces_of
 from procs.research.watched import Stuck, watched
 from sim.backtest import engine
-from sim.backtest.pieces import BYTES, FRAMES, LAST_NS, Pieces
+from sim.backtest.pieces import BYTES, FRAMES, LAST_NS
 from sim.exchange import fold as exchange
 from sim.exchange.state import EXCH_GLOBAL, EXCH_STATE, OUT_ROWS, ExchangeArrays
-from trading.books import fold as feed
 from trading.jit import Recs, Words
 from trading.models import vote as model_vote
 from trading.orders import routing
@@ -96,14 +98,12 @@ def stages_of(plan: Plan, guard: Words, alive: list[Any]) -> engine.Stages:
     )
 
 
-def pieces_of(plan: Plan) -> Pieces:
-    """The plan's market."""
-    generated = plan.spool is None
-    params = feed.make_params(
-        snapshot_levels=feed.WHOLE if generated else plan.snapshot_levels, owed_limit_ns=plan.owed_limit_ns,
-        silence_ns=plan.silence_ns,
-    )  # fmt: skip
-    return Pieces(plan.instruments, plan.spool, plan.generator, params)
+def warm(profile: Profile) -> None:
+    """Compile or load the engine."""
+    plan = warm_plan(profile)
+    stages, pieces = stages_of(plan, np.zeros(GUARD_WORDS, np.int64), []), pieces_of(plan)
+    out, at = engine.out_of(1, 1), np.zeros(engine.AT_WORDS, np.int64)
+    engine.run(stages, at, pieces.none(), out, 1, 1)
 
 
 class _Taken:
@@ -189,7 +189,7 @@ def _run(
     for piece in pieces:
         at[engine.FRAME] = 0
         taken.take("market", piece.market[: piece.market_to[-1]])
-        while _checked(engine.run(stages, at, piece, out)) == engine.FULL:
+        while _checked(engine.run(stages, at, piece, out, 0, 0)) == engine.FULL:
             taken.empty(at, out)
         taken.empty(at, out)
         count += 1
@@ -198,7 +198,7 @@ def _run(
         if stop():
             break
     closing = pieces.none(), out, pieces.end_ns, exchange.min_entry_ns(stages.venue.params)
-    while _checked(engine.end(stages, at, *closing)) == engine.FULL:
+    while _checked(engine.run(stages, at, *closing)) == engine.FULL:
         taken.empty(at, out)
     taken.empty(at, out)
     kept = {name: np.concatenate(found) if found else np.zeros(0, DTYPES[name]) for name, found in taken.pieces.items()}

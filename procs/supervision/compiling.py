@@ -40,14 +40,19 @@ LOOP_KERNELS: Final = (
 MOST_WORKERS: Final = 4  # a worker takes some 400 MB while it compiles
 
 
-def is_complete(cache_dir: str) -> bool:
-    """Whether the kernels were compiled into this cache to the end."""
-    return (Path(cache_dir) / COMPLETE).exists()
+ENGINE: Final = {"engine": "procs.research.engine", "decoding": "procs.research.decoding"}
+"""What a backtest calls, as the stages of `compile_all`."""
+ENGINE_COMPILE_S: Final = {"engine": 60.0, "decoding": 30.0}
 
 
-def mark_complete(cache_dir: str) -> None:
+def is_complete(cache_dir: str, of: str = "") -> bool:
+    """Whether the kernels were compiled into this cache to the end: those of pipelines, or `of` another set."""
+    return (Path(cache_dir) / (COMPLETE + of)).exists()
+
+
+def mark_complete(cache_dir: str, of: str = "") -> None:
     """Say so."""
-    (Path(cache_dir) / COMPLETE).touch()
+    (Path(cache_dir) / (COMPLETE + of)).touch()
 
 
 @contextlib.contextmanager
@@ -85,7 +90,9 @@ def compile_all(
     folders = [Path(cache_dir) / f"part-{n}-{os.getpid()}" for n in range(workers)]
     queue_read, queue_write = os.pipe()
     result_read, result_write = os.pipe()
-    compile_s = {LOOP: topology.LOOP_COMPILE_S, **{name: topology.compile_s(name) for name in stages}}
+    compile_s = {name: ENGINE_COMPILE_S.get(name, topology.compile_s(name)) for name in stages}
+    if not stages.keys() <= ENGINE.keys():
+        compile_s[LOOP] = topology.LOOP_COMPILE_S
     order = sorted(compile_s, key=compile_s.__getitem__, reverse=True)
     pids: list[int] = []
     try:

@@ -53,7 +53,7 @@ FRAME, X_HEAD, X_TAIL, S_HEAD, S_TAIL, ENDED, ORDERS, WIRE, REPORTS, REFUSALS, Q
 AT_WORDS: Final = 16
 
 MORE, FULL, DONE, LOST = range(4)
-"""What `run` and `end` return: go on with the next piece; empty `Out`, then call again; all is over; too much is under way."""
+"""What `run` returns: go on with the next piece; empty `Out`, then call again; all is over; too much is under way."""
 
 
 class Features(NamedTuple):
@@ -266,32 +266,6 @@ def _is_lost(at: Words) -> bool:
 
 
 @lean
-def run(s: Stages, at: Words, piece: Piece, out: Out) -> int:
-    """Go through a piece, from frame `at[FRAME]` on. Returns MORE, FULL or LOST."""
-    frames = len(piece.ts)
-    while at[FRAME] < frames:
-        if _is_full(at, out):
-            return FULL
-        if _is_lost(at):
-            return LOST
-        k = at[FRAME]
-        t = _next_time(s, at, piece.ts[k])
-        _arrivals(s, at, t)
-        reports = at[REPORTS]
-        a = b = 0
-        if piece.ts[k] == t:
-            at[FRAME] += 1
-            for d in range(piece.depth_to[k - 1] if k > 0 else 0, piece.depth_to[k]):
-                _from_venue(s, at, exchange.on_depth(piece.depth, d, s.venue))
-            a, b = piece.market_to[k - 1] if k > 0 else 0, piece.market_to[k]
-            for m in range(a, b):
-                _from_venue(s, at, exchange.on_market(piece.market, m, s.venue))
-        _route(s, at, out, t)
-        _decide(s, at, out, piece, t, a, b, reports)
-    return MORE
-
-
-@lean
 def _only_listen(s: Stages, at: Words, out: Out, ts_ns: int) -> None:
     """The router's turn after the session's end: reports count, nobody asks for anything."""
     reports = at[REPORTS]
@@ -302,11 +276,8 @@ def _only_listen(s: Stages, at: Words, out: Out, ts_ns: int) -> None:
 
 
 @lean
-def end(s: Stages, at: Words, piece: Piece, out: Out, end_ns: int, min_entry_ns: int) -> int:
-    """The market ends at `end_ns`: all is cancelled, what is under way comes to its end. Returns DONE, FULL or LOST.
-
-    `piece` is an empty one. The exchange closes when the last order can have reached it.
-    """
+def _end(s: Stages, at: Words, piece: Piece, out: Out, end_ns: int, min_entry_ns: int) -> int:
+    """The market has ended, see `run`."""
     while True:
         if _is_full(at, out):
             return FULL
@@ -343,6 +314,36 @@ def end(s: Stages, at: Words, piece: Piece, out: Out, end_ns: int, min_entry_ns:
                 _only_listen(s, at, out, s.executions[at[X_HEAD] & (UNDER_WAY - 1)].ts_ns)
             if n == 0 and at[X_HEAD] == at[X_TAIL]:
                 return DONE
+
+
+@lean
+def run(s: Stages, at: Words, piece: Piece, out: Out, end_ns: int, min_entry_ns: int) -> int:
+    """Go through a piece, from frame `at[FRAME]` on. Returns MORE, FULL or LOST.
+
+    `end_ns` above 0: the market ends then, after the piece. All is cancelled, what is under way comes to its end, the exchange
+    closes when the last order can have reached it (`min_entry_ns`: the least time that it takes). Returns DONE, FULL or LOST.
+    """
+    frames = len(piece.ts)
+    while at[FRAME] < frames:
+        if _is_full(at, out):
+            return FULL
+        if _is_lost(at):
+            return LOST
+        k = at[FRAME]
+        t = _next_time(s, at, piece.ts[k])
+        _arrivals(s, at, t)
+        reports = at[REPORTS]
+        a = b = 0
+        if piece.ts[k] == t:
+            at[FRAME] += 1
+            for d in range(piece.depth_to[k - 1] if k > 0 else 0, piece.depth_to[k]):
+                _from_venue(s, at, exchange.on_depth(piece.depth, d, s.venue))
+            a, b = piece.market_to[k - 1] if k > 0 else 0, piece.market_to[k]
+            for m in range(a, b):
+                _from_venue(s, at, exchange.on_market(piece.market, m, s.venue))
+        _route(s, at, out, t)
+        _decide(s, at, out, piece, t, a, b, reports)
+    return _end(s, at, piece, out, end_ns, min_entry_ns) if end_ns > 0 else MORE
 
 
 assert MAX_ORDERS_OUT + MAX_REFUSALS_OUT < STEP_ROWS and OUT_ROWS < STEP_ROWS

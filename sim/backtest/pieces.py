@@ -147,6 +147,14 @@ class Pieces:
                 self.first_ns = int(marks[0, 0])
             yield Piece(marks[0], marks[1], marks[2], self._rows[0], self._rows[1])
 
+    def warm(self) -> None:
+        """Compile or load the kernels of both sources; of the embedded market."""
+        assert self._generator is not None
+        raw, at, no_marks = np.zeros(spool.DATA_OFFSET, np.uint8), np.zeros(4, np.int64), self._marks[:0]
+        fold = self.state, self.glob, self._params, self.instruments, *self._scratch, *self._rows, no_marks
+        from_spool(raw, at, self._where, *fold)
+        from_generator(*self._generator, raw, at, *fold)
+
     def none(self) -> Piece:
         """A piece without frames, for the session's end."""
         empty = np.zeros(0, np.int64)
