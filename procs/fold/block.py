@@ -99,6 +99,7 @@ R_KEYS: Final = 16  # merge keys of the inputs
 R_EMPTY: Final = 24  # bit r: input r was armed before the last sleep, and empty
 R_CAUSE_RING: Final = 25  # the last record taken, in a stage that has things fall due: what does so names it as its cause
 R_CAUSE_SEQ: Final = 26
+R_SPAN: Final = 27  # so many records at most until the next checkpoint; 0 after a start, and doubled by each
 REGISTERS: Final = 32
 
 assert R_KEYS + MAX_INPUTS <= R_EMPTY

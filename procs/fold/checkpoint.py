@@ -14,7 +14,9 @@ compared instead of published twice (ringbuf.ring).
     | the stage's own state         |            +--------------------------------------+
     +-------------------------------+
 
-The writers may reuse a slot only once a checkpoint lies behind it: a gating cursor is its checkpoint's.
+The writers may reuse a slot only once a checkpoint lies behind it: a gating cursor is its checkpoint's. After a start checkpoints
+come after one record, two more, four more and so on, until the usual distance: a stage that is killed again and again, but takes
+a turn in between, does not compute the same for ever.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from procs.fold.block import (
     OUTPUTS,
     R_BLOCKED,
     R_SINCE,
+    R_SPAN,
     doorbells,
     in_ctl,
     in_loc,
@@ -58,6 +61,7 @@ from ringbuf.ring import (
 
 ACTIVE: Final = 0
 HEAD_WORDS: Final = 512
+LONGEST_SPAN: Final = 1 << 40
 
 
 def checkpoint_words(arena_words: int) -> int:
@@ -77,7 +81,8 @@ def diverged(b: Words) -> int:
 @kernel
 def save(b: Words) -> None:
     """Copy the arena, make the copy valid by one store, then let the writers have the slots back."""
-    registers(b)[R_SINCE] = 0
+    reg = registers(b)
+    reg[R_SINCE], reg[R_SPAN] = 0, min(max(2 * reg[R_SPAN], 1), LONGEST_SPAN)
     size = b[ARENA_WORDS]
     ck, arena = words_at(b[CHECKPOINT], HEAD_WORDS + 2 * size), words_at(b[ARENA], size)
     target = 2 if ck[ACTIVE] == 1 else 1
@@ -121,4 +126,5 @@ def restore(b: Words) -> int:
         in_loc(b, r)[I_RELEASED] = -1
     show_cursors(b)
     registers(b)[R_BLOCKED] = 0
+    registers(b)[R_SPAN] = 0  # whoever dies again and again gets on, if only by one turn each time
     return 1 if active != 0 else 0

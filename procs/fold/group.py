@@ -42,6 +42,7 @@ from procs.fold.block import (
     R_PROMISE,
     R_SINCE,
     R_SLEPT,
+    R_SPAN,
     R_WAIT_NS,
     SPIN,
     SPIN_POLLS,
@@ -94,7 +95,7 @@ PARTIAL_TURNS: Final = 15
 RING_SLOTS: Final = 4096
 """`checkpoint_every` holds for a ring of this size, and in proportion for others."""
 CHECKPOINT_MOST: Final = 4
-"""A member checkpoints after so many times `checkpoint_every` records, whatever room its inputs have."""
+"""A member checkpoints after so many times `checkpoint_every` records, whatever room its inputs have; sooner after a start."""
 
 NAP_NS: Final = 20_000_000
 """Longest sleep while something is not checkpointed yet."""
@@ -197,10 +198,10 @@ def _give_room(g: Words, b: Words, at_once: bool) -> bool:
 def _checkpoint_due(b: Words) -> bool:
     """Whether an input's ring has room to gain: by its size, so that a ring of small records does not bring one on too often."""
     since, every = registers(b)[R_SINCE], b[CHECKPOINT_EVERY]
+    if since >= min(every * CHECKPOINT_MOST, registers(b)[R_SPAN]):
+        return since > 0
     if since < every:
         return False
-    if since >= every * CHECKPOINT_MOST:
-        return True
     for r in range(b[INPUTS]):
         loc = in_loc(b, r)
         if (loc[I_HEAD] - loc[I_RELEASED]) * RING_SLOTS >= every * in_ctl(b, r)[CAPACITY]:

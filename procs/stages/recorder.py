@@ -39,6 +39,7 @@ from procs.journal.file import (
     JournalWriter,
     journal_path,
 )
+from procs.journal.format import laid_out
 from procs.logs import stage_log
 from procs.memory import board
 from procs.memory import segments as pipeline
@@ -53,6 +54,7 @@ from procs.topology import Ring
 from ringbuf.endpoint import Reader
 from ringbuf.intrinsics import futex_wait, load_acquire, store_release
 from ringbuf.jit import Words, kernel
+from ringbuf.layout import CURSOR, reader_line
 from ringbuf.ring import ready
 from trading.instruments import Instrument
 from trading.venues.names import NATIVE
@@ -100,8 +102,9 @@ class Track:
         self, entry: Ring, words: Words, doorbells: Words, folder: Path, instance: str, sync_every: int
     ) -> None:
         """Raises JournalError."""
+        released = int(words[reader_line(entry.reader_index(NAME)) + CURSOR])  # by a recorder before us, once it was in its file
         self.journal: Final = JournalWriter.open(
-            journal_path(folder, entry.name), entry.name, entry.record, instance, sync_every=sync_every
+            journal_path(folder, entry.name), entry.name, entry.record, instance, sync_every=sync_every, vouched=released
         )
         begin = self.journal.next_sequence
         self.reader: Final = Reader(words, entry.record, entry.reader_index(NAME), doorbells, start=begin)
@@ -402,6 +405,8 @@ def warm(profile: Profile) -> None:
     reader = Reader(words, entry.record, 0)
     reader.release(len(reader.view()))
     ready(reader.ctl, reader.slots, 0)  # what releasing a record asks
+    for entry in topology.RINGS:
+        laid_out(entry.record)  # what a restarted recorder needs to know of each journal
     sleep_on(words, 100, bell(words, 100) + 1, 0)
     show(words, 101, 0)
 
