@@ -26,6 +26,7 @@ from procs.fold.assembly import Bound, StateSpec, World, arena_words, fold_layou
 from procs.fold.block import BLOCK_WORDS, PAGE
 from procs.fold.checkpoint import ACTIVE, HEAD_WORDS, checkpoint_words, restore
 from procs.fold.group import FIRST, M_OVER, group_words, run
+from procs.fold.look import connect
 from procs.fold.plan import load_recording, loop_settings, plan_of
 from procs.logs import stage_log
 from procs.memory import board
@@ -93,6 +94,8 @@ def prepare(runtime: Mapping[str, Any]) -> None:
         alone = len(run_of.process_of(stage.name).members) == 1
         settings = loop if alone else replace(loop, frames=GROUP_FRAMES)
         _prepared[stage.name] = _Prepared(stage.name, module.build(plan, world, settings), checkpoints, page)
+    if loop.look:
+        connect(run_of, World(rings, memory.board_words, {}), {name: ready.bound for name, ready in _prepared.items()})
     _members.update((process.name, [stage.name for stage in process.members]) for process in run_of.processes)
 
 

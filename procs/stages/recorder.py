@@ -52,10 +52,10 @@ from procs.recordings.instruments import note, note_signals
 from procs.recordings.raw_frames import RawRecording
 from procs.topology import Ring
 from ringbuf.endpoint import Reader
-from ringbuf.intrinsics import futex_wait, load_acquire, store_release
+from ringbuf.intrinsics import load_acquire, store_release
 from ringbuf.jit import Words, kernel
 from ringbuf.layout import CURSOR, reader_line
-from ringbuf.ring import ready
+from ringbuf.ring import ready, sleep_on
 from trading.instruments import Instrument
 from trading.venues.names import NATIVE
 
@@ -75,12 +75,6 @@ FLUSH_FRAMES: Final = topology.RING[FRAMES].capacity // 4
 """Frames that wait for the disk at most: the ring must keep room for what comes meanwhile."""
 MOST_TEXT: Final = 1 << 20
 Bytes = NDArray[np.uint8]
-
-
-@kernel
-def sleep_on(doorbells: Words, number: int, seen: int, most_ns: int) -> None:
-    """Sleep until the bell rings or the time is over."""
-    futex_wait(doorbells, number, seen, most_ns)
 
 
 @kernel
