@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import platform
 import struct
 from typing import Final
 
@@ -24,16 +23,17 @@ SLACK_NS: Final = 1_000_000
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
 _ATTR: Final = struct.Struct("IIQiIQQQ")  # struct sched_attr: size, policy, flags, nice, priority, runtime, deadline, period
 
+_libc: Final = ctypes.CDLL(None)
+
 
 def go_first() -> None:
     """The calling thread: timed waits end on time instead of 50 us late, and it runs as soon as it wakes."""
-    libc = ctypes.CDLL(None)
-    libc.prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
-    number = _SCHED_SETATTR.get(platform.machine())
+    _libc.prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
+    number = _SCHED_SETATTR.get(os.uname().machine)
     if number is not None and os.sched_getscheduler(0) == os.SCHED_OTHER:
         nice = os.getpriority(os.PRIO_PROCESS, 0)
         attr = _ATTR.pack(_ATTR.size, os.SCHED_OTHER, 0, nice, 0, SLICE_NS, 0, 0)
-        libc.syscall(ctypes.c_long(number), 0, ctypes.c_char_p(attr), 0)
+        _libc.syscall(ctypes.c_long(number), 0, ctypes.c_char_p(attr), 0)
 
 
 def prepare_thread(core: int | None) -> None:
@@ -50,4 +50,4 @@ def step_back() -> None:
         os.nice(NICENESS)
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, SLACK_NS, 0, 0, 0)
+    _libc.prctl(PR_SET_TIMERSLACK, SLACK_NS, 0, 0, 0)

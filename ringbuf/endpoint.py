@@ -273,7 +273,7 @@ class Reader(End):
             self._join_again()
         self.gating: Final = bool(ctl[line + GATING]) and not ctl[LOSSY]
         ring.release(ctl, loc, self.doorbells)
-        ring.wake_all(ctl, self.doorbells, WRITER_DOORBELL, 1)
+        ring.ring_surely(self.doorbells, int(ctl[WRITER_DOORBELL]))
 
     def _join_again(self) -> None:
         """Gate again after having been fenced; what the writer overwrote meanwhile is counted as lost.
@@ -449,7 +449,7 @@ def fence_reader(segment: Segment, record: np.dtype, reader: int, *, doorbells: 
             return False
         _store(ctl, line + FENCED, 1)
         _store(ctl, line + GATING, 0)
-        ring.wake_all(ctl, bells, WRITER_DOORBELL, 1)
+        ring.ring_surely(bells, int(ctl[WRITER_DOORBELL]))
         return True
     finally:
         owner.release(segment.header, role)

@@ -4,13 +4,14 @@ One page of control words, then the slots. A line is 64 bytes (8 words), so that
 shares a line with what another process writes.
 
     word   line  written by
-       0      0  writer         TAIL WATERMARK . FULL_STALLS PROMISE PROMISE_GIVEN . .
-       8      1  both, rarely   ARMED_READERS (bit r) ARMED_WRITER (who sleeps and wants its doorbell rung)
+       0      0  writer         TAIL WATERMARK . FULL_STALLS PROMISE PROMISE_GIVEN OWN_DUE .
+       8      1  both, rarely   ARMED_READERS (bit r: reader r, bit 8 + k: looker k) ARMED_WRITER (who wants its doorbell rung)
       16      2  creator        CAPACITY RECORD_WORDS READERS RING_ID LOSSY WRITER_DOORBELL RECORD_HASH .
       24      3  creator        doorbell number of reader 0..7
-      32+8r   4..11  reader r   CURSOR POSITION GATING OVERRUNS . FENCED . .
+      32+8r   4..11  reader r   CURSOR POSITION GATING OVERRUNS WANT FENCED . .
       96  12,13  any            16 doorbells of the ring's own, for rings that stand alone
-     112..511    spare to the end of the page
+     112+8k  14..21  looker k   LOOKER_DOORBELL LOOKER_WANT . . . . . .
+     176..511    spare to the end of the page
      512      slot 0: record words, the last one is the slot's sequence
               ...
               slot capacity-1
@@ -18,7 +19,9 @@ shares a line with what another process writes.
 
 Sequences are free-running: the record number n (from 0) lies in slot n % capacity, and its sequence word is n + 1 once
 it may be read, 0 while it is being written. CURSOR is what gates the writer; POSITION is how far the reader has read
-(it may be ahead of the cursor by what is not checkpointed yet).
+(it may be ahead of the cursor by what is not checkpointed yet). Whoever is armed is rung for at a record behind its POSITION,
+and when watermark or promise come to its WANT: 0 is any news, NEVER no news but records. A looker reads no records and
+waits for a WANT alone (procs.fold.look). A doorbell counts its rings; its bit ASLEEP says that somebody sleeps on it.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ WATERMARK: Final = 1
 FULL_STALLS: Final = 3
 PROMISE: Final = 4  # a watermark that holds as long as the writer is told nothing new on its feedback input ...
 PROMISE_GIVEN: Final = 5  # ... of which it has read this many records, plus 1; 0: no promise
+OWN_DUE: Final = 6  # the writer's outputs from here on answer an input, or come not before this; 0: it does not say
 
 ARMED_READERS: Final = 8
 ARMED_WRITER: Final = 9
@@ -60,10 +64,18 @@ CURSOR: Final = 0
 POSITION: Final = 1
 GATING: Final = 2
 OVERRUNS: Final = 3
+WANT: Final = 4
 FENCED: Final = 5  # 1: it gated, died, and was taken out so that the writer goes on (ringbuf.endpoint.fence_reader)
 
 DOORBELLS: Final = 96
 DOORBELL_COUNT: Final = 16
+ASLEEP: Final = 1 << 62
+
+LOOKER_LINES: Final = 112
+MAX_LOOKERS: Final = 8
+LOOKER_DOORBELL: Final = 0
+LOOKER_WANT: Final = 1
+NEVER: Final = (1 << 63) - 1
 
 MIN_CAPACITY: Final = 2
 MAX_CAPACITY: Final = 1 << 26
@@ -71,7 +83,8 @@ MAX_SEQUENCE: Final = 1 << 61
 
 assert READER_DOORBELL + MAX_READERS <= READER_LINES
 assert READER_LINES + MAX_READERS * LINE_WORDS <= DOORBELLS
-assert DOORBELLS + DOORBELL_COUNT <= CONTROL_WORDS
+assert DOORBELLS + DOORBELL_COUNT <= LOOKER_LINES
+assert LOOKER_LINES + MAX_LOOKERS * LINE_WORDS <= CONTROL_WORDS
 assert CONTROL_WORDS * 8 == 4096, "slots begin on a page"
 
 

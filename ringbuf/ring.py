@@ -32,6 +32,9 @@ from ringbuf.intrinsics import (
     fence_acquire,
     fence_release,
     fetch_add,
+    fetch_and,
+    fetch_or,
+    futex_wait,
     futex_wake,
     load_acquire,
     load_acquire2,
@@ -42,19 +45,27 @@ from ringbuf.jit import Recs, Words, lean
 from ringbuf.layout import (
     ARMED_READERS,
     ARMED_WRITER,
+    ASLEEP,
     CAPACITY,
     CURSOR,
     DOORBELLS,
     FULL_STALLS,
     GATING,
     LINE_WORDS,
+    LOOKER_DOORBELL,
+    LOOKER_LINES,
+    LOOKER_WANT,
     LOSSY,
+    MAX_LOOKERS,
+    MAX_READERS,
     OVERRUNS,
     POSITION,
+    PROMISE,
     READER_DOORBELL,
     READER_LINES,
     READERS,
     TAIL,
+    WANT,
     WATERMARK,
     WRITER_DOORBELL,
 )
@@ -217,36 +228,71 @@ def commit(out: Output) -> int:
 def ring_doorbell(doorbells: Words, number: int) -> None:
     """Wake whoever sleeps on this doorbell. The bell's count changes first, so a sleeper-to-be sees that it was rung.
 
-    Several writers may ring the same bell, so the count is added to atomically. A number outside of the array, which only
-    a damaged control page can hold, rings nothing.
+    Several writers may ring the same bell, so the count is added to atomically. Whoever is awake costs no system call: count
+    and ASLEEP are one word, so either we find the bit, or the sleeper-to-be finds another count. A number outside of the array,
+    which only a damaged control page can hold, rings nothing.
     """
+    if 0 <= number < doorbells.shape[0] and fetch_add(doorbells, number, 1) & ASLEEP != 0:
+        fetch_and(doorbells, number, ~ASLEEP)
+        futex_wake(doorbells, number, 1 << 30)
+
+
+@lean
+def sleep_on(doorbells: Words, number: int, seen: int, most_ns: int) -> bool:
+    """Sleep at most `most_ns` on a doorbell that was rung no more since `seen` was read of it; whether it was rung meanwhile.
+
+    Who rings takes the bit away; one that the clock wakes leaves it to others that may sleep on the same bell.
+    """
+    fetch_or(doorbells, number, ASLEEP)
+    futex_wait(doorbells, number, seen, most_ns)
+    return (load_acquire(doorbells, number) ^ seen) & ~ASLEEP != 0
+
+
+@lean
+def ring_surely(doorbells: Words, number: int) -> None:
+    """`ring_doorbell` with the system call in any case."""
     if 0 <= number < doorbells.shape[0]:
         fetch_add(doorbells, number, 1)
         futex_wake(doorbells, number, 1 << 30)
 
 
 @lean
-def wake_all(ctl: Words, doorbells: Words, first: int, count: int) -> None:
-    """Ring the doorbells named in `count` control words from `first` on, armed or not.
+def wake_all(ctl: Words, doorbells: Words) -> None:
+    """Ring for all readers and lookers, armed or not, asleep or not.
 
-    A predecessor may have died between disarming a sleeper and ringing.
+    A predecessor may have died between disarming a sleeper and ringing, or between taking its bit ASLEEP and waking it.
     """
-    for n in range(count):
-        ring_doorbell(doorbells, ctl[first + n])
+    for reader in range(ctl[READERS]):
+        ring_surely(doorbells, ctl[READER_DOORBELL + reader])
+    for looker in range(MAX_LOOKERS):
+        line = LOOKER_LINES + looker * LINE_WORDS
+        if ctl[line + LOOKER_DOORBELL] > 0:
+            ring_surely(doorbells, ctl[line + LOOKER_DOORBELL])
 
 
 @lean
 def wake_readers(ctl: Words, doorbells: Words) -> None:
-    """Ring for the readers that have said they sleep. Costs one load of a quiet line where nobody does.
+    """Ring for those that are armed and have what they wait for. Costs one load of a quiet line where nobody is.
 
-    No fence stands between the writer's stores and this load: the sleeper's membarrier takes its place
-    (ringbuf.waiting).
+    Who is not rung for stays armed. No fence stands between the writer's stores and these loads: the sleeper's membarrier
+    takes its place (ringbuf.waiting). Bits go before the bell rings, and one by one: who arms itself anew looks once more.
     """
-    if load_acquire(ctl, ARMED_READERS) != 0:
-        armed = exchange(ctl, ARMED_READERS, 0)
-        for reader in range(ctl[READERS]):
-            if (armed >> reader) & 1:
-                ring_doorbell(doorbells, ctl[READER_DOORBELL + reader])
+    armed = load_acquire(ctl, ARMED_READERS)
+    if armed == 0:
+        return
+    tail, known = load_acquire(ctl, TAIL), max(load_acquire(ctl, WATERMARK), load_acquire(ctl, PROMISE))
+    for reader in range(ctl[READERS]):
+        line = READER_LINES + reader * LINE_WORDS
+        if (armed >> reader) & 1 and (tail > load_acquire(ctl, line + POSITION) or known >= load_acquire(ctl, line + WANT)):
+            fetch_and(ctl, ARMED_READERS, ~(1 << reader))
+            ring_doorbell(doorbells, ctl[READER_DOORBELL + reader])
+    if armed >> MAX_READERS == 0:
+        return
+    for looker in range(MAX_LOOKERS):
+        line, bit = LOOKER_LINES + looker * LINE_WORDS, MAX_READERS + looker
+        if (armed >> bit) & 1 and known >= load_acquire(ctl, line + LOOKER_WANT):
+            fetch_and(ctl, ARMED_READERS, ~(1 << bit))
+            ring_doorbell(doorbells, ctl[line + LOOKER_DOORBELL])
 
 
 @lean
@@ -371,7 +417,7 @@ def succeed(ctl: Words, words: Words, loc: Words, doorbells: Words) -> None:
     loc[O_GATE] = min(smallest_cursor(ctl), loc[O_TAIL])
     loc[O_FLUSHED], loc[O_WATERMARK] = -1, ctl[WATERMARK]
     flush(ctl, loc, 0, doorbells)
-    wake_all(ctl, doorbells, READER_DOORBELL, ctl[READERS])
+    wake_all(ctl, doorbells)
 
 
 def own_doorbells(words: Words) -> Words:
@@ -402,7 +448,9 @@ __all__ = [
     "release",
     "release_lazily",
     "ring_doorbell",
+    "ring_surely",
     "room",
+    "sleep_on",
     "smallest_cursor",
     "step",
     "succeed",

@@ -27,7 +27,6 @@ from ringbuf.intrinsics import (
     MEMBARRIER_REGISTER_GLOBAL_EXPEDITED,
     fetch_and,
     fetch_or,
-    futex_wait,
     load_acquire,
     membarrier,
     mono_ns,
@@ -36,8 +35,17 @@ from ringbuf.intrinsics import (
     store_release,
 )
 from ringbuf.jit import Words, lean
-from ringbuf.layout import ARMED_READERS, ARMED_WRITER, READER_DOORBELL, WRITER_DOORBELL
-from ringbuf.ring import ready, room
+from ringbuf.layout import (
+    ARMED_READERS,
+    ARMED_WRITER,
+    LINE_WORDS,
+    NEVER,
+    READER_DOORBELL,
+    READER_LINES,
+    WANT,
+    WRITER_DOORBELL,
+)
+from ringbuf.ring import ready, room, sleep_on
 
 SPIN: Final = 0
 YIELD: Final = 1
@@ -88,6 +96,7 @@ def wait_readable(
     mask = 1 << reader
     while True:
         seen = load_acquire(doorbells, bell)
+        store_release(ctl, READER_LINES + reader * LINE_WORDS + WANT, NEVER)
         fetch_or(ctl, ARMED_READERS, mask)
         membarrier(MEMBARRIER_GLOBAL_EXPEDITED)
         there = ready(ctl, slots, head)
@@ -95,7 +104,7 @@ def wait_readable(
         if there or left <= 0:
             fetch_and(ctl, ARMED_READERS, ~mask)  # else the next push rings for nobody, at the price of a system call
             return there
-        futex_wait(doorbells, bell, seen, min(left, MAX_NAP_NS))
+        sleep_on(doorbells, bell, seen, min(left, MAX_NAP_NS))
         if ready(ctl, slots, head):
             return True
 
@@ -136,6 +145,6 @@ def wait_room(ctl: Words, loc: Words, wanted: int, doorbells: Words, strategy: i
         if there or left <= 0:
             store_release(ctl, ARMED_WRITER, 0)
             return there
-        futex_wait(doorbells, bell, seen, min(left, MAX_NAP_NS))
+        sleep_on(doorbells, bell, seen, min(left, MAX_NAP_NS))
         if room(ctl, loc, wanted) >= wanted:
             return True

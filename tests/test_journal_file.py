@@ -180,6 +180,40 @@ def test_a_broken_chain_is_told_not_repaired(tmp_path: Path) -> None:
     assert reader.index_of(7) == 7
 
 
+@QUICK
+@given(
+    whole=st.integers(0, 40), vouched=st.integers(0, 50), torn=st.integers(0, 63), zeros=st.integers(0, 5),
+    wrong=st.integers(-1, 40), first=st.integers(0, 9),
+)  # fmt: skip
+def test_what_a_predecessor_vouches_for_is_not_read_again(
+    tmp_path: Path, whole: int, vouched: int, torn: int, zeros: int, wrong: int, first: int
+) -> None:
+    """Behind the last vouched slot all is as ever: damage is told, what is torn or unwritten cut off. Before it nothing is read.
+
+    A file that is shorter than what is vouched for, or has nothing at its place, is read as if nobody had vouched.
+    """
+    path = tmp_path / f"{whole}.{vouched}.{torn}.{zeros}.{wrong}.{first}.journal"
+    if not path.exists():
+        opened(path, first_sequence=first).close()
+    width = CONTROL.itemsize
+    raw = slots(first, whole)
+    if 0 <= wrong < whole:
+        raw["seq"][wrong] = 77_777
+    with path.open("r+b") as file:
+        file.truncate(HEADER_BYTES)
+        file.seek(HEADER_BYTES)
+        file.write(raw.tobytes() + bytes(zeros * width) + b"x" * min(torn, width - 1))
+    known = max(vouched - 1, 0) if vouched - 1 < whole else 0
+    if known <= wrong < whole:
+        with pytest.raises(JournalDamaged):
+            opened(path, vouched=first + vouched)
+        return
+    with opened(path, vouched=first + vouched) as writer:
+        assert writer.next_sequence == first + whole
+        assert writer.append(slots(first + whole, 3)) == 3
+    assert len(JournalReader(path).records()) == whole + 3
+
+
 def test_append_takes_only_what_continues(tmp_path: Path) -> None:
     """A repeated, skipped, cut or foreign slot is refused whole; the journal stays as it was."""
     with opened(tmp_path / "a.journal") as writer:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fold_world import STAGES, Session, identities, small_market, undisturbed
 
@@ -69,9 +70,13 @@ def threads(session: Session, groups: Sequence[Sequence[str]]) -> list[Any]:
     return [group_words([session.stages[name].block for name in group]) for group in groups]
 
 
-def together(session: Session, groups: Sequence[Sequence[str]], crash_every: int = 0) -> int:
-    """Run the groups in turn to the end, as so many threads would; how many turns there were."""
+def together(session: Session, groups: Sequence[Sequence[str]], crash_after: Callable[[], int] = lambda: 1 << 40) -> int:
+    """Run the groups in turn to the end, as so many threads would; how many turns there were.
+
+    After every `crash_after()` turns one of them crashes, each in turn.
+    """
     running, turns, idle = threads(session, groups), 0, 0
+    crash_at = crash_after()
     while True:
         done = [turn(g) for g in running]
         session.record()
@@ -83,8 +88,9 @@ def together(session: Session, groups: Sequence[Sequence[str]], crash_every: int
         if idle:
             for g in running:
                 settle(g, 0, session.loop.spin - 1)  # the checkpoint that comes before a wait
-        if crash_every and turns % crash_every == 0:
-            victims = groups[turns // crash_every % len(groups)]
+        if turns >= crash_at:
+            crash_at = turns + crash_after()
+            victims = groups[session.crashes // len(groups[0]) % len(groups)]
             if any(session.done(name) for name in victims):
                 continue
             for name in victims:
@@ -109,8 +115,18 @@ def test_a_group_that_is_killed_goes_on_as_a_fold(groups: Sequence[Sequence[str]
     """All members lose what they have not checkpointed, again and again: no record is lost, doubled or different."""
     plan = small_market(12.0)
     session = Session(plan, LoopSettings(spin=1, checkpoint_every=8, frames=4), groups)
-    together(session, groups, crash_every=97)
+    together(session, groups, lambda: 97)
     assert session.crashes > 50 and session.diverged() == 0
+    assert identities(session.kept()) == identities(undisturbed(plan))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_group_that_is_killed_every_few_turns_ends(seed: int) -> None:
+    """With one to five turns between two deaths, and checkpoints that would come late by themselves, it goes on to the end."""
+    plan, rng = small_market(1.0), np.random.default_rng(seed)
+    session = Session(plan, LoopSettings(spin=1, checkpoint_every=1 << 30, frames=4), (STAGES,))
+    turns = together(session, (STAGES,), lambda: int(rng.integers(1, 6)))
+    assert session.crashes >= len(STAGES) * turns // 6 > 100 and session.diverged() == 0
     assert identities(session.kept()) == identities(undisturbed(plan))
 
 

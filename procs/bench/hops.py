@@ -21,7 +21,6 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,8 +28,7 @@ import numpy as np
 
 from procs import topology
 from procs.bench.others import fastmm, fastmm_told
-from procs.bench.pair import BenchError, run_pair, shared_words, two_cores
-from procs.bench.wake import SYNC_WORDS, bare_sleep, napping_write
+from procs.bench.pair import bare_futex
 from procs.cli import processes, running, status
 from procs.cli.figures import complaints, snapshot
 from procs.cli.latencies import ANSWER, KINDS, ORDER, Spread, histogram, measured, spread, venue_in
@@ -49,8 +47,6 @@ RATE: Final = 3000.0
 SECONDS: Final = 10.0
 WARM_S: Final = 2.0
 LIMIT_S: Final = 60.0
-MOST_BEATS: Final = 2000
-"""Of the bare futex: so many that its p99 says something, in a second or so."""
 
 Way = tuple[str, str]
 Figures = dict[tuple[str, ...], Snapshot]
@@ -215,28 +211,6 @@ def rows(gained: Mapping[tuple[str, ...], Snapshot]) -> list[dict[str, Any]]:
             "from_frame": spread(seen["origin"]),
         })  # fmt: skip
     return found
-
-
-# ---- beside it --------------------------------------------------------------------------------------------------------
-
-
-def bare_futex(rate: float) -> dict[str, Any]:
-    """What a wake costs here at the least: two processes sleep, one wakes the other `rate` times a second."""
-    try:
-        cores = two_cores()
-    except BenchError as problem:
-        return {"missing": str(problem)}
-    beats, gap_ns = MOST_BEATS, int(1e9 / max(rate, 1.0))
-    beats = max(min(beats, int(2e9 / gap_ns)), 100)
-    words, late = shared_words(SYNC_WORDS), shared_words(beats)
-    napping_write(words, 0, gap_ns)
-    bare_sleep(words, 0, late)
-    run_pair(partial(napping_write, words, beats, gap_ns), partial(bare_sleep, words, beats, late), cores, urgent=False)
-    seen = np.sort(late[:beats])
-    return {
-        "count": beats, "rate": round(1e9 / gap_ns, 1),
-        "p50_ns": int(seen[beats // 2]), "p99_ns": int(seen[min(beats * 99 // 100, beats - 1)]), "max_ns": int(seen[-1]),
-    }  # fmt: skip
 
 
 # ---- text -------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 Both are forked children, so that the caller keeps its cores and its priority. They meet before the work begins, get
 real-time priority where the system allows it (bursts of milliseconds, so that other programs on the two cores do not get
 into the figures), and are killed by their own alarm should one of them hang.
+
+`bare_futex` is what a wake costs at the least: nothing but a futex between the two.
 """
 
 from __future__ import annotations
@@ -15,16 +17,27 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+from ringbuf.intrinsics import fetch_add, futex_wait, futex_wake, load_acquire, mono_ns, pause, store_release
+from ringbuf.jit import lean
 
 Words = npt.NDArray[np.int64]
 Work = Callable[[], Any]
 
 HANG_S: Final = 30
 RT_PRIORITY: Final = 2
+ASLEEP_NS: Final = 40_000
+"""How long a writer lets the reader fall asleep before it wakes it."""
+BEATS: Final = 2000
+"""Of a bare futex: so many that its p99 says something, in a second or so."""
+GO, ARMING, STAMP, BELL = 0, 16, 24, 32
+"""Words of the two processes that it is between, each on a line of its own."""
+BARE_WORDS: Final = 64
 
 
 class BenchError(RuntimeError):
@@ -124,3 +137,67 @@ def _collect(child: tuple[int, int]) -> Any:
         why = "hung" if status == -signal.SIGALRM else f"ended with status {status}"
         raise BenchError(f"one of the two measured processes {why}; run it again on a quieter machine")
     return json.loads(text)
+
+
+# ---- nothing but a futex ----------------------------------------------------------------------------------------------
+
+
+@lean
+def bare_write(sync: Words, count: int) -> int:
+    """Wake a sleeper `count` times with nothing but a futex: stamp, count, wake."""
+    for n in range(count):
+        while load_acquire(sync, ARMING) != n + 1:
+            pause()
+        start = mono_ns()
+        while mono_ns() - start < ASLEEP_NS:
+            pause()
+        sync[STAMP] = mono_ns()
+        fetch_add(sync, BELL, 1)
+        futex_wake(sync, BELL, 1)
+    return 0
+
+
+@lean
+def napping_write(sync: Words, count: int, gap_ns: int) -> int:
+    """`bare_write` that sleeps itself between two wakes, for `gap_ns`, as a stage between two records does."""
+    for n in range(count):
+        while load_acquire(sync, ARMING) != n + 1:
+            pause()
+        futex_wait(sync, GO, 0, gap_ns)
+        sync[STAMP] = mono_ns()
+        fetch_add(sync, BELL, 1)
+        futex_wake(sync, BELL, 1)
+    return 0
+
+
+@lean
+def bare_sleep(sync: Words, count: int, late: Words) -> int:
+    """The other side: sleep until the bell has changed, `count` times; ns from the stamp to being awake into `late`."""
+    for n in range(count):
+        store_release(sync, ARMING, n + 1)
+        while load_acquire(sync, BELL) == n:
+            futex_wait(sync, BELL, n, 1_000_000_000)
+        late[n] = mono_ns() - sync[STAMP]
+    return 0
+
+
+def bare_futex(rate: float, beats: int = BEATS) -> dict[str, Any]:
+    """Two processes sleep, one wakes the other `rate` times a second, `beats` times, in 2 s at most where that is the default."""
+    try:
+        cores = two_cores()
+    except BenchError as problem:
+        return {"missing": str(problem)}
+    gap_ns = int(1e9 / max(rate, 1.0))
+    if beats == BEATS:
+        beats = max(min(beats, int(2e9 / gap_ns)), 100)
+    words, late = shared_words(BARE_WORDS), shared_words(beats)
+    napping_write(words, 0, gap_ns)
+    bare_sleep(words, 0, late)
+    limit_s, wake = HANG_S + 2 * beats * gap_ns // 10**9, partial(napping_write, words, beats, gap_ns)
+    run_pair(wake, partial(bare_sleep, words, beats, late), cores, urgent=False, limit_s=limit_s)
+    seen = np.sort(late[:beats])
+    return {
+        "count": beats, "rate": round(1e9 / gap_ns, 1),
+        "p50_ns": int(seen[beats // 2]), "p99_ns": int(seen[min(beats * 99 // 100, beats - 1)]), "max_ns": int(seen[-1]),
+        "over_1_ms": int((seen > 1_000_000).sum()),
+    }  # fmt: skip

@@ -6,39 +6,72 @@ writer's look may pass its own store. Here the two sides race through the ring's
 round with a swept offset; a round is lost when the reader saw no record and its bell was not rung. The remedy, a
 membarrier on the reader's side before its last look, must lose none; the same race without it must lose some, or the
 race would prove nothing.
+
+The whole of it. A process outside of the pipeline writes single records at random gaps into a group of all hot stages that
+sleeps whenever it can (`into_a_group`). A lost wake is a sleep that only the clock ended while a record was there.
 """
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from statistics import median
 from typing import Any, Final
 
 import numpy as np
 
-from procs.bench.pair import Words, may_real_time, run_pair, shared_words, two_cores
+from procs import topology
+from procs.bench.pair import (
+    ARMING,
+    ASLEEP_NS,
+    BEATS,
+    GO,
+    HANG_S,
+    Words,
+    bare_futex,
+    bare_sleep,
+    bare_write,
+    may_real_time,
+    run_pair,
+    shared_words,
+    two_cores,
+)
 from procs.bench.ring_loops import OurRing
+from procs.cli.latencies import histogram
+from procs.fold.assembly import LoopSettings, World, arena_words, spec_of
+from procs.fold.block import BLOCK as BLOCK_STAGES
+from procs.fold.checkpoint import checkpoint_words, restore
+from procs.fold.group import group_words
+from procs.fold.group import run as run_group
+from procs.fold.plan import plan_of
+from procs.memory import board
+from procs.memory.segments import format_ring
+from procs.profiles.config import load_profile
 from ringbuf.intrinsics import (
     MEMBARRIER_GLOBAL_EXPEDITED,
     cycles,
     evict,
     fetch_add,
     fetch_or,
-    futex_wait,
-    futex_wake,
     load_acquire,
     membarrier,
     mono_ns,
     pause,
+    sched_yield,
     store_release,
 )
 from ringbuf.jit import lean
-from ringbuf.layout import ARMED_READERS, READER_DOORBELL, TAIL
-from ringbuf.ring import I_HEAD, O_FLUSHED, O_TAIL, Input, Output, begin, commit, flush, ready, release, room
+from ringbuf.layout import ARMED_READERS, READER_DOORBELL, TAIL, payload_bytes
+from ringbuf.plain import ring_doorbell
+from ringbuf.ring import I_HEAD, LOC_WORDS, O_FLUSHED, O_TAIL, Input, Output, begin, commit, flush, output, ready, release, room
 from ringbuf.waiting import BLOCK, register, wait_readable
+from shm.percentiles import MIDPOINTS, W_BUCKETS
+from trading.records import FRAME_RECORD, Kind, identity_words
 
+LINE_UP: Final = int(Kind.LINE_UP) << 32
 RACES: Final = 400_000
 CAPACITY: Final = 1024
 WIDTH: Final = 8
@@ -47,15 +80,13 @@ SWEEP: Final = 3000
 SHOW_EVERY: Final = 32
 """Pushes between two flushes, as a stage has them under load (one a batch)."""
 WAKES: Final = 400
-ASLEEP_NS: Final = 40_000
-"""How long the writer lets the reader fall asleep before it wakes it."""
+RECORDS: Final = 20_000
+MOST_GAP_NS: Final = 250_000
+"""Gaps between two records are drawn from 0 to this: some come before the group is asleep, most after."""
+LATE_NS: Final = 1_000_000
 PUSHES: Final = 300_000
 GOALS: Final = {"lost": 0, "writer_cost_percent": 5.0}
-GO: Final = 0
-DONE: Final = 8  # words of `sync`, each on a line of its own
-ARMING: Final = 16
-STAMP: Final = 24
-BELL: Final = 32
+DONE: Final = 8  # words of `sync` besides those of a bare futex, each on a line of its own
 EARLIER: Final = 64
 EARLIER_LINES: Final = 4
 """Lines, in no cache, that the writer stores to before it publishes: stores leave a processor in order, so these keep the
@@ -218,42 +249,80 @@ def _wake_sleep(end: Input, bells: Words, sync: Words, count: int, late: Words) 
 
 
 @lean
-def _bare_write(sync: Words, count: int) -> int:
-    """The same with nothing but a futex: stamp, count, wake."""
+def tell(out: Output, bells: Words, count: int, seed: int, most_ns: int) -> int:
+    """Write `count` events of a line (trading.records.FRAME_RECORD), each by itself, up to `most_ns` apart."""
+    due = mono_ns()
     for n in range(count):
-        while load_acquire(sync, ARMING) != n + 1:
+        seed = (seed * 1103515245 + 12345) & 0x7FFFFFFF
+        due = max(due, mono_ns()) + (seed >> 8) * most_ns // (1 << 23)
+        while mono_ns() < due:
             pause()
-        start = mono_ns()
-        while mono_ns() - start < ASLEEP_NS:
-            pause()
-        sync[STAMP] = mono_ns()
-        fetch_add(sync, BELL, 1)
-        futex_wake(sync, BELL, 1)
-    return 0
+        while room(out.ctl, out.loc, 1) < 1:
+            sched_yield()
+        row = begin(out)
+        for k in range(out.words.shape[1] - 1):
+            out.words[row, k] = 0
+        out.words[row, 0], out.words[row, 2], out.words[row, 6] = n + 1, LINE_UP, mono_ns()
+        commit(out)
+        flush(out.ctl, out.loc, n + 1, bells)
+    return count
 
 
-@lean
-def napping_write(sync: Words, count: int, gap_ns: int) -> int:
-    """`_bare_write` that sleeps itself between two wakes, for `gap_ns`, as a stage between two records does."""
-    for n in range(count):
-        while load_acquire(sync, ARMING) != n + 1:
-            pause()
-        futex_wait(sync, GO, 0, gap_ns)
-        sync[STAMP] = mono_ns()
-        fetch_add(sync, BELL, 1)
-        futex_wake(sync, BELL, 1)
-    return 0
+def _group() -> tuple[World, Words, list[Any]]:
+    """(shared memory of a live pipeline, all its hot stages as one group, what keeps them alive); nobody records."""
+    plan = replace(plan_of(load_profile("paper", {})), run=topology.Run(source="live"))
+    names = tuple(stage.name for stage in plan.run.hot)
+    modules: dict[str, Any] = {name: importlib.import_module(topology.STAGE[name].module) for name in names}
+    rings = {}
+    for entry in topology.RINGS:
+        rings[entry.name] = shared_words(payload_bytes(entry.capacity, entry.record) // 8)
+        format_ring(rings[entry.name], entry, without=("recorder", "receiver"), groups=(names,))
+    specs = {name: spec_of(module, plan) for name, module in modules.items()}
+    checkpoints = {name: shared_words(checkpoint_words(arena_words(name, spec))) for name, spec in specs.items()}
+    world = World(rings, shared_words(board.BOARD_WORDS), checkpoints, outside=plan.run.outside)
+    loop = LoopSettings(strategy=BLOCK_STAGES, spin=8, checkpoint_every=256, frames=8)
+    bounds = [module.build(plan, world, loop) for module in modules.values()]
+    return world, group_words([bound.block for bound in bounds]), bounds
 
 
-@lean
-def bare_sleep(sync: Words, count: int, late: Words) -> int:
-    """The other side: sleep until the bell has changed, `count` times; ns from the stamp to being awake into `late`."""
-    for n in range(count):
-        store_release(sync, ARMING, n + 1)
-        while load_acquire(sync, BELL) == n:
-            futex_wait(sync, BELL, n, 1_000_000_000)
-        late[n] = mono_ns() - sync[STAMP]
-    return 0
+def into_a_group(records: int, cores: tuple[int, int], most_gap_ns: int = MOST_GAP_NS) -> dict[str, Any]:
+    """How long each of `records` waited that came into a sleeping group, how many were lost; a bare futex beside it.
+
+    BenchError where the two processes cannot run.
+    """
+    world, group, bounds = _group()
+    bells, stop = world.board[: board.DOORBELL_WORDS], board.page(world.board, topology.stage_id("feed"))
+    out = output(world.rings["frames"], FRAME_RECORD, np.zeros(LOC_WORDS, np.int64), identity_words(FRAME_RECORD))
+    for bound in bounds:
+        restore(bound.block)  # compiled before the children are forked
+    tell(out, bells, 0, 1, 1)
+
+    def write() -> int:
+        register()
+        told = int(tell(out, bells, records, 7, most_gap_ns))
+        stop[board.DRAIN] = 1
+        ring_doorbell(bells, board.doorbell(topology.stage_id("feed"), [[stage.name for stage in topology.Run().hot]]))
+        return told
+
+    def sleep() -> int:
+        register()
+        run_group(group)
+        return 0
+
+    told, _ = run_pair(write, sleep, cores, urgent=False, limit_s=HANG_S + 2 * records * most_gap_ns // 10**9)
+    waited = histogram(world.board, "feed", "frames", "origin")
+    pages = [board.page(world.board, stage.stage_id) for stage in topology.Run().hot]
+    late = int(waited.words[W_BUCKETS:][MIDPOINTS > LATE_NS].sum())
+    return {
+        "records": told,
+        "taken": waited.count,
+        "lost": sum(int(page[board.MISSED]) for page in pages) + told - waited.count,
+        "sleeps": int(stop[board.SLEEPS]),
+        **{key: waited.percentile(q) for key, q in (("p50_ns", 50), ("p99_ns", 99), ("p999_ns", 99.9))},
+        "max_ns": waited.max_ns,
+        "over_1_ms": late,
+        "bare_futex": bare_futex(2e9 / most_gap_ns, max(records // 10, BEATS + 1)),
+    }
 
 
 def writer_cost(cores: tuple[int, int], repeats: int) -> dict[str, float]:
@@ -298,7 +367,7 @@ def latency(cores: tuple[int, int], rounds: int) -> dict[str, Any]:
         ours.append(late[:WAKES].copy())
         cost.append(spent[:WAKES].copy())
         sync, late = shared_words(SYNC_WORDS), shared_words(WAKES)
-        run_pair(partial(_bare_write, sync, WAKES), partial(bare_sleep, sync, WAKES, late), cores)
+        run_pair(partial(bare_write, sync, WAKES), partial(bare_sleep, sync, WAKES, late), cores)
         bare.append(late[:WAKES].copy())
 
     def us(series: list[np.ndarray], q: int) -> float:
@@ -324,14 +393,21 @@ def _compile() -> None:
     _write_flushing(r.out, r.bells, sync, 0, 1, True)
     _wake_write(r.out, r.bells, sync, 0, sync)
     _wake_sleep(r.end, r.bells, sync, 0, sync)
-    _bare_write(sync, 0)
+    bare_write(sync, 0)
     bare_sleep(sync, 0, sync)
 
 
-def run(races: int = RACES, *, rounds: int = 7, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
-    """Race, then measure; figures as in `format`. BenchError where there are not two cores."""
+def run(
+    races: int = RACES, *, rounds: int = 7, records: int | None = None, progress: Callable[[str], None] | None = None
+) -> dict[str, Any]:
+    """Race, then measure; figures as in `format`. With `records`, only what becomes of so many single records.
+
+    BenchError where there are not two cores.
+    """
     say = progress or (lambda _: None)
     cores = two_cores()
+    if records is not None:
+        return {"cores": list(cores), "group": into_a_group(records, cores)}
     say("compiling")
     _compile()
     start = time.monotonic()
@@ -352,6 +428,7 @@ def run(races: int = RACES, *, rounds: int = 7, progress: Callable[[str], None] 
         "has_teeth": unfenced["lost"] > 0,
         "writer": cost,
         "latency": late,
+        "group": into_a_group(RECORDS, cores),
         "goals": {
             "lost": {"goal": GOALS["lost"], "found": fenced["lost"], "met": fenced["lost"] == 0 and unfenced["lost"] > 0},
             "writer_cost_percent": {
@@ -365,6 +442,8 @@ def run(races: int = RACES, *, rounds: int = 7, progress: Callable[[str], None] 
 
 def format(result: dict[str, Any]) -> str:
     """The result for people."""
+    if "writer" not in result:
+        return _told_of(result["group"])
     cost, late = result["writer"], result["latency"]
     rows = [
         f"cores {result['cores']}, real-time priority: {'yes' if result['real_time'] else 'no'}, {result['seconds']} s",
@@ -383,11 +462,23 @@ def format(result: dict[str, Any]) -> str:
         f"bare futex            p50 {late['bare_futex_p50_us']} us, p99 {late['bare_futex_p99_us']} us   "
         f"(ours / bare: {late['p50_ratio']})",
         "",
+        _told_of(result["group"]),
+        "",
     ]
     for key, goal in result["goals"].items():
         rows.append(f"{key:<24} found {goal['found']:<8} goal {goal['goal']:<6} {'met' if goal['met'] else 'NOT met'}")
     return "\n".join(rows)
 
 
-if __name__ == "__main__":
-    print(format(run(progress=print)))
+def _told_of(group: dict[str, Any]) -> str:
+    bare = group["bare_futex"]
+
+    def us(figures: dict[str, Any]) -> str:
+        waits = ", ".join(f"{key.removesuffix('_ns')} {figures[key] / 1e3:,.1f}" for key in ("p50_ns", "p99_ns", "max_ns"))
+        return f"{waits} us; {figures['over_1_ms']:,} over 1 ms"
+
+    return "\n".join((
+        f"{group['records']:,} single records into a sleeping group ({group['sleeps']:,} sleeps): {group['lost']:,} lost",
+        f"  written to taken   {us(group)}",
+        f"  bare futex         {us(bare)} of {bare['count']:,}" if "missing" not in bare else f"  bare futex: {bare['missing']}",
+    ))  # fmt: skip

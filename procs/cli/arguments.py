@@ -90,6 +90,7 @@ COMMANDS: Final[dict[str, Command]] = {
         (
             "bench ring --json",
             "bench wake",
+            "bench wake --records 1000000 --json",
             "bench decode --rounds 3",
             "bench link --seconds 5",
             "bench features --recording spot_btcusdt_20240808.gz",

@@ -21,6 +21,7 @@ TAKES: Final = {
     "pipeline": ("recording", "seconds", "placement"),
     "restart": ("kills", "placement"),
     "start": ("wheel", "warm"),
+    "wake": ("records",),
 }
 """The options that each takes; their defaults stand where they are used."""
 

@@ -36,8 +36,8 @@ def largest_file(profile: Profile) -> int:
 
 
 def tasks_needed() -> int:
-    """Processes and threads: two for each stage, and the supervisor, the zygote and the command."""
-    return 2 * len(topology.STAGES) + 3
+    """Processes and threads: three for each stage (what remains of it too), and supervisor, zygote, standbys and the command."""
+    return 3 * len(topology.STAGES) + 6
 
 
 def tasks_of(uid: int) -> int:

@@ -256,6 +256,9 @@ def bench(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--wheel", metavar="FILE", help="start: also with the kernels that this wheel carries (scripts/build-wheel)")
     p.add_argument("--warm", action="store_true", help="start: leave out the start that compiles everything, which takes minutes")
+    p.add_argument(
+        "--records", metavar="N", type=whole, help="wake: only so many single records into a group that sleeps (else 20000)"
+    )
     p.add_argument("--kills", metavar="N", type=whole, help="restart: SIGKILLs a stage (default 20)")
     p.add_argument(
         "--placement", choices=("separate", "grouped"), help="pipeline, hops, restart: who shares a process (default separate)"

@@ -109,6 +109,7 @@ class LoopSettings:
     frames: int = 256  # a poll of the feed; few in a group, where a burst would else be decoded whole before the first decision
     timed: bool = True
     idle_ns: int = IDLE_NS
+    look: bool = False  # see through other stages (procs.fold.look); where all share a thread, watermarks cost nothing
 
 
 @dataclass(slots=True)

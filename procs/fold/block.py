@@ -48,6 +48,9 @@ STAMPED: Final = 17  # bit r: records of input r say when they were published, a
 STAGE: Final = 18  # the stage's number
 FRAMES_A_POLL: Final = 19  # most frames that the feed takes in one poll
 
+LOOK: Final = 20  # address of what is seen through other stages (procs.fold.look), 0: nothing is
+LOOKED: Final = 21  # 1: others look through this stage
+
 SPIN, YIELD, BLOCK = 0, 1, 2
 """Ways to wait (STRATEGY)."""
 
@@ -99,6 +102,9 @@ R_KEYS: Final = 16  # merge keys of the inputs
 R_EMPTY: Final = 24  # bit r: input r was armed before the last sleep, and empty
 R_CAUSE_RING: Final = 25  # the last record taken, in a stage that has things fall due: what does so names it as its cause
 R_CAUSE_SEQ: Final = 26
+R_CHOSEN: Final = 27  # the input whose record waits, -1: something that falls due does
+R_HUNG: Final = 28  # 1: something waited when we went to sleep, and only the clock woke us
+R_SPAN: Final = 29  # so many records at most until the next checkpoint; 0 after a start, and doubled by each
 REGISTERS: Final = 32
 
 assert R_KEYS + MAX_INPUTS <= R_EMPTY

@@ -14,7 +14,9 @@ compared instead of published twice (ringbuf.ring).
     | the stage's own state         |            +--------------------------------------+
     +-------------------------------+
 
-The writers may reuse a slot only once a checkpoint lies behind it: a gating cursor is its checkpoint's.
+The writers may reuse a slot only once a checkpoint lies behind it: a gating cursor is its checkpoint's. After a start checkpoints
+come after one record, two more, four more and so on, until the usual distance: a stage that is killed again and again, but takes
+a turn in between, does not compute the same for ever.
 """
 
 from __future__ import annotations
@@ -22,14 +24,25 @@ from __future__ import annotations
 from typing import Final
 
 from procs.fold.block import (
+    A_CTL,
+    A_LEAD,
+    A_LOC,
     ARENA,
     ARENA_WORDS,
     CHECKPOINT,
+    IN,
+    IN_STRIDE,
     INPUTS,
     LOG,
+    LOOKED,
+    OUT,
+    OUT_STRIDE,
     OUTPUTS,
     R_BLOCKED,
+    R_INTERNAL_DUE,
     R_SINCE,
+    R_SPAN,
+    REGISTERS,
     doorbells,
     in_ctl,
     in_loc,
@@ -41,10 +54,13 @@ from procs.fold.block import (
 )
 from procs.memory import board
 from ringbuf.intrinsics import copy_words, load_acquire, store_release, words_at
-from ringbuf.jit import Words, kernel
-from ringbuf.layout import CAPACITY, CURSOR, READER_LINES
+from ringbuf.jit import Words, kernel, lean
+from ringbuf.layout import CAPACITY, CONTROL_WORDS, CURSOR, LINE_WORDS, OWN_DUE, POSITION, READER_LINES
 from ringbuf.ring import (
+    I_HEAD,
+    I_READER,
     I_RELEASED,
+    LOC_WORDS,
     O_DIVERGED,
     O_FLUSHED,
     O_GATE,
@@ -54,10 +70,13 @@ from ringbuf.ring import (
     published_tail,
     release_lazily,
     smallest_cursor,
+    wake_all,
 )
+from trading.records import TS_END
 
 ACTIVE: Final = 0
 HEAD_WORDS: Final = 512
+LONGEST_SPAN: Final = 1 << 40
 
 
 def checkpoint_words(arena_words: int) -> int:
@@ -77,7 +96,9 @@ def diverged(b: Words) -> int:
 @kernel
 def save(b: Words) -> None:
     """Copy the arena, make the copy valid by one store, then let the writers have the slots back."""
-    registers(b)[R_SINCE] = 0
+    reg = registers(b)
+    reg[R_SINCE], reg[R_SPAN] = 0, min(max(2 * reg[R_SPAN], 1), LONGEST_SPAN)
+    show_progress(b)
     size = b[ARENA_WORDS]
     ck, arena = words_at(b[CHECKPOINT], HEAD_WORDS + 2 * size), words_at(b[ARENA], size)
     target = 2 if ck[ACTIVE] == 1 else 1
@@ -86,6 +107,27 @@ def save(b: Words) -> None:
     show_cursors(b)
     page(b)[board.CHECKPOINTS] += 1
     page(b)[board.DIVERGED] = diverged(b)
+
+
+@lean
+def show_progress(b: Words) -> None:
+    """Show how far every input has been read, for those who look through this stage (procs.fold.look).
+
+    What the records before a position brought about is on the rings by now, and what they made fall due is told first.
+    """
+    if b[LOOKED] != 0:
+        due = words_at(b[ARENA], REGISTERS)[R_INTERNAL_DUE]
+        for o in range(b[OUTPUTS]):
+            ctl = words_at(b[OUT + o * OUT_STRIDE + A_CTL], CONTROL_WORDS)
+            said = TS_END if due >= TS_END else due + b[OUT + o * OUT_STRIDE + A_LEAD]
+            if ctl[OWN_DUE] != said:
+                store_release(ctl, OWN_DUE, said)
+    for r in range(b[INPUTS]):
+        ctl = words_at(b[IN + r * IN_STRIDE + A_CTL], CONTROL_WORDS)
+        loc = words_at(b[IN + r * IN_STRIDE + A_LOC], LOC_WORDS)
+        at = READER_LINES + loc[I_READER] * LINE_WORDS + POSITION
+        if ctl[at] != loc[I_HEAD]:
+            store_release(ctl, at, loc[I_HEAD])
 
 
 @kernel
@@ -117,8 +159,10 @@ def restore(b: Words) -> int:
         loc[O_GATE] = min(smallest_cursor(ctl), loc[O_TAIL])
         loc[O_FLUSHED] = -1
         loc[O_WATERMARK] = -1
+        wake_all(ctl, doorbells(b))
     for r in range(b[INPUTS]):
         in_loc(b, r)[I_RELEASED] = -1
     show_cursors(b)
     registers(b)[R_BLOCKED] = 0
+    registers(b)[R_SPAN] = 0  # whoever dies again and again gets on, if only by one turn each time
     return 1 if active != 0 else 0

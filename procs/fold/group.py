@@ -28,6 +28,7 @@ from procs.fold.block import (
     IN_STRIDE,
     INPUTS,
     LOG,
+    LOOK,
     OUT,
     OUT_STRIDE,
     OUTPUTS,
@@ -35,6 +36,7 @@ from procs.fold.block import (
     R_BELL,
     R_BLOCKED,
     R_EMPTY,
+    R_HUNG,
     R_INTERNAL_DUE,
     R_KEYS,
     R_LACKS,
@@ -42,6 +44,7 @@ from procs.fold.block import (
     R_PROMISE,
     R_SINCE,
     R_SLEPT,
+    R_SPAN,
     R_WAIT_NS,
     SPIN,
     SPIN_POLLS,
@@ -57,6 +60,7 @@ from procs.fold.block import (
     registers,
 )
 from procs.fold.checkpoint import save
+from procs.fold.look import want
 from procs.fold.loop import conclude, finished, poll
 from procs.fold.merge import can_go_on, waits_here
 from procs.fold.stamps import note_held, note_slept
@@ -64,8 +68,8 @@ from procs.memory import board
 from ringbuf.intrinsics import (
     MEMBARRIER_GLOBAL_EXPEDITED,
     exchange,
+    fetch_and,
     fetch_or,
-    futex_wait,
     load_acquire,
     membarrier,
     mono_ns,
@@ -75,8 +79,19 @@ from ringbuf.intrinsics import (
     words_at,
 )
 from ringbuf.jit import Words, kernel
-from ringbuf.layout import ARMED_READERS, ARMED_WRITER, CAPACITY, READER_DOORBELL, READERS, TAIL
-from ringbuf.ring import I_HEAD, I_READER, I_RELEASED, O_GATE, ring_doorbell
+from ringbuf.layout import (
+    ARMED_READERS,
+    ARMED_WRITER,
+    CAPACITY,
+    LINE_WORDS,
+    NEVER,
+    READER_DOORBELL,
+    READER_LINES,
+    READERS,
+    TAIL,
+    WANT,
+)
+from ringbuf.ring import I_HEAD, I_READER, I_RELEASED, I_TIMED, O_GATE, ring_doorbell, sleep_on
 from trading.records import TS_END
 
 MEMBERS: Final = 0
@@ -94,10 +109,12 @@ PARTIAL_TURNS: Final = 15
 RING_SLOTS: Final = 4096
 """`checkpoint_every` holds for a ring of this size, and in proportion for others."""
 CHECKPOINT_MOST: Final = 4
-"""A member checkpoints after so many times `checkpoint_every` records, whatever room its inputs have."""
+"""A member checkpoints after so many times `checkpoint_every` records, whatever room its inputs have; sooner after a start."""
 
 NAP_NS: Final = 20_000_000
 """Longest sleep while something is not checkpointed yet."""
+LONG_NS: Final = 5_000_000
+"""A sleep of at least this that the clock ends is one that nobody meant to end sooner."""
 
 
 def group_words(blocks: Sequence[Words]) -> Words:
@@ -139,14 +156,27 @@ def _arm(b: Words, inner: int) -> None:
     """Say on every input from outside, and on full outputs, that we are about to sleep.
 
     What a member writes while the group is awake needs no bell: whoever polls sees it, and `turn` counts it. Nor does an input
-    whose next record is there already: what it waits for is another's, and nothing behind it changes what is taken next.
+    whose next record is there already: what it waits for is another's, and nothing behind it changes what is taken next. A
+    stage that looks through others wants no news from its inputs but records, and where a record waits, from those alone
+    that it lacks; which watermarks it needs it says as a looker.
     """
     reg = registers(b)
     reg[R_EMPTY] = 0
+    looks, lacks, there = b[LOOK] != 0, reg[R_LACKS], 0
     for r in range(b[INPUTS]):
-        if not (inner >> r) & 1 and not waits_here(b, r):
+        here, timed = waits_here(b, r), in_loc(b, r)[I_TIMED] != 0
+        there |= (1 if here else 0) << r
+        if (inner >> r) & 1:
+            continue
+        ctl, reader = in_ctl(b, r), in_loc(b, r)[I_READER]
+        if not here and not (looks and timed and lacks > 0 and not (lacks >> r) & 1):
             reg[R_EMPTY] |= 1 << r
-            fetch_or(in_ctl(b, r), ARMED_READERS, 1 << in_loc(b, r)[I_READER])
+            store_release(ctl, READER_LINES + reader * LINE_WORDS + WANT, NEVER if looks and timed and lacks >= 0 else 0)
+            fetch_or(ctl, ARMED_READERS, 1 << reader)
+        elif looks and (load_acquire(ctl, ARMED_READERS) >> reader) & 1:
+            fetch_and(ctl, ARMED_READERS, ~(1 << reader))
+    if looks:
+        want(b, there)
     blocked = reg[R_BLOCKED]
     reg[R_ARMED] = blocked
     outputs = b[OUTPUTS] + (1 if b[LOG] >= 0 else 0)
@@ -197,10 +227,10 @@ def _give_room(g: Words, b: Words, at_once: bool) -> bool:
 def _checkpoint_due(b: Words) -> bool:
     """Whether an input's ring has room to gain: by its size, so that a ring of small records does not bring one on too often."""
     since, every = registers(b)[R_SINCE], b[CHECKPOINT_EVERY]
+    if since >= min(every * CHECKPOINT_MOST, registers(b)[R_SPAN]):
+        return since > 0
     if since < every:
         return False
-    if since >= every * CHECKPOINT_MOST:
-        return True
     for r in range(b[INPUTS]):
         loc = in_loc(b, r)
         if (loc[I_HEAD] - loc[I_RELEASED]) * RING_SLOTS >= every * in_ctl(b, r)[CAPACITY]:
@@ -216,7 +246,8 @@ def _account(b: Words, work: int) -> None:
     if work > 0:
         words[board.RECORDS] += work
         words[board.WORK_POLLS] += 1
-        reg[R_SLEPT] = 0
+        words[board.MISSED] += reg[R_HUNG]
+        reg[R_SLEPT] = reg[R_HUNG] = 0
         if _checkpoint_due(b):
             save(b)
 
@@ -353,15 +384,16 @@ def _sleep(g: Words) -> None:
     for m in range(g[MEMBERS]):
         if not _over(g, m):
             note_held(member(g, m))
-    bell, before = registers(first)[R_BELL], mono_ns()
-    futex_wait(doorbells(first), first[DOORBELL], bell, nap)
+    before = mono_ns()
+    rung = sleep_on(doorbells(first), first[DOORBELL], registers(first)[R_BELL], nap)
     now = mono_ns()
-    by_clock = 1 if load_acquire(doorbells(first), first[DOORBELL]) == bell else 0
+    by_clock = 0 if rung else 1
     for m in range(g[MEMBERS]):
         if not _over(g, m):
             b = member(g, m)
             registers(b)[R_SLEPT] = by_clock
-            if by_clock != 0 and nap >= NAP_NS:
+            registers(b)[R_HUNG] = 1 if by_clock != 0 and nap >= LONG_NS and registers(b)[R_LACKS] > 0 else 0
+            if by_clock != 0 and nap >= LONG_NS:
                 _note_missed(b)
             note_slept(b, before, now)
             page(b)[board.SLEEPS] += 1

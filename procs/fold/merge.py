@@ -45,11 +45,13 @@ from procs.fold.block import (
     IN_STRIDE,
     INPUTS,
     LOG,
+    LOOK,
     OUT,
     OUT_STRIDE,
     OUTPUTS,
     POLL,
     R_BLOCKED,
+    R_CHOSEN,
     R_INTERNAL_DUE,
     R_KEYS,
     R_LACKS,
@@ -71,7 +73,8 @@ from procs.fold.block import (
     out_slots,
     registers,
 )
-from procs.fold.checkpoint import save
+from procs.fold.checkpoint import save, show_progress
+from procs.fold.look import look, seen
 from procs.memory import board
 from ringbuf.intrinsics import load_acquire, mono_ns, store_release, words_at
 from ringbuf.jit import Words, kernel, lean
@@ -199,10 +202,10 @@ def _bound(b: Words, ctl: Words) -> int:
 
 
 @lean
-def _choose(b: Words) -> tuple[int, int, int]:
+def _choose(b: Words, looked: bool) -> tuple[int, int, int]:
     """(timed input whose record is the earliest, its key, untimed input that has one), -1 where there is none.
 
-    Updates the keys, R_LOW and R_PROMISE.
+    Updates the keys, R_LOW and R_PROMISE. `looked`: what `look` has seen counts as well as what the writers promise.
     """
     reg = words_at(b[ARENA], REGISTERS)
     low, promise = TS_END, TS_END
@@ -235,6 +238,9 @@ def _choose(b: Words) -> tuple[int, int, int]:
                 # may make us write: nobody answers that before we have written it.
                 own = min(low, reg[R_INTERNAL_DUE]) + b[OUT + reference * OUT_STRIDE + A_LEAD]
                 bound = max(bound, min(told, own))
+            if looked:
+                bound = max(bound, seen(b, r))
+                told = max(told, bound)
             there = _there(b, r, head)
         if there:
             key = _time(b, r, head) + loc[I_SHIFT]
@@ -279,7 +285,7 @@ def _run_length(b: Words, chosen: int, chosen_key: int) -> int:
             if key < chosen_key:
                 lacks |= 1 << r
     if lacks != 0:
-        reg[R_LACKS], reg[R_NEED] = lacks, chosen_key
+        reg[R_LACKS], reg[R_NEED], reg[R_CHOSEN] = lacks, chosen_key, chosen
         return 0
     count = 1
     while count < most and _there(b, chosen, head + count):
@@ -312,7 +318,7 @@ def _lack_due(b: Words, key: int) -> None:
         elif loc[I_ENDED] == 0:
             reached = True
     if reached:
-        reg[R_LACKS], reg[R_NEED] = lacks, due
+        reg[R_LACKS], reg[R_NEED], reg[R_CHOSEN] = lacks, due, -1
 
 
 @kernel
@@ -320,6 +326,27 @@ def _fall_due(b: Words) -> tuple[int, int]:
     """What `next_run` answers when something falls due: nothing for now where an output is full."""
     registers(b)[R_NOW] = mono_ns()
     return (FALLS_DUE, 1) if _recordable(b, 1) > 0 else (-1, 0)
+
+
+@lean
+def _pick(b: Words, looked: bool) -> tuple[int, int, int]:
+    """(input or FALLS_DUE, merge key, count): what may be taken next, whatever room there is; count 0: nothing.
+
+    A key below 0 is that of a record outside the merge. Where nothing may be taken, R_LACKS says what a record lacks.
+    """
+    reg = words_at(b[ARENA], REGISTERS)
+    reg[R_LACKS] = 0
+    chosen, chosen_key, untimed = _choose(b, looked)
+    low = reg[R_LOW]
+    if untimed >= 0:
+        first = words_at(b[OUT + A_CTL], CONTROL_WORDS)
+        if low >= max(load_acquire(first, WATERMARK), load_acquire(first, PROMISE)):
+            chosen, chosen_key = untimed, -1
+        else:
+            reg[R_LACKS] = ANY
+    if b[CALLS + DUE] != 0 and reg[R_INTERNAL_DUE] <= low < TS_END:
+        return FALLS_DUE, chosen_key, 1
+    return chosen, chosen_key, _run_length(b, chosen, chosen_key) if chosen >= 0 else 0
 
 
 @kernel
@@ -342,17 +369,13 @@ def next_run(b: Words) -> tuple[int, int]:
         reg[R_NOW] = mono_ns()
         return ring, count
 
-    reg[R_LACKS] = 0
-    chosen, chosen_key, untimed = _choose(b)
-    low = reg[R_LOW]
-    if untimed >= 0:
-        if low >= max(load_acquire(out_ctl(b, 0), WATERMARK), load_acquire(out_ctl(b, 0), PROMISE)):
-            chosen, chosen_key = untimed, -1
-        else:
-            reg[R_LACKS] = ANY
-    if _due_by(b, low):
+    chosen, chosen_key, count = _pick(b, False)
+    if count == 0 and b[LOOK] != 0:
+        look(b)
+        chosen, chosen_key, count = _pick(b, True)
+    if chosen == FALLS_DUE:
         return _fall_due(b)
-    count = _run_length(b, chosen, chosen_key) if chosen >= 0 else 0
+    low = reg[R_LOW]
     if count == 0:
         reg[R_BLOCKED] = 0
         _lack_due(b, chosen_key)
@@ -415,7 +438,8 @@ def can_go_on(b: Words) -> bool:
 
 @lean
 def flush_outputs(b: Words) -> None:
-    """Show tails, watermarks and the promise, wake who sleeps. Spinning readers see records since they were written."""
+    """Show progress, tails, watermarks and the promise, wake who sleeps. Spinning readers see records since they were written."""
+    show_progress(b)
     reg = words_at(b[ARENA], REGISTERS)
     bells = words_at(b[DOORBELLS], board.DOORBELL_WORDS)
     low = min(reg[R_LOW], reg[R_INTERNAL_DUE])

@@ -127,5 +127,6 @@ def loop_settings(profile: Profile, cores: int, run: Run) -> LoopSettings:
         wait = "block" if cores < sum(process.essential for process in run.processes) + 1 else "spin"
     strategy = {"spin": SPIN, "yield": YIELD, "block": BLOCK}[wait]
     return LoopSettings(
-        strategy=strategy, spin=max(profile.pipeline.spin_iterations, 1), checkpoint_every=profile.pipeline.checkpoint_every
-    )
+        strategy=strategy, spin=max(profile.pipeline.spin_iterations, 1), checkpoint_every=profile.pipeline.checkpoint_every,
+        look=sum(process.members[0].hot for process in run.processes) > 1,
+    )  # fmt: skip

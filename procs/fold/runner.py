@@ -6,7 +6,9 @@ hot loop has a thread of its own and is told to stop by a word on the board.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import mmap
 import os
 import select
 import signal
@@ -17,27 +19,33 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from procs import topology
 from procs.fold.assembly import Bound, StateSpec, World, arena_words, fold_layout, spec_of
-from procs.fold.checkpoint import checkpoint_words, restore
-from procs.fold.group import group_words, run
+from procs.fold.block import BLOCK_WORDS, PAGE
+from procs.fold.checkpoint import ACTIVE, HEAD_WORDS, checkpoint_words, restore
+from procs.fold.group import FIRST, M_OVER, group_words, run
+from procs.fold.look import connect
 from procs.fold.plan import load_recording, loop_settings, plan_of
 from procs.logs import stage_log
 from procs.memory import board
 from procs.memory import segments as pipeline
 from procs.profiles.schema import Profile
-from procs.scheduling import prepare_thread
+from procs.scheduling import go_first, prepare_thread
 from ringbuf.intrinsics import MEMBARRIER_REGISTER_GLOBAL_EXPEDITED, membarrier
 from ringbuf.jit import Words, kernel
 from shm import cleanup
 from shm.errors import RoleHeld, SegmentIncomplete, SegmentMissing
-from shm.owner import claim, current_identity
+from shm.owner import claim, current_identity, is_alive
 from shm.segment import Segment
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_DIVERGED: Final = 4
 OWNER_ROLE: Final = 0
+MADV_POPULATE_READ: Final = 22
+MADV_POPULATE_WRITE: Final = 23
 GROUP_FRAMES: Final = 8
 """Frames that a feed in a group takes in one turn: few enough that the first is soon decided on, enough to share its cost."""
 
@@ -58,6 +66,7 @@ class _Prepared:
     page: Words
 
 
+_libc: Final = ctypes.CDLL(None)
 _prepared: dict[str, _Prepared] = {}
 _members: dict[str, list[str]] = {}  # of each process
 _memory: list[pipeline.Memory] = []  # the zygote's, which its children have as well
@@ -85,16 +94,35 @@ def prepare(runtime: Mapping[str, Any]) -> None:
         alone = len(run_of.process_of(stage.name).members) == 1
         settings = loop if alone else replace(loop, frames=GROUP_FRAMES)
         _prepared[stage.name] = _Prepared(stage.name, module.build(plan, world, settings), checkpoints, page)
+    if loop.look:
+        connect(run_of, World(rings, memory.board_words, {}), {name: ready.bound for name, ready in _prepared.items()})
     _members.update((process.name, [stage.name for stage in process.members]) for process in run_of.processes)
 
 
 def stand_by() -> None:
     """In a child, before it knows its stage: what each does once, and would else do while others wait for it."""
     _register_membarrier(MEMBARRIER_REGISTER_GLOBAL_EXPEDITED)  # a fork does not inherit it
-    current_identity()
-    thread = threading.Thread(target=os.getpid)  # the pages of Python that starting one writes to become this process's own
+    is_alive(current_identity())
+    rehearse = _rehearse if _prepared else os.getpid  # where no stage is hot the loop was not loaded
+    thread = threading.Thread(target=rehearse)  # what it reads is mapped, what it writes becomes this process's own
     thread.start()
     thread.join()
+
+
+def _rehearse() -> None:
+    """The loop over a stage that is over: it ends at once."""
+    block, words = np.zeros(BLOCK_WORDS, np.int64), np.zeros(board.PAGE_WORDS, np.int64)
+    block[PAGE] = words.ctypes.data
+    group = group_words([block])
+    group[FIRST + M_OVER] = 1
+    go_first()
+    run(group)
+
+
+def _map(words: Words, advice: int) -> None:
+    """Have these words' pages mapped at once: one by one, as they are touched, takes several times as long."""
+    start, end = words.ctypes.data // mmap.PAGESIZE * mmap.PAGESIZE, words.ctypes.data + words.nbytes
+    _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), advice)  # an old kernel refuses: then one by one
 
 
 def run_stage(name: str, runtime: Mapping[str, Any]) -> int:
@@ -145,6 +173,11 @@ def _run_hot(name: str, stages: Sequence[_Prepared], runtime: Mapping[str, Any])
     if not going:
         return EXIT_OK
     for stage in going:
+        if active := int(stage.checkpoints.words[ACTIVE]):
+            arena = stage.bound.arena
+            at = HEAD_WORDS + (active - 1) * arena.size
+            _map(arena, MADV_POPULATE_WRITE)
+            _map(stage.checkpoints.words[at : at + arena.size], MADV_POPULATE_READ)
         stage.page[board.RECOVERIES] += restore(stage.bound.block)
     group = group_words([stage.bound.block for stage in going])
     done_read, done_write = os.pipe2(os.O_CLOEXEC)

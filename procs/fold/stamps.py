@@ -10,8 +10,8 @@ WOKEN, WAKE and WAIT are counted where the record came while the stage slept. WA
 merge holds back after that (an earlier record may still come on another input) is WAIT, further sleeps included. Where
 the stage was awake the whole hop is waiting. Under load nobody sleeps, and a record costs two histograms.
 
-A record that no frame brought about (something fell due, an operator spoke, the stream ended) has the origin NO_FRAME, and no
-ORIGIN is counted of it.
+A record that no frame brought about (something fell due, the venue answered, an operator spoke, the stream ended) has the origin
+NO_FRAME, and no ORIGIN is counted of it. A report has that of its order, the venue's delay included; what answers it has none.
 
 Stamps are CLOCK_MONOTONIC; they are in no digest and not in a record's identity (trading.records.identity_words). Records that
 are computed again after a crash are counted again.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +71,7 @@ class Beside:
 
 
 def _names(folder: Path) -> list[tuple[int, int]]:
-    found = (_NAME.fullmatch(path.name) for path in folder.glob("model_*_*.npy"))
+    found = (_NAME.fullmatch(name) for name in (os.listdir(folder) if folder.is_dir() else ()))
     return sorted((int(name[1]), int(name[2])) for name in found if name)
 
 

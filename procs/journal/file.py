@@ -47,6 +47,7 @@ from procs.journal.format import (
     check_record,
     header_page,
     journal_path,
+    laid_out,
     open_regular,
     parse_header,
 )
@@ -71,7 +72,7 @@ __all__ = [
 
 TAIL_CHECK: Final = 2048
 """Slots before the end whose sequences are verified when a journal is opened for writing (0.6 MB at most: a restarted
-recorder must be back in milliseconds, of all journals); `JournalReader.check` verifies all."""
+recorder must be back in milliseconds, of all journals), fewer where a predecessor vouches; `JournalReader.check` verifies all."""
 
 READ_BYTES: Final = 131_072
 """Of a journal that are read at a time."""
@@ -113,20 +114,24 @@ class JournalWriter:
 
     @classmethod
     def open(
-        cls, path: str | Path, ring: str, dtype: np.dtype, instance: str, *, first_sequence: int = 0, sync_every: int = 0
-    ) -> JournalWriter:
+        cls, path: str | Path, ring: str, dtype: np.dtype, instance: str,
+        *, first_sequence: int = 0, sync_every: int = 0, vouched: int = 0,
+    ) -> JournalWriter:  # fmt: skip
         """Open or create the journal of a ring; go on at `next_sequence`.
 
         first_sequence: of the first slot, if the journal is new. sync_every: `append` itself calls fdatasync once this
         many slots wait for it; 1 is after each append, 0 leaves it to `sync` and `close` (a killed process loses nothing
-        either way: syncing is for power failures). Raises JournalMismatch for another ring's, layout's or instance's file,
-        JournalFormatError for a foreign file, JournalBusy if it has a writer, JournalDamaged, JournalFull.
+        either way: syncing is for power failures). vouched: a writer of this boot has written all that comes before this
+        sequence, as shared memory tells, which a power failure does not survive: the check begins with the last of that.
+
+        Raises JournalMismatch for another ring's, layout's or instance's file, JournalFormatError for a foreign file,
+        JournalBusy if it has a writer, JournalDamaged, JournalFull.
         """
         path = Path(path)
         check_record(dtype)
         if sync_every < 0 or first_sequence < 0:
             raise ValueError("sync_every and first_sequence are 0 or more")
-        wanted = JournalHeader(ring, instance, layout_hash(dtype), dtype, first_sequence, time.time_ns())
+        wanted = JournalHeader(ring, instance, laid_out(dtype)[1], dtype, first_sequence, time.time_ns())
         fd = open_regular(path, os.O_RDWR | os.O_CREAT)
         try:
             try:
@@ -137,9 +142,9 @@ class JournalWriter:
             if cls._never_begun(fd, page):
                 cls._begin(fd, path, header_page(wanted))
                 return cls(fd, path, wanted, 0, len(page), sync_every)
-            found = parse_header(page, path)
+            found = parse_header(page, path, dtype)
             cls._check_same(path, found, wanted)
-            slots, cut = cls._repair_end(fd, path, found)
+            slots, cut = cls._repair_end(fd, path, found, vouched)
         except BaseException:
             os.close(fd)
             raise
@@ -182,17 +187,19 @@ class JournalWriter:
             )
 
     @staticmethod
-    def _repair_end(fd: int, path: Path, header: JournalHeader) -> tuple[int, int]:
+    def _repair_end(fd: int, path: Path, header: JournalHeader, vouched: int) -> tuple[int, int]:
         """Cut off what a crash left behind the last whole slot. Returns (slots left, bytes cut)."""
         size, width, first = os.fstat(fd).st_size, header.record_bytes, header.first_sequence
         slots = start = max(size - HEADER_BYTES, 0) // width
+        known = max(vouched - first - 1, 0)
         found = np.empty(0, "<i8")
         while start and not found.size:  # slots that a power failure left unwritten
-            slots, start = start, max(0, start - TAIL_CHECK)
+            known = known if known < start else 0
+            slots, start = start, max(known, start - TAIL_CHECK)
             found = np.trim_zeros(_sequence_words(fd, width, start, slots - start), "b")
         slots = start + found.size
-        if start and found.size < TAIL_CHECK:  # those behind took room of the check
-            start = max(0, slots - TAIL_CHECK)
+        if start > known and found.size < TAIL_CHECK:  # those behind took room of the check
+            start = max(known, slots - TAIL_CHECK)
             found = _sequence_words(fd, width, start, slots - start)
         wrong = np.flatnonzero(found != np.arange(first + start + 1, first + slots + 1))
         if wrong.size:

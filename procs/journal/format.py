@@ -22,6 +22,7 @@ import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -155,8 +156,17 @@ def header_page(header: JournalHeader) -> bytes:
     return page + b" " * (HEADER_BYTES - 1 - len(page)) + b"\n"
 
 
-def parse_header(page: bytes, path: Path) -> JournalHeader:
-    """The header of a journal from its first page. Raises JournalFormatError for anything else, whatever the bytes."""
+@cache
+def laid_out(dtype: np.dtype) -> tuple[dict[str, Any], int]:
+    """How the header page describes this layout, and its hash; once a process, or in its zygote."""
+    return describe_dtype(dtype), layout_hash(dtype)
+
+
+def parse_header(page: bytes, path: Path, expected: np.dtype | None = None) -> JournalHeader:
+    """The header of a journal from its first page. Raises JournalFormatError for anything else, whatever the bytes.
+
+    `expected`: a layout that need not be taken apart where the page has it.
+    """
     match = _MAGIC_LINE.match(page[: len(MAGIC) + 64])
     if match is None:
         raise JournalFormatError(f"{path} is no journal of scalper (it does not begin with {MAGIC.decode()}); name another file")
@@ -176,7 +186,7 @@ def parse_header(page: bytes, path: Path) -> JournalHeader:
             ring=str(said["ring"]),
             instance=str(said["instance"]),
             layout=int(said["layout_hash"]),
-            dtype=dtype_of(said["dtype"]),
+            dtype=_expected(said, expected) or dtype_of(said["dtype"]),
             first_sequence=int(said["first_sequence"]),
             created_ns=int(said["created_ns"]),
         )
@@ -185,7 +195,7 @@ def parse_header(page: bytes, path: Path) -> JournalHeader:
             and header.record_bytes >= 16
             and header.record_bytes % 8 == 0
             and header.first_sequence >= 0
-            and layout_hash(header.dtype) == header.layout
+            and (header.dtype is expected or layout_hash(header.dtype) == header.layout)
             and header.dtype.fields is not None
             and header.dtype.fields["seq"] == (np.dtype("<i8"), header.record_bytes - 8)
         )
@@ -194,6 +204,11 @@ def parse_header(page: bytes, path: Path) -> JournalHeader:
     if not whole:
         raise JournalFormatError(damaged)
     return header
+
+
+def _expected(said: Mapping[str, Any], expected: np.dtype | None) -> np.dtype | None:
+    """This layout, if it is what the page says."""
+    return expected if expected is not None and (said["dtype"], said["layout_hash"]) == laid_out(expected) else None
 
 
 def open_regular(path: Path, flags: int) -> int:

@@ -65,7 +65,7 @@ from procs.fold.block import (
     registers,
 )
 from procs.fold.far_calls import INT, apart
-from procs.fold.merge import flush_outputs, log_intake, loggable
+from procs.fold.merge import flush_outputs, log_intake, loggable, pending
 from procs.fold.plan import Plan
 from procs.fold.stamps import note_taken
 from procs.fold.warm import warm_stage
@@ -478,8 +478,10 @@ def _let_in(b: Words, _: int) -> int:
         origin = mono_ns()
         if src.frames == 0 and src.pace_mono_ns == 0:
             src.first_ns, src.pace_mono_ns = ts_ns, origin
-        # nothing earlier than this frame can come any more, whoever waits for that may go on
+        # nothing earlier than this frame can come any more: told with what the frame before it has brought
         reg[R_LOW] = ts_ns
+        if pending(b):
+            flush_outputs(b)
         if speed > 0.0:
             due = src.pace_mono_ns + int((ts_ns - src.first_ns) / speed)
             if origin < due:
@@ -487,9 +489,10 @@ def _let_in(b: Words, _: int) -> int:
                 reg[R_WAIT_NS] = min(reg[R_WAIT_NS], due - origin)
                 break
         _consume(b, ts_ns, origin)
-        flush_outputs(b)
         work += 1
     if work > 0:
+        if pending(b):
+            flush_outputs(b)
         _show(b)
     return work
 

@@ -87,12 +87,11 @@ def _on_market(b: Words, now: int) -> None:
 def _on_report(b: Words, now: int) -> None:
     """After the market's END the quoter only listens."""
     recs, row = in_recs(b, REPORTS, REPORT_RECORD), in_row(b, REPORTS)
-    head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
     n = quoting.on_report(recs, row, _arrays(b))
     if ended(b, MARKET):
         return
     if n > 0:
-        emit(b, QUOTES, own_words(b, SCRATCH, WIDTH), 0, REPORTS_ID, head, origin, now)
+        emit(b, QUOTES, own_words(b, SCRATCH, WIDTH), 0, REPORTS_ID, recs[row].seq - 1, NO_FRAME, now)
     registers(b)[R_INTERNAL_DUE] = own(b, GLOB, QUOTE_GLOBAL)[0].due_ns
 
 

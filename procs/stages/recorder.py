@@ -39,6 +39,7 @@ from procs.journal.file import (
     JournalWriter,
     journal_path,
 )
+from procs.journal.format import laid_out
 from procs.logs import stage_log
 from procs.memory import board
 from procs.memory import segments as pipeline
@@ -51,9 +52,10 @@ from procs.recordings.instruments import note, note_signals
 from procs.recordings.raw_frames import RawRecording
 from procs.topology import Ring
 from ringbuf.endpoint import Reader
-from ringbuf.intrinsics import futex_wait, load_acquire, store_release
+from ringbuf.intrinsics import load_acquire, store_release
 from ringbuf.jit import Words, kernel
-from ringbuf.ring import ready
+from ringbuf.layout import CURSOR, reader_line
+from ringbuf.ring import ready, sleep_on
 from trading.instruments import Instrument
 from trading.venues.names import NATIVE
 
@@ -76,12 +78,6 @@ Bytes = NDArray[np.uint8]
 
 
 @kernel
-def sleep_on(doorbells: Words, number: int, seen: int, most_ns: int) -> None:
-    """Sleep until the bell rings or the time is over."""
-    futex_wait(doorbells, number, seen, most_ns)
-
-
-@kernel
 def bell(doorbells: Words, number: int) -> int:
     """The bell's count."""
     return load_acquire(doorbells, number)
@@ -100,8 +96,9 @@ class Track:
         self, entry: Ring, words: Words, doorbells: Words, folder: Path, instance: str, sync_every: int
     ) -> None:
         """Raises JournalError."""
+        released = int(words[reader_line(entry.reader_index(NAME)) + CURSOR])  # by a recorder before us, once it was in its file
         self.journal: Final = JournalWriter.open(
-            journal_path(folder, entry.name), entry.name, entry.record, instance, sync_every=sync_every
+            journal_path(folder, entry.name), entry.name, entry.record, instance, sync_every=sync_every, vouched=released
         )
         begin = self.journal.next_sequence
         self.reader: Final = Reader(words, entry.record, entry.reader_index(NAME), doorbells, start=begin)
@@ -402,6 +399,8 @@ def warm(profile: Profile) -> None:
     reader = Reader(words, entry.record, 0)
     reader.release(len(reader.view()))
     ready(reader.ctl, reader.slots, 0)  # what releasing a record asks
+    for entry in topology.RINGS:
+        laid_out(entry.record)  # what a restarted recorder needs to know of each journal
     sleep_on(words, 100, bell(words, 100) + 1, 0)
     show(words, 101, 0)
 

@@ -113,10 +113,10 @@ def _on_control(b: Words, now: int) -> None:
 @apart(REPORTS)
 def _on_report(b: Words, now: int) -> None:
     recs, row = in_recs(b, REPORTS, REPORT_RECORD), in_row(b, REPORTS)
-    head, origin = recs[row].seq - 1, recs[row].ts_origin_mono_ns
+    head = recs[row].seq - 1
     n = risk.on_report(recs, row, _arrays(b))
     if not ended(b, MARKET):
-        _emit(b, n, REPORTS_ID, head, origin, now)
+        _emit(b, n, REPORTS_ID, head, NO_FRAME, now)  # the venue brought it about, not a frame
 
 
 @apart(MARKET)

@@ -33,6 +33,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from procs.logs import stage_log, take_over_logging
+from procs.supervision import remains
 from procs.supervision.packets import MAX_PACKET, Barren, Begin, Bred, Breed, FromZygote, Ready, Spawn, ToChild
 
 LOG_ROTATE_BYTES: Final = 4_194_304
@@ -152,6 +153,9 @@ class Zygote:
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.umask(0o077)
+        remains.ready()
+        os.close(open_log(self.begin.log_dir, "zygote"))  # what else each does once: its pages become this process's own
+        take_over_logging(stage_log("standby"))
         stand_by = getattr(sys.modules[self.runner.__module__], "stand_by", None)
         if stand_by is not None:
             stand_by()
@@ -161,6 +165,8 @@ class Zygote:
         order = _orders.decode(raw)
         if isinstance(order, Spawn):
             self.channel.close()
+            prctl(PR_SET_NAME, b"scalper:remains")  # what it starts is called the same
+            remains.keep()
             return self._be_stage(order)
         began = time.perf_counter()
         prctl(PR_SET_NAME, b"scalper:zygote")

@@ -17,6 +17,7 @@ from procs import topology
 from procs.fold.assembly import Bound, LoopSettings, heap_world
 from procs.fold.block import R_DONE, R_SINCE, out_loc
 from procs.fold.checkpoint import diverged, restore, save
+from procs.fold.look import connect
 from procs.fold.loop import poll
 from procs.fold.merge import LOG_COUNT, LOG_RING, flush_outputs
 from procs.fold.plan import Plan, plan_of
@@ -24,7 +25,19 @@ from procs.journal.digest import digest
 from procs.memory import board
 from procs.profiles.config import load_profile
 from procs.research import backtest
-from ringbuf.layout import CAPACITY, CONTROL_WORDS, CURSOR, GATING, PROMISE, PROMISE_GIVEN, TAIL, WATERMARK, reader_line, views
+from ringbuf.layout import (
+    CAPACITY,
+    CONTROL_WORDS,
+    CURSOR,
+    GATING,
+    OWN_DUE,
+    PROMISE,
+    PROMISE_GIVEN,
+    TAIL,
+    WATERMARK,
+    reader_line,
+    views,
+)
 from ringbuf.ring import O_KNOWN, O_TAIL
 from trading.jit import Recs, Words
 from trading.records import INTAKE_CUT, Kind
@@ -32,7 +45,7 @@ from trading.records import INTAKE_CUT, Kind
 STAGES = tuple(stage.name for stage in topology.Run(world="replay").hot)
 LOGS = tuple(entry.name for entry in topology.RINGS if entry.name.startswith("intake."))
 TIMED = tuple(entry.name for entry in topology.RINGS if entry.name not in LOGS)
-SHOWN = (TAIL, WATERMARK, PROMISE, PROMISE_GIVEN)
+SHOWN = (TAIL, WATERMARK, PROMISE, PROMISE_GIVEN, OWN_DUE)
 
 
 def small_market(seconds: float = 20.0, **overrides: Any) -> Plan:
@@ -92,6 +105,7 @@ class Session:
         self.stages: dict[str, Bound] = {}
         for name in names:
             self.build(name)
+        self.connect()
         self.pieces: dict[str, list[Recs]] = {entry.name: [] for entry in topology.RINGS}
         self.heads = dict.fromkeys(self.pieces, 0)
         self.crashes = 0
@@ -105,6 +119,11 @@ class Session:
         """An incarnation of the stage, in place of the one before."""
         self.stages[name] = self.modules[name].build(self.plan, self.world, self.loop)
         self.ends |= {ring: out_loc(self.stages[name].block, n) for n, ring in enumerate(self.outputs[name])}
+
+    def connect(self) -> None:
+        """Let the stages look through each other where the settings say so."""
+        if self.loop.look:
+            connect(self.plan.run, self.world, self.stages)
 
     def done(self, name: str) -> bool:
         """Whether the stage has written END everywhere."""
@@ -126,6 +145,7 @@ class Session:
         self.crashes += 1
         self.stages[name].arena[:] = -0x0123456789ABCDEF  # nobody may still look at it
         self.build(name)
+        self.connect()
         restore(self.stages[name].block)
 
     def diverged(self) -> int:

@@ -53,8 +53,8 @@ SETTINGS: dict[str, Any] = {
     "supervisor.heartbeat_timeout_ms": 20_000,
 }
 GENERATED_S = 600.0
-ZYGOTE_SHARE = 0.02
-ZYGOTE_UNTIL = 0.8  # no kill of the zygote in the last fifth: it takes seconds to come back
+ASIDE_SHARE = {"zygote": 0.06, "standby": 0.03}
+"""Of all kills, those of processes that are no stages."""
 KILLS_UNTIL = 0.96
 LIMIT_S = 900.0
 LOOKS = 200  # at what the supervisor holds open before the first kill
@@ -209,11 +209,11 @@ class Run:
             return set()
         return {int(word) for word in text.split()}
 
-    def zygote(self) -> int:
-        """The zygote's pid, 0 if there is none."""
+    def aside(self, name: str) -> int:
+        """The pid of the zygote, or of a standby; 0 if there is none."""
         for pid in self.children():
             with contextlib.suppress(OSError):
-                if Path(f"/proc/{pid}/comm").read_text().strip() == "scalper:zygote":
+                if Path(f"/proc/{pid}/comm").read_text().strip() == f"scalper:{name}":
                     return pid
         return 0
 
@@ -233,7 +233,7 @@ class Run:
             page = self.page(stage.name)
             if not page[board.FINISHED] and not (page[board.READY] and int(page[board.PID]) in alive):
                 return False
-        return self.zygote() != 0
+        return self.aside("zygote") != 0
 
     # --- killing ------------------------------------------------------------------------------------------------------
 
@@ -255,13 +255,15 @@ class Run:
             os.close(fd)
         return True
 
-    def kill(self, rng: random.Random, done: Killed, share: float) -> bool:
-        """Kill a random stage, now and then the zygote; whether somebody died by it."""
-        if share < ZYGOTE_UNTIL and rng.random() < ZYGOTE_SHARE:
-            if self._kill_child(self.zygote()):
-                done.kills["zygote"] += 1
-                return True
-            return False
+    def kill(self, rng: random.Random, done: Killed) -> bool:
+        """Kill a random stage, now and then the zygote or who may follow it; whether somebody died by it."""
+        drawn = rng.random()
+        for name, share in ASIDE_SHARE.items():
+            if drawn < share:
+                killed = self._kill_child(self.aside(name))
+                done.kills[name] += killed
+                return killed
+            drawn -= share
         name = rng.choice([stage.name for stage in topology.Run().essential])
         page = self.page(name)
         pid = int(page[board.PID])
@@ -300,7 +302,7 @@ def harass(run: Run, kills: int, seed: int, frames: int) -> Killed:
         run.time_restarts(done)
         now, left = run.frames(), kills - sum(done.kills.values())
         if left > 0:
-            if now >= due and run.kill(rng, done, now / frames):
+            if now >= due and run.kill(rng, done):
                 due = now + max((last - now) // max(left, 1), 1)
         elif not done.pending and run.quiet():
             done.after[run.descriptors()] += 1
