@@ -1,7 +1,7 @@
 """A plan through the engine (sim.backtest.engine): what a backtest keeps, how it is watched and ended.
 
 The decisions are those of the pipeline of processes, and of `procs.research.backtest`, which runs its stages over rings in one
-process and is the yardstick: orders, reports and refusals are equal in every field but cause and stamps. A test says so.
+process and is the yardstick: orders, reports and refusals are equal in every field but this machine's stamps. A test says so.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from procs.profiles.schema import Profile
 from procs.research import signal_files
 from procs.research.decoding import pieces_of
 from procs.research.watched import Stuck, watched
+from procs.topology import RING
 from sim.backtest import engine
 from sim.backtest.pieces import BYTES, FRAMES, LAST_NS
 from sim.exchange import fold as exchange
@@ -37,6 +38,7 @@ from trading.scoring.one_pass import FEATURE_GLOBAL, FEATURE_STATE
 
 ROWS: Final = 1 << 15
 """Orders, reports and the like that are handed out at once."""
+CAUSES: Final = ("market", "orders", "executions", "reports", "signals", "quotes", "control")
 KEPT: Final = ("orders", "wire", "reports", "refusals")
 
 Fold = Callable[[Recs], None]
@@ -133,11 +135,22 @@ class _Taken:
             (engine.SIGNALS, "signals", out.signals),
         ):  # fmt: skip
             self.take(name, recs[: at[word]])
+            if word in GONE:
+                at[GONE[word]] += at[word]
             at[word] = 0
 
 
+GONE: Final = {engine.REPORTS: engine.REPORTS_GONE, engine.SIGNALS: engine.SIGNALS_GONE, engine.QUOTES: engine.QUOTES_GONE}
 DTYPES: Final = {"market": MARKET_RECORD, "orders": ORDER_RECORD, "wire": ORDER_RECORD, "refusals": ORDER_RECORD,
                  "reports": REPORT_RECORD, "quotes": QUOTE_RECORD, "signals": SIGNAL_RECORD}  # fmt: skip
+
+
+def begin() -> Words:
+    """`at` of the engine: nothing done; the rings' numbers, so that records name their causes as the pipeline's do."""
+    at = np.zeros(engine.AT_WORDS, np.int64)
+    for word, ring in zip(range(engine.MARKET_ID, engine.CONTROL_ID + 1), CAUSES):
+        at[word] = RING[ring].ring_id
+    return at
 
 
 def run(
@@ -182,7 +195,7 @@ def _run(
     alive: list[Any] = []
     stages, pieces = stages_of(plan, guard, alive), pieces_of(plan)
     out = engine.out_of(ROWS, ROWS)
-    at = np.zeros(engine.AT_WORDS, np.int64)
+    at = begin()
     folded = {name: make() for name, make in folds.items()}
     taken = _Taken(keep, folded)
     count = 0

@@ -50,7 +50,10 @@ STEP_ROWS: Final = 4096
 
 # words of `at`
 FRAME, X_HEAD, X_TAIL, S_HEAD, S_TAIL, ENDED, ORDERS, WIRE, REPORTS, REFUSALS, QUOTES, SIGNALS, CONTROL, CLOSED = range(14)
-AT_WORDS: Final = 16
+MARKET_GONE, REPORTS_GONE, SIGNALS_GONE, QUOTES_GONE = range(14, 18)  # records before those of the piece, and of `Out`
+Q_RING, Q_SEQ, R_RING, R_SEQ = range(18, 22)  # what quoter and risk took last: the cause of what they do
+MARKET_ID, ORDERS_ID, EXECUTIONS_ID, REPORTS_ID, SIGNALS_ID, QUOTES_ID, CONTROL_ID = range(22, 29)  # numbers of rings, for causes
+AT_WORDS: Final = 32
 
 MORE, FULL, DONE, LOST = range(4)
 """What `run` returns: go on with the next piece; empty `Out`, then call again; all is over; too much is under way."""
@@ -128,12 +131,16 @@ def _from_venue(s: Stages, at: Words, n: int) -> None:
 def _take_orders(s: Stages, at: Words, out: Out, n: int) -> None:
     """Orders that risk has written go to the router, refusals nowhere."""
     for k in range(n):
-        s.sent[at[S_TAIL] & (UNDER_WAY - 1)] = s.risk.orders_out[k]
+        order = s.risk.orders_out[k]
+        order.cause_ring, order.cause_seq = at[R_RING], at[R_SEQ]
+        s.sent[at[S_TAIL] & (UNDER_WAY - 1)] = order
         at[S_TAIL] += 1
-        out.orders[at[ORDERS]] = s.risk.orders_out[k]
+        out.orders[at[ORDERS]] = order
         at[ORDERS] += 1
     for k in range(s.risk.glob[0].n_refusals):
-        out.refusals[at[REFUSALS]] = s.risk.refusals_out[k]
+        refusal = s.risk.refusals_out[k]
+        refusal.cause_ring, refusal.cause_seq = at[R_RING], at[R_SEQ]
+        out.refusals[at[REFUSALS]] = refusal
         at[REFUSALS] += 1
 
 
@@ -152,10 +159,11 @@ def _from_risk(s: Stages, at: Words, out: Out, n: int, ts_ns: int) -> None:
 
 
 @lean
-def _report(s: Stages, at: Words, out: Out, ts_ns: int, n: int) -> None:
+def _report(s: Stages, at: Words, out: Out, ts_ns: int, n: int, ring: int, sequence: int) -> None:
     for k in range(n):
-        s.router.reports_out[k].ts_ns = ts_ns
-        out.reports[at[REPORTS]] = s.router.reports_out[k]
+        report = s.router.reports_out[k]
+        report.ts_ns, report.cause_ring, report.cause_seq = ts_ns, ring, sequence
+        out.reports[at[REPORTS]] = report
         at[REPORTS] += 1
 
 
@@ -164,23 +172,26 @@ def _route(s: Stages, at: Words, out: Out, ts_ns: int) -> None:
     """The router's turn at a time: executions, then orders."""
     while at[X_HEAD] < at[X_TAIL] and s.executions[at[X_HEAD] & (UNDER_WAY - 1)].ts_ns <= ts_ns:
         n = routing.on_execution(s.executions, at[X_HEAD] & (UNDER_WAY - 1), s.router)
+        _report(s, at, out, ts_ns, n, at[EXECUTIONS_ID], at[X_HEAD])
         at[X_HEAD] += 1
-        _report(s, at, out, ts_ns, n)
     while at[S_HEAD] < at[S_TAIL] and s.sent[at[S_HEAD] & (UNDER_WAY - 1)].ts_ns + TRANSIT_NS <= ts_ns:
         n = routing.on_order(s.sent, at[S_HEAD] & (UNDER_WAY - 1), s.router)
-        at[S_HEAD] += 1
-        _report(s, at, out, ts_ns, s.router.glob[0].n_reports)
+        _report(s, at, out, ts_ns, s.router.glob[0].n_reports, at[ORDERS_ID], at[S_HEAD])
         for k in range(n):
-            s.router.wire_out[k].ts_ns = ts_ns
-            out.wire[at[WIRE]] = s.router.wire_out[k]
+            wire = s.router.wire_out[k]
+            wire.ts_ns, wire.cause_ring, wire.cause_seq = ts_ns, at[ORDERS_ID], at[S_HEAD]
+            out.wire[at[WIRE]] = wire
             at[WIRE] += 1
             _from_venue(s, at, exchange.on_order(s.router.wire_out, k, s.venue))
+        at[S_HEAD] += 1
 
 
 @lean
 def _quote(s: Stages, at: Words, out: Out, n: int) -> None:
     if n > 0:
-        out.quotes[at[QUOTES]] = s.quoter.out[0]
+        quote = s.quoter.out[0]
+        quote.cause_ring, quote.cause_seq = at[Q_RING], at[Q_SEQ]
+        out.quotes[at[QUOTES]] = quote
         at[QUOTES] += 1
 
 
@@ -222,26 +233,36 @@ def _decide(s: Stages, at: Words, out: Out, piece: Piece, ts_ns: int, a: int, b:
     quotes = at[QUOTES]
     _quoter_due(s, at, out, ts_ns)
     for k in range(reports, at[REPORTS]):
+        at[Q_RING], at[Q_SEQ] = at[REPORTS_ID], at[REPORTS_GONE] + k
         _quote(s, at, out, quoting.on_report(out.reports, k, s.quoter))
         _quoter_due(s, at, out, ts_ns)
     for k in range(a, b):
+        at[Q_RING], at[Q_SEQ] = at[MARKET_ID], at[MARKET_GONE] + k
         _quote(s, at, out, quoting.on_market(piece.market, k, s.quoter))
         _quoter_due(s, at, out, ts_ns)
     signals = at[SIGNALS]
     f = s.features
     for k in range(a, b):
-        at[SIGNALS] += features.on_market(piece.market, k, f.state, f.glob, f.params, f.instruments, out.signals, at[SIGNALS])
+        if features.on_market(piece.market, k, f.state, f.glob, f.params, f.instruments, out.signals, at[SIGNALS]) == 1:
+            signal = out.signals[at[SIGNALS]]
+            signal.cause_ring, signal.cause_seq = at[MARKET_ID], at[MARKET_GONE] + k
+            at[SIGNALS] += 1
     _risk_due(s, at, out, ts_ns)
     while at[CONTROL] < len(s.control) and s.control[at[CONTROL]].ts_ns <= ts_ns:
+        at[R_RING], at[R_SEQ] = at[CONTROL_ID], at[CONTROL]
         _from_risk(s, at, out, risk.on_control(s.control, at[CONTROL], s.risk), ts_ns)
         at[CONTROL] += 1
     for k in range(reports, at[REPORTS]):
+        at[R_RING], at[R_SEQ] = at[REPORTS_ID], at[REPORTS_GONE] + k
         _from_risk(s, at, out, risk.on_report(out.reports, k, s.risk), ts_ns)
     for k in range(a, b):
+        at[R_RING], at[R_SEQ] = at[MARKET_ID], at[MARKET_GONE] + k
         _from_risk(s, at, out, risk.on_market(piece.market, k, s.risk), ts_ns)
     for k in range(signals, at[SIGNALS]):
+        at[R_RING], at[R_SEQ] = at[SIGNALS_ID], at[SIGNALS_GONE] + k
         _from_risk(s, at, out, risk.on_signal(out.signals, k, s.risk), ts_ns)
     for k in range(quotes, at[QUOTES]):
+        at[R_RING], at[R_SEQ] = at[QUOTES_ID], at[QUOTES_GONE] + k
         _from_risk(s, at, out, risk.on_quote(out.quotes, k, s.risk), ts_ns)
 
 
@@ -297,7 +318,9 @@ def _end(s: Stages, at: Words, piece: Piece, out: Out, end_ns: int, min_entry_ns
                 _quoter_due(s, at, out, t)
             _risk_due(s, at, out, t)
             for k in range(reports, at[REPORTS]):
+                at[R_RING], at[R_SEQ] = at[REPORTS_ID], at[REPORTS_GONE] + k
                 _from_risk(s, at, out, risk.on_report(out.reports, k, s.risk), t)
+            at[R_RING], at[R_SEQ] = at[MARKET_ID], at[MARKET_GONE]
             _take_orders(s, at, out, risk.on_market_end(t, s.risk))
             at[ENDED] = 1
         elif at[CLOSED] == 0:
@@ -343,7 +366,10 @@ def run(s: Stages, at: Words, piece: Piece, out: Out, end_ns: int, min_entry_ns:
                 _from_venue(s, at, exchange.on_market(piece.market, m, s.venue))
         _route(s, at, out, t)
         _decide(s, at, out, piece, t, a, b, reports)
-    return _end(s, at, piece, out, end_ns, min_entry_ns) if end_ns > 0 else MORE
+    if end_ns > 0:
+        return _end(s, at, piece, out, end_ns, min_entry_ns)
+    at[MARKET_GONE] += piece.market_to[frames - 1] if frames > 0 else 0
+    return MORE
 
 
 assert MAX_ORDERS_OUT + MAX_REFUSALS_OUT < STEP_ROWS and OUT_ROWS < STEP_ROWS
