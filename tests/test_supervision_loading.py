@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import warm_kernels
+
+from procs.kernels import choice
 from procs.supervision import compiling
 
 KERNELS = """
@@ -122,6 +125,12 @@ def test_quick_numba_makes_the_same_machine_code(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         said.append(done.stdout)
     assert said[0] == said[1] and all(int(line.split()[0]) > 20 for line in said[0].splitlines()) and said[0].count("\n") == 2
+
+
+def test_what_tests_share_is_compiled_where_they_look_for_it(tmp_path: Path) -> None:
+    """The processes that compile it name numba's locator as pipelines and tests do, and the cache that they were given."""
+    told = warm_kernels.environment(tmp_path)
+    assert told.items() >= choice.numba_variables(tmp_path).items() and told[choice.CACHE_DIR] == str(tmp_path)
 
 
 def test_the_loop_of_all_stages_is_compiled_by_itself() -> None:

@@ -93,20 +93,13 @@ def _all_ended(b: Words) -> bool:
 
 
 @kernel
-def _take(b: Words, r: int, now: int) -> None:
-    """Hand the next record of an input to its handler."""
-    slots = in_slots(b, r)
-    row = in_loc(b, r)[I_HEAD] & (slots.shape[0] - 2)
-    if in_loc(b, r)[I_ENDLESS] == 0 and slots[row, W_CAUSE_RING] >> 32 == END:
-        in_loc(b, r)[I_ENDED] = 1
-        call_numbered(b, ENDED, r)
-        if _all_ended(b):
-            registers(b)[R_LOW] = TS_END
-            registers(b)[R_DONE] = 1
-        return
-    if (b[STAMPED] >> r) & 1:
-        note_taken(b, r, slots[row, W_PUBLISH], slots[row, W_ORIGIN], now)
-    call_numbered(b, r, now)
+def _end(b: Words, r: int) -> None:
+    """The next record of an input is its END."""
+    in_loc(b, r)[I_ENDED] = 1
+    call_numbered(b, ENDED, r)
+    if _all_ended(b):
+        registers(b)[R_LOW] = TS_END
+        registers(b)[R_DONE] = 1
 
 
 @kernel
@@ -149,10 +142,17 @@ def _fire(b: Words) -> int:
 @kernel
 def _take_run(b: Words, ring: int, count: int) -> int:
     """Take so many records of an input, fewer where something falls due before the next; how many."""
-    reg, now, dues = registers(b), registers(b)[R_NOW], b[CALLS + DUE] != 0
-    done = 0
+    reg, loc, slots = registers(b), in_loc(b, ring), in_slots(b, ring)
+    now, dues, stamped, endless = reg[R_NOW], b[CALLS + DUE] != 0, (b[STAMPED] >> ring) & 1, loc[I_ENDLESS] != 0
+    mask, done = slots.shape[0] - 2, 0
     while done < count:
-        _take(b, ring, now)
+        row = loc[I_HEAD] & mask
+        if not endless and slots[row, W_CAUSE_RING] >> 32 == END:
+            _end(b, ring)
+        else:
+            if stamped:
+                note_taken(b, ring, slots[row, W_PUBLISH], slots[row, W_ORIGIN], now)
+            call_numbered(b, ring, now)
         taken(b, ring)
         done += 1
         if dues and done < count and reg[R_INTERNAL_DUE] <= in_time(b, ring):

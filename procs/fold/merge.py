@@ -287,9 +287,14 @@ def _run_length(b: Words, chosen: int, chosen_key: int) -> int:
     if lacks != 0:
         reg[R_LACKS], reg[R_NEED], reg[R_CHOSEN] = lacks, chosen_key, chosen
         return 0
-    count = 1
-    while count < most and _there(b, chosen, head + count):
-        key = _time(b, chosen, head + count) + shift
+    at, count = IN + chosen * IN_STRIDE, 1
+    slots, width = b[at + A_SLOTS], b[at + A_WIDTH]  # here: behind each acquire in the loop they would be read anew
+    mask = words_at(b[at + A_CTL], CONTROL_WORDS)[CAPACITY] - 1
+    while count < most:
+        slot = words_at(slots + ((head + count) & mask) * width * 8, width)
+        if load_acquire(slot, width - 1) != head + count + 1:
+            break
+        key = slot[0] + shift
         if key >= before or key > upto:
             break
         count += 1

@@ -56,6 +56,13 @@ def columns(folder: Path) -> None:
     candles.candles_of(few, few, few, few, few > 1)
 
 
+def environment(cache: Path) -> dict[str, str]:
+    """Of a process that compiles into this cache, each kernel where the tests look for it: else all is compiled twice."""
+    from procs.kernels.choice import numba_variables
+
+    return {**os.environ, **numba_variables(cache), "PYTHONPATH": str(ROOT)}
+
+
 def compile_shared(folder: Path) -> None:
     """Into this cache, which holds the stages' kernels: each process into a copy of its own, then what each has added together.
 
@@ -66,8 +73,8 @@ def compile_shared(folder: Path) -> None:
         workers = []
         for part in parts:
             shutil.copytree(folder, part, copy_function=os.link, ignore=shutil.ignore_patterns("part-*"))
-            environment = {**os.environ, "NUMBA_CACHE_DIR": str(part), "PYTHONPATH": str(ROOT)}
-            workers.append(subprocess.Popen([sys.executable, __file__, part.name], env=environment, stdout=subprocess.DEVNULL))
+            command = [sys.executable, __file__, part.name]
+            workers.append(subprocess.Popen(command, env=environment(part), stdout=subprocess.DEVNULL))
         for worker in workers:
             worker.wait()
         taken: set[Path] = set()

@@ -39,8 +39,9 @@ def add(cdf: Floats, start: int, gain: float, growth: float, grown: float, value
         for j in range(start, start + BINS):
             cdf[j] *= kept / gain
         following = 1.0
-    for j in range(start + min(BINS - 1, int(value * BINS)), start + BINS):
-        cdf[j] += weight
+    first = min(BINS - 1, int(value * BINS))
+    for j in range(BINS):  # all of them: where a loop begins that follows the value is not to be predicted
+        cdf[start + j] += weight if j >= first else 0.0
     return following
 
 

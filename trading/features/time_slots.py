@@ -170,14 +170,13 @@ def _push_still(s: Rec, p: Rec, slots: int) -> None:
     run = s.momentum_run
     fed = slots - min(slots, max(0, MOMENTUM_LAGS - run))
     keep = p.keep_momentum
-    for lag in range(MOMENTUM_LAGS + 1):
-        total = s.momentum_sums[lag]
-        for _ in range(fed):
-            total *= keep
-        s.momentum_sums[lag] = total + 0.0
     weight = s.momentum_weight
-    for _ in range(fed):
+    for _ in range(fed):  # outside: how often it goes round is not to be predicted, and all lags decay at once
+        for lag in range(MOMENTUM_LAGS + 1):
+            s.momentum_sums[lag] *= keep
         weight = weight * keep + (1.0 - keep)
+    for lag in range(MOMENTUM_LAGS + 1):
+        s.momentum_sums[lag] += 0.0
     mean, mean_weight = s.momentum_mean, s.momentum_mean_weight
     for k in range(slots):
         s.momentum_returns[(run + k) & 31] = 0.0
