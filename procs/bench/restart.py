@@ -36,7 +36,8 @@ SETTINGS: Final = {
     "supervisor.backoff_max_ms": 0,
 }
 POLL_S: Final = 0.0001
-BETWEEN_S: Final = 0.05
+BETWEEN_S: Final = 0.25
+"""Longer than it takes until all is as before: children wait again, and the memory of the last one killed is gone."""
 LIMIT_S: Final = 20.0
 
 

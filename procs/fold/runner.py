@@ -6,9 +6,7 @@ hot loop has a thread of its own and is told to stop by a word on the board.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
-import mmap
 import os
 import select
 import signal
@@ -24,7 +22,7 @@ import numpy as np
 from procs import topology
 from procs.fold.assembly import Bound, StateSpec, World, arena_words, fold_layout, spec_of
 from procs.fold.block import BLOCK_WORDS, PAGE
-from procs.fold.checkpoint import ACTIVE, HEAD_WORDS, checkpoint_words, restore
+from procs.fold.checkpoint import checkpoint_words, restore
 from procs.fold.group import FIRST, M_OVER, group_words, run
 from procs.fold.look import connect
 from procs.fold.plan import load_recording, loop_settings, plan_of
@@ -44,8 +42,6 @@ EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_DIVERGED: Final = 4
 OWNER_ROLE: Final = 0
-MADV_POPULATE_READ: Final = 22
-MADV_POPULATE_WRITE: Final = 23
 GROUP_FRAMES: Final = 8
 """Frames that a feed in a group takes in one turn: few enough that the first is soon decided on, enough to share its cost."""
 
@@ -66,7 +62,6 @@ class _Prepared:
     page: Words
 
 
-_libc: Final = ctypes.CDLL(None)
 _prepared: dict[str, _Prepared] = {}
 _members: dict[str, list[str]] = {}  # of each process
 _memory: list[pipeline.Memory] = []  # the zygote's, which its children have as well
@@ -119,12 +114,6 @@ def _rehearse() -> None:
     run(group)
 
 
-def _map(words: Words, advice: int) -> None:
-    """Have these words' pages mapped at once: one by one, as they are touched, takes several times as long."""
-    start, end = words.ctypes.data // mmap.PAGESIZE * mmap.PAGESIZE, words.ctypes.data + words.nbytes
-    _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), advice)  # an old kernel refuses: then one by one
-
-
 def run_stage(name: str, runtime: Mapping[str, Any]) -> int:
     """One incarnation of a process, to its exit code. The zygote calls this in the forked child, after `prepare`.
 
@@ -173,11 +162,6 @@ def _run_hot(name: str, stages: Sequence[_Prepared], runtime: Mapping[str, Any])
     if not going:
         return EXIT_OK
     for stage in going:
-        if active := int(stage.checkpoints.words[ACTIVE]):
-            arena = stage.bound.arena
-            at = HEAD_WORDS + (active - 1) * arena.size
-            _map(arena, MADV_POPULATE_WRITE)
-            _map(stage.checkpoints.words[at : at + arena.size], MADV_POPULATE_READ)
         stage.page[board.RECOVERIES] += restore(stage.bound.block)
     group = group_words([stage.bound.block for stage in going])
     done_read, done_write = os.pipe2(os.O_CLOEXEC)

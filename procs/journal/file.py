@@ -196,7 +196,9 @@ class JournalWriter:
         while start and not found.size:  # slots that a power failure left unwritten
             known = known if known < start else 0
             slots, start = start, max(known, start - TAIL_CHECK)
-            found = np.trim_zeros(_sequence_words(fd, width, start, slots - start), "b")
+            found = _sequence_words(fd, width, start, slots - start)
+            if found.size and not found[-1]:
+                found = np.trim_zeros(found, "b")
         slots = start + found.size
         if start > known and found.size < TAIL_CHECK:  # those behind took room of the check
             start = max(known, slots - TAIL_CHECK)

@@ -361,6 +361,7 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
         page[board.RECOVERIES] += 1
     writers = [stage for stage in topology.Run.of(profile).stages if stage.hot or (raw and stage.name == RECEIVER)]
     others = [board.page(memory.board_words, stage.stage_id) for stage in writers]
+    first = True  # round, in which the files are opened: what came meanwhile is taken at once
     while not (stop[0] or page[board.STOP]):
         seen = bell(doorbells, number)
         over = all(other[board.FINISHED] for other in others)
@@ -377,9 +378,10 @@ def main(profile: Profile, runtime: Mapping[str, Any]) -> int:
         elif over and not page[board.FAULT]:
             page[board.FINISHED] = 1
             break
-        if work < 256:
+        if work < 256 and not first:
             page[board.SLEEPS] += 1
             sleep_on(doorbells, number, seen, SLEEP_NS)
+        first = False
     for lane in lanes:
         page[board.RECORDS] += lane.conclude(time.monotonic_ns())
     if beside is not None:
