@@ -32,7 +32,7 @@ class Scheduler:
         self.threads = [self.thread(group) for group in groups]
         self.idle = [0] * len(groups)
         self.over = [False] * len(groups)
-        self.turns = self.sleeps = 0
+        self.turns, self.sleeps = 0, [0] * len(groups)
 
     def thread(self, group: Sequence[str]) -> Words:
         """The words of a process."""
@@ -65,7 +65,7 @@ class Scheduler:
             self.idle[p] = settle(self.threads[p], work, self.idle[p])
         else:
             self.idle[p] = spin + 1
-            self.sleeps += 1
+            self.sleeps[p] += 1
 
     def run(self, crash_every: int = 0) -> None:
         """All to their end. AssertionError where all sleep and nobody was rung for."""
@@ -108,17 +108,20 @@ def scheduled(seed: int, groups: Sequence[Sequence[str]], seconds: float, crash_
 def test_no_wake_is_lost_and_all_records_are_the_backtests(seed: int, groups: Sequence[Sequence[str]]) -> None:
     """Processes that are run in a random order, only when they were rung for, come to the end; every ring is the backtest's."""
     session, it = scheduled(seed, groups, 8.0)
-    assert it.sleeps > 100
+    assert sum(it.sleeps) > 100
+    if groups is ALONE:  # who has nothing to add is left alone: the market goes on without the router
+        heard = session.tail("orders") + session.tail("executions")
+        assert it.sleeps[STAGES.index("router")] < heard + 100
     assert identities(session.kept()) == identities(undisturbed(session.plan))
     pages = [board.page(session.world.board, topology.stage_id(name)) for name in STAGES]
     assert all(page[board.FINISHED] and not page[board.MISSED] for page in pages)
 
 
-@pytest.mark.parametrize("seed", [4, 5])
-def test_no_wake_is_lost_when_processes_are_killed(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "seconds"), [(4, 1.5), pytest.param(5, 8.0, marks=pytest.mark.slow)])
+def test_no_wake_is_lost_when_processes_are_killed(seed: int, seconds: float) -> None:
     """The same where every so many turns the process at work loses what it has not checkpointed, asleep or not."""
-    session, it = scheduled(seed, ALONE, 6.0, crash_every=61)
-    assert session.crashes > 20 and session.diverged() == 0
+    session, _ = scheduled(seed, ALONE, seconds, crash_every=61)
+    assert session.crashes > 10 and session.diverged() == 0
     assert identities(session.kept()) == identities(undisturbed(session.plan))
 
 

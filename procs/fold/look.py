@@ -38,6 +38,7 @@ from procs.fold.block import (
     DOORBELL,
     DOORBELLS,
     FEEDBACK,
+    FENCES,
     IN,
     IN_STRIDE,
     INPUTS,
@@ -196,6 +197,18 @@ def look(b: Words) -> None:
 
 
 @lean
+def watched(b: Words) -> bool:
+    """Whether anybody waits for what this stage's watermarks say.
+
+    One that begins to while we look sees our positions; before we sleep there is one more poll.
+    """
+    for o in range(b[OUTPUTS]):
+        if load_acquire(words_at(b[OUT + o * OUT_STRIDE + A_CTL], CONTROL_WORDS), ARMED_READERS) >> MAX_READERS != 0:
+            return True
+    return False
+
+
+@lean
 def _passed_on(b: Words) -> int:
     """The earliest time of which those who cannot look through us want to know and do not; NEVER where nobody does."""
     least = NEVER
@@ -314,7 +327,9 @@ def _sources(run: topology.Run, name: str, ring: str) -> list[tuple[str, str]]:
 def connect(run: topology.Run, world: World, stages: Mapping[str, Bound]) -> None:
     """Let these stages look through each other. All hot stages of the run are there, each bound to its rings."""
     for name, bound in stages.items():
-        bound.block[LOOKED] = int(looked_through(run, name))
+        bound.block[LOOKED] = looked_through(run, name)
+        writers = {topology.RING[ring].writer for ring in run.outside & {*topology.STAGE[name].inputs}}
+        bound.block[FENCES] = 2 if writers <= {topology.SUPERVISOR} and not topology.STAGE[name].clocked else 1
     for name, bound in stages.items():
         if not topology.STAGE[name].clocked:
             table = _table(run, world, stages, name)
