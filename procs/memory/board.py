@@ -117,7 +117,7 @@ LOOP_COUNTERS: Final = (
     Counter(RECOVERIES, "recoveries", "starts", "Starts that resumed from a checkpoint."),
     Counter(SLEEPS, "sleeps", "sleeps", "Times the loop went to sleep on its doorbell."),
     Counter(SLEPT_NS, "slept_ns", "ns", "Time asleep on the doorbell."),
-    Counter(MISSED, "missed", "sleeps", "Long sleeps that the clock ended while a record was there to take: 0 while no writer dies."),
+    Counter(MISSED, "missed", "sleeps", "Long sleeps that the clock ended while a record was there: 0 while no writer dies."),
     Counter(DIVERGED, "diverged", "records", "Recomputed records that differed from what had been published: always 0."),
     Counter(FAULT, "fault", "code", "Why the stage gave up, or the recorder cannot write; 0 while all is well."),
 )
