@@ -67,7 +67,7 @@ class Scheduler:
             self.sleeps[p] += 1
 
     def run(self, kills: float = 0.0) -> None:
-        """All to their end, each killed with this probability when it has had its turns. AssertionError where all sleep for ever."""
+        """All to their end, each killed with this probability after its turns. AssertionError where all sleep for ever."""
         while not all(self.over):
             ready = [p for p in range(len(self.groups)) if not self.over[p] and not self.asleep(p)]
             if not ready:
