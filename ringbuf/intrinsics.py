@@ -128,6 +128,7 @@ def _fence(order: str) -> Any:
 
 fence_acquire = intrinsic(_fence("acquire"))
 fence_release = intrinsic(_fence("release"))
+fence = intrinsic(_fence("seq_cst"))
 
 
 def _void_intrinsic(name: str) -> Any:

@@ -136,6 +136,7 @@ class PlainWriter:
         self._wake()
 
     def _wake(self) -> None:
+        _wake_op(self._ctl, ARMED_READERS, _OP_ANDN, 0, 0)  # changes nothing: a fence, for sleepers that make no membarrier
         armed = int(self._ctl[ARMED_READERS]) & (1 << layout.MAX_READERS) - 1
         if armed:
             # only the bits that we saw: one that is set meanwhile stays for the next push, and its reader looks again

@@ -296,8 +296,8 @@ def wake_readers(ctl: Words, doorbells: Words) -> None:
 
 
 @lean
-def flush(ctl: Words, loc: Words, watermark: int, doorbells: Words) -> None:
-    """Show tail and watermark in the control page and wake sleeping readers if either moved.
+def show(ctl: Words, loc: Words, watermark: int) -> bool:
+    """Show tail and watermark in the control page; whether either moved.
 
     The watermark is a promise: no record with a smaller `ts_ns` follows. It never falls.
     """
@@ -312,7 +312,13 @@ def flush(ctl: Words, loc: Words, watermark: int, doorbells: Words) -> None:
         if watermark > ctl[WATERMARK]:
             store_release(ctl, WATERMARK, watermark)
         moved = True
-    if moved:
+    return moved
+
+
+@lean
+def flush(ctl: Words, loc: Words, watermark: int, doorbells: Words) -> None:
+    """`show`, and wake sleeping readers if anything moved."""
+    if show(ctl, loc, watermark):
         wake_readers(ctl, doorbells)
 
 
@@ -450,6 +456,7 @@ __all__ = [
     "ring_doorbell",
     "ring_surely",
     "room",
+    "show",
     "sleep_on",
     "smallest_cursor",
     "step",

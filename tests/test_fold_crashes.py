@@ -80,7 +80,7 @@ def test_hundreds_of_crashes_change_no_record(plan: Plan, expected: dict[str, ob
     """Random stages die at random points, some in the middle of what they publish, some again while they recover: every ring
     carries the same records as without, the intake logs the same order, nothing diverges and every reader ends at the tail."""
     rng = np.random.default_rng(seed)
-    loop = LoopSettings(checkpoint_every=int(rng.integers(1, 600)), batch=int(rng.integers(1, 65)))
+    loop = LoopSettings(checkpoint_every=int(rng.integers(1, 600)), batch=int(rng.integers(1, 65)), look=seed % 2 == 0)
     session = Session(plan, loop)
     run_disturbed(session, rng, 0.03)
     assert session.crashes >= 500
@@ -94,7 +94,7 @@ def test_crashes_between_an_operator_s_words_lose_none(plan: Plan, seed: int) ->
     """Halts and resumes come at no time of their own; the log keeps the one they got, so a crash moves none: nothing diverges,
     each is taken once, every reader ends at the tail."""
     rng = np.random.default_rng(seed)
-    session = Session(plan, LoopSettings(checkpoint_every=int(rng.integers(1, 600))))
+    session = Session(plan, LoopSettings(checkpoint_every=int(rng.integers(1, 600)), look=seed % 2 == 0))
     run_disturbed(session, rng, 0.03, 0.003)
     assert session.crashes >= 500
     assert session.diverged() == 0
@@ -108,7 +108,8 @@ def test_crashes_between_an_operator_s_words_lose_none(plan: Plan, seed: int) ->
 def test_no_schedule_changes_a_record(plan: Plan, expected: dict[str, object], seed: int) -> None:
     """Who is polled when, how large batches are and how often checkpoints are made is without effect on any record."""
     rng = np.random.default_rng(seed)
-    session = Session(plan, LoopSettings(checkpoint_every=int(rng.integers(1, 1000)), batch=int(rng.integers(1, 65))))
+    loop = LoopSettings(checkpoint_every=int(rng.integers(1, 1000)), batch=int(rng.integers(1, 65)), look=seed % 2 == 0)
+    session = Session(plan, loop)
     run_disturbed(session, rng, 0.0)
     assert session.crashes == 0
     assert identities(session.kept()) == expected

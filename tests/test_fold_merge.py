@@ -104,7 +104,8 @@ def test_no_record_breaks_a_promise(seed: int, told: bool) -> None:
     watermark shown before it, and none is earlier than a conditional promise shown before it whose condition held when its
     cause was read."""
     rng = np.random.default_rng(seed)
-    session = Session(small_market(20.0), LoopSettings(checkpoint_every=256, batch=int(rng.integers(1, 65))))
+    loop = LoopSettings(checkpoint_every=256, batch=int(rng.integers(1, 65)), look=bool(seed))
+    session = Session(small_market(20.0), loop)
     words, said = (Kind.HALT, Kind.RESUME), 0
     shown: list[tuple[str, str, int, int, int, int]] = []  # stage, ring, tail then, watermark, given, promise
     idle = 0

@@ -38,7 +38,7 @@ def plan() -> Plan:
 def told(plan: Plan) -> Rows:
     """All records of a session with an operator and some hundred kills."""
     rng = np.random.default_rng(5)
-    session = Session(plan, LoopSettings(checkpoint_every=200))
+    session = Session(plan, LoopSettings(checkpoint_every=200, look=True))
     run_disturbed(session, rng, 0.03, 0.0005)
     assert session.crashes >= 100 and session.diverged() == 0
     kept = session.kept()
@@ -138,7 +138,7 @@ def test_answers_from_outside_fold_again(tmp_path: Path, seed: int) -> None:
     diverges, time never runs back on a ring, every answer is taken once, and from the journals every ring folds again."""
     rng = np.random.default_rng(seed)
     plan = small_market(SECONDS, **{"generator.seed": seed})
-    loop = LoopSettings(checkpoint_every=int(rng.integers(1, 400)), batch=int(rng.integers(1, 65)))
+    loop = LoopSettings(checkpoint_every=int(rng.integers(1, 400)), batch=int(rng.integers(1, 65)), look=seed % 2 == 0)
     session = CourierSession(plan, loop, seed, float(rng.choice([0.02, 0.2, 0.9])))
     run_disturbed(session, rng, 0.03, 0.0003)
     kept = session.kept()

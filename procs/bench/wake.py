@@ -8,7 +8,8 @@ membarrier on the reader's side before its last look, must lose none; the same r
 race would prove nothing.
 
 The whole of it. A process outside of the pipeline writes single records at random gaps into a group of all hot stages that
-sleeps whenever it can (`into_a_group`). A lost wake is a sleep that only the clock ended while a record was there.
+sleeps whenever it can (`into_a_group`). A lost wake is a sleep that only the clock ended while a record was there (`missed`),
+but for as many as the writer itself was suspended between showing a record and looking for sleepers.
 """
 
 from __future__ import annotations
@@ -250,8 +251,11 @@ def _wake_sleep(end: Input, bells: Words, sync: Words, count: int, late: Words) 
 
 @lean
 def tell(out: Output, bells: Words, count: int, seed: int, most_ns: int) -> int:
-    """Write `count` events of a line (trading.records.FRAME_RECORD), each by itself, up to `most_ns` apart."""
-    due = mono_ns()
+    """Write `count` events of a line (trading.records.FRAME_RECORD), each by itself, up to `most_ns` apart.
+
+    How often it was suspended for a millisecond or more while it published: its look for sleepers came that late.
+    """
+    due, suspended = mono_ns(), 0
     for n in range(count):
         seed = (seed * 1103515245 + 12345) & 0x7FFFFFFF
         due = max(due, mono_ns()) + (seed >> 8) * most_ns // (1 << 23)
@@ -265,7 +269,8 @@ def tell(out: Output, bells: Words, count: int, seed: int, most_ns: int) -> int:
         out.words[row, 0], out.words[row, 2], out.words[row, 6] = n + 1, LINE_UP, mono_ns()
         commit(out)
         flush(out.ctl, out.loc, n + 1, bells)
-    return count
+        suspended += 1 if mono_ns() - out.words[row, 6] >= LATE_NS else 0
+    return suspended
 
 
 def _group() -> tuple[World, Words, list[Any]]:
@@ -299,24 +304,30 @@ def into_a_group(records: int, cores: tuple[int, int], most_gap_ns: int = MOST_G
 
     def write() -> int:
         register()
-        told = int(tell(out, bells, records, 7, most_gap_ns))
+        suspended, patience = int(tell(out, bells, records, 7, most_gap_ns)), 5_000
+        while stop[board.FRAMES] < records and patience:  # an end takes nothing with it
+            time.sleep(0.001)
+            patience -= 1
         stop[board.DRAIN] = 1
         ring_doorbell(bells, board.doorbell(topology.stage_id("feed"), [[stage.name for stage in topology.Run().hot]]))
-        return told
+        return suspended
 
     def sleep() -> int:
         register()
         run_group(group)
         return 0
 
-    told, _ = run_pair(write, sleep, cores, urgent=False, limit_s=HANG_S + 2 * records * most_gap_ns // 10**9)
+    suspended, _ = run_pair(write, sleep, cores, urgent=False, limit_s=HANG_S + 2 * records * most_gap_ns // 10**9)
     waited = histogram(world.board, "feed", "frames", "origin")
     pages = [board.page(world.board, stage.stage_id) for stage in topology.Run().hot]
+    missed = sum(int(page[board.MISSED]) for page in pages)
     late = int(waited.words[W_BUCKETS:][MIDPOINTS > LATE_NS].sum())
     return {
-        "records": told,
+        "records": records,
         "taken": waited.count,
-        "lost": sum(int(page[board.MISSED]) for page in pages) + told - waited.count,
+        "lost": max(missed - suspended, 0) + records - waited.count,
+        "missed": missed,
+        "writer_suspended": suspended,
         "sleeps": int(stop[board.SLEEPS]),
         **{key: waited.percentile(q) for key, q in (("p50_ns", 50), ("p99_ns", 99), ("p999_ns", 99.9))},
         "max_ns": waited.max_ns,

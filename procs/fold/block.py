@@ -50,6 +50,7 @@ FRAMES_A_POLL: Final = 19  # most frames that the feed takes in one poll
 
 LOOK: Final = 20  # address of what is seen through other stages (procs.fold.look), 0: nothing is
 LOOKED: Final = 21  # 1: others look through this stage
+FENCES: Final = 22  # not 0: a fence stands between what is shown and the look for sleepers; 2: so with who writes the inputs
 
 SPIN, YIELD, BLOCK = 0, 1, 2
 """Ways to wait (STRATEGY)."""

@@ -24,6 +24,7 @@ from procs.fold.block import (
     BLOCK_WORDS,
     CHECKPOINT_EVERY,
     DOORBELL,
+    FENCES,
     IN,
     IN_STRIDE,
     INPUTS,
@@ -334,10 +335,11 @@ def turn(g: Words) -> tuple[int, int]:
 def _before_sleep(g: Words, block: bool) -> None:
     """Checkpoint where nobody is disturbed by it, then arm, in `block`.
 
-    The writers put no fence between publishing and looking for sleepers; the membarrier here, paid only before sleeping,
-    orders their stores before our second look. Without it both sides can miss each other.
+    Who is no stage puts no fence between publishing and looking for sleepers, nor do readers that give room; the membarrier here,
+    paid only before sleeping, orders their stores before our second look. Without it both sides can miss each other. Stages in
+    processes of their own do put a fence there, so who waits for them alone does without: it costs more than all their fences.
     """
-    first = member(g, 0)
+    first, apart = member(g, 0), False
     if block:
         registers(first)[R_BELL] = load_acquire(doorbells(first), first[DOORBELL])
     for m in range(g[MEMBERS]):
@@ -349,7 +351,8 @@ def _before_sleep(g: Words, block: bool) -> None:
             save(b)
         if block:
             _arm(b, g[FIRST + m * STRIDE + M_INNER])
-    if block:
+            apart |= b[FENCES] != 2 or reg[R_BLOCKED] != 0
+    if apart:
         membarrier(MEMBARRIER_GLOBAL_EXPEDITED)
 
 

@@ -38,6 +38,7 @@ from procs.fold.block import (
     DOORBELL,
     DOORBELLS,
     FEEDBACK,
+    FENCES,
     IN,
     IN_STRIDE,
     INPUTS,
@@ -196,6 +197,18 @@ def look(b: Words) -> None:
 
 
 @lean
+def watched(b: Words) -> bool:
+    """Whether anybody waits for what this stage's watermarks say.
+
+    One that begins to while we look sees our positions; before we sleep there is one more poll.
+    """
+    for o in range(b[OUTPUTS]):
+        if load_acquire(words_at(b[OUT + o * OUT_STRIDE + A_CTL], CONTROL_WORDS), ARMED_READERS) >> MAX_READERS != 0:
+            return True
+    return False
+
+
+@lean
 def _passed_on(b: Words) -> int:
     """The earliest time of which those who cannot look through us want to know and do not; NEVER where nobody does."""
     least = NEVER
@@ -269,84 +282,86 @@ def want(b: Words, there: int) -> None:
 # ---- the table --------------------------------------------------------------------------------------------------------
 
 
-def looked_through(run: topology.Run, name: str) -> bool:
-    """Whether others may work out what a stage of this run can still write: no source, and nothing enters there from outside."""
-    stage = topology.STAGE[name]
-    return stage.hot and not stage.clocked and not run.outside & {*stage.inputs}
+class _Graph:
+    """Which rings have to do with which, in one run."""
 
+    def __init__(self, run: topology.Run) -> None:
+        self.outside: Final = run.outside
+        self.part: Final = {stage.part: stage.name for stage in run.stages}
+        hot = [stage for stage in run.hot if not stage.clocked]
+        self.lookers: Final = [stage.name for stage in hot]
+        self.through: Final = {stage.name for stage in hot if not self.outside & {*stage.inputs}}
+        """Stages of which others may work out what they can still write: no source, and nothing enters there from outside."""
+        self.rings: Final = {name: self._before(name) for name in self.lookers}
+        """What has to do with the inputs of each stage that looks, its own rings among them, from the inputs backwards."""
 
-def _before(run: topology.Run, name: str) -> list[str]:
-    """The rings that have to do with the inputs of a stage, its own among them, from its inputs backwards."""
-    found = [ring for ring in topology.STAGE[name].inputs if ring not in run.outside]
-    for ring in found:
-        for _, source in _sources(run, name, ring):
-            if source not in found:
-                found.append(source)
-    return found
+    def writer(self, ring: str) -> str:
+        """The stage that writes a ring; another name where no stage does."""
+        part = topology.RING[ring].writer
+        return self.part.get(part, part)
 
+    def kind(self, name: str, ring: str) -> int:
+        """What a ring is to a stage that looks."""
+        writer = self.writer(ring)
+        if writer == name:
+            return OWN
+        if writer in self.through:
+            return THROUGH
+        stage = topology.STAGE.get(writer)
+        promised = stage is not None and stage.promises and topology.outputs(writer)[0].name == ring
+        return PROMISED if promised and stage and stage.feedback not in self.outside else PLAIN
 
-def _writer(run: topology.Run, ring: str) -> str:
-    """The stage of the run that writes a ring; the ring's writer itself where none does."""
-    part = topology.RING[ring].writer
-    return next((stage.name for stage in run.stages if stage.part == part), part)
+    def sources(self, name: str, ring: str) -> list[str]:
+        """The inputs of its writer from which something on this ring may come."""
+        kind = self.kind(name, ring)
+        if kind == PLAIN:
+            return []
+        stage = topology.STAGE[self.writer(ring)]
+        return [one for one in stage.inputs if one not in self.outside and (kind != PROMISED or one == stage.feedback)]
 
-
-def _kind(run: topology.Run, name: str, ring: str) -> int:
-    writer = _writer(run, ring)
-    if writer == name:
-        return OWN
-    if writer in topology.STAGE and looked_through(run, writer):
-        return THROUGH
-    promises = writer in topology.STAGE and topology.STAGE[writer].promises and topology.outputs(writer)[0].name == ring
-    return PROMISED if promises and topology.STAGE[writer].feedback not in run.outside else PLAIN
-
-
-def _sources(run: topology.Run, name: str, ring: str) -> list[tuple[str, str]]:
-    """(writer, its input) for each input from which something on this ring may come."""
-    kind, writer = _kind(run, name, ring), _writer(run, ring)
-    if kind == PLAIN:
-        return []
-    stage = topology.STAGE[writer]
-    timed = (source for source in stage.inputs if source not in run.outside)
-    return [(writer, source) for source in timed if kind != PROMISED or source == stage.feedback]
+    def _before(self, name: str) -> list[str]:
+        found = [ring for ring in topology.STAGE[name].inputs if ring not in self.outside]
+        for ring in found:
+            found += [source for source in self.sources(name, ring) if source not in found]
+        return found
 
 
 def connect(run: topology.Run, world: World, stages: Mapping[str, Bound]) -> None:
     """Let these stages look through each other. All hot stages of the run are there, each bound to its rings."""
+    graph = _Graph(run)
     for name, bound in stages.items():
-        bound.block[LOOKED] = int(looked_through(run, name))
-    for name, bound in stages.items():
-        if not topology.STAGE[name].clocked:
-            table = _table(run, world, stages, name)
+        clocked = topology.STAGE[name].clocked
+        writers = {topology.RING[ring].writer for ring in graph.outside & {*topology.STAGE[name].inputs}}
+        bound.block[LOOKED] = name in graph.through
+        bound.block[FENCES] = 2 if writers <= {topology.SUPERVISOR} and not clocked else 1
+        if not clocked:
+            table = _table(graph, world, stages, name)
             bound.keep.append(table)
             bound.block[LOOK] = table.ctypes.data
 
 
-def _table(run: topology.Run, world: World, stages: Mapping[str, Bound], name: str) -> Words:
-    t, own = np.zeros(TABLE_WORDS, np.int64), stages[name]
-    rings = _before(run, name)
+def _table(graph: _Graph, world: World, stages: Mapping[str, Bound], name: str) -> Words:
+    t, own, rings = np.zeros(TABLE_WORDS, np.int64), stages[name], graph.rings[name]
     assert len(rings) <= NODE_COUNT, f"{name}: {rings}"
-    lookers = {ring: [one for one in stages if not topology.STAGE[one].clocked and ring in _before(run, one)
-                      and _kind(run, one, ring) != OWN] for ring in rings}  # fmt: skip
     t[NODES], t[NODE_OF : NODE_OF + MAX_INPUTS] = len(rings), -1
     for r, ring in enumerate(topology.STAGE[name].inputs):
         t[NODE_OF + r] = rings.index(ring) if ring in rings else -1
     for n, ring in enumerate(rings):
-        node, kind, writer = t[FIRST_NODE + n * NODE :][:NODE], _kind(run, name, ring), _writer(run, ring)
+        node, kind, writer = t[FIRST_NODE + n * NODE :][:NODE], graph.kind(name, ring), graph.writer(ring)
         ctl, _, _ = views(world.rings[ring], topology.RING[ring].record)
         node[N_CTL], node[N_KIND], node[N_LOOKER], node[N_ASKED] = ctl.ctypes.data, kind, -1, NEVER
         if kind == OWN:
             node[N_LEAD] = own.block[OUT + A_LEAD]
             continue
-        assert len(lookers[ring]) <= MAX_LOOKERS, f"{ring}: {lookers[ring]}"
-        node[N_LOOKER] = lookers[ring].index(name)
-        node[N_ASK] = int(kind != THROUGH and writer in stages and not topology.STAGE[writer].clocked)
+        lookers = [one for one in graph.lookers if ring in graph.rings[one] and graph.kind(one, ring) != OWN]
+        assert len(lookers) <= MAX_LOOKERS, f"{ring}: {lookers}"
+        node[N_LOOKER], node[N_ASK] = lookers.index(name), kind != THROUGH and writer in graph.lookers
         ctl[LOOKER_LINES + node[N_LOOKER] * LINE_WORDS + LOOKER_DOORBELL] = own.block[DOORBELL]
-    ways = [(ring, writer, source) for ring in rings for writer, source in _sources(run, name, ring)]
+    ways = [(ring, graph.writer(ring), source) for ring in rings for source in graph.sources(name, ring)]
     assert len(ways) <= LINK_COUNT, f"{name}: {ways}"
     t[LINKS] = len(ways)
     for k, (ring, writer, source) in enumerate(ways):
-        link, kind, r = t[FIRST_LINK + k * LINK :][:LINK], _kind(run, name, ring), topology.STAGE[writer].inputs.index(source)
+        link, kind, r = t[FIRST_LINK + k * LINK :][:LINK], graph.kind(name, ring), topology.STAGE[writer].inputs.index(source)
         ctl, slots, _ = views(world.rings[source], topology.RING[source].record)
         answer, _, _ = views(world.rings[ring], topology.RING[ring].record)
         row = _row(stages[writer], r)

@@ -41,11 +41,13 @@ from procs.fold.block import (
     DOORBELLS,
     DUE,
     FEEDBACK,
+    FENCES,
     IN,
     IN_STRIDE,
     INPUTS,
     LOG,
     LOOK,
+    LOOKED,
     OUT,
     OUT_STRIDE,
     OUTPUTS,
@@ -74,9 +76,9 @@ from procs.fold.block import (
     registers,
 )
 from procs.fold.checkpoint import save, show_progress
-from procs.fold.look import look, seen
+from procs.fold.look import look, seen, watched
 from procs.memory import board
-from ringbuf.intrinsics import load_acquire, mono_ns, store_release, words_at
+from ringbuf.intrinsics import fence, load_acquire, mono_ns, store_release, words_at
 from ringbuf.jit import Words, kernel, lean
 from ringbuf.layout import CAPACITY, CONTROL_WORDS, PROMISE, PROMISE_GIVEN, WATERMARK
 from ringbuf.ring import (
@@ -90,11 +92,11 @@ from ringbuf.ring import (
     O_KNOWN,
     O_TAIL,
     O_WATERMARK,
-    flush,
     note_full,
     open_slot,
     publish_slot,
     room,
+    show,
     wake_readers,
 )
 from trading.records import TS_END, Kind
@@ -257,7 +259,9 @@ def _choose(b: Words, looked: bool) -> tuple[int, int, int]:
     if open_end and low >= TS_END:
         # only what comes from outside is still to come, and it is given no time after the last: time stands still
         low = promise = min(reg[R_LOW], TS_END - 1)
-    reg[R_LOW], reg[R_PROMISE] = low, promise
+    else:
+        low = max(low, reg[R_LOW])  # what was seen through others is true, though no writer has said it yet
+    reg[R_LOW], reg[R_PROMISE] = low, max(promise, low)
     return chosen, chosen_key, untimed
 
 
@@ -375,7 +379,7 @@ def next_run(b: Words) -> tuple[int, int]:
         return ring, count
 
     chosen, chosen_key, count = _pick(b, False)
-    if count == 0 and b[LOOK] != 0:
+    if count == 0 and b[LOOK] != 0 and (chosen >= 0 or b[LOOKED] == 0 or reg[R_INTERNAL_DUE] < TS_END or watched(b)):
         look(b)
         chosen, chosen_key, count = _pick(b, True)
     if chosen == FALLS_DUE:
@@ -443,25 +447,32 @@ def can_go_on(b: Words) -> bool:
 
 @lean
 def flush_outputs(b: Words) -> None:
-    """Show progress, tails, watermarks and the promise, wake who sleeps. Spinning readers see records since they were written."""
+    """Show progress, tails, watermarks and the promise, then wake who sleeps. Who spins sees records once they are written.
+
+    Between processes a fence stands between the two, and sleepers need no membarrier (procs.fold.group).
+    """
     show_progress(b)
-    reg = words_at(b[ARENA], REGISTERS)
-    bells = words_at(b[DOORBELLS], board.DOORBELL_WORDS)
-    low = min(reg[R_LOW], reg[R_INTERNAL_DUE])
-    for o in range(b[OUTPUTS]):
+    reg, moved = words_at(b[ARENA], REGISTERS), 0
+    low, outputs = min(reg[R_LOW], reg[R_INTERNAL_DUE]), b[OUTPUTS] + (1 if b[LOG] >= 0 else 0)
+    for o in range(outputs):
         at = OUT + o * OUT_STRIDE
-        watermark = TS_END if low >= TS_END else low + b[at + A_LEAD]
-        flush(words_at(b[at + A_CTL], CONTROL_WORDS), words_at(b[at + A_LOC], LOC_WORDS), watermark, bells)
-    if b[FEEDBACK] >= 0:
-        _promise(b)
-    if b[LOG] >= 0:
-        at = OUT + b[LOG] * OUT_STRIDE
-        flush(words_at(b[at + A_CTL], CONTROL_WORDS), words_at(b[at + A_LOC], LOC_WORDS), 0, bells)
+        watermark = 0 if o == b[LOG] else TS_END if low >= TS_END else low + b[at + A_LEAD]
+        if show(words_at(b[at + A_CTL], CONTROL_WORDS), words_at(b[at + A_LOC], LOC_WORDS), watermark):
+            moved |= 1 << o
+    if b[FEEDBACK] >= 0 and _promise(b):
+        moved |= 1
+    if moved == 0:
+        return
+    if b[FENCES] != 0:
+        fence()
+    for o in range(outputs):
+        if (moved >> o) & 1:
+            wake_readers(words_at(b[OUT + o * OUT_STRIDE + A_CTL], CONTROL_WORDS), words_at(b[DOORBELLS], board.DOORBELL_WORDS))
 
 
 @lean
-def _promise(b: Words) -> None:
-    """Show the conditional watermark on the first output.
+def _promise(b: Words) -> bool:
+    """Show the conditional watermark on the first output; whether it has changed.
 
     What a dead incarnation has promised behind more reports than we have read again still holds, and says more.
     """
@@ -470,8 +481,8 @@ def _promise(b: Words) -> None:
     promise = words_at(b[ARENA], REGISTERS)[R_PROMISE]
     promise = min(promise, words_at(b[ARENA], REGISTERS)[R_INTERNAL_DUE])
     if ctl[PROMISE_GIVEN] > given or (ctl[PROMISE_GIVEN] == given and ctl[PROMISE] >= promise):
-        return
+        return False
     store_release(ctl, PROMISE_GIVEN, 0)
     store_release(ctl, PROMISE, promise)
     store_release(ctl, PROMISE_GIVEN, given)
-    wake_readers(ctl, words_at(b[DOORBELLS], board.DOORBELL_WORDS))
+    return True

@@ -128,7 +128,7 @@ class PipelineSettings(Section, frozen=True):
 
     wait: Literal["auto", "spin", "yield", "block"] = "auto"
     placement: Literal["separate", "grouped", "auto"] | tuple[tuple[str, ...], ...] = "separate"  # who shares a thread
-    spin_iterations: Count = 8  # idle polls before a blocking stage sleeps; more only pays with a core a stage
+    spin_iterations: Count = 2  # idle polls before a blocking stage sleeps; more only pays with a core a stage
     checkpoint_every: Annotated[int, Meta(ge=1, le=1024)] = 256  # records between two checkpoints of a stage
     cores: Literal["auto", "none"] | tuple[Annotated[int, Meta(ge=0, le=65_535)], ...] = "auto"
     numa: bool = True

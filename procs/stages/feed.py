@@ -491,8 +491,7 @@ def _let_in(b: Words, _: int) -> int:
         _consume(b, ts_ns, origin)
         work += 1
     if work > 0:
-        if pending(b):
-            flush_outputs(b)
+        flush_outputs(b)
         _show(b)
     return work
 
