@@ -1,4 +1,4 @@
-"""numba without what only its developers look at: the same machine code comes out, in two thirds of the time.
+"""numba without what only its developers look at: the same machine code comes out, sooner.
 
     quicken()     from here on, in this process (procs.kernels.locator calls it in each that uses our kernels)
 
