@@ -1,4 +1,4 @@
-"""numba without what only its developers look at: the same machine code comes out, in two thirds of the time.
+"""numba without what only its developers look at: the same machine code comes out, sooner.
 
     quicken()     from here on, in this process (procs.kernels.locator calls it in each that uses our kernels)
 
@@ -32,6 +32,7 @@ def quicken() -> bool:
     from numba.core.types.functions import BaseFunction
 
     taken = {
+        errors: ("new_error_context",),
         event: ("start_event", "end_event", "trigger_event", "install_timer", "_registered"),
         ir.Inst: ("_rec_list_vars",),
         PassManager: ("_runPass", "_ENFORCING"),
@@ -41,7 +42,7 @@ def quicken() -> bool:
     if not all(hasattr(owner, name) for owner, names in taken.items() for name in names) or PassManager._ENFORCING:
         return False
     start, end, trigger, call_type = event.start_event, event.end_event, event.trigger_event, BaseFunction.get_call_type
-    nothing = contextlib.nullcontext()
+    nothing, said_of = contextlib.nullcontext(), vars(errors)["new_error_context"]
     known: dict[Any, Any] = {}
     defaults: dict[Any, Any] = {}
 
@@ -58,7 +59,7 @@ def quicken() -> bool:
             one.run_pass(state)
             one.run_finalizer(state)
         except Exception:
-            with errors.new_error_context("Pass {name}", name=one.name()):
+            with said_of("Pass {name}", name=one.name()):
                 raise
 
     def get_call_type(function: Any, context: Any, args: Any, kws: Any) -> Any:
@@ -99,6 +100,7 @@ def quicken() -> bool:
     event.start_event, event.end_event, event.trigger_event = heard(start), heard(end), heard(trigger, nothing)
     event.install_timer = lambda *given, **named: nothing
     ir.Inst._rec_list_vars = list_vars
-    PassManager._runPass, BaseFunction.get_call_type, TargetConfig.values = run_pass, get_call_type, values
-    type(types.Type).__instancecheck__ = type.__instancecheck__
+    PassManager._runPass, TargetConfig.values = run_pass, values
+    kinds: tuple[Any, Any] = BaseFunction, type(types.Type)
+    kinds[0].get_call_type, kinds[1].__instancecheck__ = get_call_type, type.__instancecheck__
     return True

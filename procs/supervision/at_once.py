@@ -95,6 +95,7 @@ def compile_at_once() -> bool:
 
     for name, make in wrappers.items():
         setattr(CPUContext, name, wrapped(make))
-    Dispatcher.compile, Dispatcher.add_overload = compile_counted, add
+    for name, ours in (("compile", compile_counted), ("add_overload", add)):
+        setattr(Dispatcher, name, ours)
     CPUCodeLibrary.finalize, CPUContext.get_executable, Cache.save_overload = finalize_whole, executable, save
     return True

@@ -32,6 +32,7 @@ from procs.supervision import at_once
 NAME_BYTES: Final = 32
 GARBAGE: Final = (50_000, 20, 50)
 """Numba makes many objects that live on: looked at as often as Python does it, they cost a tenth of the time."""
+WARM_UP: Final = "procs.fold.warm"
 LOOP: Final = "loop"
 LOOP_KERNELS: Final = (
     ("procs.fold.group", "run"),
@@ -147,9 +148,8 @@ def _work(stages: Mapping[str, str], profile: Any, folder: Path, queue: int, res
     try:
         folder.mkdir(mode=0o700)
         os.environ.update(numba_variables(folder))
-        from procs.fold import warm  # it needs numba, which is imported here first
-
-        warm.loop_is_elsewhere = True
+        warm_up: Any = importlib.import_module(WARM_UP)  # with it comes numba
+        warm_up.loop_is_elsewhere = True
         gc.freeze()
         gc.set_threshold(*GARBAGE)
         if not parts:
