@@ -34,8 +34,8 @@ def _view(**more: Any) -> View:
         for entry in reply["stages"]  # type: ignore[attr-defined]
     ]
     said = {
-        **reply, "stages": stages[:-1], "zygote": stages[-1], "supervisor": {"pid": 99, "pss_kb": 10_240, "cpu_pct": 0.3},
-        "total_pss_kb": 153_600, "cpu_pct_total": 87.8,
+        **reply, "stages": stages[:-1], "zygote": stages[-1], "standbys": [],
+        "supervisor": {"pid": 99, "pss_kb": 10_240, "cpu_pct": 0.3}, "total_pss_kb": 153_600, "cpu_pct_total": 87.8,
     }  # fmt: skip
     return View(
         instance="synthetic",

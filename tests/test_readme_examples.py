@@ -18,6 +18,7 @@ from procs.cli.stats import lay_out_stats
 from procs.cli.table import plain
 from procs.prices.source import PriceSource
 from procs.profiles.config import load_profile
+from procs.supervision.nursery import STANDBYS
 from sim.settings import SimulatedExchange
 from trading.features.signals import SIGNALS
 
@@ -57,7 +58,8 @@ def test_readme_shows_the_table_of_status() -> None:
     rows = {entry["name"]: {**entry, "state": entry["actual"], **shared} for entry in stages}
     own = [rows[stage.name] for stage in topology.Run().essential]
     zygote = {**rows["zygote"], "heartbeat_age_ms": None}
-    said = {**reply, "stages": own, "zygote": zygote, "supervisor": {"pid": 9, "pss_kb": 1024, "cpu_pct": 0.1}}
+    aside = {"pid": 9, "pss_kb": 1024, "cpu_pct": 0.1}
+    said = {**reply, "stages": own, "zygote": zygote, "standbys": [aside] * STANDBYS, "supervisor": aside}
     printed = status.lay_out({**said, "total_pss_kb": 1024, "cpu_pct_total": 0.5}, 120, plain)
     shown = block_with("PROCESS")
     assert shape(shown[0]) == shape(printed[0])

@@ -106,7 +106,7 @@ def stand_by() -> None:
 
 def _rehearse() -> None:
     """The loop over a stage that is over: it ends at once."""
-    block, words = np.zeros(BLOCK_WORDS, np.int64), np.zeros(board.PAGE_WORDS, np.int64)
+    block, words = np.zeros(BLOCK_WORDS, np.int64), np.zeros(board.HISTOGRAMS, np.int64)  # a page without histograms
     block[PAGE] = words.ctypes.data
     group = group_words([block])
     group[FIRST + M_OVER] = 1
