@@ -95,7 +95,7 @@ def compile_all(
     queue_read, queue_write = os.pipe()
     result_read, result_write = os.pipe()
     compile_s = {name: ENGINE_COMPILE_S.get(name, topology.compile_s(name)) for name in stages}
-    if not stages.keys() <= ENGINE.keys():
+    if any(name in topology.STAGE and topology.STAGE[name].hot for name in stages):  # the others have no use for it
         compile_s[LOOP] = topology.LOOP_COMPILE_S
     order = sorted(compile_s, key=compile_s.__getitem__, reverse=True)
     pids: list[int] = []
