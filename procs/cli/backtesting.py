@@ -67,13 +67,13 @@ def _backtest(profile: Profile, note: Progress, as_json: bool) -> int:
             note.end()
             for text in (*recording.said(), *recording.notes):
                 print(f"scalperctl: {text}", file=sys.stderr)
-        found, whole, sent = run_backtest(profile, plan_of(profile, recording), note, kept)
+        found, whole = run_backtest(profile, plan_of(profile, recording), note, kept)
     note.end()
     show(found, as_json)
     if not whole:
         print("interrupted: the report is of what was simulated by then", file=sys.stderr)
         return INTERRUPTED
-    return OK if sent else FAILED
+    return OK
 
 
 def _compile(profile: Profile, note: Progress) -> None:
@@ -130,8 +130,8 @@ def ended_by_ctrl_c() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def run_backtest(profile: Profile, plan: Plan, note: Progress, recordings: list[dict[str, Any]]) -> tuple[Report, bool, int]:
-    """Run a plan in this process: its report, whether its market came to its end, and how many orders were sent."""
+def run_backtest(profile: Profile, plan: Plan, note: Progress, recordings: list[dict[str, Any]]) -> tuple[Report, bool]:
+    """Run a plan in this process: its report, and whether its market came to its end."""
     from procs.recordings.checking import aside_of, aside_text
     from procs.research import decoding, engine
     from sim.report.build import build_report
@@ -179,4 +179,4 @@ def run_backtest(profile: Profile, plan: Plan, note: Progress, recordings: list[
         decisions=tally.found(),
         books=books,
     )
-    return found, whole, len(outcome.kept["orders"])
+    return found, whole
