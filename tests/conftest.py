@@ -33,7 +33,7 @@ from shm import backing
 
 ROOT = Path(__file__).resolve().parents[1]
 SHM = Path("/dev/shm")
-SECOND_HALF_FROM = {"": "test_m", "slow": "test_m", "hostile": "test_hostile_s"}
+SECOND_HALF_FROM = {"": "test_p", "slow": "test_m", "hostile": "test_hostile_s"}
 """`scripts/test` runs two halves of the files side by side, cut by name: by default, and of one marker. Move a cut when one
 of its halves takes much longer."""
 PATIENCE_S = 30.0

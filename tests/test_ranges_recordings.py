@@ -74,6 +74,7 @@ def test_the_survey_of_other_venues_keeps_to_the_same_range() -> None:
             seen.sizes(market, None)
 
 
+@pytest.mark.slow
 def test_sixty_four_symbols_are_staged(tmp_path: Path) -> None:
     """A spool holds 64 symbols with the ticks that the venue lists, each in a lot that fits its step; 65 are refused."""
     assert len(LISTED) == MAX_SYMBOLS

@@ -116,7 +116,7 @@ def test_a_signal_that_never_comes_back_is_switched_off_and_the_pipeline_lives(t
     assert [one for one in again_folded if not one.equal or one.reached < one.total] == []
 
 
-@pytest.mark.parametrize("mistake", ["not a number", "out of bounds"])
+@pytest.mark.parametrize("mistake", ["not a number", pytest.param("out of bounds", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("own_folders")
 def test_a_wrong_answer_is_cut_off_and_the_pipeline_lives(mistake: str, tmp_path: Path) -> None:
     """NaN, and an index out of bounds past the trial, in a pipeline: no process ends, the log says what happened, and every
