@@ -130,6 +130,10 @@ def with_rates(before: Snapshot, after: Snapshot, seconds: float) -> Snapshot:
     return after
 
 
+UNREAD = "were not read"
+"""How a complaint of a recording that was cut short ends."""
+
+
 def complaints(figures: Snapshot, *, ended: bool) -> list[str]:
     """What is not as it must be, a clause each: overruns, divergence, wrong books; at the end also heads behind tails."""
     found = []
@@ -150,5 +154,5 @@ def complaints(figures: Snapshot, *, ended: bool) -> list[str]:
         if counters.get("malformed", 0):
             found.append(f"{counters['malformed']} frames could not be decoded")
         if ended and counters.get("frames_expected", 0) > counters.get("frames", 0):
-            found.append(f"{counters['frames_expected'] - counters['frames']} frames of the recording were not read")
+            found.append(f"{counters['frames_expected'] - counters['frames']} frames of the recording {UNREAD}")
     return found
