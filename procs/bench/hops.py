@@ -30,7 +30,7 @@ from procs import topology
 from procs.bench.others import fastmm, fastmm_told
 from procs.bench.pair import bare_futex
 from procs.cli import processes, running, status
-from procs.cli.figures import UNREAD, complaints, snapshot
+from procs.cli.figures import complaints, snapshot
 from procs.cli.latencies import ANSWER, KINDS, ORDER, Spread, histogram, measured, spread, venue_in
 from procs.cli.outcome import USAGE, CliError
 from procs.cli.starting import Launch
@@ -99,8 +99,7 @@ def _measured(
         with contextlib.suppress(control.ControlError):
             running.ask(INSTANCE, {"do": "stop"})
         launched.until(lambda: launched.ended() is not None, "the pipeline did not end", LIMIT_S)
-        # nobody asked for the whole recording
-        found["complaints"] += [text for text in complaints(snapshot(memory), ended=True) if not text.endswith(UNREAD)]
+        found["complaints"] += complaints(snapshot(memory), ended=True, whole=False)
     finally:
         if launched.ended() is None:
             launched.give_up()

@@ -143,27 +143,20 @@ def _collect(child: tuple[int, int]) -> Any:
 
 
 @lean
-def bare_write(sync: Words, count: int) -> int:
-    """Wake a sleeper `count` times with nothing but a futex: stamp, count, wake."""
+def bare_write(sync: Words, count: int, nap_ns: int) -> int:
+    """Wake a sleeper `count` times with nothing but a futex: stamp, count, wake.
+
+    Between two wakes it sleeps itself for `nap_ns`, as a stage between two records does; 0: it spins until the other sleeps.
+    """
     for n in range(count):
         while load_acquire(sync, ARMING) != n + 1:
             pause()
-        start = mono_ns()
-        while mono_ns() - start < ASLEEP_NS:
-            pause()
-        sync[STAMP] = mono_ns()
-        fetch_add(sync, BELL, 1)
-        futex_wake(sync, BELL, 1)
-    return 0
-
-
-@lean
-def napping_write(sync: Words, count: int, gap_ns: int) -> int:
-    """`bare_write` that sleeps itself between two wakes, for `gap_ns`, as a stage between two records does."""
-    for n in range(count):
-        while load_acquire(sync, ARMING) != n + 1:
-            pause()
-        futex_wait(sync, GO, 0, gap_ns)
+        if nap_ns > 0:
+            futex_wait(sync, GO, 0, nap_ns)
+        else:
+            start = mono_ns()
+            while mono_ns() - start < ASLEEP_NS:
+                pause()
         sync[STAMP] = mono_ns()
         fetch_add(sync, BELL, 1)
         futex_wake(sync, BELL, 1)
@@ -191,9 +184,9 @@ def bare_futex(rate: float, beats: int = BEATS) -> dict[str, Any]:
     if beats == BEATS:
         beats = max(min(beats, int(2e9 / gap_ns)), 100)
     words, late = shared_words(BARE_WORDS), shared_words(beats)
-    napping_write(words, 0, gap_ns)
+    bare_write(words, 0, gap_ns)
     bare_sleep(words, 0, late)
-    limit_s, wake = HANG_S + 2 * beats * gap_ns // 10**9, partial(napping_write, words, beats, gap_ns)
+    limit_s, wake = HANG_S + 2 * beats * gap_ns // 10**9, partial(bare_write, words, beats, gap_ns)
     run_pair(wake, partial(bare_sleep, words, beats, late), cores, urgent=False, limit_s=limit_s)
     seen = np.sort(late[:beats])
     return {

@@ -378,7 +378,7 @@ def latency(cores: tuple[int, int], rounds: int) -> dict[str, Any]:
         ours.append(late[:WAKES].copy())
         cost.append(spent[:WAKES].copy())
         sync, late = shared_words(SYNC_WORDS), shared_words(WAKES)
-        run_pair(partial(bare_write, sync, WAKES), partial(bare_sleep, sync, WAKES, late), cores)
+        run_pair(partial(bare_write, sync, WAKES, 0), partial(bare_sleep, sync, WAKES, late), cores)
         bare.append(late[:WAKES].copy())
 
     def us(series: list[np.ndarray], q: int) -> float:
@@ -404,7 +404,7 @@ def _compile() -> None:
     _write_flushing(r.out, r.bells, sync, 0, 1, True)
     _wake_write(r.out, r.bells, sync, 0, sync)
     _wake_sleep(r.end, r.bells, sync, 0, sync)
-    bare_write(sync, 0)
+    bare_write(sync, 0, 0)
     bare_sleep(sync, 0, sync)
 
 

@@ -130,12 +130,9 @@ def with_rates(before: Snapshot, after: Snapshot, seconds: float) -> Snapshot:
     return after
 
 
-UNREAD = "were not read"
-"""How a complaint of a recording that was cut short ends."""
-
-
-def complaints(figures: Snapshot, *, ended: bool) -> list[str]:
-    """What is not as it must be, a clause each: overruns, divergence, wrong books; at the end also heads behind tails."""
+def complaints(figures: Snapshot, *, ended: bool, whole: bool = True) -> list[str]:
+    """What is not as it must be, a clause each: overruns, divergence, wrong books; at the end also heads behind tails, and frames
+    of a recording that was meant to be read `whole`."""
     found = []
     for ring in figures["rings"]:
         for reader in ring["readers"]:
@@ -153,6 +150,6 @@ def complaints(figures: Snapshot, *, ended: bool) -> list[str]:
             found.append(f"the book was wrong {counters['oracle_checked'] - counters['oracle_equal']} times")
         if counters.get("malformed", 0):
             found.append(f"{counters['malformed']} frames could not be decoded")
-        if ended and counters.get("frames_expected", 0) > counters.get("frames", 0):
-            found.append(f"{counters['frames_expected'] - counters['frames']} frames of the recording {UNREAD}")
+        if ended and whole and counters.get("frames_expected", 0) > counters.get("frames", 0):
+            found.append(f"{counters['frames_expected'] - counters['frames']} frames of the recording were not read")
     return found

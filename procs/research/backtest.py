@@ -21,11 +21,11 @@ from procs.fold.loop import poll
 from procs.fold.merge import flush_outputs
 from procs.fold.plan import Plan
 from procs.memory import board
-from procs.research.watched import Stuck, watched
+from procs.research.watched import cut_off
 from ringbuf.endpoint import Reader
 from ringbuf.jit import Recs, Words, kernel
 from ringbuf.layout import GATING, reader_line
-from trading.own_signals.guard import GUARD_WORDS, STOP_FROM
+from trading.own_signals.guard import GUARD_WORDS
 
 KEPT: Final = ("orders", "wire", "reports", "refusals")
 """Rings whose records a backtest keeps."""
@@ -102,23 +102,13 @@ def run(
     asked after each round: once it says yes, the feed ends its stream and the run ends in order, as `scalperctl stop` ends one. A
     signal of the user's that does not come back is off from that record on, and all is computed anew. Raises BacktestStalled.
     """
-    stops: dict[int, int] = {}
-    while True:
+
+    def begin() -> tuple[Words, Callable[[], Run]]:
         modules: dict[str, Any] = {stage.name: importlib.import_module(stage.module) for stage in stages_of(plan)}
         world = heap_world({name: spec_of(module, plan) for name, module in modules.items()})
-        guard = guard_of(world)
-        for k, record in stops.items():
-            guard[STOP_FROM + k] = record
+        return guard_of(world), lambda: _run(plan, modules, world, keep, folds or {}, checkpoints, progress, stop)
 
-        def act(modules: dict[str, Any] = modules, world: World = world) -> Run:
-            return _run(plan, modules, world, keep, folds or {}, checkpoints, progress, stop)
-
-        if not plan.strategy.signals.user:
-            return act()
-        try:
-            return watched(act, guard)
-        except Stuck as stuck:
-            stops[stuck.k] = stuck.record
+    return cut_off(begin, plan.strategy)
 
 
 def stages_of(plan: Plan) -> tuple[topology.Stage, ...]:

@@ -7,7 +7,7 @@ process and is the yardstick: orders, reports and refusals are equal in every fi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -18,17 +18,17 @@ from procs.learning import install
 from procs.profiles.schema import Profile
 from procs.research import signal_files
 from procs.research.decoding import pieces_of
-from procs.research.watched import Stuck, watched
+from procs.research.watched import cut_off
 from procs.topology import RING
 from sim.backtest import engine
-from sim.backtest.pieces import BYTES, FRAMES, LAST_NS
+from sim.backtest.pieces import FRAMES, LAST_NS
 from sim.exchange import fold as exchange
 from sim.exchange.state import EXCH_GLOBAL, EXCH_STATE, OUT_ROWS, ExchangeArrays
 from trading.jit import Recs, Words
 from trading.models import vote as model_vote
 from trading.orders import routing
 from trading.orders.routing import ROUTE_GLOBAL, RouterArrays
-from trading.own_signals.guard import GUARD_WORDS, STOP_FROM
+from trading.own_signals.guard import GUARD_WORDS
 from trading.quoting import targets as quoting
 from trading.quoting.targets import QUOTE_GLOBAL, QUOTE_STATE, QuoterArrays
 from trading.records import MARKET_RECORD, ORDER_RECORD, QUOTE_RECORD, REPORT_RECORD, SIGNAL_RECORD
@@ -38,7 +38,7 @@ from trading.scoring.one_pass import FEATURE_GLOBAL, FEATURE_STATE
 
 ROWS: Final = 1 << 15
 """Orders, reports and the like that are handed out at once."""
-CAUSES: Final = ("market", "orders", "executions", "reports", "signals", "quotes", "control")
+CAUSES: Final = ("market", "orders", "executions", "reports", "signals", "quotes")
 KEPT: Final = ("orders", "wire", "reports", "refusals")
 
 Fold = Callable[[Recs], None]
@@ -58,11 +58,8 @@ class Outcome:
     feed: Recs
     guard: Words
     frames: int
-    frame_bytes: int
-    market_ns: int
-    stages: engine.Stages
-    pieces: int = 0
-    rows: dict[str, int] = field(default_factory=dict)
+    rows: dict[str, int]
+    """How many records there were of each ring, kept or not."""
 
 
 def stages_of(plan: Plan, guard: Words, alive: list[Any]) -> engine.Stages:
@@ -96,7 +93,7 @@ def stages_of(plan: Plan, guard: Words, alive: list[Any]) -> engine.Stages:
     install.start(strategy, plan.names)(features.state, images)
     alive.append(images)
     return engine.Stages(
-        venue, router, quoter, features, risk.at_start(strategy, instruments), *engine.under_way(), engine.no_words()
+        venue, router, quoter, features, risk.at_start(strategy, instruments), *engine.under_way()
     )
 
 
@@ -119,7 +116,7 @@ class _Taken:
     def take(self, name: str, recs: Recs) -> None:
         before = self.rows.get(name, 0)
         self.rows[name] = before + len(recs)
-        if not len(recs):
+        if not len(recs) or not (name in self.pieces or name in self.folds):
             return
         recs["seq"] = np.arange(before + 1, before + 1 + len(recs))
         if name in self.pieces:
@@ -148,7 +145,7 @@ DTYPES: Final = {"market": MARKET_RECORD, "orders": ORDER_RECORD, "wire": ORDER_
 def begin() -> Words:
     """`at` of the engine: nothing done; the rings' numbers, so that records name their causes as the pipeline's do."""
     at = np.zeros(engine.AT_WORDS, np.int64)
-    for word, ring in zip(range(engine.MARKET_ID, engine.CONTROL_ID + 1), CAUSES):
+    for word, ring in zip(range(engine.MARKET_ID, engine.QUOTES_ID + 1), CAUSES):
         at[word] = RING[ring].ring_id
     return at
 
@@ -167,21 +164,12 @@ def run(
     the market)` is called for each piece. `stop` is asked as often: once it says yes the market ends there. A signal of the
     user's that does not come back is off from that record on, and all is computed anew.
     """
-    stops: dict[int, int] = {}
-    while True:
+
+    def begin_anew() -> tuple[Words, Callable[[], Outcome]]:
         guard = np.zeros(GUARD_WORDS, np.int64)
-        for k, record in stops.items():
-            guard[STOP_FROM + k] = record
+        return guard, lambda: _run(plan, guard, keep, folds or {}, progress, stop)
 
-        def act(guard: Words = guard) -> Outcome:
-            return _run(plan, guard, keep, folds or {}, progress, stop)
-
-        if not plan.strategy.signals.user:
-            return act()
-        try:
-            return watched(act, guard)
-        except Stuck as stuck:
-            stops[stuck.k] = stuck.record
+    return cut_off(begin_anew, plan.strategy)
 
 
 def _run(
@@ -198,14 +186,12 @@ def _run(
     at = begin()
     folded = {name: make() for name, make in folds.items()}
     taken = _Taken(keep, folded)
-    count = 0
     for piece in pieces:
         at[engine.FRAME] = 0
         taken.take("market", piece.market[: piece.market_to[-1]])
         while _checked(engine.run(stages, at, piece, out, 0, 0)) == engine.FULL:
             taken.empty(at, out)
         taken.empty(at, out)
-        count += 1
         if progress is not None:
             progress(int(pieces.at[FRAMES]), plan.frames, int(pieces.at[LAST_NS]) - pieces.first_ns)
         if stop():
@@ -215,10 +201,7 @@ def _run(
         taken.empty(at, out)
     taken.empty(at, out)
     kept = {name: np.concatenate(found) if found else np.zeros(0, DTYPES[name]) for name, found in taken.pieces.items()}
-    return Outcome(
-        kept, folded, pieces.state, guard, int(pieces.at[FRAMES]), int(pieces.at[BYTES]),
-        int(pieces.at[LAST_NS]) - pieces.first_ns, stages, count, taken.rows,
-    )  # fmt: skip
+    return Outcome(kept, folded, pieces.state, guard, int(pieces.at[FRAMES]), taken.rows)
 
 
 def _checked(said: int) -> int:

@@ -40,11 +40,10 @@ from procs.journal.file import journal_path
 from procs.memory import board
 from procs.memory import model_channel as channel
 from procs.research.backtest import Fold, Keeper, give_back, guard_of
-from procs.research.watched import Stuck, watched
+from procs.research.watched import cut_off
 from ringbuf.layout import CAPACITY, CURSOR, GATING, TAIL, WATERMARK, reader_line, views
 from ringbuf.ring import I_HEAD, I_TIMED, O_KNOWN, O_TAIL
 from trading.jit import Words
-from trading.own_signals.guard import STOP_FROM
 from trading.records import TS_END
 
 FEED: Final = "feed"
@@ -303,8 +302,8 @@ def refold(
     Raises JournalError; RawFramesError, OSError where raw frames are played.
     A signal of the user's that does not come back here is cut off as a backtest does it (procs.research.backtest.run).
     """
-    stops = dict(session.stopped)
-    while True:
+
+    def begin() -> tuple[Words, Callable[[], list[Result]]]:
         modules: dict[str, Any] = {stage.name: importlib.import_module(stage.module) for stage in session.stages}
         world = heap_world({name: spec_of(module, session.plan) for name, module in modules.items()}, outside=frozenset())
         if session.models:
@@ -312,16 +311,9 @@ def refold(
             world.models[channel.SYMBOLS] = session.plan.symbols
         if session.frames is not None:
             world.arena = np.zeros(ARENA_BYTES, np.uint8)
-        guard = guard_of(world)
-        for k, record in stops.items():
-            guard[STOP_FROM + k] = record
-        act = _Refold(session, world, modules, folds or {}, progress).run
-        if not session.plan.strategy.signals.user:
-            return act()
-        try:
-            return watched(act, guard)
-        except Stuck as stuck:
-            stops[stuck.k] = stuck.record
+        return guard_of(world), _Refold(session, world, modules, folds or {}, progress).run
+
+    return cut_off(begin, session.plan.strategy, session.stopped)
 
 
 class _Refold:

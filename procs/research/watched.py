@@ -16,11 +16,12 @@ import ctypes
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from trading.own_signals.guard import RECORD, RUNNING, STOP_FROM, Health
 from trading.scoring.batch import Pass
+from trading.settings import Strategy
 
 Found = TypeVar("Found")
 
@@ -70,6 +71,26 @@ def watched(act: Callable[[], Found], guard: Any, limit_s: float = LIMIT_S) -> F
     if raised:
         raise raised[0]
     return found[0]
+
+
+def cut_off(
+    begin: Callable[[], tuple[Any, Callable[[], Found]]], strategy: Strategy, stopped: Mapping[int, int] | None = None
+) -> Found:
+    """What comes of a run whose calls of a user's signals come back: one that does not is off from that record on.
+
+    `begin` makes a run anew: its guard, and what does it. `stopped`: record by signal, of those that were cut off before.
+    """
+    stops = dict(stopped or {})
+    while True:
+        guard, act = begin()
+        for k, record in stops.items():
+            guard[STOP_FROM + k] = record
+        if not strategy.signals.user:
+            return act()
+        try:
+            return watched(act, guard)
+        except Stuck as stuck:
+            stops[stuck.k] = stuck.record
 
 
 def _park(thread: threading.Thread) -> None:

@@ -37,7 +37,7 @@ LOOP: Final = "loop"
 LOOP_KERNELS: Final = (
     ("procs.fold.group", "run"),
     ("procs.fold.checkpoint", "restore"),
-    ("procs.fold.loop", "poll"),  # a backtest's own loop calls it, and the next one
+    ("procs.fold.loop", "poll"),  # who folds a session again calls it, and the next one
     ("procs.research.backtest", "give_back"),
 )
 """Kernels of one int64 array that serve all stages: each worker would compile them with its first stage."""

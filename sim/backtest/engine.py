@@ -7,7 +7,7 @@ stage as they stand in the pipeline's table. At a time t:
     router      executions of t; orders that risk wrote at t - 1 ns
     quoter      what falls due by t; reports of t; market records of t
     features    market records of t
-    risk        what falls due by t; operators' words; reports, market, signals, quotes of t
+    risk        what falls due by t; reports, market, signals, quotes of t (no operator speaks in a backtest)
 
 Nothing of t waits for what comes later: an execution is seen a response latency after its cause, an order a nanosecond. Records
 are handed in piece by piece (`Piece`), what comes of them stands in `Out` after each call. All that goes on from one call to the
@@ -30,7 +30,6 @@ from trading.orders.routing import RouterArrays
 from trading.quoting import targets as quoting
 from trading.quoting.targets import QuoterArrays
 from trading.records import (
-    CONTROL_RECORD,
     ORDER_RECORD,
     QUOTE_RECORD,
     REPORT_RECORD,
@@ -49,10 +48,10 @@ STEP_ROWS: Final = 4096
 """Rows that one time may add to each kind of `Out` (beyond it the loop stops with FULL and goes on when called again)."""
 
 # words of `at`
-FRAME, X_HEAD, X_TAIL, S_HEAD, S_TAIL, ENDED, ORDERS, WIRE, REPORTS, REFUSALS, QUOTES, SIGNALS, CONTROL, CLOSED = range(14)
-MARKET_GONE, REPORTS_GONE, SIGNALS_GONE, QUOTES_GONE = range(14, 18)  # records before those of the piece, and of `Out`
-Q_RING, Q_SEQ, R_RING, R_SEQ = range(18, 22)  # what quoter and risk took last: the cause of what they do
-MARKET_ID, ORDERS_ID, EXECUTIONS_ID, REPORTS_ID, SIGNALS_ID, QUOTES_ID, CONTROL_ID = range(22, 29)  # numbers of rings, for causes
+FRAME, X_HEAD, X_TAIL, S_HEAD, S_TAIL, ENDED, ORDERS, WIRE, REPORTS, REFUSALS, QUOTES, SIGNALS, CLOSED = range(13)
+MARKET_GONE, REPORTS_GONE, SIGNALS_GONE, QUOTES_GONE = range(13, 17)  # records before those of the piece, and of `Out`
+Q_RING, Q_SEQ, R_RING, R_SEQ = range(17, 21)  # what quoter and risk took last: the cause of what they do
+MARKET_ID, ORDERS_ID, EXECUTIONS_ID, REPORTS_ID, SIGNALS_ID, QUOTES_ID = range(21, 27)  # numbers of rings, for causes
 AT_WORDS: Final = 32
 
 MORE, FULL, DONE, LOST = range(4)
@@ -88,7 +87,6 @@ class Stages(NamedTuple):
     risk: RiskArrays
     executions: Recs  # REPORT_RECORD, (UNDER_WAY,): not seen yet
     sent: Recs  # ORDER_RECORD, (UNDER_WAY,): not with the router yet
-    control: Recs  # CONTROL_RECORD, (n,): an operator's words, by time
 
 
 class Out(NamedTuple):
@@ -112,11 +110,6 @@ def out_of(rows: int, signals: int) -> Out:
 def under_way() -> tuple[Recs, Recs]:
     """(executions, sent) of Stages, with nothing in them."""
     return np.zeros(UNDER_WAY, REPORT_RECORD), np.zeros(UNDER_WAY, ORDER_RECORD)
-
-
-def no_words() -> Recs:
-    """`control` of Stages without an operator."""
-    return np.zeros(0, CONTROL_RECORD)
 
 
 @lean
@@ -221,8 +214,6 @@ def _next_time(s: Stages, at: Words, market_ns: int) -> int:
         t = min(t, s.sent[at[S_HEAD] & (UNDER_WAY - 1)].ts_ns + TRANSIT_NS)
     if at[ENDED] == 0:
         t = min(t, min(s.quoter.glob[0].due_ns, s.risk.glob[0].due_ns))
-        if at[CONTROL] < len(s.control):
-            t = min(t, s.control[at[CONTROL]].ts_ns)
     # before the orders under way have arrived nobody knows what they brought about
     return min(t, exchange.next_due(s.venue.glob))
 
@@ -248,10 +239,6 @@ def _decide(s: Stages, at: Words, out: Out, piece: Piece, ts_ns: int, a: int, b:
             signal.cause_ring, signal.cause_seq = at[MARKET_ID], at[MARKET_GONE] + k
             at[SIGNALS] += 1
     _risk_due(s, at, out, ts_ns)
-    while at[CONTROL] < len(s.control) and s.control[at[CONTROL]].ts_ns <= ts_ns:
-        at[R_RING], at[R_SEQ] = at[CONTROL_ID], at[CONTROL]
-        _from_risk(s, at, out, risk.on_control(s.control, at[CONTROL], s.risk), ts_ns)
-        at[CONTROL] += 1
     for k in range(reports, at[REPORTS]):
         at[R_RING], at[R_SEQ] = at[REPORTS_ID], at[REPORTS_GONE] + k
         _from_risk(s, at, out, risk.on_report(out.reports, k, s.risk), ts_ns)

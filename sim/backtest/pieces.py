@@ -18,7 +18,7 @@ from sim.recordings import spool
 from sim.recordings.spool import next_frame
 from sim.settings import Generator
 from trading.books import fold as feed
-from trading.jit import Bytes, Recs, Words, kernel
+from trading.jit import Bytes, Recs, Words, kernel, lean
 from trading.records import DEPTH_RECORD, MARKET_RECORD, Kind
 
 MARKET_ROWS: Final = 1 << 14
@@ -27,12 +27,30 @@ _LOST: Final = int(Kind.LOST)
 _LINE_UP: Final = int(Kind.LINE_UP)
 
 # words of `at`
-OFFSET, LAST_NS, FRAMES, BYTES = range(4)
+OFFSET, LAST_NS, FRAMES = range(3)
 
 
-@kernel
-def _room(market_to: int, market: Recs, depth_to: int, depth: Recs) -> bool:
-    return market_to + feed.MAX_MARKET_OUT <= len(market) and depth_to + feed.MAX_DEPTH_OUT <= len(depth)
+@lean
+def _room(n: int, market: Recs, depth: Recs, marks: Words) -> bool:
+    """Whether there is room for frame `n`."""
+    if n == 0:
+        return len(marks) > 0
+    market_to, depth_to = marks[n - 1, 1], marks[n - 1, 2]
+    return bool(n < len(marks) and market_to + feed.MAX_MARKET_OUT <= len(market) and depth_to + feed.MAX_DEPTH_OUT <= len(depth))
+
+
+@lean
+def _keep(
+    at: Words, ts_ns: int, n: int, m: int, out: Recs, glob: Recs, rows: Recs, market: Recs, depth: Recs, marks: Words
+) -> None:
+    """The records of frame `n`, which came at `ts_ns`, go behind those of the frames before it."""
+    m_all, d_all = marks[n - 1, 1] if n > 0 else 0, marks[n - 1, 2] if n > 0 else 0
+    for k in range(m):
+        market[m_all + k] = out[k]
+    for k in range(glob[0].n_depth):
+        depth[d_all + k] = rows[k]
+    at[LAST_NS] = ts_ns
+    marks[n, 0], marks[n, 1], marks[n, 2] = ts_ns, m_all + m, d_all + glob[0].n_depth
 
 
 @kernel
@@ -41,8 +59,8 @@ def from_spool(
     out: Recs, rows: Recs, market: Recs, depth: Recs, marks: Words,
 ) -> int:  # fmt: skip
     """Frames of a spool from `at[OFFSET]` on while there is room; marks (frames, 3): time, ends of both rows. Returns frames."""
-    n, m_all, d_all = 0, 0, 0
-    while at[OFFSET] != 0 and n < len(marks) and _room(m_all, market, d_all, depth):
+    n = 0
+    while at[OFFSET] != 0 and _room(n, market, depth, marks):
         following = next_frame(raw, at[OFFSET], where)
         if following == 0:
             at[OFFSET] = 0
@@ -53,7 +71,6 @@ def from_spool(
         m = 0
         if notice == 0:
             start, end = where[spool.OUT_START], where[spool.OUT_END]
-            at[BYTES] += end - start
             m = feed.on_frame(raw, start, end, ts_ns, recv, symbol, state, glob, params, instruments, out, rows)
         else:
             glob[0].n_depth = 0
@@ -62,13 +79,7 @@ def from_spool(
             elif symbol < len(state):
                 up = 1 if notice == _LINE_UP else 0
                 m = feed.on_line(symbol, where[spool.OUT_LINE], up, ts_ns, recv, state, glob, params, out, rows)
-        for k in range(m):
-            market[m_all + k] = out[k]
-        for k in range(glob[0].n_depth):
-            depth[d_all + k] = rows[k]
-        m_all, d_all = m_all + m, d_all + glob[0].n_depth
-        at[LAST_NS] = ts_ns
-        marks[n, 0], marks[n, 1], marks[n, 2] = ts_ns, m_all, d_all
+        _keep(at, ts_ns, n, m, out, glob, rows, market, depth, marks)
         n += 1
     at[FRAMES] += n
     return n
@@ -80,25 +91,18 @@ def from_generator(
     out: Recs, rows: Recs, market: Recs, depth: Recs, marks: Words,
 ) -> int:  # fmt: skip
     """The same of the embedded market."""
-    n, m_all, d_all = 0, 0, 0
-    while n < len(marks) and _room(m_all, market, d_all, depth):
+    n = 0
+    while _room(n, market, depth, marks):
         due = gen_glob[0].next_ts_ns
         end = generator.next_frame(gen, gen_glob, gen_params, instruments, raw) if 0 < due else 0
         if end == 0:
             at[OFFSET] = 0
             break
         ts_ns = max(due, at[LAST_NS] + 1)
-        at[BYTES] += end
         m = feed.on_frame(
             raw, 0, end, ts_ns, gen_glob[0].recv_ns, gen_glob[0].symbol, state, glob, params, instruments, out, rows
         )
-        for k in range(m):
-            market[m_all + k] = out[k]
-        for k in range(glob[0].n_depth):
-            depth[d_all + k] = rows[k]
-        m_all, d_all = m_all + m, d_all + glob[0].n_depth
-        at[LAST_NS] = ts_ns
-        marks[n, 0], marks[n, 1], marks[n, 2] = ts_ns, m_all, d_all
+        _keep(at, ts_ns, n, m, out, glob, rows, market, depth, marks)
         n += 1
     at[FRAMES] += n
     return n
@@ -113,7 +117,7 @@ class Pieces:
         self.instruments, self._params = instruments, params
         self.state, self.glob = np.zeros(n, feed.FEED_STATE), np.zeros(1, feed.FEED_GLOBAL)
         feed.init(self.state, self.glob, instruments, params)
-        self.at = np.zeros(4, np.int64)
+        self.at = np.zeros(3, np.int64)
         self.at[OFFSET] = spool.DATA_OFFSET
         self.first_ns = 0
         self._where = np.zeros(spool.OUT_WORDS, np.int64)
@@ -150,7 +154,7 @@ class Pieces:
     def warm(self) -> None:
         """Compile or load the kernels of both sources; of the embedded market."""
         assert self._generator is not None
-        raw, at, no_marks = np.zeros(spool.DATA_OFFSET, np.uint8), np.zeros(4, np.int64), self._marks[:0]
+        raw, at, no_marks = np.zeros(spool.DATA_OFFSET, np.uint8), np.zeros(3, np.int64), self._marks[:0]
         fold = self.state, self.glob, self._params, self.instruments, *self._scratch, *self._rows, no_marks
         from_spool(raw, at, self._where, *fold)
         from_generator(*self._generator, raw, at, *fold)

@@ -137,7 +137,7 @@ def make_params(strategy: Strategy, instruments: Recs) -> Recs:
         hours, minutes = q.horizon_end.split(":")
         p["horizon_end_ns"] = (int(hours) * 60 + int(minutes)) * 60_000_000_000
     flow = q.intensity
-    p["measured"] = flow.source == "measured"
+    p["measured"] = flow.source == "measured" and q.rule != RULES[_SKEWED]  # who does not use it does not count
     p["beyond"], p["half_life_s"], p["least_sweeps"] = flow.beyond_bps / 1e4, flow.half_life_s, flow.least_sweeps
     p["order_notional"], p["max_inventory_notional"] = q.order_notional, q.max_inventory_notional
     p["requote_ticks"], p["requote_ns"] = q.requote_ticks, q.requote_ms * 1_000_000
